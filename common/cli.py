@@ -1,0 +1,126 @@
+"""What every command shares: options that are also environment variables, errors, exit codes."""
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
+
+from common.errors import BadInput, FedCXRError
+
+
+class Settings(BaseSettings):
+    """Base of a command's options; each field is an option and an environment variable.
+
+    A subclass adds ``env_prefix`` and ``cli_prog_name`` to its ``model_config``.
+    """
+
+    model_config = SettingsConfigDict(
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        cli_exit_on_error=False,
+        env_ignore_empty=True,
+        extra="forbid",
+    )
+
+    debug: bool = Field(False, description="show the whole traceback of an error")
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def parse(settings: type[SettingsT], arguments: Sequence[str]) -> SettingsT:
+    """Read a command's options from its arguments and the environment.
+
+    Raises:
+        BadInput: An option is unknown, missing or out of range; the message names it.
+        SystemExit: ``--help`` was asked for and printed.
+    """
+    try:
+        return CliApp.run(settings, cli_args=list(arguments))
+    except ValidationError as error:
+        prefix = settings.model_config.get("env_prefix", "")
+        problems = "; ".join(_describe(detail, prefix) for detail in error.errors())
+        raise BadInput(f"{problems} (see --help)") from error
+    except SettingsError as error:
+        message = str(error).removeprefix("error parsing CLI: ")
+        raise BadInput(f"{message} (see --help)") from error
+
+
+def _describe(detail: ErrorDetails, prefix: str) -> str:
+    """Return one problem of pydantic's as ``--option (or VARIABLE): what is wrong``."""
+    name = ".".join(str(part) for part in detail["loc"])
+    if not name:
+        return detail["msg"].removeprefix("Value error, ")
+    option = f"--{name.replace('_', '-')} (or {prefix}{name.upper()})"
+    if detail["type"] == "missing":
+        return f"{option} is required"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{option}: {message[0].lower()}{message[1:]}, got {detail['input']!r}"
+
+
+class Stopped(BaseException):
+    """SIGINT or SIGTERM arrived; unwinds the command so that it ends cleanly.
+
+    No ``Exception``, so that code which survives faults does not survive being stopped.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_code = 128 + signal_number
+
+
+def stop_on_signals() -> None:
+    """Turn SIGINT and SIGTERM into :class:`Stopped`, once, in the main thread.
+
+    To be called again after a library has set handlers of its own.
+    """
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, signal.SIG_IGN)
+        raise Stopped(number)
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, stop)
+
+
+def run_command(
+    name: str, command: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None
+) -> int:
+    """Run a command and return its exit code; every error becomes one line on stderr.
+
+    Args:
+        name: The command's name, which begins the line.
+        command: Takes the arguments; raises what it cannot do.
+        arguments: Without the program's name; default: the process's own.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    stop_on_signals()
+    try:
+        command(given)
+    except Stopped as stopped:
+        print(f"{name}: stopped by {stopped}", file=sys.stderr)
+        return stopped.exit_code
+    except FedCXRError as error:
+        return _fail(name, given, str(error), error.exit_code)
+    except Exception as error:  # noqa: BLE001 - the last place that can turn a fault into a line
+        return _fail(name, given, f"a fault of ours, {type(error).__name__}", FedCXRError.exit_code)
+    return 0
+
+
+def _fail(name: str, arguments: Sequence[str], message: str, code: int) -> int:
+    debug = "--debug" in arguments
+    if debug:
+        traceback.print_exc()
+    elif code == FedCXRError.exit_code:
+        message += "; --debug shows where"
+    print(f"{name}: error: {message}", file=sys.stderr)
+    return code

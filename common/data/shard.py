@@ -1,0 +1,264 @@
+"""A shard: a folder of decoded radiographs, memory-mapped, with labels, index and manifest.
+
+::
+
+    images.npy     uint8, N x S x S, grey
+    labels.npy     uint8, N x 14, 0 or 1, in the order of FINDINGS; absent for pretraining
+    index.csv      image, patient, split; one line for each image, in the same order
+    manifest.json  format version, counts, size, source, seed, SHA-256 of each file
+
+A shard is written to a temporary folder beside its place and renamed when it is whole.
+"""
+
+import csv
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.errors import BadInput
+from common.files import sha256_of, sync_folder
+from common.findings import FINDINGS
+from common.seeds import patient_fraction
+
+Bytes = npt.NDArray[np.uint8]
+
+MANIFEST = "manifest.json"
+IMAGES = "images.npy"
+LABELS = "labels.npy"
+INDEX = "index.csv"
+
+VALIDATION_FRACTION = 0.1
+"""Share of a hospital's patients that is kept aside for validation."""
+
+
+class Manifest(BaseModel):
+    """The content of ``manifest.json``; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = Field(1, description="version of the shard format")
+    images: int = Field(ge=1, description="N")
+    size: int = Field(ge=8, description="S, pixels along each side")
+    labelled: bool = Field(description="whether labels.npy is there")
+    counts: dict[str, int] | None = Field(description="images with each finding, or null")
+    source: str = Field(description="where the images come from")
+    partition: str | None = Field(None, description="how the hospitals' shares were drawn")
+    seed: int | None = Field(None, description="the seed of synthesis or partition")
+    sha256: dict[str, str] = Field(description="of each of the other files")
+
+
+class Entry(NamedTuple):
+    """A line of ``index.csv``."""
+
+    image: str
+    patient: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An opened shard; its images stay on disk until they are read.
+
+    Attributes:
+        path: The folder.
+        manifest: What ``manifest.json`` says, checked against the files.
+        images: uint8, N x S x S, a read-only memory map.
+        labels: uint8, N x 14, 0 or 1; None in a shard for pretraining.
+        entries: N lines of the index.
+    """
+
+    path: Path
+    manifest: Manifest
+    images: Bytes
+    labels: Bytes | None
+    entries: list[Entry]
+
+    def __len__(self) -> int:
+        return self.manifest.images
+
+    def labelled(self) -> Bytes:
+        """Return the labels, uint8, N x 14.
+
+        Raises:
+            BadInput: The shard has none.
+        """
+        if self.labels is None:
+            raise BadInput(f"{self.path}: this shard has no labels; give one that has")
+        return self.labels
+
+    def split(self, seed: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return the indices for training and for validation, each ascending.
+
+        A patient's side is a function of (seed, patient) alone, so all images of a patient stay
+        together and no other change of the shard can move them.
+        """
+        fractions = {entry.patient: patient_fraction(seed, entry.patient) for entry in self.entries}
+        held_out = np.array(
+            [fractions[entry.patient] < VALIDATION_FRACTION for entry in self.entries]
+        )
+        return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def open_shard(path: Path) -> Shard:
+    """Open a shard and check all of it: hashes, shapes, sizes, labels and index.
+
+    Raises:
+        BadInput: There is no shard, or it is not what its manifest says; names file and remedy.
+    """
+    if not (path / MANIFEST).is_file():
+        raise BadInput(f"{path}: no shard here ({MANIFEST} is missing); make one with flower-data")
+    try:
+        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise BadInput(f"{path / MANIFEST}: {where}: {first['msg']}; make the shard anew") from None
+    names = [IMAGES, INDEX, LABELS] if manifest.labelled else [IMAGES, INDEX]
+    for name in names:
+        _check_hash(path / name, manifest.sha256.get(name))
+    n, size = manifest.images, manifest.size
+    images = _open_array(path / IMAGES, (n, size, size))
+    labels = np.array(_open_array(path / LABELS, (n, len(FINDINGS)))) if manifest.labelled else None
+    if labels is not None and labels.max(initial=0) > 1:
+        row, column = np.argwhere(labels > 1)[0]
+        raise BadInput(
+            f"{path / LABELS}: label {labels[row, column]} for {FINDINGS[column]} in row {row}; "
+            "labels are 0 or 1: make the shard anew"
+        )
+    return Shard(path, manifest, images, labels, _read_index(path / INDEX, n))
+
+
+def _check_hash(path: Path, expected: str | None) -> None:
+    if not path.is_file():
+        raise BadInput(f"{path}: missing, though the manifest lists it; make the shard anew")
+    found = sha256_of(path)
+    if found != expected:
+        raise BadInput(
+            f"{path}: SHA-256 {found[:12]}... is not the manifest's {str(expected)[:12]}...; "
+            "the file was changed or cut: copy or make the shard anew"
+        )
+
+
+def _open_array(path: Path, shape: tuple[int, ...]) -> Bytes:
+    """Memory-map an array without ever unpickling."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        raise BadInput(f"{path}: not a whole .npy file; make the shard anew") from None
+    if array.dtype != np.uint8 or array.shape != shape:
+        raise BadInput(
+            f"{path}: {array.dtype} {'x'.join(map(str, array.shape))}, but the manifest says "
+            f"uint8 {'x'.join(map(str, shape))}; make the shard anew"
+        )
+    return array  # type: ignore[no-any-return]
+
+
+def _read_index(path: Path, n: int) -> list[Entry]:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        header = next(rows, [])
+        if tuple(header) != Entry._fields:
+            raise BadInput(f"{path}: header {header}, not {list(Entry._fields)}; make it anew")
+        lines = list(rows)
+    if len(lines) != n or any(len(line) != len(Entry._fields) for line in lines):
+        raise BadInput(f"{path}: not {n} lines of three columns; make the shard anew")
+    return [Entry(*line) for line in lines]
+
+
+class ShardWriter:
+    """Fills the arrays of a shard that is being made; see :func:`create_shard`.
+
+    Attributes:
+        images: uint8, N x S x S, a writable memory map.
+        labels: uint8, N x 14, or None.
+        entries: To be filled with N lines, in the order of the images.
+    """
+
+    def __init__(self, folder: Path, images: int, size: int, labelled: bool) -> None:
+        self.images: Bytes = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+            folder / IMAGES, mode="w+", dtype=np.uint8, shape=(images, size, size)
+        )
+        self.labels = np.zeros((images, len(FINDINGS)), np.uint8) if labelled else None
+        self.entries: list[Entry] = []
+
+
+@contextmanager
+def create_shard(
+    path: Path,
+    *,
+    images: int,
+    size: int,
+    labelled: bool,
+    source: str,
+    partition: str | None = None,
+    seed: int | None = None,
+) -> Iterator[ShardWriter]:
+    """Make a shard; it appears under its name only when the block ends without an error.
+
+    Args:
+        path: The new folder; its parents are made.
+        images: N.
+        size: S, pixels along each side.
+        labelled: Whether it has labels.
+        source: Where the images come from, for the manifest.
+        partition: How the hospitals' shares were drawn, for the manifest.
+        seed: The seed of synthesis or partition, for the manifest.
+
+    Raises:
+        BadInput: ``path`` is taken.
+    """
+    if path.exists():
+        raise BadInput(f"{path}: is there already; choose another name or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        writer = ShardWriter(folder, images, size, labelled)
+        yield writer
+        _finish(folder, writer, source, partition, seed)
+        folder.rename(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    sync_folder(path.parent)
+
+
+def _finish(
+    folder: Path, writer: ShardWriter, source: str, partition: str | None, seed: int | None
+) -> None:
+    n, size, _ = writer.images.shape
+    if len(writer.entries) != n:
+        raise ValueError(f"{len(writer.entries)} index lines for {n} images")
+    writer.images.flush()  # type: ignore[attr-defined]
+    counts = None
+    if writer.labels is not None:
+        np.save(folder / LABELS, writer.labels, allow_pickle=False)
+        totals = writer.labels.sum(axis=0, dtype=np.int64)
+        counts = dict(zip(FINDINGS, totals.tolist(), strict=True))
+    with (folder / INDEX).open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(Entry._fields)
+        rows.writerows(writer.entries)
+    names = sorted(entry.name for entry in folder.iterdir())
+    manifest = Manifest(
+        images=n,
+        size=size,
+        labelled=writer.labels is not None,
+        counts=counts,
+        source=source,
+        partition=partition,
+        seed=seed,
+        sha256={name: sha256_of(folder / name) for name in names},
+    )
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    for name in [*names, MANIFEST]:
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
