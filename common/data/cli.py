@@ -1,35 +1,18 @@
 """``flower-data``: makes shards and looks at them."""
 
+import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from common.cli import run_command
 from common.errors import BadInput
 
-
-def _synthetic(arguments: Sequence[str]) -> None:
-    from common.data import synthetic
-
-    synthetic.command(arguments)
-
-
-def _chestxray14(arguments: Sequence[str]) -> None:
-    from common.data import chestxray14
-
-    chestxray14.command(arguments)
-
-
-def _show(arguments: Sequence[str]) -> None:
-    from common.data import show
-
-    show.command(arguments)
-
-
-COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
-    "synthetic": (_synthetic, "write synthetic hospitals of procedural chest phantoms"),
-    "chestxray14": (_chestxray14, "turn ChestX-ray14 images into hospitals and a test shard"),
-    "show": (_show, "print the counts of shards and draw a contact sheet"),
+COMMANDS = {
+    "synthetic": "write synthetic hospitals of procedural chest phantoms",
+    "chestxray14": "turn ChestX-ray14 images into hospitals and a test shard",
+    "show": "print the counts of shards and draw a contact sheet",
 }
+"""What each command does; the module of the same name has a function ``command``."""
 
 HELP = "\n".join(
     [
@@ -37,7 +20,7 @@ HELP = "\n".join(
         "",
         "Makes shards and looks at them.",
         "",
-        *(f"  {name:<12} {text}" for name, (_, text) in COMMANDS.items()),
+        *(f"  {name:<12} {text}" for name, text in COMMANDS.items()),
         "",
         "flower-data COMMAND --help shows a command's options.",
     ]
@@ -51,7 +34,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
     name = arguments[0]
     if name not in COMMANDS:
         raise BadInput(f"{name!r} is not a command; one of {', '.join(COMMANDS)} (see --help)")
-    COMMANDS[name][0](arguments[1:])
+    importlib.import_module(f"common.data.{name}").command(arguments[1:])
 
 
 def main() -> None:
