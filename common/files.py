@@ -26,7 +26,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file under a temporary name, fsync it and rename it over ``path``.
 
     A reader sees the old file or the new one, never a part; a failure leaves no temporary file.

@@ -35,6 +35,9 @@ IMAGES = "images.npy"
 LABELS = "labels.npy"
 INDEX = "index.csv"
 
+SMALLEST = 40
+"""Smallest S, in pixels: the crop of a smaller image is lost in DenseNet's five halvings."""
+
 VALIDATION_FRACTION = 0.1
 """Share of a hospital's patients that is kept aside for validation."""
 
@@ -46,7 +49,7 @@ class Manifest(BaseModel):
 
     format: Literal[1] = Field(1, description="version of the shard format")
     images: int = Field(ge=1, description="N")
-    size: int = Field(ge=8, description="S, pixels along each side")
+    size: int = Field(ge=SMALLEST, description="S, pixels along each side")
     labelled: bool = Field(description="whether labels.npy is there")
     counts: dict[str, int] | None = Field(description="images with each finding, or null")
     source: str = Field(description="where the images come from")
@@ -183,7 +186,7 @@ class ShardWriter:
     """
 
     def __init__(self, folder: Path, images: int, size: int, labelled: bool) -> None:
-        self.images: Bytes = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+        self.images: Bytes = np.lib.format.open_memmap(
             folder / IMAGES, mode="w+", dtype=np.uint8, shape=(images, size, size)
         )
         self.labels = np.zeros((images, len(FINDINGS)), np.uint8) if labelled else None

@@ -1,0 +1,105 @@
+"""Local training: a hospital's epochs over its own shard."""
+
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from common.data.shard import Shard
+from common.evaluation import loss_of
+from common.images import random_crops, to_device
+from common.model import set_training_mode, to_input
+from common.protocol import Instruction
+from common.seeds import generator
+
+
+def labelled_fraction(
+    indices: npt.NDArray[np.intp], fraction: float, seed: int, site: str
+) -> npt.NDArray[np.intp]:
+    """Return the training images whose labels may be used, at least one, the same every round.
+
+    A smaller fraction is a subset of a larger one.
+
+    Args:
+        indices: A hospital's training images.
+        fraction: In (0, 1].
+        seed: The run's seed.
+        site: The hospital's name.
+    """
+    order = generator(seed, "label fraction", site=site).permutation(len(indices))
+    return np.sort(indices[order[: math.ceil(fraction * len(indices))]])
+
+
+def batches(
+    shard: Shard,
+    indices: npt.NDArray[np.intp],
+    batch_size: int,
+    draws: np.random.Generator,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield one shuffled epoch of crops and labels.
+
+    The epoch is cut into batches of nearly equal size, at most ``batch_size``: a last batch of a
+    single image would leave BatchNorm nothing to average over.
+
+    Yields:
+        Model input, float32, B x 3 x C x C, and labels, uint8, B x 14.
+    """
+    labels = shard.labelled()
+    count = math.ceil(len(indices) / batch_size)
+    for chosen in np.array_split(draws.permutation(indices), count):
+        images = to_device(random_crops(shard.images[chosen], draws), device)
+        yield to_input(images), to_device(labels[chosen], device)
+
+
+def train_epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, epoch: Iterable[tuple[Tensor, Tensor]]
+) -> float:
+    """Take one optimiser step a batch and return the mean loss over the images.
+
+    The model's training mode is the caller's choice. The loss stays on the device until the end.
+    """
+    total = torch.zeros(())
+    images = 0
+    for inputs, labels in epoch:
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(model(inputs), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total = total.to(loss.device) + loss.detach() * len(labels)
+        images += len(labels)
+    return float(total) / images
+
+
+def train(
+    model: nn.Module,
+    shard: Shard,
+    indices: npt.NDArray[np.intp],
+    instruction: Instruction,
+    site: str,
+    device: torch.device,
+) -> float:
+    """Train the model in place as the instruction says; return the mean loss.
+
+    Order and crops follow from (seed, round, hospital), and the optimiser starts anew, so that a
+    repeated round gives the same weights.
+
+    Raises:
+        FloatingPointError: The loss is not finite.
+    """
+    parameters = set_training_mode(model, instruction.mode)
+    optimizer = torch.optim.SGD(parameters, lr=instruction.lr, momentum=instruction.momentum)
+    draws = generator(instruction.seed, "training", instruction.identity.round, site)
+    losses = [
+        train_epoch(
+            model, optimizer, batches(shard, indices, instruction.batch_size, draws, device)
+        )
+        for _ in range(instruction.local_epochs)
+    ]
+    loss = sum(losses) / len(losses)
+    if not math.isfinite(loss):
+        raise FloatingPointError("the training loss is not finite")
+    return loss

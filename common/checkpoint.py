@@ -1,0 +1,169 @@
+"""Checkpoints: a dict that ``torch.load(weights_only=True)`` reads.
+
+::
+
+    format        1
+    architecture  densenet121 or densenet-tiny
+    state_dict    torchvision's DenseNet names
+    provenance    where the weights come from, see Provenance
+
+The pickle that torch reads in this mode can build tensors and plain containers, nothing else.
+"""
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from common.errors import BadInput
+from common.files import write_whole
+from common.model import Architecture, build_model, state_of
+from common.wire import HEAD_PREFIX, State
+
+FORMAT = 1
+
+PREFIXES = re.compile(r"^(?:(?:module|densenet121)\.)+")
+
+OLD_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
+"""``norm.1`` for ``norm1``: the names in torchvision's own downloads, which it mends on loading."""
+
+
+class Provenance(BaseModel):
+    """Where a checkpoint's weights come from; what does not apply is null."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = Field(description="random, imagenet, fedavg or the pretraining method")
+    preset: str | None = None
+    data: str | None = Field(None, description="SHA-256 of the data's manifest")
+    epochs: int | None = None
+    run: str | None = Field(None, description="the federated run")
+    round: int | None = Field(None, description="the round of that run")
+    init: str | None = Field(None, description="what it started from")
+    seed: int | None = None
+    versions: dict[str, str] = Field(default_factory=dict, description="of fedcxr, torch, ...")
+
+
+def write_checkpoint(
+    path: Path, state: State, architecture: Architecture, provenance: Provenance
+) -> None:
+    """Write a checkpoint whole, fsynced and renamed into place.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written.
+    """
+    content = {
+        "format": FORMAT,
+        "architecture": architecture,
+        "state_dict": {name: torch.from_numpy(array) for name, array in state.items()},
+        "provenance": provenance.model_dump(),
+    }
+    write_whole(path, lambda file: torch.save(content, file))
+
+
+def read_checkpoint(
+    path: Path, architecture: Architecture, seed: int
+) -> tuple[State, Provenance | None]:
+    """Read a checkpoint of this project, or a plain state dict of torchvision's.
+
+    A classifier that is not 14-way is replaced by a random one.
+
+    Args:
+        path: The file.
+        architecture: What it must be.
+        seed: For the classifier, if it is replaced.
+
+    Returns:
+        The whole state, and the provenance if the file has one.
+
+    Raises:
+        BadInput: There is no such file, it is cut, of another architecture or format, or a key
+            does not fit; the message names it.
+    """
+    content = _load(path)
+    provenance = None
+    if "state_dict" in content:
+        _check_header(path, content, architecture)
+        provenance = _read_provenance(path, content)
+        content = content["state_dict"]
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: its state_dict is no dict; give a checkpoint or a state dict")
+    return fit_state(content, architecture, seed, str(path)), provenance
+
+
+def fit_state(tensors: dict[str, Any], architecture: Architecture, seed: int, source: str) -> State:
+    """Return a whole state from a state dict, with the project's own names.
+
+    Args:
+        tensors: Name to tensor; names may have a ``module.`` or ``densenet121.`` prefix, or
+            torchvision's old form.
+        architecture: What it must fit.
+        seed: For the classifier, if it is replaced.
+        source: Names the file in errors.
+
+    Raises:
+        BadInput: A key is missing, unknown, or of another shape; names the first.
+    """
+    state = state_of(build_model(architecture, seed))
+    given = {OLD_NAME.sub(r"\1\2", PREFIXES.sub("", name)): t for name, t in tensors.items()}
+    remedy = f"is this a {architecture}?"
+    for name, tensor in given.items():
+        if name.startswith(HEAD_PREFIX):
+            continue
+        if name not in state:
+            raise BadInput(f"{source}: key {name} does not belong to the model; {remedy}")
+        if not isinstance(tensor, Tensor) or tuple(tensor.shape) != state[name].shape:
+            shape = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise BadInput(f"{source}: key {name} is {shape}, not {state[name].shape}; {remedy}")
+        if not tensor.isfinite().all():
+            raise BadInput(f"{source}: key {name} is not finite; give another checkpoint")
+    for name, own in state.items():
+        tensor = given.get(name)
+        if name.startswith(HEAD_PREFIX):
+            fits = isinstance(tensor, Tensor) and tuple(tensor.shape) == own.shape
+            tensor = tensor if fits else None
+        elif tensor is None and not name.endswith("num_batches_tracked"):
+            raise BadInput(f"{source}: key {name} is missing; {remedy}")
+        if tensor is not None:
+            state[name] = tensor.to(torch.from_numpy(own).dtype).cpu().numpy().copy()
+    return state
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; give --init random, imagenet or a checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile):
+        raise BadInput(
+            f"{path}: cut, damaged or no checkpoint (it must load with weights_only); copy it anew"
+        ) from None
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: holds no dict; give a checkpoint or a state dict")
+    return content
+
+
+def _check_header(path: Path, content: dict[str, Any], architecture: Architecture) -> None:
+    if content.get("format", FORMAT) != FORMAT:
+        raise BadInput(f"{path}: format {content['format']}, this version reads {FORMAT}")
+    found = content.get("architecture", architecture)
+    if found != architecture:
+        raise BadInput(
+            f"{path}: a {found}, but the run is for {architecture}; give another checkpoint or "
+            f"--architecture {found}"
+        )
+
+
+def _read_provenance(path: Path, content: dict[str, Any]) -> Provenance | None:
+    if "provenance" not in content:
+        return None
+    try:
+        return Provenance.model_validate(content["provenance"])
+    except ValidationError as error:
+        field = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise BadInput(f"{path}: provenance: {field} is not understood; was it edited?") from None

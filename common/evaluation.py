@@ -1,0 +1,70 @@
+"""Scoring a model on labelled radiographs, at a hospital and at the server alike."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from common.data.shard import Shard
+from common.findings import FINDINGS
+from common.images import centre_crops, to_device
+from common.metrics import AucByFinding, auc_by_finding, mean_auc
+from common.model import to_input
+
+EVALUATION_BATCH = 64
+
+
+class Scores(BaseModel):
+    """How a model did on a set of images; travels in replies and stands in ``rounds.jsonl``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    images: int = Field(ge=0)
+    loss: float | None = Field(ge=0, description="mean binary cross entropy; null if undefined")
+    auc: float | None = Field(ge=0, le=1, description="mean over the defined findings")
+    auc_by_finding: AucByFinding
+
+
+def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean binary cross entropy over images and findings.
+
+    Args:
+        logits: float, N x 14.
+        labels: uint8 or float, N x 14, 0 or 1.
+    """
+    return binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+
+def evaluate(
+    model: nn.Module, shard: Shard, indices: npt.NDArray[np.intp], device: torch.device
+) -> Scores:
+    """Score the model on the central crops of some images of a labelled shard.
+
+    The model is put into evaluation mode first: in training mode DenseNet's BatchNorm would
+    normalise by the batch, and its running statistics would change. A model that has diverged, so
+    that its loss is not finite, has neither loss nor AUC.
+    """
+    model.eval()
+    labels = shard.labelled()[indices]
+    logits = torch.empty(len(indices), labels.shape[1], device=device)
+    undefined = Scores(
+        images=len(indices), loss=None, auc=None, auc_by_finding=dict.fromkeys(FINDINGS)
+    )
+    if not len(indices):
+        return undefined
+    with torch.inference_mode():
+        for start in range(0, len(indices), EVALUATION_BATCH):
+            chosen = indices[start : start + EVALUATION_BATCH]
+            images = to_device(centre_crops(shard.images[chosen]), device)
+            logits[start : start + len(chosen)] = model(to_input(images))
+        loss = float(loss_of(logits, to_device(labels, device)))
+    if not math.isfinite(loss):
+        return undefined
+    by_finding = auc_by_finding(labels, logits.float().cpu().numpy())
+    return undefined.model_copy(
+        update={"loss": loss, "auc": mean_auc(by_finding), "auc_by_finding": by_finding}
+    )

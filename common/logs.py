@@ -1,0 +1,31 @@
+"""Log lines for people: one line an event, readable in a terminal and in ``docker logs``."""
+
+import logging
+import sys
+
+
+def log_to_stderr(debug: bool) -> None:
+    """Send this project's log lines to stderr, with the local time.
+
+    Args:
+        debug: Also the lines that only a developer wants, and other libraries' warnings.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(
+        level=logging.WARNING if debug else logging.CRITICAL, handlers=[handler], force=True
+    )
+    for package in ("client", "common", "server", "pretrain"):
+        logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def quiet_flower() -> None:
+    """Keep Flower from phoning home and from printing; to be called before it is imported.
+
+    Its telemetry and its update check are on by default; nothing of a hospital may call out.
+    """
+    import os
+
+    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+    logging.getLogger("flwr").addFilter(lambda _record: False)

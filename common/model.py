@@ -1,0 +1,103 @@
+"""The classifier: torchvision's DenseNet-121 with a 14-way linear head.
+
+An 8-bit grey image x becomes (x / 255 - 0.449) / 0.226, ImageNet's statistics averaged over the
+channels, the same in all three channels. The state dict so has torchvision's names and shapes:
+ImageNet weights go in, plain torchvision weights come out.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import DenseNet
+from torchvision.models import densenet121 as torchvision_densenet121
+
+from common.errors import BadInput
+from common.findings import FINDINGS
+from common.seeds import generator
+from common.wire import HEAD_PREFIX, State
+
+Architecture = Literal["densenet121", "densenet-tiny"]
+Mode = Literal["finetune", "linear"]
+
+GREY_MEAN = 0.449
+GREY_STD = 0.226
+
+
+def build_model(architecture: Architecture, seed: int = 0) -> DenseNet:
+    """Return a model with random weights that depend on the seed alone.
+
+    Args:
+        architecture: ``densenet121``, or ``densenet-tiny``: the same class with the same pattern
+            of names and a few thousand weights, for tests of everything but learning.
+        seed: Seeds torchvision's own initialisation, without touching torch's global generator.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator(seed, "initial weights").integers(2**63)))
+        if architecture == "densenet121":
+            return torchvision_densenet121(weights=None, num_classes=len(FINDINGS))
+        return DenseNet(
+            growth_rate=4,
+            block_config=(1, 1, 1, 1),
+            num_init_features=8,
+            bn_size=2,
+            num_classes=len(FINDINGS),
+        )
+
+
+def to_input(images: Tensor) -> Tensor:
+    """Return what the model sees of grey images.
+
+    Args:
+        images: uint8, N x H x W.
+
+    Returns:
+        float32, N x 3 x H x W.
+    """
+    grey = (images.float() / 255 - GREY_MEAN) / GREY_STD
+    return grey.unsqueeze(1).expand(-1, 3, -1, -1)
+
+
+def state_of(model: nn.Module) -> State:
+    """Return a copy of the model's state as arrays on the CPU."""
+    return {name: t.detach().cpu().numpy().copy() for name, t in model.state_dict().items()}
+
+
+def load_state(model: nn.Module, state: State) -> None:
+    """Copy arrays into the model; tensors that ``state`` does not name keep their values.
+
+    Raises:
+        KeyError: The model has no tensor of that name.
+    """
+    own = model.state_dict()
+    with torch.no_grad():
+        for name, array in state.items():
+            own[name].copy_(torch.from_numpy(array))
+
+
+def set_training_mode(model: nn.Module, mode: Mode) -> list[nn.Parameter]:
+    """Prepare the model for local training and return the parameters to train.
+
+    In ``linear`` mode only the head is trained; the backbone, its BatchNorm included, stays in
+    evaluation mode, so that not even running statistics move.
+    """
+    model.train(mode == "finetune")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(mode == "finetune" or name.startswith(HEAD_PREFIX))
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def choose_device(wish: str) -> torch.device:
+    """Return the device to compute on; ``auto`` is the GPU if there is one.
+
+    Raises:
+        BadInput: torch does not know the device, or it is not there.
+    """
+    if wish == "auto":
+        wish = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wish)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise BadInput(f"--device {wish}: not to be had here; try --device cpu") from None
+    return device

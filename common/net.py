@@ -1,0 +1,51 @@
+"""Names, addresses, and the files of a TLS folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, StringConstraints
+
+from common.errors import BadInput
+
+SiteName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+"""A hospital's name: up to 63 letters, digits, dots, dashes and underscores."""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT``; an IPv6 host stands in brackets.
+
+    Raises:
+        ValueError: It is no such address.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit():
+        raise ValueError("not HOST:PORT")
+    if not 0 < int(port) < 2**16:
+        raise ValueError("the port is not between 1 and 65535")
+    return host.strip("[]"), int(port)
+
+
+def _check_address(address: str) -> str:
+    split_address(address)
+    return address
+
+
+Address = Annotated[str, AfterValidator(_check_address)]
+"""``HOST:PORT``, validated."""
+
+
+def read_tls(folder: Path, *names: str) -> tuple[bytes, ...]:
+    """Return the content of files of a TLS folder, in the order asked for.
+
+    Raises:
+        BadInput: One of them cannot be read; names it.
+    """
+    contents = []
+    for name in names:
+        try:
+            contents.append((folder / name).read_bytes())
+        except OSError as error:
+            raise BadInput(
+                f"{folder / name}: {error.strerror}; --tls needs a folder with {', '.join(names)}"
+            ) from None
+    return tuple(contents)

@@ -1,0 +1,121 @@
+"""FedAvg: the mean of the hospitals' states, weighted by their examples.
+
+McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data",
+AISTATS 2017, algorithm 1. Floats are summed in float64 and cast back; integer buffers, BatchNorm's
+``num_batches_tracked``, are the maximum.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from common.wire import State
+
+Float64 = npt.NDArray[np.float64]
+
+GRIDS = (0, -42, -84)
+"""Powers of two: each level of :class:`ExactSum` holds multiples of its grid.
+
+A float64 holds a multiple of g exactly up to 2^53 g. What level 1 leaves over is at most half of
+level 0's grid, 2^-1, so that 2^12 of them stay below 2^53 2^-42; likewise level 2. What is smaller
+than level 2's grid is rounded off term by term, 2^-85 at the most, far below a float32's
+precision.
+"""
+
+LARGEST_TERM = 2.0**41
+"""Examples times a weight must stay below this, so that 2^12 of them stay below 2^53."""
+
+MOST_TERMS = 2**12
+
+
+class ExactSum:
+    """A sum of float64 arrays that does not depend on the order of its terms, bit for bit.
+
+    Each term is cut into pieces on fixed grids, and the pieces of a grid add up without rounding
+    (Demmel and Nguyen, "Fast Reproducible Floating-Point Summation", ARITH 2013, with the grids
+    known beforehand).
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._levels: list[Float64] = [np.zeros(shape) for _ in GRIDS]
+
+    def add(self, term: Float64) -> None:
+        """Add an array of finite numbers below LARGEST_TERM; ``term`` is used up."""
+        for level, grid in zip(self._levels, GRIDS, strict=True):
+            # Adding 1.5 * 2^(52+grid) pushes all below the grid out of the 53 bits.
+            shift = 1.5 * 2.0 ** (52 + grid)
+            piece = term + shift
+            piece -= shift
+            level += piece
+            term -= piece
+
+    def value(self) -> Float64:
+        """Return the sum, rounded to float64."""
+        high, middle, low = self._levels
+        return high + (middle + low)
+
+
+class FedAvg:
+    """A running mean of states: each is added and can be dropped at once.
+
+    Args:
+        like: A state with the names, dtypes and shapes of those that will be added.
+    """
+
+    def __init__(self, like: State) -> None:
+        self._like = like
+        self._examples = 0
+        self._terms = 0
+        self._sums = {
+            name: ExactSum(array.shape) for name, array in like.items() if _is_float(array)
+        }
+        self._maxima: State = {}
+
+    def add(self, state: State, examples: int) -> None:
+        """Add a hospital's state with its weight.
+
+        Args:
+            state: Finite values, as many and as large as :data:`LARGEST_TERM` and
+                :data:`MOST_TERMS` allow; integers as they are.
+            examples: Images that it was trained on, at least 1.
+
+        Raises:
+            ValueError: A value is too large or not finite, or there are too many states. Nothing
+                has been added then.
+        """
+        if self._terms == MOST_TERMS:
+            raise ValueError(f"more than {MOST_TERMS} states")
+        for name in self._sums:
+            bound = np.abs(state[name]).max(initial=0)
+            if not bound * examples < LARGEST_TERM:
+                raise ValueError(f"tensor {name} holds {bound}, too large to be averaged")
+        for name, array in state.items():
+            if name in self._sums:
+                self._sums[name].add(array.astype(np.float64) * examples)
+            else:
+                self._maxima[name] = np.maximum(self._maxima.get(name, array), array)
+        self._examples += examples
+        self._terms += 1
+
+    def mean(self) -> State:
+        """Return the weighted mean, in the order and dtypes of ``like``.
+
+        Raises:
+            ValueError: Nothing has been added.
+        """
+        if not self._examples:
+            raise ValueError("no state to average")
+        return {
+            name: np.asarray(
+                self._sums[name].value() / self._examples
+                if name in self._sums
+                else self._maxima[name],
+                dtype=array.dtype,
+            )
+            for name, array in self._like.items()
+        }
+
+
+def _is_float(array: npt.NDArray[Any]) -> bool:
+    return np.issubdtype(array.dtype, np.floating)
