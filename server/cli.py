@@ -2,10 +2,11 @@
 
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -14,6 +15,9 @@ from common.cli import Settings, Stopped, parse, run_command
 from common.data.shard import SMALLEST
 from common.errors import FedCXRError, NoQuorum
 from common.net import Address, read_tls
+
+if TYPE_CHECKING:
+    from server.run_folder import RunFolder
 
 PAPER_IMAGE_SIZE = 256
 
@@ -105,19 +109,24 @@ def _serve(arguments: Sequence[str]) -> None:
         sites.say_farewell(f"{plan.rounds} rounds are done")
 
     folder.write_status("running", round=0, rounds=plan.rounds)
-    try:
+    with _terminal_status(folder):
         serve(sites, settings.listen, certificates, work)
+
+
+@contextmanager
+def _terminal_status(folder: "RunFolder") -> Iterator[None]:
+    """Write how the run ended, should it not end well."""
+    try:
+        yield
     except Stopped as stopped:
         folder.write_status("stopped", reason=str(stopped))
         raise
     except NoQuorum as error:
         folder.write_status("no quorum", reason=str(error))
         raise
-    except FedCXRError as error:
-        folder.write_status("failed", reason=str(error))
-        raise
     except BaseException as error:
-        folder.write_status("failed", reason=type(error).__name__)
+        reason = str(error) if isinstance(error, FedCXRError) else type(error).__name__
+        folder.write_status("failed", reason=reason)
         raise
 
 

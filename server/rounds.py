@@ -10,13 +10,13 @@ from typing import Any, Literal
 from common.checkpoint import Provenance
 from common.errors import NoQuorum
 from common.evaluation import Scores
-from common.metrics import mean_auc, weighted_auc
 from common.model import Architecture, Mode
-from common.protocol import Identity, Instruction, Reply
+from common.protocol import Identity, Instruction
 from common.wire import State, backbone_of, fingerprint, head_of, pack, spec_of
 from server import console
 from server.aggregation import FedAvg
 from server.checks import Rejected, check_reply, check_weights, update_norm
+from server.history import across, hospital_entry, mean_loss
 from server.run_folder import RunFolder
 from server.sites import Errand, Outcome, Site, SiteLost, Sites, ask_all
 
@@ -85,7 +85,7 @@ class Rounds:
         self._plan = plan
         self._sites = sites
         self._folder = folder
-        self._state = state
+        self._set_state(state)
         self._provenance = provenance
         self._test = test
         self._known: set[str] = set()
@@ -192,7 +192,7 @@ class Rounds:
             seed=plan.seed,
         )
         with_head = instruction.model_copy(update={"weights": "head"})
-        everything, head = pack(self._state), pack(head_of(self._state))
+        everything, head = self._packed, pack(head_of(self._state))
         return {
             name: Errand(site, with_head, head)
             if plan.mode == "linear" and site.backbone == self._backbone
@@ -222,12 +222,16 @@ class Rounds:
                 average.add(state, reply.examples)
             except ValueError as error:
                 raise Rejected(str(error)) from None
-            entry = _hospital_entry(outcome, reply, len(errand.blob), len(blob))
-            entry["update_norm"] = update_norm(before, state)
+            norm = update_norm(before, state)
+            entry = hospital_entry(reply, outcome.seconds, len(errand.blob), len(blob), norm)
             collected.hospitals[outcome.name] = entry
             log.info(console.hospital_row(outcome.name, entry))
         if reply.validation is not None:
             collected.validations[outcome.name] = reply.validation
+
+    def _set_state(self, state: State) -> None:
+        self._state = state
+        self._packed = pack(state)
 
     def _trained(self, state: State) -> State:
         """Return the part of a state that hospitals train and return."""
@@ -238,9 +242,9 @@ class Rounds:
     ) -> None:
         """Average, save, test and write the round's line."""
         replied = monotonic()
-        validation = _across(collected.validations)
+        validation = across(collected.validations)
         self._note_validation(number - 1, validation["auc"])
-        self._state = {**self._state, **average.mean()}
+        self._set_state({**self._state, **average.mean()})
         averaged = monotonic()
         origin = {"method": "fedavg", "run": self._plan.run, "round": number}
         provenance = self._provenance.model_copy(update=origin)
@@ -248,13 +252,12 @@ class Rounds:
         saved = monotonic()
         test = self._test(self._state) if self._test is not None else None
         hospitals = dict(sorted(collected.hospitals.items()))
-        examples = sum(entry["examples"] for entry in hospitals.values())
         line: dict[str, Any] = {
             "round": number,
             "attempt": attempt,
             "auc": validation["auc"],
             "auc_by_finding": validation["auc_by_finding"],
-            "loss": sum(e["examples"] * e["loss"] for e in hospitals.values()) / examples,
+            "loss": mean_loss(hospitals),
             "test": test.model_dump() if test is not None else None,
             "hospitals": hospitals,
             "rejected": collected.rejected,
@@ -266,7 +269,7 @@ class Rounds:
                 "test": monotonic() - saved,
                 "total": monotonic() - start,
             },
-            "model_sha256": fingerprint(pack(self._state)),
+            "model_sha256": fingerprint(self._packed),
         }
         self._folder.write_round(line)
         self._folder.write_status("running", round=number, rounds=self._plan.rounds)
@@ -285,7 +288,7 @@ class Rounds:
         """Let the hospitals score the final model, which no further round would do."""
         log.info("the hospitals score the final model")
         collected = self._collect(self._plan.rounds + 1, 1, "evaluate", None)
-        validation = _across(collected.validations)
+        validation = across(collected.validations)
         self._note_validation(self._plan.rounds, validation["auc"])
         log.info(
             "final model: validation AUC %s over %d hospitals",
@@ -293,36 +296,3 @@ class Rounds:
             len(collected.validations),
         )
         return validation
-
-
-def _hospital_entry(outcome: Outcome, reply: Reply, down: int, up: int) -> dict[str, Any]:
-    """Return a hospital's part of a round's line.
-
-    What is left of the time on the server's clock is the transfer. It is shared between receiving
-    and sending by their bytes, so that no clocks of two machines are compared.
-    """
-    seconds = reply.seconds
-    busy = seconds.wait + seconds.evaluate + seconds.train
-    transfer = max(0.0, outcome.seconds - busy)
-    return {
-        "examples": reply.examples,
-        "loss": reply.loss,
-        "validation": reply.validation.model_dump() if reply.validation else None,
-        "auc": reply.validation.auc if reply.validation else None,
-        "auc_by_finding": reply.validation.auc_by_finding if reply.validation else None,
-        "seconds": {
-            "receive": transfer * down / (down + up),
-            "wait": seconds.wait,
-            "evaluate": seconds.evaluate,
-            "train": seconds.train,
-            "send": transfer * up / (down + up),
-        },
-        "bytes": {"received": down, "sent": up},
-    }
-
-
-def _across(validations: dict[str, Scores]) -> dict[str, Any]:
-    """Return the hospitals' mean AUC by finding, weighted by their validation images."""
-    scored = [(scores.images, scores.auc_by_finding) for scores in validations.values()]
-    by_finding = weighted_auc(scored)
-    return {"auc": mean_auc(by_finding), "auc_by_finding": by_finding}

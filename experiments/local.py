@@ -1,0 +1,97 @@
+"""A whole federation on this machine: one server and its clients, each a process of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+SERVER = "from server.cli import main; main()"
+CLIENT = "from client.cli import main; main()"
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class LocalFederation:
+    """Starts a server and clients on loopback and ends what it started.
+
+    As a context manager: leaving the block ends whatever still runs.
+
+    Args:
+        logs: Folder for the processes' logs, made if need be.
+        slots: Clients that may compute at once; each computes on one thread.
+    """
+
+    def __init__(self, logs: Path, slots: int = 2) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self.server: subprocess.Popen[bytes] | None = None
+        self.clients: dict[str, subprocess.Popen[bytes]] = {}
+        self._logs = logs
+        self._slots = slots
+        logs.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> "LocalFederation":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start_server(self, options: Sequence[str], *, to_terminal: bool = False) -> None:
+        """Start ``flower-server`` with these options besides the address."""
+        command = [SERVER, "--listen", self.address, "--insecure", *options]
+        self.server = self._start("server", command, to_terminal)
+
+    def start_client(self, shard: Path, options: Sequence[str] = ()) -> None:
+        """Start ``flower-client`` on a shard; it is called by the shard's folder."""
+        command = [CLIENT, "--server", self.address, "--insecure", "--data", str(shard)]
+        command += ["--threads", "1", "--slots", str(self._slots)]
+        command += ["--slots-dir", str(self._logs / "slots"), *options]
+        self.clients[shard.name] = self._start(shard.name, command)
+
+    def wait(self, timeout: float | None = None) -> dict[str, int]:
+        """Wait until every process has ended; return their exit codes by name.
+
+        Raises:
+            subprocess.TimeoutExpired: One still runs after ``timeout`` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        codes = {}
+        for name, process in self._processes().items():
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            codes[name] = process.wait(left)
+        return codes
+
+    def stop(self) -> None:
+        """End what still runs: politely first, after ten seconds for good."""
+        running = [p for p in self._processes().values() if p.poll() is None]
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _processes(self) -> dict[str, subprocess.Popen[bytes]]:
+        server = {"server": self.server} if self.server else {}
+        return {**server, **self.clients}
+
+    def _start(
+        self, name: str, command: list[str], to_terminal: bool = False
+    ) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        arguments = [sys.executable, "-c", *command]
+        if to_terminal:
+            return subprocess.Popen(arguments, env=environment)
+        with (self._logs / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                arguments, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
