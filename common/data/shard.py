@@ -12,19 +12,19 @@ A shard is written to a temporary folder beside its place and renamed when it is
 
 import csv
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from common.data.folder import whole_folder
 from common.errors import BadInput
-from common.files import sha256_of, sync_folder
+from common.files import sha256_of
 from common.findings import FINDINGS
 from common.seeds import patient_fraction
 
@@ -176,92 +176,65 @@ def _read_index(path: Path, n: int) -> list[Entry]:
     return [Entry(*line) for line in lines]
 
 
-class ShardWriter:
-    """Fills the arrays of a shard that is being made; see :func:`create_shard`.
-
-    Attributes:
-        images: uint8, N x S x S, a writable memory map.
-        labels: uint8, N x 14, or None.
-        entries: To be filled with N lines, in the order of the images.
-    """
-
-    def __init__(self, folder: Path, images: int, size: int, labelled: bool) -> None:
-        self.images: Bytes = np.lib.format.open_memmap(
-            folder / IMAGES, mode="w+", dtype=np.uint8, shape=(images, size, size)
-        )
-        self.labels = np.zeros((images, len(FINDINGS)), np.uint8) if labelled else None
-        self.entries: list[Entry] = []
-
-
 @contextmanager
 def create_shard(
     path: Path,
     *,
-    images: int,
+    entries: Sequence[Entry],
+    labels: Bytes | None,
     size: int,
-    labelled: bool,
     source: str,
     partition: str | None = None,
     seed: int | None = None,
-) -> Iterator[ShardWriter]:
+) -> Iterator[Bytes]:
     """Make a shard; it appears under its name only when the block ends without an error.
 
     Args:
-        path: The new folder; its parents are made.
-        images: N.
+        path: The new folder, or one that is there and empty; its parents are made.
+        entries: N lines of the index.
+        labels: uint8, N x 14, 0 or 1; None: a shard for pretraining.
         size: S, pixels along each side.
-        labelled: Whether it has labels.
         source: Where the images come from, for the manifest.
         partition: How the hospitals' shares were drawn, for the manifest.
         seed: The seed of synthesis or partition, for the manifest.
 
+    Yields:
+        The images, uint8, N x S x S, all 0: a writable memory map, to be filled.
+
     Raises:
-        BadInput: ``path`` is taken.
+        BadInput: ``path`` is taken or cannot be written.
     """
-    if path.exists():
-        raise BadInput(f"{path}: is there already; choose another name or remove it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        writer = ShardWriter(folder, images, size, labelled)
-        yield writer
-        _finish(folder, writer, source, partition, seed)
-        folder.rename(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    sync_folder(path.parent)
+    with whole_folder(path) as folder:
+        images: np.memmap[Any, np.dtype[np.uint8]] = np.lib.format.open_memmap(
+            folder / IMAGES, mode="w+", dtype=np.uint8, shape=(len(entries), size, size)
+        )
+        yield images
+        images.flush()
+        counts = None
+        if labels is not None:
+            np.save(folder / LABELS, labels, allow_pickle=False)
+            totals = labels.sum(axis=0, dtype=np.int64)
+            counts = dict(zip(FINDINGS, totals.tolist(), strict=True))
+        _write_index(folder / INDEX, entries)
+        names = sorted(entry.name for entry in folder.iterdir())
+        manifest = Manifest(
+            images=len(entries),
+            size=size,
+            labelled=labels is not None,
+            counts=counts,
+            source=source,
+            partition=partition,
+            seed=seed,
+            sha256={name: sha256_of(folder / name) for name in names},
+        )
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        for name in [*names, MANIFEST]:
+            with (folder / name).open("rb") as file:
+                os.fsync(file.fileno())
 
 
-def _finish(
-    folder: Path, writer: ShardWriter, source: str, partition: str | None, seed: int | None
-) -> None:
-    n, size, _ = writer.images.shape
-    if len(writer.entries) != n:
-        raise ValueError(f"{len(writer.entries)} index lines for {n} images")
-    writer.images.flush()  # type: ignore[attr-defined]
-    counts = None
-    if writer.labels is not None:
-        np.save(folder / LABELS, writer.labels, allow_pickle=False)
-        totals = writer.labels.sum(axis=0, dtype=np.int64)
-        counts = dict(zip(FINDINGS, totals.tolist(), strict=True))
-    with (folder / INDEX).open("w", newline="", encoding="utf-8") as file:
+def _write_index(path: Path, entries: Sequence[Entry]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(Entry._fields)
-        rows.writerows(writer.entries)
-    names = sorted(entry.name for entry in folder.iterdir())
-    manifest = Manifest(
-        images=n,
-        size=size,
-        labelled=writer.labels is not None,
-        counts=counts,
-        source=source,
-        partition=partition,
-        seed=seed,
-        sha256={name: sha256_of(folder / name) for name in names},
-    )
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    for name in [*names, MANIFEST]:
-        with (folder / name).open("rb") as file:
-            os.fsync(file.fileno())
+        rows.writerows(entries)

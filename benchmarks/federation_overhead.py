@@ -1,0 +1,195 @@
+"""What a round costs besides training, beside the floor of moving and averaging the same bytes.
+
+Ten client processes and one server on loopback, a DenseNet-121 (727 tensors, 28.2 MB), no training:
+
+- ours: the real server, gRPC, safetensors, hashes, checks, exact average, checkpoint with fsync;
+- floor: raw sockets, the same bytes down and up at once for all ten, then a weighted mean with
+  numpy in float64. No framing, no checks, nothing kept.
+
+Both run in turn, several times, in this one command; the ratio is of the medians:
+
+    python -m benchmarks.federation_overhead [ROUNDS]
+"""
+
+import io
+import json
+import multiprocessing
+import os
+import platform
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+
+from common.model import build_model, state_of
+from common.protocol import Greeting, Hello, Instruction, Reply, Seconds
+from common.wire import fingerprint, pack
+from experiments.local import free_port
+
+HOSPITALS = 10
+CHUNK = 1 << 20
+SPAWN = multiprocessing.get_context("spawn")
+
+
+class EchoHospital:
+    """A hospital that answers with the weights that it received, unread and untrained."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def greet(self, _greeting: Greeting) -> Hello:
+        """Introduce itself."""
+        return Hello(site=self._name, version="0", examples=100, image_size=64, backbone=None)
+
+    def answer(self, instruction: Instruction, blob: bytes) -> tuple[Reply, bytes]:
+        """Return the received weights."""
+        reply = Reply(
+            identity=instruction.identity,
+            status="ok",
+            examples=100,
+            loss=0.5,
+            seconds=Seconds(wait=0, evaluate=0, train=0),
+            weights=fingerprint(blob),
+        )
+        return reply, blob
+
+
+def echo_client(name: str, address: str) -> None:
+    """Take part in a run without training."""
+    from client.flower import take_part
+
+    take_part(EchoHospital(name), address, None, patience=120)  # type: ignore[arg-type]
+
+
+def our_rounds(rounds: int) -> list[float]:
+    """Return the seconds of each round of a real federation."""
+    address = f"127.0.0.1:{free_port()}"
+    with tempfile.TemporaryDirectory() as folder, _processes(echo_client, address):
+        run = Path(folder) / "run"
+        server = SPAWN.Process(target=_server, args=(str(run), address, rounds))
+        server.start()
+        server.join()
+        lines = (run / "rounds.jsonl").read_text().splitlines()
+    return [json.loads(line)["seconds"]["total"] for line in lines]
+
+
+def _server(run: str, address: str, rounds: int) -> None:
+    from server.cli import main
+
+    options = {"init": "random", "run": run, "rounds": rounds, "min-clients": HOSPITALS}
+    options |= {"listen": address, "image-size": 64, "threads": 1}
+    arguments = [text for key, value in options.items() for text in (f"--{key}", str(value))]
+    sys.stderr = io.StringIO()
+    sys.argv = ["flower-server", "--insecure", *arguments]
+    main()
+
+
+def raw_client(_name: str, address: str) -> None:
+    """Receive a blob and send it back, until the connection closes."""
+    host, port = address.split(":")
+    with _connect(host, int(port)) as connection:
+        while head := connection.recv(8, socket.MSG_WAITALL):
+            connection.sendall(head)
+            connection.sendall(_receive(connection, int.from_bytes(head, "little")))
+
+
+def floor_rounds(rounds: int) -> list[float]:
+    """Return the seconds of each round over raw sockets."""
+    state = state_of(build_model("densenet121"))
+    blob = pack(state)
+    values = np.frombuffer(blob[len(blob) % 4 :], np.float32)
+    seconds = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with _processes(raw_client, address):
+            connections = [listener.accept()[0] for _ in range(HOSPITALS)]
+            for _ in range(rounds):
+                start = time.monotonic()
+                replies = _exchange(connections, blob)
+                total = np.zeros(values.shape)
+                for reply in replies:
+                    total += 100 * np.frombuffer(reply[len(reply) % 4 :], np.float32).astype(float)
+                (total / (100 * HOSPITALS)).astype(np.float32)
+                seconds.append(time.monotonic() - start)
+            for connection in connections:
+                connection.close()
+    return seconds
+
+
+def _exchange(connections: list[socket.socket], blob: bytes) -> list[bytearray]:
+    replies: list[bytearray] = []
+
+    def exchange(connection: socket.socket) -> None:
+        connection.sendall(len(blob).to_bytes(8, "little"))
+        connection.sendall(blob)
+        size = int.from_bytes(connection.recv(8, socket.MSG_WAITALL), "little")
+        replies.append(_receive(connection, size))
+
+    threads = [Thread(target=exchange, args=(connection,)) for connection in connections]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return replies
+
+
+def _receive(connection: socket.socket, size: int) -> bytearray:
+    blob = bytearray(size)
+    view = memoryview(blob)
+    while view:
+        view = view[connection.recv_into(view, min(len(view), CHUNK)) :]
+    return blob
+
+
+def _connect(host: str, port: int) -> socket.socket:
+    return socket.create_connection((host, port), timeout=120)
+
+
+@contextmanager
+def _processes(target: object, address: str) -> Iterator[None]:
+    processes: list[SpawnProcess] = [
+        SPAWN.Process(target=target, args=(f"hospital-{i:02d}", address))  # type: ignore[arg-type]
+        for i in range(HOSPITALS)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.join(30)
+            process.kill()
+
+
+def main(rounds: int = 5) -> None:
+    """Measure both, twice in turn, and print the table."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    ours: list[float] = []
+    floor: list[float] = []
+    for _ in range(2):
+        floor += floor_rounds(rounds)
+        ours += our_rounds(rounds)
+    print(
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, ",
+        end="",
+    )
+    print(", ".join(f"{name} {version(name)}" for name in ("flwr", "grpcio", "torch", "numpy")))
+    print(f"{HOSPITALS} hospitals, DenseNet-121, {len(ours)} rounds of each, seconds a round\n")
+    print("|  | median | min | max |\n|---|---|---|---|")
+    for name, values in (("floor", floor), ("FedCXR", ours)):
+        middle, low, high = statistics.median(values), min(values), max(values)
+        print(f"| {name} | {middle:.2f} | {low:.2f} | {high:.2f} |")
+    print(f"\nratio of the medians: {statistics.median(ours) / statistics.median(floor):.2f}")
+
+
+if __name__ == "__main__":
+    main(*(int(argument) for argument in sys.argv[1:]))

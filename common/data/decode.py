@@ -1,0 +1,70 @@
+"""An image file becomes a square of 8-bit grey pixels.
+
+- Colour becomes grey by ITU-R 601 luma, an alpha channel is dropped: the few hundred RGBA files
+  of ChestX-ray14 are grey and opaque.
+- 16-bit grey is divided by 257, which maps the full range of the PNG standard to 0...255; a file
+  that uses only part of its range stays as dark as it is.
+- A picture that is not square is stretched, as the NIH stretched its films to 1024 x 1024:
+  nothing is cut off and no padding tells one hospital from another.
+- Resampling is Pillow's bilinear filter, widened to the scale (antialiased): what
+  ``torchvision.transforms.Resize`` does to a Pillow image. A picture that has the size already
+  keeps its pixels.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from common.data.shard import Bytes
+from common.errors import BadInput
+
+FORMATS = ("PNG", "JPEG")
+
+_EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+_SIXTEEN_BIT = ("I;16", "I")
+
+_PNG_END = b"IEND\xaeB`\x82"
+"""The last chunk of a PNG file; without it Pillow still gives what it has."""
+
+
+def decode(path: Path, size: int) -> Bytes:
+    """Return the picture in a PNG or JPEG file as 8-bit grey.
+
+    Args:
+        path: The file.
+        size: S, pixels along each side of the result.
+
+    Returns:
+        uint8, S x S, 0 to 255.
+
+    Raises:
+        BadInput: The file is not there, is no PNG or JPEG, is cut short or damaged, or holds
+            pixels of another kind; names file and reason.
+    """
+    try:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.format == "PNG" and _PNG_END not in data:
+                raise BadInput(f"{path}: cut short")
+            image.load()
+            grey = _grey(path, image)
+    except Image.DecompressionBombError:
+        raise BadInput(f"{path}: too large for a radiograph") from None
+    except UnidentifiedImageError:
+        raise BadInput(f"{path}: neither PNG nor JPEG") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadInput(f"{path}: cannot be decoded: {reason}") from None
+    return np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _grey(path: Path, image: Image.Image) -> Image.Image:
+    """Return a loaded picture in mode L."""
+    if image.mode in _SIXTEEN_BIT:
+        wide = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    if image.mode in _EIGHT_BIT:
+        return image.convert("L")
+    raise BadInput(f"{path}: pixels of kind {image.mode}; 8-bit or 16-bit grey or RGB is needed")

@@ -1,0 +1,68 @@
+"""Work on pictures in parallel processes, in order, with a few of them held at a time."""
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from threading import Thread
+from typing import TypeVar
+
+from common.errors import FedCXRError
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+WINDOW = 16
+"""Items in flight for each process."""
+
+
+def in_order(
+    function: Callable[[ItemT], ResultT], items: Sequence[ItemT], workers: int
+) -> Generator[ResultT, None, None]:
+    """Yield the function of every item, in the items' order, whatever the number of processes.
+
+    Closing the generator ends the processes.
+
+    Args:
+        function: Of a module's top level; items and results go through pickle.
+        items: What to work on.
+        workers: Processes; 0 for one per core that this process may use.
+
+    Raises:
+        Exception: What the function raised for the first item that it failed on.
+        FedCXRError: A process died.
+    """
+    workers = min(workers or len(os.sched_getaffinity(0)), len(items))
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    # Spawned, for a forked child would inherit the command's signal handlers and its threads.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _be_a_worker)
+    try:
+        pending: deque[Future[ResultT]] = deque()
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > WINDOW * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool:
+        raise FedCXRError("a worker process died; is there enough memory?") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _be_a_worker() -> None:
+    """Leave Ctrl-C to the parent, and end when the parent is gone, even if it was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
