@@ -1,5 +1,6 @@
 """What every command shares: options that are also environment variables, errors, exit codes."""
 
+import os
 import signal
 import sys
 import traceback
@@ -109,6 +110,10 @@ def run_command(
     except Stopped as stopped:
         print(f"{name}: stopped by {stopped}", file=sys.stderr)
         return stopped.exit_code
+    except BrokenPipeError:
+        # Whoever read our output, such as head, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except FedCXRError as error:
         return _fail(name, given, str(error), error.exit_code)
     except Exception as error:  # noqa: BLE001 - the last place that can turn a fault into a line

@@ -46,7 +46,7 @@ def _demo(arguments: Sequence[str]) -> None:
             "run": run,
             "rounds": settings.rounds,
             "min-clients": len(shards),
-            "lr": 0.03,
+            "lr": 0.08,
             "batch-size": 16,
             "seed": settings.seed,
             "test": data / "test",

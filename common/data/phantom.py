@@ -62,13 +62,13 @@ def draw_anatomy(draws: np.random.Generator) -> Anatomy:
 def draw_scanner(draws: np.random.Generator) -> Scanner:
     """Draw a hospital's scanner."""
     return Scanner(
-        gamma=draws.uniform(0.8, 1.25),
-        contrast=draws.uniform(0.8, 1.05),
-        brightness=draws.uniform(-0.04, 0.08),
-        noise=draws.uniform(0.01, 0.035),
+        gamma=draws.uniform(0.87, 1.15),
+        contrast=draws.uniform(0.88, 1.03),
+        brightness=draws.uniform(-0.02, 0.05),
+        noise=draws.uniform(0.01, 0.03),
         blur=draws.uniform(0, 0.003),
         collimation=draws.uniform(0, 0.07),
-        shading=draws.uniform(-0.12, 0.12),
+        shading=draws.uniform(-0.08, 0.08),
         marker=int(draws.choice(SIDES)),
     )
 

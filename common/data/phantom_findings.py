@@ -9,7 +9,6 @@ from collections.abc import Callable
 import numpy as np
 
 from common.data.phantom import (
-    ABDOMEN,
     SIDES,
     Anatomy,
     Chest,
@@ -32,41 +31,43 @@ def _atelectasis(chest: Chest) -> None:
         x, y = chest.place(side, 0.08, 0.3)
         slope = chest.draws.uniform(-0.25, 0.25)
         band = np.abs(chest.y - y - slope * (chest.x - x))
-        reach = blob(chest.x, chest.y, (x, y), (0.26, 0.4))
-        mask = soft(0.028 - band, 0.012) * reach
+        reach = blob(chest.x, chest.y, (x, y), (0.3, 0.4))
+        mask = soft(0.045 - band, 0.012) * reach
         chest.paint(0.9 * mask * chest.lungs[side], 0.75)
 
 
 def _effusion(chest: Chest) -> None:
     """Fluid at the base of a lung, rising along the wall in a meniscus."""
     side = chest.side()
-    level = chest.draws.uniform(0.24, 0.4)
+    level = chest.draws.uniform(0.08, 0.25)
     meniscus = level - 0.22 * np.clip(side * chest.x / 0.74, 0, 1) ** 4
-    inside = soft(chest.lateral - side * chest.x) * soft(side * chest.x - 0.13)
-    chest.paint(0.95 * soft(chest.y - meniscus) * inside, ABDOMEN)
+    # A little below the diaphragm, so that no dark seam is left between fluid and abdomen.
+    inside = soft(chest.lateral - side * chest.x) * soft(chest.diaphragm[side] + 0.02 - chest.y)
+    inside *= soft(side * chest.x - 0.13)
+    chest.paint(0.95 * soft(chest.y - meniscus) * inside, 0.85)
 
 
 def _infiltration(chest: Chest) -> None:
     """Patchy, ill-defined haze over the middle of both lungs."""
-    patches = np.clip(clouds(chest.wide(), 11, chest.draws) * 1.5, 0, 1).astype(np.float32)
+    patches = np.clip(clouds(chest.wide(), 11, chest.draws) * 1.8, 0, 1)
     for side in SIDES:
         zone = blob(chest.x, chest.y, (side * 0.45, 0.02), (0.4, 0.45))
-        chest.paint(0.75 * patches * zone * chest.lungs[side], 0.6)
+        chest.paint(0.95 * patches * zone * chest.lungs[side], 0.6)
 
 
 def _mass(chest: Chest) -> None:
     """One round opacity, large."""
     side = chest.side()
-    radius = chest.draws.uniform(0.11, 0.15)
+    radius = chest.draws.uniform(0.15, 0.2)
     at = chest.place(side, -0.4, 0.2)
-    chest.paint(0.85 * disc(chest.x, chest.y, at, radius, 0.02), 0.72)
+    chest.paint(0.85 * disc(chest.x, chest.y, at, radius, 0.02), 0.85)
 
 
 def _nodule(chest: Chest) -> None:
     """A few small round opacities, dense and sharp."""
-    for _ in range(chest.draws.integers(2, 5)):
+    for _ in range(chest.draws.integers(4, 8)):
         at = chest.place(chest.side(), -0.5, 0.3)
-        radius = chest.draws.uniform(0.04, 0.055)
+        radius = chest.draws.uniform(0.045, 0.06)
         chest.paint(0.95 * disc(chest.x, chest.y, at, radius), 0.85)
 
 
@@ -75,7 +76,7 @@ def _pneumonia(chest: Chest) -> None:
     side = chest.side()
     at = chest.place(side, 0.1, 0.25)
     airways = np.abs(clouds(chest.wide(), 14, chest.draws)) < 0.12
-    cloud = blob(chest.x, chest.y, at, (0.2, 0.22)) * (1 - 0.6 * airways)
+    cloud = blob(chest.x, chest.y, at, (0.27, 0.27)) * (1 - 0.6 * airways)
     chest.paint(0.9 * cloud.astype(np.float32) * chest.lungs[side], 0.72)
 
 
@@ -101,8 +102,8 @@ def _consolidation(chest: Chest) -> None:
 def _edema(chest: Chest) -> None:
     """Haze around both hila, spread like the wings of a bat."""
     for side in SIDES:
-        wing = blob(chest.x, chest.y, (side * 0.24, -0.04), (0.2, 0.3))
-        chest.paint(0.8 * wing * chest.lungs[side], 0.62)
+        wing = blob(chest.x, chest.y, (side * 0.24, -0.04), (0.25, 0.36))
+        chest.paint(0.9 * wing * chest.lungs[side], 0.62)
 
 
 def _fibrosis(chest: Chest) -> None:
@@ -110,17 +111,17 @@ def _fibrosis(chest: Chest) -> None:
     phase = chest.draws.uniform(0, 6, 2)
     warp = 0.05 * clouds(chest.wide(), 9, chest.draws)
     x, y = chest.x + warp, chest.y - warp
-    net = np.maximum(np.sin(52 * (x + y) + phase[0]), np.sin(52 * (x - y) + phase[1]))
-    lines = soft(net - 0.55, 0.2)
+    net = np.maximum(np.sin(42 * (x + y) + phase[0]), np.sin(42 * (x - y) + phase[1]))
+    lines = soft(net - 0.5, 0.2)
     for side in SIDES:
         base = blob(chest.x, chest.y, (side * 0.48, 0.32), (0.32, 0.28))
-        chest.paint(0.75 * lines * base * chest.lungs[side], 0.7)
+        chest.paint(0.95 * lines * base * chest.lungs[side], 0.7)
 
 
 def _pleural_thickening(chest: Chest) -> None:
     """A bright rim along the wall and over the apex of one lung."""
     side = chest.side()
-    depth = chest.draws.uniform(0.06, 0.09)
+    depth = chest.draws.uniform(0.09, 0.13)
     wave = 0.015 * clouds(chest.wide(), 7, chest.draws)
     inward = chest.lateral - side * chest.x + wave
     rim = soft(depth - inward, 0.012)
@@ -130,7 +131,7 @@ def _pleural_thickening(chest: Chest) -> None:
 def _hernia(chest: Chest) -> None:
     """Stomach behind the heart: a ring with a level of fluid below air."""
     at = (chest.draws.uniform(-0.05, 0.12), chest.draws.uniform(0.3, 0.4))
-    radius = chest.draws.uniform(0.14, 0.17)
+    radius = chest.draws.uniform(0.18, 0.21)
     chest.paint(0.95 * disc(chest.x, chest.y, at, radius), 0.92)
     air = disc(chest.x, chest.y, at, radius - 0.03) * soft(at[1] + 0.02 - chest.y)
     chest.paint(0.95 * air, 0.2)
@@ -174,7 +175,7 @@ def draw_film(
         size,
         anatomy,
         draws,
-        heart_scale=draws.uniform(1.45, 1.7) if "Cardiomegaly" in present else 1.0,
+        heart_scale=draws.uniform(1.55, 1.8) if "Cardiomegaly" in present else 1.0,
         inflation=draws.uniform(0.8, 1.1) if "Emphysema" in present else 0.0,
     )
     for name, paint in PAINTERS.items():
