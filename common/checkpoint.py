@@ -12,9 +12,9 @@ The pickle that torch reads in this mode can build tensors and plain containers,
 
 import pickle
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -139,7 +139,9 @@ def _load(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: no such file; give --init random, imagenet or a checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile):
+    except PermissionError:
+        raise BadInput(f"{path}: may not be read; change its permissions") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, BadZipFile):
         raise BadInput(
             f"{path}: cut, damaged or no checkpoint (it must load with weights_only); copy it anew"
         ) from None

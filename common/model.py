@@ -45,7 +45,7 @@ def build_model(architecture: Architecture, seed: int = 0) -> DenseNet:
                 num_classes=len(FINDINGS),
             )
     # The layout that convolutions prefer, on CPUs as on tensor cores; states are not affected.
-    return model.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+    return model.to(memory_format=torch.channels_last)
 
 
 def to_input(images: Tensor) -> Tensor:

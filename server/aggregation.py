@@ -87,7 +87,7 @@ class FedAvg:
         if self._terms == MOST_TERMS:
             raise ValueError(f"more than {MOST_TERMS} states")
         for name in self._sums:
-            bound = np.abs(state[name]).max(initial=0)
+            bound = float(np.abs(state[name]).max(initial=0))
             if not bound * examples < LARGEST_TERM:
                 raise ValueError(f"tensor {name} holds {bound}, too large to be averaged")
         for name, array in state.items():

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from common.data.show import command
+from common.errors import BadInput
+from tests.helpers import make_hospitals, make_shard
+
+
+def test_the_table_counts_images_patients_and_findings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = make_shard(tmp_path / "site", images=40)
+    command([str(shard.path)])
+    lines = {line[:20].strip(): line[20:].split() for line in capsys.readouterr().out.splitlines()}
+    assert lines["images"] == ["40"]
+    assert lines["patients"] == ["20"]
+    mass = int(shard.labelled()[:, 4].sum())
+    assert lines["Mass"] == [str(mass), f"{100 * mass / 40:.1f}", "%"]
+    well = int((shard.labelled().sum(axis=1) == 0).sum())
+    assert lines["No Finding"][0] == str(well)
+
+
+def test_a_folder_of_shards_gets_a_column_and_a_row_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_hospitals(tmp_path / "data", 3)
+    make_shard(tmp_path / "data" / "pretrain", labelled=False)
+    command([str(tmp_path / "data"), "--out", str(tmp_path / "sheet.png")])
+    output = capsys.readouterr().out
+    assert output.split()[:4] == ["hospital-00", "hospital-01", "hospital-02", "pretrain"]
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (1190, 4 * 130)
+
+
+def test_the_sheet_of_a_shard_has_a_row_for_each_finding_and_none(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "site")
+    command([str(shard.path), "--out", str(tmp_path / "sheet.png")])
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (1190, 15 * 130)
+    with pytest.raises(BadInput, match="is there already"):
+        command([str(shard.path), "--out", str(tmp_path / "sheet.png")])
+
+
+def test_no_shard_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no shard here"):
+        command([str(tmp_path)])

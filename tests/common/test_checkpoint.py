@@ -1,0 +1,157 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchvision.models import densenet121
+
+from common.checkpoint import Provenance, read_checkpoint, write_checkpoint
+from common.errors import BadInput
+from common.model import build_model, load_state, state_of
+from tests.helpers import same_bits
+
+STATE = state_of(build_model("densenet-tiny", 7))
+TENSORS = {name: torch.from_numpy(array) for name, array in STATE.items()}
+
+
+def test_a_checkpoint_comes_back_with_its_provenance(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    provenance = Provenance(
+        method="mocov2", preset="cxr", epochs=3, seed=5, versions={"torch": "x"}
+    )
+    write_checkpoint(path, STATE, "densenet-tiny", provenance)
+    state, found = read_checkpoint(path, "densenet-tiny", seed=0)
+    assert same_bits(state, STATE)
+    assert found == provenance
+    assert os.listdir(tmp_path) == ["c.pt"]
+
+
+def test_a_checkpoint_is_a_plain_torchvision_state_dict_inside(tmp_path: Path) -> None:
+    write_checkpoint(
+        tmp_path / "c.pt",
+        state_of(build_model("densenet121")),
+        "densenet121",
+        Provenance(method="random"),
+    )
+    content = torch.load(tmp_path / "c.pt", weights_only=True)
+    assert content["architecture"] == "densenet121"
+    densenet121(num_classes=14).load_state_dict(content["state_dict"], strict=True)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "densenet121.", "module.densenet121."])
+def test_plain_state_dicts_under_prefixes_are_read(tmp_path: Path, prefix: str) -> None:
+    torch.save({prefix + name: tensor for name, tensor in TENSORS.items()}, tmp_path / "c.pt")
+    state, provenance = read_checkpoint(tmp_path / "c.pt", "densenet-tiny", seed=0)
+    assert same_bits(state, STATE)
+    assert provenance is None
+
+
+@pytest.mark.parametrize("shape", [None, (1000, 44)])
+def test_a_classifier_that_does_not_fit_is_replaced(
+    tmp_path: Path, shape: tuple[int, int] | None
+) -> None:
+    tensors = {name: t for name, t in TENSORS.items() if not name.startswith("classifier.")}
+    if shape:
+        tensors |= {"classifier.weight": torch.ones(shape), "classifier.bias": torch.ones(1000)}
+    torch.save(tensors, tmp_path / "c.pt")
+    state, _ = read_checkpoint(tmp_path / "c.pt", "densenet-tiny", seed=4)
+    fresh = state_of(build_model("densenet-tiny", 4))
+    assert np.array_equal(state["classifier.weight"], fresh["classifier.weight"])
+    assert np.array_equal(state["features.conv0.weight"], STATE["features.conv0.weight"])
+
+
+def test_old_torch_files_without_batch_counters_are_read(tmp_path: Path) -> None:
+    tensors = {n: t for n, t in TENSORS.items() if not n.endswith("num_batches_tracked")}
+    torch.save(tensors, tmp_path / "c.pt")
+    state, _ = read_checkpoint(tmp_path / "c.pt", "densenet-tiny", seed=0)
+    assert state["features.norm0.num_batches_tracked"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"features.conv0.weight": None}, "key features.conv0.weight is missing"),
+        ({"features.extra": torch.ones(1)}, "key features.extra does not belong"),
+        ({"features.norm0.weight": torch.ones(3)}, r"norm0.weight is \(3,\), not \(8,\)"),
+        ({"features.norm0.weight": torch.full((8,), torch.nan)}, "norm0.weight is not finite"),
+        ({"features.norm0.weight": 3}, "norm0.weight is int"),
+    ],
+)
+def test_a_key_that_does_not_fit_is_named(tmp_path: Path, change: dict[str, Any], why: str) -> None:
+    tensors = {k: v for k, v in {**TENSORS, **change}.items() if v is not None}
+    torch.save(tensors, tmp_path / "c.pt")
+    with pytest.raises(BadInput, match=why):
+        read_checkpoint(tmp_path / "c.pt", "densenet-tiny", seed=0)
+
+
+def test_another_architecture_is_named(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "c.pt", STATE, "densenet-tiny", Provenance(method="random"))
+    with pytest.raises(BadInput, match="a densenet-tiny, but the run is for densenet121"):
+        read_checkpoint(tmp_path / "c.pt", "densenet121", seed=0)
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
+def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "c.pt"
+    write_checkpoint(path, STATE, "densenet-tiny", Provenance(method="random"))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(BadInput, match="cut, damaged or no checkpoint"):
+        read_checkpoint(path, "densenet-tiny", seed=0)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("bomb-went-off",)
+
+
+@pytest.mark.parametrize("content", [Bomb(), {"state_dict": Bomb()}, [1], {"state_dict": 3}])
+def test_nothing_but_tensors_is_unpickled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(content, "c.pt")
+    with pytest.raises(BadInput):
+        read_checkpoint(Path("c.pt"), "densenet-tiny", seed=0)
+    assert os.listdir(tmp_path) == ["c.pt"]
+
+
+@pytest.mark.parametrize("header", [{"format": 2}, {"provenance": {"method": "x", "who": "me"}}])
+def test_a_header_that_is_not_understood_is_refused(
+    tmp_path: Path, header: dict[str, object]
+) -> None:
+    torch.save(
+        {"state_dict": TENSORS, "architecture": "densenet-tiny", **header}, tmp_path / "c.pt"
+    )
+    with pytest.raises(BadInput, match=next(iter(header))):
+        read_checkpoint(tmp_path / "c.pt", "densenet-tiny", seed=0)
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.pt"
+    write_checkpoint(path, STATE, "densenet-tiny", Provenance(method="first"))
+
+    def full(_content: object, file: Any) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        write_checkpoint(path, STATE, "densenet-tiny", Provenance(method="second"))
+    assert os.listdir(tmp_path) == ["c.pt"]
+    provenance = read_checkpoint(path, "densenet-tiny", 0)[1]
+    assert provenance is not None
+    assert provenance.method == "first"
+
+
+def test_loading_gives_the_same_predictions(tmp_path: Path) -> None:
+    one, other = build_model("densenet-tiny", 1).eval(), build_model("densenet-tiny", 2).eval()
+    write_checkpoint(tmp_path / "c.pt", state_of(one), "densenet-tiny", Provenance(method="random"))
+    load_state(other, read_checkpoint(tmp_path / "c.pt", "densenet-tiny", 0)[0])
+    images: Tensor = torch.rand(2, 3, 64, 64)
+    assert torch.equal(one(images), other(images))

@@ -1,0 +1,106 @@
+"""What several tests need: small shards, small states, the commands as processes."""
+
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.data.shard import Entry, Shard, create_shard, open_shard
+from common.wire import State
+
+SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+
+needs_shared_data = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the real ChestX-ray14 files are not beside this checkout"
+)
+
+
+def make_shard(
+    path: Path, images: int = 40, size: int = 40, labelled: bool = True, seed: int = 0
+) -> Shard:
+    """Write a shard of noise with two images a patient."""
+    draws = np.random.default_rng(seed)
+    labels = (draws.random((images, 14)) < 0.3).astype(np.uint8)
+    with create_shard(
+        path,
+        entries=[Entry(f"{i:06d}.png", f"{path.name}-{i // 2}", "train") for i in range(images)],
+        labels=labels if labelled else None,
+        size=size,
+        source="noise",
+        seed=seed,
+    ) as pixels:
+        pixels[:] = draws.integers(0, 256, pixels.shape)
+    return open_shard(path)
+
+
+def make_hospitals(root: Path, count: int, images: int = 40, size: int = 40) -> list[Path]:
+    """Write shards of different sizes; return their folders."""
+    return [
+        make_shard(root / f"hospital-{i:02d}", images + 6 * i, size, seed=i).path
+        for i in range(count)
+    ]
+
+
+def exact_mean(states: list[tuple[State, int]]) -> State:
+    """Return FedAvg computed the slow way: fractions for floats, maximum for integers."""
+    total = sum(examples for _, examples in states)
+    mean: State = {}
+    for name, like in states[0][0].items():
+        columns = zip(*(state[name].ravel().tolist() for state, _ in states), strict=True)
+        if np.issubdtype(like.dtype, np.floating):
+            values: list[float | int] = [
+                float(
+                    sum(
+                        (Fraction(v) * n for v, (_, n) in zip(column, states, strict=True)),
+                        Fraction(),
+                    )
+                )
+                / total
+                for column in columns
+            ]
+        else:
+            values = [max(column) for column in columns]
+        mean[name] = np.array(values, like.dtype).reshape(like.shape)
+    return mean
+
+
+def same_bits(one: State, other: State) -> bool:
+    """Return whether two states have the same names, dtypes, shapes and bits."""
+    return one.keys() == other.keys() and all(
+        one[name].dtype == other[name].dtype
+        and one[name].shape == other[name].shape
+        and one[name].tobytes() == other[name].tobytes()
+        for name in one
+    )
+
+
+def run(
+    command: str, *arguments: object, environment: dict[str, str] | None = None, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run ``flower-server``, ``flower-client`` or ``flower-data`` as a process of its own."""
+    module = {"flower-data": "common.data.cli"}.get(
+        command, f"{command.removeprefix('flower-')}.cli"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", f"from {module} import main; main()", *map(str, arguments)],
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str], code: int, *fragments: str) -> None:
+    """Assert an exit code, and that the last line of stderr alone tells the user what is wrong."""
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    errors = [line for line in result.stderr.splitlines() if " error: " in line]
+    assert len(errors) == 1, result.stderr
+    assert errors[0] == result.stderr.splitlines()[-1]
+    for fragment in fragments:
+        assert fragment in errors[0]

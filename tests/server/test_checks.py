@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from common.protocol import Hello, Identity, Instruction, Reply
+from common.wire import fingerprint, pack, spec_of
+from server.checks import Rejected, check_reply, check_weights, update_norm
+
+IDENTITY = Identity(run="r", round=3, attempt=1)
+HELLO = Hello(site="a", version="0", examples=100, image_size=64, backbone=None)
+INSTRUCTION = Instruction(
+    identity=IDENTITY,
+    task="train",
+    weights="all",
+    architecture="densenet-tiny",
+    mode="finetune",
+    lr=0.1,
+    momentum=0,
+    batch_size=1,
+    local_epochs=1,
+    label_fraction=1,
+    seed=0,
+)
+GOOD = Reply(identity=IDENTITY, status="ok", examples=100, loss=0.5)
+STATE = {"w": np.ones((2, 2), np.float32), "n": np.array(4)}
+
+
+def test_a_good_reply_passes() -> None:
+    check_reply(GOOD, HELLO, INSTRUCTION)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"identity": Identity(run="r", round=2, attempt=1)}, "another attempt"),
+        ({"identity": Identity(run="r", round=3, attempt=2)}, "another attempt"),
+        ({"identity": Identity(run="q", round=3, attempt=1)}, "another attempt"),
+        ({"status": "failed", "reason": "ValueError"}, "ValueError"),
+        ({"examples": 0}, "claims 0"),
+        ({"examples": 101}, "claims 101"),
+        ({"loss": None}, "no training loss"),
+    ],
+)
+def test_a_bad_reply_is_rejected(change: dict[str, object], why: str) -> None:
+    with pytest.raises(Rejected, match=why):
+        check_reply(GOOD.model_copy(update=change), HELLO, INSTRUCTION)
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        ({"w": np.ones((2, 1), np.float32), "n": np.array(4)}, "w is float32"),
+        ({"w": np.ones((2, 2), np.float64), "n": np.array(4)}, "w is float64"),
+        ({"w": np.ones((2, 2), np.float32)}, "n is missing"),
+        ({**STATE, "x": np.array(1)}, "'x' does not belong"),
+        ({**STATE, "w": np.full((2, 2), np.nan, np.float32)}, "w is not finite"),
+    ],
+)
+def test_wrong_weights_are_rejected(state: dict[str, np.ndarray], why: str) -> None:  # type: ignore[type-arg]
+    blob = pack(state)
+    with pytest.raises(Rejected, match=why):
+        check_weights(GOOD.model_copy(update={"weights": fingerprint(blob)}), blob, spec_of(STATE))
+
+
+def test_other_bytes_than_announced_are_rejected() -> None:
+    reply = GOOD.model_copy(update={"weights": fingerprint(b"other")})
+    with pytest.raises(Rejected, match="hash"):
+        check_weights(reply, pack(STATE), spec_of(STATE))
+
+
+def test_the_norm_is_over_floats_alone() -> None:
+    after = {"w": STATE["w"] + np.float32(2), "n": np.array(400)}
+    assert update_norm(STATE, after) == pytest.approx(4)
