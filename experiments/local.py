@@ -27,14 +27,16 @@ class LocalFederation:
     Args:
         logs: Folder for the processes' logs, made if need be.
         slots: Clients that may compute at once; each computes on one thread.
+        tls: Folder with certificates for loopback; None: no encryption.
     """
 
-    def __init__(self, logs: Path, slots: int = 2) -> None:
+    def __init__(self, logs: Path, slots: int = 2, tls: Path | None = None) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.server: subprocess.Popen[bytes] | None = None
         self.clients: dict[str, subprocess.Popen[bytes]] = {}
-        self._logs = logs
+        self.logs = logs
         self._slots = slots
+        self._encryption = ["--insecure"] if tls is None else ["--tls", str(tls)]
         logs.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> "LocalFederation":
@@ -45,14 +47,14 @@ class LocalFederation:
 
     def start_server(self, options: Sequence[str], *, to_terminal: bool = False) -> None:
         """Start ``flower-server`` with these options besides the address."""
-        command = [SERVER, "--listen", self.address, "--insecure", *options]
+        command = [SERVER, "--listen", self.address, *self._encryption, *options]
         self.server = self._start("server", command, to_terminal)
 
     def start_client(self, shard: Path, options: Sequence[str] = ()) -> None:
         """Start ``flower-client`` on a shard; it is called by the shard's folder."""
-        command = [CLIENT, "--server", self.address, "--insecure", "--data", str(shard)]
+        command = [CLIENT, "--server", self.address, *self._encryption, "--data", str(shard)]
         command += ["--threads", "1", "--slots", str(self._slots)]
-        command += ["--slots-dir", str(self._logs / "slots"), *options]
+        command += ["--slots-dir", str(self.logs / "slots"), *options]
         self.clients[shard.name] = self._start(shard.name, command)
 
     def wait(self, timeout: float | None = None) -> dict[str, int]:
@@ -91,7 +93,7 @@ class LocalFederation:
         arguments = [sys.executable, "-c", *command]
         if to_terminal:
             return subprocess.Popen(arguments, env=environment)
-        with (self._logs / f"{name}.log").open("ab") as log:
+        with (self.logs / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 arguments, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )

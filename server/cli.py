@@ -13,7 +13,7 @@ from pydantic_settings import SettingsConfigDict
 
 from common.cli import Settings, Stopped, parse, run_command
 from common.data.shard import SMALLEST
-from common.errors import FedCXRError, NoQuorum
+from common.errors import BadInput, FedCXRError, NoQuorum
 from common.net import Address, read_tls
 
 if TYPE_CHECKING:
@@ -91,6 +91,11 @@ def _serve(arguments: Sequence[str]) -> None:
     if settings.test is not None:
         tester = Tester(settings.test, settings.architecture, settings.device, settings.threads)
     size = settings.image_size or (tester.image_size if tester else PAPER_IMAGE_SIZE)
+    if tester is not None and tester.image_size != size:
+        raise BadInput(
+            f"{settings.test}: its images are {tester.image_size} pixels wide, but --image-size "
+            f"is {size}; make the shard anew or leave the option out"
+        )
     state, provenance = initial_state(settings.init, settings.architecture, settings.seed)
     run = secrets.token_hex(6)
     plan = Plan(

@@ -26,7 +26,7 @@ def test_a_checkpoint_comes_back_with_its_provenance(tmp_path: Path) -> None:
     state, found = read_checkpoint(path, "densenet-tiny", seed=0)
     assert same_bits(state, STATE)
     assert found == provenance
-    assert os.listdir(tmp_path) == ["c.pt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
 
 
 def test_a_checkpoint_is_a_plain_torchvision_state_dict_inside(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_nothing_but_tensors_is_unpickled(
     torch.save(content, "c.pt")
     with pytest.raises(BadInput):
         read_checkpoint(Path("c.pt"), "densenet-tiny", seed=0)
-    assert os.listdir(tmp_path) == ["c.pt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
 
 
 @pytest.mark.parametrize("header", [{"format": 2}, {"provenance": {"method": "x", "who": "me"}}])
@@ -143,7 +143,7 @@ def test_a_failed_write_leaves_the_old_file(
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="No space"):
         write_checkpoint(path, STATE, "densenet-tiny", Provenance(method="second"))
-    assert os.listdir(tmp_path) == ["c.pt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
     provenance = read_checkpoint(path, "densenet-tiny", 0)[1]
     assert provenance is not None
     assert provenance.method == "first"

@@ -26,7 +26,7 @@ def slow_auc(labels: list[int], scores: list[float]) -> float | None:
     hnp.arrays(np.uint8, (9, 14), elements=st.integers(0, 1)),
     hnp.arrays(np.float32, (9, 14), elements=st.integers(-3, 3).map(float)),
 )
-def test_auc_is_the_share_of_ordered_pairs(labels: np.ndarray, scores: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_auc_is_the_share_of_ordered_pairs(labels: np.ndarray, scores: np.ndarray) -> None:
     found = auc_by_finding(labels, scores)
     for i, finding in enumerate(FINDINGS):
         expected = slow_auc(labels[:, i].tolist(), scores[:, i].tolist())

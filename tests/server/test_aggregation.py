@@ -11,7 +11,7 @@ from server.aggregation import LARGEST_TERM, ExactSum, FedAvg
 from tests.helpers import exact_mean, same_bits
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
-SPEC = {
+SPEC: dict[str, tuple[Any, tuple[int, ...]]] = {
     "weight": (np.float32, (3, 2)),
     "scale": (np.float32, ()),
     "half": (np.float16, (2,)),

@@ -55,7 +55,7 @@ def test_a_bad_reply_is_rejected(change: dict[str, object], why: str) -> None:
         ({**STATE, "w": np.full((2, 2), np.nan, np.float32)}, "w is not finite"),
     ],
 )
-def test_wrong_weights_are_rejected(state: dict[str, np.ndarray], why: str) -> None:  # type: ignore[type-arg]
+def test_wrong_weights_are_rejected(state: dict[str, np.ndarray], why: str) -> None:
     blob = pack(state)
     with pytest.raises(Rejected, match=why):
         check_weights(GOOD.model_copy(update={"weights": fingerprint(blob)}), blob, spec_of(STATE))

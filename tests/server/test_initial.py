@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,10 @@ def test_imagenet_weights_come_from_the_cache(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     model = densenet121(weights=None)
     old_names = {
-        name.replace(".norm1.", ".norm.1.").replace(".conv1.", ".conv.1."): tensor
-        if "denselayer" in name
-        else tensor
+        re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): tensor
         for name, tensor in model.state_dict().items()
     }
+    assert "features.denseblock1.denselayer2.norm.1.weight" in old_names
     cache = tmp_path / "hub" / "checkpoints" / "densenet121-a639ec97.pth"
     cache.parent.mkdir(parents=True)
     torch.save(old_names, cache)

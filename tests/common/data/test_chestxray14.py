@@ -28,7 +28,9 @@ def files(tmp_path: Path) -> dict[str, Path]:
     """Forty films of twenty patients, of which five are for the test."""
     images = tmp_path / "films" / "images_001" / "images"
     images.mkdir(parents=True)
-    lines, train, test = [HEADER], [], []
+    lines = [HEADER]
+    train: list[str] = []
+    test: list[str] = []
     for i in range(40):
         name = f"{i // 2:08d}_{i % 2:03d}.png"
         pixels = np.full((48, 48), i * 5, np.uint8)
@@ -97,7 +99,7 @@ def test_a_damaged_film_is_named_and_nothing_is_left(files: dict[str, Path]) -> 
     film = next(files["images"].rglob("00000003_001.png"))
     film.write_bytes(film.read_bytes()[:60])
     before = sorted(files["out"].parent.iterdir())
-    with pytest.raises(BadInput, match="00000003_001.png"):
+    with pytest.raises(BadInput, match=r"00000003_001\.png"):
         make(files)
     assert sorted(files["out"].parent.iterdir()) == before
 

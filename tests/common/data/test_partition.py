@@ -49,7 +49,7 @@ def test_noniid_is_the_papers_algorithm(hospitals: int, seed: int) -> None:
 def test_noniid_is_skewed_and_iid_is_not() -> None:
     labels = labels_of(4000)
 
-    def spread(assignment: np.ndarray) -> float:  # type: ignore[type-arg]
+    def spread(assignment: np.ndarray) -> float:
         shares = [labels[assignment == h].mean(axis=0) for h in range(10)]
         return float(np.std(shares, axis=0).sum())
 

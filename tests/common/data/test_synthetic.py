@@ -96,7 +96,7 @@ def test_films_of_a_patient_share_anatomy_but_are_not_copies() -> None:
     assert not np.array_equal(draw(films[one], 40, 0), draw(films[other], 40, 0))
 
 
-def draw_twice(finding: int, patient: int, size: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def draw_twice(finding: int, patient: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw the same patient without noise, well and with one finding."""
     films = []
     scanner = draw_scanner(generator(0, "scanner"))._replace(noise=0.0)

@@ -1,0 +1,164 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from client.hospital import Hospital
+from client.training import batches, labelled_fraction, train_epoch
+from common.data.shard import Entry, Shard, create_shard, open_shard
+from common.errors import BadInput
+from common.model import Architecture, build_model, load_state, state_of, to_input
+from common.protocol import Greeting
+from common.seeds import generator
+from common.wire import backbone_of, fingerprint, head_of, pack, spec_of, unpack
+from server.aggregation import FedAvg
+from tests.helpers import make_hospitals, make_shard, same_bits
+from tests.local_sites import hospital_of, instruction_of, plan_of
+
+STATE = state_of(build_model("densenet-tiny", 1))
+
+
+def test_a_repeated_round_gives_the_same_bytes_and_another_round_does_not(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "a").path
+    first = hospital_of(shard)
+    answers = [
+        hospital.answer(instruction_of(plan_of(), number), pack(STATE))[1]
+        for hospital, number in ((first, 1), (first, 1), (hospital_of(shard), 1), (first, 2))
+    ]
+    assert answers[0] == answers[1] == answers[2]
+    assert answers[0] != answers[3]
+
+
+def test_the_received_model_is_scored_before_it_is_trained(tmp_path: Path) -> None:
+    hospital = hospital_of(make_shard(tmp_path / "a", images=80).path)
+    trained, weights = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
+    scored, nothing = hospital.answer(instruction_of(plan_of(), 1, task="evaluate"), pack(STATE))
+    assert trained.validation == scored.validation
+    assert scored.validation is not None
+    assert scored.validation.images > 0
+    assert trained.weights == fingerprint(weights)
+    assert (nothing, scored.weights, scored.examples) == (b"", None, 0)
+
+
+def test_linear_mode_sends_a_head_and_keeps_every_bit_of_the_backbone(tmp_path: Path) -> None:
+    hospital = hospital_of(make_shard(tmp_path / "a").path)
+    plan = plan_of(mode="linear")
+    _, blob = hospital.answer(instruction_of(plan, 1), pack(STATE))
+    head = unpack(blob, spec_of(head_of(STATE)))
+    assert not same_bits(head, head_of(STATE))
+    hello = hospital.greet(Greeting(run="r", seed=0))
+    assert hello.backbone == fingerprint(pack(backbone_of(STATE)))
+    # With the head alone it goes on exactly as with everything.
+    whole = {**STATE, **head}
+    _, after_head = hospital.answer(instruction_of(plan, 2, weights="head"), pack(head))
+    _, after_all = hospital.answer(instruction_of(plan, 2), pack(whole))
+    assert after_head == after_all
+
+
+def test_a_head_before_any_backbone_is_a_failed_reply(tmp_path: Path) -> None:
+    hospital = hospital_of(make_shard(tmp_path / "a").path)
+    instruction = instruction_of(plan_of(mode="linear"), 1, weights="head")
+    reply, blob = hospital.answer(instruction, pack(head_of(STATE)))
+    assert (reply.status, reply.reason, blob) == ("failed", "WireError", b"")
+
+
+def test_a_fault_tells_its_type_and_nothing_of_a_patient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("patient Jane Doe, 1961")
+
+    monkeypatch.setattr("client.hospital.train", fail)
+    hospital = hospital_of(make_shard(tmp_path / "a").path)
+    reply, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
+    assert (reply.status, reply.reason) == ("failed", "ValueError")
+    assert "Jane" not in caplog.text
+
+
+def test_no_message_has_room_for_a_patient(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "a")
+    hospital = hospital_of(shard.path)
+    reply, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
+    words = reply.model_dump_json() + hospital.greet(Greeting(run="r", seed=0)).model_dump_json()
+    for entry in shard.entries:
+        assert entry.patient not in words
+        assert entry.image not in words
+
+
+def test_diverged_training_is_a_failed_reply(tmp_path: Path) -> None:
+    hospital = hospital_of(make_shard(tmp_path / "a").path)
+    reply, _ = hospital.answer(instruction_of(plan_of(lr=1e30), 1), pack(STATE))
+    assert (reply.status, reply.reason) == ("failed", "FloatingPointError")
+
+
+def test_a_shard_whose_patients_are_all_kept_for_validation_is_refused(tmp_path: Path) -> None:
+    held_out = next(seed for seed in range(1000) if not len(make_one(tmp_path, seed).split(0)[0]))
+    shard = open_shard(tmp_path / f"one-{held_out}")
+    with pytest.raises(BadInput, match="no image is left for training"):
+        Hospital("a", shard, torch.device("cpu")).greet(Greeting(run="r", seed=0))
+
+
+def make_one(folder: Path, number: int) -> Shard:
+    path = folder / f"one-{number}"
+    entries = [Entry("i", f"patient-{number}", "train")]
+    with create_shard(
+        path, entries=entries, labels=np.zeros((1, 14), np.uint8), size=40, source="x"
+    ):
+        pass
+    return open_shard(path)
+
+
+def test_a_smaller_label_fraction_is_part_of_a_larger_one() -> None:
+    indices = np.arange(10, 210)
+    parts = [set(labelled_fraction(indices, f, 3, "a")) for f in (0.001, 0.1, 0.5, 1.0)]
+    assert [len(part) for part in parts] == [1, 20, 100, 200]
+    assert parts[0] < parts[1] < parts[2] < parts[3]
+    assert parts[1] != set(labelled_fraction(indices, 0.1, 3, "b"))
+
+
+@pytest.mark.parametrize(("images", "batch_size"), [(33, 16), (16, 16), (5, 16), (17, 4)])
+def test_an_epoch_has_every_image_once_and_no_tiny_batch(
+    tmp_path: Path, images: int, batch_size: int
+) -> None:
+    shard = make_shard(tmp_path / "a", images=images)
+    seen = [
+        labels
+        for inputs, labels in batches(
+            shard, np.arange(images), batch_size, generator(0, "t"), torch.device("cpu")
+        )
+        if inputs.shape == (len(labels), 3, 35, 35)
+    ]
+    sizes = [len(labels) for labels in seen]
+    assert sum(sizes) == images
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+    assert torch.cat(seen).sum(0).tolist() == shard.labelled().sum(0).tolist()
+
+
+@pytest.mark.parametrize("architecture", ["densenet-tiny", "densenet121"])
+def test_one_full_batch_step_of_three_hospitals_is_the_central_step(
+    tmp_path: Path, architecture: Architecture
+) -> None:
+    shards = [open_shard(path) for path in make_hospitals(tmp_path, 3, images=10)]
+    initial = state_of(build_model(architecture, 2))
+    model = build_model(architecture)
+
+    def step(parts: list[int]) -> tuple[dict[str, np.ndarray], int]:
+        load_state(model, initial)
+        model.eval()  # BatchNorm by its running statistics, for a batch is not a hospital's own
+        images = np.concatenate([shards[i].images for i in parts])
+        labels = np.concatenate([shards[i].labelled() for i in parts])
+        batch = (to_input(torch.from_numpy(images)), torch.from_numpy(labels))
+        train_epoch(model, torch.optim.SGD(model.parameters(), lr=0.1), [batch])
+        return state_of(model), len(labels)
+
+    average = FedAvg(initial)
+    for hospital in range(3):
+        average.add(*step([hospital]))
+    central, _ = step([0, 1, 2])
+    federated = average.mean()
+    moved = max(float(np.abs(central[n] - initial[n]).max(initial=0)) for n in initial)
+    assert moved > 1e-3
+    for name in initial:
+        np.testing.assert_allclose(federated[name], central[name], rtol=0, atol=1e-6)

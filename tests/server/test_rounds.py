@@ -1,0 +1,140 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.checkpoint import read_checkpoint
+from common.errors import NoQuorum
+from common.model import build_model, state_of
+from common.protocol import Instruction, Reply
+from common.wire import backbone_of, fingerprint, head_of, pack, spec_of, unpack
+from tests.helpers import make_hospitals, same_bits
+from tests.local_sites import federate_by_hand, late, lost, plan_of, rounds_of
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> list[Path]:
+    return make_hospitals(tmp_path / "data", 3)
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+
+
+def poisoned(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+    if instruction.task == "evaluate":
+        return reply, blob
+    state = unpack(blob, spec_of(state_of(build_model("densenet-tiny"))))
+    state["features.norm0.weight"][3] = np.nan
+    blob = pack(state)
+    return reply.model_copy(update={"weights": fingerprint(blob)}), blob
+
+
+def test_the_last_model_is_the_exact_mean(tmp_path: Path, shards: list[Path]) -> None:
+    plan = plan_of()
+    result = rounds_of(plan, shards, tmp_path / "run").run()
+    state, provenance = read_checkpoint(tmp_path / "run" / "final.pt", "densenet-tiny", 0)
+    assert same_bits(state, federate_by_hand(plan, shards))
+    assert provenance is not None
+    assert (provenance.method, provenance.round) == ("fedavg", 2)
+    assert result["rounds"] == 2
+
+
+def test_a_line_names_every_hospital_and_what_it_did(tmp_path: Path, shards: list[Path]) -> None:
+    rounds_of(plan_of(), shards, tmp_path / "run").run()
+    for number, line in enumerate(lines_of(tmp_path / "run"), start=1):
+        assert line["round"] == number
+        assert list(line["hospitals"]) == ["hospital-00", "hospital-01", "hospital-02"]
+        assert line["test"] is None
+        assert len(line["model_sha256"]) == 64
+        for entry in line["hospitals"].values():
+            assert entry["examples"] > 0
+            assert entry["update_norm"] > 0
+            assert entry["seconds"].keys() >= {"receive", "train", "evaluate", "send"}
+            assert entry["bytes"]["sent"] == entry["bytes"]["received"]
+            assert len(entry["auc_by_finding"]) == 14
+
+
+def test_a_hospital_that_sends_nan_loses_its_round_and_no_one_else_does(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    plan = plan_of()
+    rounds_of(plan, shards, tmp_path / "run", {"hospital-01": poisoned}).run()
+    lines = lines_of(tmp_path / "run")
+    assert [list(line["hospitals"]) for line in lines] == [["hospital-00", "hospital-02"]] * 2
+    assert "norm0.weight is not finite" in lines[0]["rejected"]["hospital-01"]
+    state, _ = read_checkpoint(tmp_path / "run" / "final.pt", "densenet-tiny", 0)
+    assert same_bits(state, federate_by_hand(plan, [shards[0], shards[2]]))
+
+
+@pytest.mark.parametrize(("fault", "timeout"), [(lost, 20.0), (late, 2.0)])
+def test_a_hospital_that_does_not_answer_is_missing(
+    tmp_path: Path, shards: list[Path], fault: Any, timeout: float
+) -> None:
+    plan = plan_of(round_timeout=timeout, rounds=1)
+    rounds_of(plan, shards, tmp_path / "run", {"hospital-00": fault}).run()
+    (line,) = lines_of(tmp_path / "run")
+    assert line["missing"] == ["hospital-00"]
+    assert list(line["hospitals"]) == ["hospital-01", "hospital-02"]
+
+
+def test_below_the_quorum_a_round_is_repeated_and_then_the_run_ends(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    attempts = []
+
+    def failing(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        attempts.append((instruction.identity.round, instruction.identity.attempt))
+        return poisoned(instruction, reply, blob)
+
+    rounds = rounds_of(plan_of(quorum=1.0), shards, tmp_path / "run", {"hospital-02": failing})
+    with pytest.raises(NoQuorum, match="fewer than 3 good replies in 3 attempts"):
+        rounds.run()
+    assert attempts == [(1, 1), (1, 2), (1, 3)]
+    assert not (tmp_path / "run" / "rounds.jsonl").exists()
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_round_that_succeeds_at_the_second_attempt_counts_once(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    def first_only(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        first = instruction.identity.attempt == 1
+        return poisoned(instruction, reply, blob) if first else (reply, blob)
+
+    plan = plan_of(quorum=1.0)
+    rounds_of(plan, shards, tmp_path / "run", {"hospital-02": first_only}).run()
+    assert [line["attempt"] for line in lines_of(tmp_path / "run")] == [2, 2]
+    state, _ = read_checkpoint(tmp_path / "run" / "final.pt", "densenet-tiny", 0)
+    assert same_bits(state, federate_by_hand(plan, shards))
+
+
+def test_a_reply_to_another_attempt_is_never_averaged(tmp_path: Path, shards: list[Path]) -> None:
+    def stale(_instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        old = reply.identity.model_copy(update={"attempt": 7})
+        return reply.model_copy(update={"identity": old}), blob
+
+    rounds_of(plan_of(rounds=1), shards, tmp_path / "run", {"hospital-01": stale}).run()
+    (line,) = lines_of(tmp_path / "run")
+    assert "another attempt" in line["rejected"]["hospital-01"]
+
+
+def test_in_linear_mode_the_real_models_head_travels_alone_and_its_backbone_stays(
+    tmp_path: Path,
+) -> None:
+    shards = make_hospitals(tmp_path / "data", 2, images=24)
+    plan = plan_of(architecture="densenet121", mode="linear", rounds=2, min_clients=2)
+    rounds_of(plan, shards, tmp_path / "run").run()
+    first, second = lines_of(tmp_path / "run")
+    for entry in first["hospitals"].values():
+        assert entry["bytes"]["received"] > 28e6
+        assert entry["bytes"]["sent"] < 100_000
+    for entry in second["hospitals"].values():
+        assert entry["bytes"]["received"] < 100_000
+        assert entry["bytes"]["sent"] < 100_000
+    before = state_of(build_model("densenet121", plan.seed))
+    after, _ = read_checkpoint(tmp_path / "run" / "final.pt", "densenet121", 0)
+    assert same_bits(backbone_of(after), backbone_of(before))
+    assert not same_bits(head_of(after), head_of(before))
