@@ -2,6 +2,9 @@
 
 import logging
 import sys
+import threading
+
+log = logging.getLogger(__name__)
 
 
 def log_to_stderr(debug: bool) -> None:
@@ -15,8 +18,21 @@ def log_to_stderr(debug: bool) -> None:
     logging.basicConfig(
         level=logging.WARNING if debug else logging.CRITICAL, handlers=[handler], force=True
     )
+    threading.excepthook = _note_thread_fault
     for package in ("client", "common", "server", "pretrain"):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def _note_thread_fault(fault: threading.ExceptHookArgs) -> None:
+    """Log what ended a thread; without --debug its type alone, since its text may hold anything."""
+    # grpcio's own watcher of a connection may find it closed; nobody waits for it.
+    expected = isinstance(fault.exc_value, ValueError) and "Channel closed" in str(fault.exc_value)
+    log.log(
+        logging.DEBUG if expected else logging.ERROR,
+        "a thread ended: %s",
+        fault.exc_type.__name__,
+        exc_info=fault.exc_value if log.isEnabledFor(logging.DEBUG) else None,
+    )
 
 
 def quiet_flower() -> None:

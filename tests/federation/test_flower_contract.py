@@ -76,7 +76,7 @@ def test_parameters_carry_bytes_of_any_type_and_scalars_carry_text() -> None:
 
 
 def test_what_phones_home_is_off_before_flower_is_imported() -> None:
-    from flwr.common import telemetry
+    from flwr.supercore import telemetry
 
     assert telemetry.FLWR_TELEMETRY_ENABLED == "0"
     for module in (client.flower, server.flower):
