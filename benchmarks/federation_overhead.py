@@ -66,7 +66,9 @@ class EchoHospital:
 def echo_client(name: str, address: str) -> None:
     """Take part in a run without training."""
     from client.flower import take_part
+    from common.memory import keep_freed_memory
 
+    keep_freed_memory()
     take_part(EchoHospital(name), address, None, patience=120)  # type: ignore[arg-type]
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from common.cli import Settings, parse, run_command
+from common.memory import keep_freed_memory
 from common.net import Address, SiteName, read_tls
 
 
@@ -57,6 +58,7 @@ def _take_part(arguments: Sequence[str]) -> None:
     from common.model import choose_device
 
     log_to_stderr(settings.debug)
+    keep_freed_memory()
     shard = open_shard(settings.data)
     if settings.threads:
         torch.set_num_threads(settings.threads)

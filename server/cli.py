@@ -14,6 +14,7 @@ from pydantic_settings import SettingsConfigDict
 from common.cli import Settings, Stopped, parse, run_command
 from common.data.shard import SMALLEST
 from common.errors import BadInput, FedCXRError, NoQuorum
+from common.memory import keep_freed_memory
 from common.net import Address, read_tls
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def _serve(arguments: Sequence[str]) -> None:
     from server.testing import Tester
 
     log_to_stderr(settings.debug)
+    keep_freed_memory()
     check_free(settings.listen)
     tester = None
     if settings.test is not None:

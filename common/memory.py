@@ -1,0 +1,23 @@
+"""How the process keeps memory between rounds."""
+
+import ctypes
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+"""From glibc's ``malloc.h``; see mallopt(3)."""
+
+LARGEST_KEPT = 32 << 20
+"""Bytes; glibc takes no larger threshold. A packed DenseNet-121 is 28.3 MB."""
+
+
+def keep_freed_memory() -> None:
+    """Keep the memory of one message for the next, where the C library is glibc.
+
+    By default glibc returns blocks of this size to the kernel at once, and the kernel zeroes every
+    page of the next one. A round moves dozens of them; see benchmarks/federation_overhead.md.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        return
+    libc.mallopt(M_ARENA_MAX, 1)  # other arenas cannot hold blocks of this size
+    libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
