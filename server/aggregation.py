@@ -13,6 +13,7 @@ import numpy.typing as npt
 from common.wire import State
 
 Float64 = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 
 GRIDS = (0, -42, -84)
 """Powers of two: each level of :class:`ExactSum` holds multiples of its grid.
@@ -29,26 +30,34 @@ LARGEST_TERM = 2.0**41
 MOST_TERMS = 2**12
 
 
+BLOCK = 2**15
+"""Elements that are worked on at once: their pieces stay in a core's cache."""
+
+
 class ExactSum:
-    """A sum of float64 arrays that does not depend on the order of its terms, bit for bit.
+    """A weighted sum of vectors that does not depend on the order of its terms, bit for bit.
 
     Each term is cut into pieces on fixed grids, and the pieces of a grid add up without rounding
     (Demmel and Nguyen, "Fast Reproducible Floating-Point Summation", ARITH 2013, with the grids
     known beforehand).
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self._levels: list[Float64] = [np.zeros(shape) for _ in GRIDS]
+    def __init__(self, size: int) -> None:
+        self._levels: list[Float64] = [np.zeros(size) for _ in GRIDS]
 
-    def add(self, term: Float64) -> None:
-        """Add an array of finite numbers below LARGEST_TERM; ``term`` is used up."""
-        for level, grid in zip(self._levels, GRIDS, strict=True):
-            # Adding 1.5 * 2^(52+grid) pushes all below the grid out of the 53 bits.
-            shift = 1.5 * 2.0 ** (52 + grid)
-            piece = term + shift
-            piece -= shift
-            level += piece
-            term -= piece
+    def add(self, vector: Floats, weight: int) -> None:
+        """Add ``weight`` times a vector; each element of the product is below LARGEST_TERM."""
+        for start in range(0, len(vector), BLOCK):
+            block = slice(start, start + BLOCK)
+            rest = vector[block].astype(np.float64)
+            rest *= weight
+            for level, grid in zip(self._levels, GRIDS, strict=True):
+                # Adding 1.5 * 2^(52+grid) pushes all below the grid out of the 53 bits.
+                shift = 1.5 * 2.0 ** (52 + grid)
+                piece = rest + shift
+                piece -= shift
+                level[block] += piece
+                rest -= piece
 
     def value(self) -> Float64:
         """Return the sum, rounded to float64."""
@@ -67,9 +76,8 @@ class FedAvg:
         self._like = like
         self._examples = 0
         self._terms = 0
-        self._sums = {
-            name: ExactSum(array.shape) for name, array in like.items() if _is_float(array)
-        }
+        self._floats = [name for name, array in like.items() if _is_float(array)]
+        self._sum = ExactSum(sum(like[name].size for name in self._floats))
         self._maxima: State = {}
 
     def add(self, state: State, examples: int) -> None:
@@ -86,15 +94,15 @@ class FedAvg:
         """
         if self._terms == MOST_TERMS:
             raise ValueError(f"more than {MOST_TERMS} states")
-        for name in self._sums:
+        for name in self._floats:
             bound = float(np.abs(state[name]).max(initial=0))
             if not bound * examples < LARGEST_TERM:
                 raise ValueError(f"tensor {name} holds {bound}, too large to be averaged")
-        for name, array in state.items():
-            if name in self._sums:
-                self._sums[name].add(array.astype(np.float64) * examples)
-            else:
-                self._maxima[name] = np.maximum(self._maxima.get(name, array), array)
+        if self._floats:
+            vector = np.concatenate([state[name].ravel() for name in self._floats])
+            self._sum.add(vector, examples)
+        for name in state.keys() - set(self._floats):
+            self._maxima[name] = np.maximum(self._maxima.get(name, state[name]), state[name])
         self._examples += examples
         self._terms += 1
 
@@ -106,11 +114,13 @@ class FedAvg:
         """
         if not self._examples:
             raise ValueError("no state to average")
+        values = self._sum.value()
+        values /= self._examples
+        ends = np.cumsum([self._like[name].size for name in self._floats])
+        pieces = dict(zip(self._floats, np.split(values, ends)[:-1], strict=True))
         return {
             name: np.asarray(
-                self._sums[name].value() / self._examples
-                if name in self._sums
-                else self._maxima[name],
+                pieces[name].reshape(array.shape) if name in pieces else self._maxima[name],
                 dtype=array.dtype,
             )
             for name, array in self._like.items()

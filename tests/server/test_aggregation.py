@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from common.wire import State
-from server.aggregation import LARGEST_TERM, ExactSum, FedAvg
+from server.aggregation import BLOCK, LARGEST_TERM, ExactSum, FedAvg
 from tests.helpers import exact_mean, same_bits
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
@@ -71,9 +71,9 @@ def test_a_running_float_sum_would_depend_on_the_order() -> None:
     assert sum(terms) != sum(reversed(terms))
     values = []
     for order in (terms, terms[::-1]):
-        total = ExactSum((1,))
+        total = ExactSum(1)
         for term in order:
-            total.add(np.array([term]))
+            total.add(np.array([term]), 1)
         values.append(total.value().item())
     assert values[0] == values[1] == pytest.approx(1 / 3 + 1e-7, rel=1e-15)
 
@@ -101,3 +101,11 @@ def test_what_cannot_be_summed_exactly_is_refused_whole(value: float) -> None:
 def test_nothing_has_no_mean() -> None:
     with pytest.raises(ValueError, match="no state"):
         FedAvg({"a": np.zeros(1)}).mean()
+
+
+def test_a_vector_longer_than_a_block_is_summed_whole() -> None:
+    vectors = [np.random.default_rng(i).standard_normal(2 * BLOCK + 3) for i in range(3)]
+    total = ExactSum(2 * BLOCK + 3)
+    for weight, vector in enumerate(vectors, start=1):
+        total.add(vector, weight)
+    np.testing.assert_allclose(total.value(), vectors[0] + 2 * vectors[1] + 3 * vectors[2])
