@@ -27,13 +27,12 @@ from common.findings import FINDINGS
 def _atelectasis(chest: Chest) -> None:
     """Plate-like bands in a lower lung."""
     side = chest.side()
-    for _ in range(2):
-        x, y = chest.place(side, 0.08, 0.3)
-        slope = chest.draws.uniform(-0.25, 0.25)
+    for top, bottom in ((-0.05, 0.05), (0.15, 0.3)):
+        x, y = chest.place(side, top, bottom)
+        slope = chest.draws.uniform(-0.2, 0.2)
         band = np.abs(chest.y - y - slope * (chest.x - x))
-        reach = blob(chest.x, chest.y, (x, y), (0.3, 0.4))
-        mask = soft(0.045 - band, 0.012) * reach
-        chest.paint(0.9 * mask * chest.lungs[side], 0.75)
+        reach = blob(chest.x, chest.y, (x, y), (0.38, 0.4))
+        chest.paint(0.95 * soft(0.05 - band) * reach * chest.lungs[side], 0.8)
 
 
 def _effusion(chest: Chest) -> None:
