@@ -7,6 +7,7 @@ import pytest
 
 from common.data.shard import Entry, create_shard, open_shard
 from common.errors import BadInput
+from common.seeds import patient_fraction
 from tests.helpers import make_shard
 
 
@@ -114,6 +115,14 @@ def test_a_patient_never_straddles_training_and_validation(tmp_path: Path) -> No
     assert not sides[0] & sides[1]
     assert 20 <= len(validation) <= 60
     assert not np.array_equal(validation, shard.split(seed=1)[1])
+
+
+def test_the_patient_alone_decides_the_side(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "a", images=400)
+    _, validation = shard.split(seed=3)
+    assert {shard.entries[i].patient for i in validation} == {
+        entry.patient for entry in shard.entries if patient_fraction(3, entry.patient) < 0.1
+    }
 
 
 def test_no_other_image_moves_a_patient(tmp_path: Path) -> None:
