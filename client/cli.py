@@ -1,6 +1,5 @@
 """``flower-client``: a hospital takes part in a run."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from common.cli import Settings, parse, run_command
+from common.cli import Settings, leave, parse, run_command
 from common.memory import keep_freed_memory
 from common.net import Address, SiteName, read_tls
 
@@ -69,4 +68,4 @@ def _take_part(arguments: Sequence[str]) -> None:
 
 def main() -> None:
     """Run ``flower-client`` and exit with its code."""
-    sys.exit(run_command("flower-client", _take_part))
+    leave(run_command("flower-client", _take_part))

@@ -1,7 +1,6 @@
 """``flower-server``: runs the rounds of a federation."""
 
 import secrets
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from common.cli import Settings, Stopped, parse, run_command
+from common.cli import Settings, Stopped, leave, parse, run_command
 from common.data.shard import SMALLEST
 from common.errors import BadInput, FedCXRError, NoQuorum
 from common.memory import keep_freed_memory
@@ -139,4 +138,4 @@ def _terminal_status(folder: "RunFolder") -> Iterator[None]:
 
 def main() -> None:
     """Run ``flower-server`` and exit with its code."""
-    sys.exit(run_command("flower-server", _serve))
+    leave(run_command("flower-server", _serve))
