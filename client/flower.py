@@ -73,7 +73,10 @@ class FlowerHospital(Client):
         instruction = _understood(INSTRUCTION, ins.config)
         blob = ins.parameters.tensors[0]
         number = instruction.identity.round
-        log.info("round %d: %s with %.1f MB received", number, instruction.task, len(blob) / 1e6)
+        if instruction.task == "train":
+            log.info("round %d: %.1f MB received", number, len(blob) / 1e6)
+        else:
+            log.info("scoring the final model, %.1f MB received", len(blob) / 1e6)
         reply, weights = self._hospital.answer(instruction, blob)
         if reply.loss is not None:
             log.info(

@@ -132,7 +132,7 @@ class Chest:
         y = self.draws.uniform(top, bottom)
         return side * self.draws.uniform(0.3, 0.5), y
 
-    def wide(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, int]:
         """Return the shape of the film."""
         return self.film.shape[0], self.film.shape[1]
 
@@ -191,7 +191,7 @@ def _draw_lungs(chest: Chest, inflation: float) -> None:
     for side in SIDES:
         chest.paint(chest.lungs[side], LUNG - 0.08 * inflation)
         hilum = (side * 0.2, -0.02)
-        vessels = np.abs(clouds(chest.wide(), 22, chest.draws)) < 0.16
+        vessels = np.abs(clouds(chest.shape(), 22, chest.draws)) < 0.16
         near = blob(x, y, hilum, (0.34, 0.42))
         chest.film += (0.1 - 0.06 * inflation) * chest.lungs[side] * near * vessels
         chest.paint(0.4 * blob(x, y, hilum, (0.07, 0.13)) * chest.lungs[side], HEART)
@@ -230,7 +230,7 @@ def _draw_middle(chest: Chest, heart: float) -> None:
 def develop(chest: Chest, scanner: Scanner) -> Bytes:
     """Return the film as a scanner writes it: uint8, S x S, 0 to 255."""
     size = len(chest.film)
-    film = chest.film + 0.02 * clouds(chest.wide(), 9, chest.draws)
+    film = chest.film + 0.02 * clouds(chest.shape(), 9, chest.draws)
     film = np.clip(film * (1 + scanner.shading * chest.y), 0, 1) ** scanner.gamma
     film = film * scanner.contrast + scanner.brightness
     line = np.abs(np.linspace(-1, 1, size))

@@ -48,7 +48,7 @@ def _effusion(chest: Chest) -> None:
 
 def _infiltration(chest: Chest) -> None:
     """Patchy, ill-defined haze over the middle of both lungs."""
-    patches = np.clip(clouds(chest.wide(), 11, chest.draws) * 1.8, 0, 1)
+    patches = np.clip(clouds(chest.shape(), 11, chest.draws) * 1.8, 0, 1)
     for side in SIDES:
         zone = blob(chest.x, chest.y, (side * 0.45, 0.02), (0.4, 0.45))
         chest.paint(0.95 * patches * zone * chest.lungs[side], 0.6)
@@ -74,7 +74,7 @@ def _pneumonia(chest: Chest) -> None:
     """A fluffy opacity in one lower lung, with air-filled bronchi left dark in it."""
     side = chest.side()
     at = chest.place(side, 0.1, 0.25)
-    airways = np.abs(clouds(chest.wide(), 14, chest.draws)) < 0.12
+    airways = np.abs(clouds(chest.shape(), 14, chest.draws)) < 0.12
     cloud = blob(chest.x, chest.y, at, (0.27, 0.27)) * (1 - 0.6 * airways)
     chest.paint(0.9 * cloud.astype(np.float32) * chest.lungs[side], 0.72)
 
@@ -108,7 +108,7 @@ def _edema(chest: Chest) -> None:
 def _fibrosis(chest: Chest) -> None:
     """A net of fine lines over both lower lungs."""
     phase = chest.draws.uniform(0, 6, 2)
-    warp = 0.05 * clouds(chest.wide(), 9, chest.draws)
+    warp = 0.05 * clouds(chest.shape(), 9, chest.draws)
     x, y = chest.x + warp, chest.y - warp
     net = np.maximum(np.sin(42 * (x + y) + phase[0]), np.sin(42 * (x - y) + phase[1]))
     lines = soft(net - 0.5, 0.2)
@@ -121,7 +121,7 @@ def _pleural_thickening(chest: Chest) -> None:
     """A bright rim along the wall and over the apex of one lung."""
     side = chest.side()
     depth = chest.draws.uniform(0.09, 0.13)
-    wave = 0.015 * clouds(chest.wide(), 7, chest.draws)
+    wave = 0.015 * clouds(chest.shape(), 7, chest.draws)
     inward = chest.lateral - side * chest.x + wave
     rim = soft(depth - inward, 0.012)
     chest.paint(0.9 * rim * chest.lungs[side], 0.74)

@@ -82,9 +82,3 @@ def test_what_phones_home_is_off_before_flower_is_imported() -> None:
     for module in (client.flower, server.flower):
         source = inspect.getsource(module)
         assert source.index("\nquiet_flower()") < source.index("from flwr")
-
-
-def test_the_server_runs_our_rounds_in_place_of_its_own() -> None:
-    source = inspect.getsource(flwr.server.start_server)
-    assert "run_fl" in source
-    assert issubclass(server.flower._Rounds, flwr.server.Server)

@@ -67,7 +67,6 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("common.data.synthetic.films_of", films_of)
     monkeypatch.setattr("common.data.synthetic.create_shard", stop)
     with pytest.raises(KeyboardInterrupt):
         command(options(tmp_path / "data"))
