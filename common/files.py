@@ -26,17 +26,24 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o666) -> None:
     """Write a file under a temporary name, fsync it and rename it over ``path``.
 
     A reader sees the old file or the new one, never a part; a failure leaves no temporary file.
+
+    Args:
+        path: The file.
+        write: Writes the content.
+        mode: Who may read and write it, less the umask.
 
     Raises:
         OSError: The disk is full or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
     try:
-        with temporary.open("wb") as file:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

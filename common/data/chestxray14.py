@@ -1,29 +1,31 @@
 """``flower-data chestxray14``: ChestX-ray14 becomes hospitals and a test shard."""
 
-import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import closing
-from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
-from tqdm import tqdm
 
 from common.cli import Settings, parse
-from common.data.decode import decode
-from common.data.folder import whole_folder
+from common.data.assignment import TEST, read_assignment, write_assignment
+from common.data.convert import Part, convert
+from common.data.folder import check_free
 from common.data.nih import Row, read_list, read_metadata
-from common.data.parallel import in_order
 from common.data.partition import dirichlet, iid, noniid
-from common.data.shard import SMALLEST, Entry, create_shard
+from common.data.shard import SMALLEST, Entry
+from common.data.show import check_new, write_png
+from common.data.summary import Summary, shares_figure, tables
 from common.errors import BadInput
+from common.files import sha256_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 """Of the files; the names in the metadata end in .png whatever a copy holds."""
+
+DRAWS = ("hospitals", "partition", "alpha", "group_by", "seed")
+"""Options that a split read from a file leaves nothing to decide."""
 
 
 class ChestXray14Settings(Settings):
@@ -33,13 +35,14 @@ class ChestXray14Settings(Settings):
         env_prefix="FLOWER_DATA_", cli_prog_name="flower-data chestxray14"
     )
 
-    images: Path = Field(
-        description="folder of the files, flat or with images/ or images_001/images/ ... in it"
+    images: Path | None = Field(
+        None,
+        description="folder of the files, flat or with images/ or images_001/images/ ... in it",
     )
     metadata: Path = Field(description="Data_Entry_2017*.csv, plain or .gz")
     train_list: Path = Field(description="train_val_list.txt: one image name per line")
     test_list: Path = Field(description="test_list.txt: one image name per line")
-    out: Path = Field(description="new folder for hospital-00 ... and test")
+    out: Path | None = Field(None, description="new folder for hospital-00 ... and test")
     hospitals: int = Field(10, ge=1, description="number of hospitals")
     partition: Literal["iid", "noniid", "dirichlet"] = Field(
         "noniid", description="how hospitals share the images; noniid is the paper's"
@@ -50,31 +53,39 @@ class ChestXray14Settings(Settings):
     group_by: Literal["image", "patient"] = Field(
         "image", description="what stays at one hospital; the paper splits by image"
     )
+    assignment: Path | None = Field(
+        None,
+        description="CSV of image,hospital: the split is written there, or read if it is there",
+    )
+    dry_run: bool = Field(
+        False, description="print and draw who would get what; needs neither --images nor --out"
+    )
+    figure: Path = Field(
+        Path("partition.png"), description="new PNG file for the figure of --dry-run"
+    )
     size: int = Field(256, ge=SMALLEST, description="pixels along each side")
     seed: int = Field(0, ge=0, description="of the partition")
     workers: int = Field(0, ge=0, description="decoding processes; 0: one for each core")
     allow_missing: bool = Field(False, description="leave out listed images that are not there")
 
     @model_validator(mode="after")
-    def _alpha_is_used(self) -> "ChestXray14Settings":
+    def _check_together(self) -> Self:
         if "alpha" in self.model_fields_set and self.partition != "dirichlet":
             raise ValueError("--alpha is for --partition dirichlet")
+        if not self.dry_run and (self.images is None or self.out is None):
+            raise ValueError("--images and --out are required, but for --dry-run")
+        if self.reads_assignment and (given := [n for n in DRAWS if n in self.model_fields_set]):
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ValueError(
+                f"--assignment {self.assignment} is there and decides the split: leave out "
+                f"{options}, or name a new file"
+            )
         return self
 
-
-class Film(NamedTuple):
-    """An image that is there: its line of the metadata and its file."""
-
-    row: Row
-    file: Path
-
-
-class Part(NamedTuple):
-    """A shard to be written."""
-
-    name: str
-    split: str
-    films: list[Film]
+    @property
+    def reads_assignment(self) -> bool:
+        """Whether the split is read from a file rather than drawn."""
+        return self.assignment is not None and self.assignment.exists()
 
 
 def command(arguments: Sequence[str]) -> None:
@@ -85,19 +96,32 @@ def command(arguments: Sequence[str]) -> None:
         FedCXRError: A decoding process died.
     """
     settings = parse(ChestXray14Settings, arguments)
-    train, test = find_films(settings)
-    parts = [*_hospitals(settings, train), Part("test", "test", test)]
-    with whole_folder(settings.out) as folder:
-        _check_space(folder, (len(train) + len(test)) * settings.size**2)
-        _write(settings, folder, parts)
-    print(f"{settings.out}: {_how(settings)}, seed {settings.seed}, {settings.size} pixels")
-    for part in parts:
-        patients = len({film.row.patient for film in part.films})
-        print(f"{part.name:<12} {len(part.films):>7} images {patients:>7} patients")
+    if settings.dry_run:
+        check_new(settings.figure)
+    elif settings.out is not None:
+        check_free(settings.out)
+    rows, tested = find_rows(settings)
+    train = [row for row in rows if row.image not in tested]
+    seed = None if settings.reads_assignment else settings.seed
+    how, hospitals = _share_out(settings, train)
+    held: dict[str, list[Row]] = {name: [] for name in sorted(set(hospitals))}
+    for row, hospital in zip(train, hospitals, strict=True):
+        held[hospital].append(row)
+    held[TEST] = [row for row in rows if row.image in tested]
+    summaries = [_summary(settings, name, part) for name, part in held.items()]
+    if settings.dry_run:
+        write_png(settings.figure, [shares_figure(summaries)])
+    else:
+        _write(settings, how, seed, held)
+    if settings.assignment is not None and not settings.assignment.exists():
+        write_assignment(settings.assignment, [row.image for row in train], hospitals)
+    print("\n".join(tables(summaries)))
+    drawn = how if seed is None else f"{how}, seed {seed}"
+    print(f"{settings.figure if settings.dry_run else settings.out}: {drawn}")
 
 
-def find_films(settings: ChestXray14Settings) -> tuple[list[Film], list[Film]]:
-    """Return the images for training and for the test, in the order of the metadata.
+def find_rows(settings: ChestXray14Settings) -> tuple[list[Row], set[str]]:
+    """Return the lines of the images to be used, in the metadata's order, and those for the test.
 
     Raises:
         BadInput: Lists, metadata and files do not fit together; says how many and the first.
@@ -105,15 +129,19 @@ def find_films(settings: ChestXray14Settings) -> tuple[list[Film], list[Film]]:
     rows = {row.image: row for row in read_metadata(settings.metadata)}
     train, test = set(read_list(settings.train_list)), set(read_list(settings.test_list))
     _check_lists(settings, rows, train, test)
-    files = _find_files(settings.images, {Path(name).stem for name in train | test})
-    _report_missing(settings, train | test, rows, files)
-    films = [
-        Film(row, files[Path(name).stem]) for name, row in rows.items() if Path(name).stem in files
-    ]
-    tested = [film for film in films if film.row.image in test]
-    if not tested:
-        raise BadInput(f"{settings.test_list}: none of these images is there")
-    return [film for film in films if film.row.image in train], tested
+    lost = {f"line in {settings.metadata}": sorted((train | test) - rows.keys())}
+    if settings.images is not None:
+        files = _find_files(settings.images, {Path(name).stem for name in train | test})
+        lost[f"file below {settings.images}"] = sorted(
+            name for name in train | test if Path(name).stem not in files
+        )
+    _report_missing(settings, len(train | test), lost)
+    missing = set().union(*lost.values())
+    kept = [row for name, row in rows.items() if name not in missing]
+    for names, option in ((train, settings.train_list), (test, settings.test_list)):
+        if names <= missing:
+            raise BadInput(f"{option}: none of these images is there")
+    return kept, test
 
 
 def _check_lists(
@@ -150,16 +178,10 @@ def _find_files(root: Path, stems: set[str]) -> dict[str, Path]:
     return files
 
 
-def _report_missing(
-    settings: ChestXray14Settings, listed: set[str], rows: dict[str, Row], files: dict[str, Path]
-) -> None:
+def _report_missing(settings: ChestXray14Settings, listed: int, lost: dict[str, list[str]]) -> None:
     """Refuse, or with --allow-missing count on stderr, listed images without a row or a file."""
-    lost = {
-        f"line in {settings.metadata}": sorted(listed - rows.keys()),
-        f"file below {settings.images}": sorted(n for n in listed if Path(n).stem not in files),
-    }
     missing = "; ".join(
-        f"{len(names)} of {len(listed)} listed images have no {what}, first {', '.join(names[:3])}"
+        f"{len(names)} of {listed} listed images have no {what}, first {', '.join(names[:3])}"
         for what, names in lost.items()
         if names
     )
@@ -169,10 +191,14 @@ def _report_missing(
         print(f"left out: {missing}", file=sys.stderr)
 
 
-def _hospitals(settings: ChestXray14Settings, films: list[Film]) -> list[Part]:
-    """Share the images for training among the hospitals."""
-    labels = np.array([film.row.labels for film in films])
-    patients = [film.row.patient for film in films] if settings.group_by == "patient" else None
+def _share_out(settings: ChestXray14Settings, train: list[Row]) -> tuple[str, list[str]]:
+    """Return how the images for training are shared among the hospitals, and each one's."""
+    if settings.assignment is not None and settings.reads_assignment:
+        images = [row.image for row in train]
+        names = read_assignment(settings.assignment, images, settings.allow_missing)
+        return f"assignment {sha256_of(settings.assignment)[:12]}", names
+    labels = np.array([row.labels for row in train])
+    patients = [row.patient for row in train] if settings.group_by == "patient" else None
     hospitals, seed = settings.hospitals, settings.seed
     match settings.partition:
         case "noniid":
@@ -181,41 +207,38 @@ def _hospitals(settings: ChestXray14Settings, films: list[Film]) -> list[Part]:
             assignment = iid(labels, hospitals, seed, patients)
         case "dirichlet":
             assignment = dirichlet(labels, hospitals, settings.alpha, seed, patients)
-    parts = [Part(f"hospital-{hospital:02d}", "train_val", []) for hospital in range(hospitals)]
-    for film, hospital in zip(films, assignment.tolist(), strict=True):
-        parts[hospital].films.append(film)
-    return parts
-
-
-def _check_space(folder: Path, needed: int) -> None:
-    """Refuse before decoding: a memory map that meets a full disk kills the process."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise BadInput(f"{folder.parent}: {needed} bytes are needed, {free} are free")
-
-
-def _write(settings: ChestXray14Settings, folder: Path, parts: list[Part]) -> None:
-    files = [film.file for part in parts for film in part.films]
-    with (
-        closing(in_order(partial(decode, size=settings.size), files, settings.workers)) as pictures,
-        tqdm(total=len(files), unit=" images") as progress,
-    ):
-        for part in parts:
-            trains = part.split == "train_val"
-            with create_shard(
-                folder / part.name,
-                entries=[Entry(f.row.image, f.row.patient, part.split) for f in part.films],
-                labels=np.array([film.row.labels for film in part.films]),
-                size=settings.size,
-                source="ChestX-ray14",
-                partition=_how(settings) if trains else None,
-                seed=settings.seed if trains else None,
-            ) as images:
-                for i in range(len(part.films)):
-                    images[i] = next(pictures)
-                    progress.update()
-
-
-def _how(settings: ChestXray14Settings) -> str:
     alpha = f" alpha {settings.alpha:g}" if settings.partition == "dirichlet" else ""
-    return f"{settings.partition}{alpha} by {settings.group_by}"
+    how = f"{settings.partition}{alpha} by {settings.group_by}"
+    return how, [f"hospital-{hospital:02d}" for hospital in assignment.tolist()]
+
+
+def _summary(settings: ChestXray14Settings, name: str, rows: list[Row]) -> Summary:
+    patients = len({row.patient for row in rows})
+    return Summary(name, len(rows), patients, settings.size, np.array([row.labels for row in rows]))
+
+
+def _write(
+    settings: ChestXray14Settings, how: str, seed: int | None, held: dict[str, list[Row]]
+) -> None:
+    if settings.images is None or settings.out is None:
+        raise AssertionError("checked with the options")
+    files = _find_files(
+        settings.images, {Path(r.image).stem for rows in held.values() for r in rows}
+    )
+    parts = [
+        Part(
+            name,
+            [files[Path(row.image).stem] for row in rows],
+            [
+                Entry(row.image, row.patient, "test" if name == TEST else "train_val")
+                for row in rows
+            ],
+            np.array([row.labels for row in rows]),
+            None if name == TEST else how,
+            None if name == TEST else seed,
+        )
+        for name, rows in held.items()
+    ]
+    convert(
+        settings.out, parts, size=settings.size, source="ChestX-ray14", workers=settings.workers
+    )

@@ -18,7 +18,6 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from common.data.shard import Bytes
-from common.errors import BadInput
 
 FORMATS = ("PNG", "JPEG")
 
@@ -27,6 +26,10 @@ _SIXTEEN_BIT = ("I;16", "I")
 
 _PNG_END = b"IEND\xaeB`\x82"
 """The last chunk of a PNG file; without it Pillow still gives what it has."""
+
+
+class Unreadable(Exception):  # noqa: N818 - named for what it is
+    """A file gives no picture; says why, without the file's name and without anything from it."""
 
 
 def decode(path: Path, size: int) -> Bytes:
@@ -40,31 +43,36 @@ def decode(path: Path, size: int) -> Bytes:
         uint8, S x S, 0 to 255.
 
     Raises:
-        BadInput: The file is not there, is no PNG or JPEG, is cut short or damaged, or holds
-            pixels of another kind; names file and reason.
+        Unreadable: The file is not there, is no PNG or JPEG, is cut short or damaged, or holds
+            pixels of another kind.
     """
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.format == "PNG" and _PNG_END not in data:
-                raise BadInput(f"{path}: cut short")
+                raise Unreadable("cut short")
             image.load()
-            grey = _grey(path, image)
+            grey = _grey(image)
     except Image.DecompressionBombError:
-        raise BadInput(f"{path}: too large for a radiograph") from None
+        raise Unreadable("too large for a radiograph") from None
     except UnidentifiedImageError:
-        raise BadInput(f"{path}: neither PNG nor JPEG") from None
+        raise Unreadable("neither PNG nor JPEG") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise BadInput(f"{path}: cannot be decoded: {reason}") from None
+        raise Unreadable(f"cannot be decoded: {reason}") from None
+    return resized(grey, size)
+
+
+def resized(grey: Image.Image, size: int) -> Bytes:
+    """Return a picture in mode L as uint8, S x S."""
     return np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _grey(path: Path, image: Image.Image) -> Image.Image:
+def _grey(image: Image.Image) -> Image.Image:
     """Return a loaded picture in mode L."""
     if image.mode in _SIXTEEN_BIT:
         wide = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
     if image.mode in _EIGHT_BIT:
         return image.convert("L")
-    raise BadInput(f"{path}: pixels of kind {image.mode}; 8-bit or 16-bit grey or RGB is needed")
+    raise Unreadable(f"pixels of kind {image.mode}; 8-bit or 16-bit grey or RGB is needed")

@@ -1,5 +1,6 @@
 """A folder that is either whole or not there."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,6 +9,9 @@ from pathlib import Path
 
 from common.errors import BadInput
 from common.files import sync_folder
+
+PLAN = ".plan"
+"""File in an unfinished folder that says what it is to become."""
 
 
 @contextmanager
@@ -25,27 +29,88 @@ def whole_folder(path: Path) -> Iterator[Path]:
         BadInput: ``path`` is taken, cannot be replaced by renaming or cannot be written.
     """
     path = path.resolve()
-    _check_free(path)
+    check_free(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be made: {error.strerror}") from None
+    _make(temporary, path)
     try:
         yield temporary
-        _check_free(path)
+        check_free(path)
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sync_folder(path.parent)
 
 
-def _check_free(path: Path) -> None:
+@contextmanager
+def resumable_folder(path: Path, plan: str) -> Iterator[Path]:
+    """Make a folder whose filling can go on after an error, an interruption or a crash.
+
+    Args:
+        path: The new folder, or one that is there and empty; its parents are made.
+        plan: What the folder is to become; an unfinished folder is gone on with only if its plan
+            is the same.
+
+    Yields:
+        ``.NAME.partial`` beside ``path``, empty or as the last try left it. It is renamed to
+        ``path`` when the block ends, and stays as it is on any error.
+
+    Raises:
+        BadInput: ``path`` is taken or cannot be written, another process is filling it, or an
+            unfinished folder has another plan.
+    """
+    path = path.resolve()
+    check_free(path)
+    partial = path.with_name(f".{path.name}.partial")
+    _make(partial, path)
+    descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(descriptor, path)
+        _claim(partial, plan)
+        yield partial
+        check_free(path)
+        partial.rename(path)
+        (path / PLAN).unlink()
+    finally:
+        os.close(descriptor)
+    sync_folder(path.parent)
+
+
+def check_free(path: Path) -> None:
+    """Refuse a name that is taken.
+
+    Raises:
+        BadInput: ``path`` is there and not an empty folder, or cannot be replaced by renaming.
+    """
     if not path.exists():
         return
     if not path.is_dir() or any(path.iterdir()):
         raise BadInput(f"{path}: is there already; choose another name or remove it")
     if path.is_mount():
         raise BadInput(f"{path}: is a mount point; name a folder below it")
+
+
+def _make(folder: Path, path: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be made: {error.strerror}") from None
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Hold the folder until the descriptor is closed or the process ends, however it ends."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BadInput(f"{path}: another process is writing it") from None
+
+
+def _claim(partial: Path, plan: str) -> None:
+    file = partial / PLAN
+    if not any(partial.iterdir()):
+        file.write_text(plan, encoding="utf-8")
+    elif not file.is_file() or file.read_text(encoding="utf-8") != plan:
+        raise BadInput(
+            f"{partial}: was begun with other options or other files; go on with those, or remove "
+            "that folder to begin anew"
+        )

@@ -15,8 +15,11 @@ from common.errors import FedCXRError
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-WINDOW = 16
-"""Items in flight for each process."""
+BATCH = 8
+"""Items that go to a process at once."""
+
+WINDOW = 4
+"""Batches in flight for each process."""
 
 
 def in_order(
@@ -35,24 +38,33 @@ def in_order(
         Exception: What the function raised for the first item that it failed on.
         FedCXRError: A process died.
     """
-    workers = min(workers or len(os.sched_getaffinity(0)), len(items))
+    workers = min(workers or cores(), len(items))
     if workers <= 1:
         yield from map(function, items)
         return
     # Spawned, for a forked child would inherit the command's signal handlers and its threads.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _be_a_worker)
     try:
-        pending: deque[Future[ResultT]] = deque()
-        for item in items:
-            pending.append(pool.submit(function, item))
+        pending: deque[Future[list[ResultT]]] = deque()
+        for first in range(0, len(items), BATCH):
+            pending.append(pool.submit(_each, function, items[first : first + BATCH]))
             if len(pending) > WINDOW * workers:
-                yield pending.popleft().result()
+                yield from pending.popleft().result()
         while pending:
-            yield pending.popleft().result()
+            yield from pending.popleft().result()
     except BrokenProcessPool:
         raise FedCXRError("a worker process died; is there enough memory?") from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _each(function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
+    return [function(item) for item in items]
 
 
 def _be_a_worker() -> None:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.data.folder import whole_folder
 from common.errors import BadInput
-from common.files import sha256_of
+from common.files import sha256_of, write_whole
 from common.findings import FINDINGS
 from common.seeds import patient_fraction
 
@@ -165,12 +165,13 @@ def _open_array(path: Path, shape: tuple[int, ...]) -> Bytes:
 
 
 def _read_index(path: Path, n: int) -> list[Entry]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        header = next(rows, [])
-        if tuple(header) != Entry._fields:
-            raise BadInput(f"{path}: header {header}, not {list(Entry._fields)}; make it anew")
-        lines = list(rows)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *lines = list(csv.reader(file)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{path}: not a table: {error}; make the shard anew") from None
+    if tuple(header) != Entry._fields:
+        raise BadInput(f"{path}: header {header}, not {list(Entry._fields)}; make it anew")
     if len(lines) != n or any(len(line) != len(Entry._fields) for line in lines):
         raise BadInput(f"{path}: not {n} lines of three columns; make the shard anew")
     return [Entry(*line) for line in lines]
@@ -210,31 +211,43 @@ def create_shard(
         )
         yield images
         images.flush()
-        counts = None
-        if labels is not None:
-            np.save(folder / LABELS, labels, allow_pickle=False)
-            totals = labels.sum(axis=0, dtype=np.int64)
-            counts = dict(zip(FINDINGS, totals.tolist(), strict=True))
-        _write_index(folder / INDEX, entries)
-        names = sorted(entry.name for entry in folder.iterdir())
-        manifest = Manifest(
-            images=len(entries),
-            size=size,
-            labelled=labels is not None,
-            counts=counts,
-            source=source,
-            partition=partition,
-            seed=seed,
-            sha256={name: sha256_of(folder / name) for name in names},
-        )
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        for name in [*names, MANIFEST]:
-            with (folder / name).open("rb") as file:
-                os.fsync(file.fileno())
+        seal_shard(folder, entries, labels, size, source, partition, seed)
 
 
-def _write_index(path: Path, entries: Sequence[Entry]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(Entry._fields)
-        rows.writerows(entries)
+def seal_shard(
+    folder: Path,
+    entries: Sequence[Entry],
+    labels: Bytes | None,
+    size: int,
+    source: str,
+    partition: str | None,
+    seed: int | None,
+) -> None:
+    """Make a folder that holds ``images.npy`` a shard, the manifest last; all reaches the disk.
+
+    Args: As :func:`create_shard`.
+    """
+    names = [IMAGES, INDEX]
+    counts = None
+    if labels is not None:
+        names.append(LABELS)
+        np.save(folder / LABELS, labels, allow_pickle=False)
+        totals = labels.sum(axis=0, dtype=np.int64)
+        counts = dict(zip(FINDINGS, totals.tolist(), strict=True))
+    with (folder / INDEX).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([Entry._fields, *entries])
+    manifest = Manifest(
+        images=len(entries),
+        size=size,
+        labelled=labels is not None,
+        counts=counts,
+        source=source,
+        partition=partition,
+        seed=seed,
+        sha256={name: sha256_of(folder / name) for name in names},
+    )
+    for name in names:
+        with (folder / name).open("rb") as written:
+            os.fsync(written.fileno())
+    text = manifest.model_dump_json(indent=2) + "\n"
+    write_whole(folder / MANIFEST, lambda file: file.write(text.encode()))

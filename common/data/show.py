@@ -1,6 +1,6 @@
 """``flower-data show``: what is in a shard, or in a folder of shards, at a glance."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from common.cli import Settings, parse
 from common.data.shard import MANIFEST, Bytes, Shard, open_shard
+from common.data.summary import Summary, shares_figure, tables
 from common.errors import BadInput
 from common.files import write_whole
 from common.findings import FINDINGS, NO_FINDING
@@ -23,16 +24,17 @@ CELL = 128
 MARGIN = 150
 """Pixels for the names beside the rows."""
 
-SHARDS_ABREAST = 6
-
 
 class ShowSettings(Settings):
-    """Print how many images show each finding, and draw a contact sheet."""
+    """Print how many images show each finding; draw their shares and a contact sheet."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWER_DATA_", cli_prog_name="flower-data show")
 
     data: CliPositionalArg[Path] = Field(description="a shard, or a folder of shards")
-    out: Path | None = Field(None, description="new PNG file for the contact sheet")
+    out: Path | None = Field(
+        None,
+        description="new PNG file: shares of the findings, as in the paper's figure 4, and films",
+    )
 
 
 def command(arguments: Sequence[str]) -> None:
@@ -42,18 +44,53 @@ def command(arguments: Sequence[str]) -> None:
         BadInput: There is no shard, one is damaged, or --out is taken.
     """
     settings = parse(ShowSettings, arguments)
-    if settings.out is not None and settings.out.exists():
-        raise BadInput(f"{settings.out}: is there already; choose another --out or remove it")
-    shards = _shards(settings.data)
-    for first in range(0, len(shards), SHARDS_ABREAST):
-        print("\n".join(table(shards[first : first + SHARDS_ABREAST])), end="\n\n")
     if settings.out is not None:
-        sheet = contact_sheet(by_finding(shards[0]) if len(shards) == 1 else by_shard(shards))
-        write_whole(settings.out, lambda file: sheet.save(file, "PNG"))
-        print(f"contact sheet: {settings.out}")
+        check_new(settings.out)
+    shards = find_shards(settings.data)
+    summaries = [summary_of(shard) for shard in shards]
+    print("\n".join(tables(summaries)))
+    if settings.out is not None:
+        pictures = [contact_sheet(by_finding(shards[0]) if len(shards) == 1 else by_shard(shards))]
+        if any(summary.labels is not None for summary in summaries):
+            pictures.insert(0, shares_figure(summaries))
+        write_png(settings.out, pictures)
+        print(f"drawn: {settings.out}")
 
 
-def _shards(path: Path) -> list[Shard]:
+def check_new(picture: Path) -> None:
+    """Refuse to overwrite a picture.
+
+    Raises:
+        BadInput: The file is there.
+    """
+    if picture.exists():
+        raise BadInput(f"{picture}: is there already; choose another name or remove it")
+
+
+def write_png(path: Path, pictures: Sequence[Image.Image]) -> None:
+    """Write pictures below each other.
+
+    Raises:
+        BadInput: The file cannot be written.
+    """
+    width = max(picture.width for picture in pictures)
+    sheet = Image.new("RGB", (width, sum(picture.height for picture in pictures)), "white")
+    top = 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height
+    try:
+        write_whole(path, lambda file: sheet.save(file, "PNG"))
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def find_shards(path: Path) -> list[Shard]:
+    """Open the shard at a path, or those one folder below it, by name.
+
+    Raises:
+        BadInput: There is none, or one is damaged.
+    """
     if (path / MANIFEST).is_file():
         return [open_shard(path)]
     shards = [open_shard(manifest.parent) for manifest in sorted(path.glob(f"*/{MANIFEST}"))]
@@ -62,34 +99,18 @@ def _shards(path: Path) -> list[Shard]:
     return shards
 
 
-def table(shards: Sequence[Shard]) -> Iterator[str]:
-    """Yield the lines of a table: images with each finding and their share, by shard."""
-
-    def line(title: str, cells: Sequence[str]) -> str:
-        return f"{title:<20}" + "".join(f"{cell:>13}" for cell in cells)
-
-    yield line("", [shard.path.resolve().name[:12] for shard in shards])
-    yield line("images", [str(len(shard)) for shard in shards])
-    yield line("patients", [str(len({entry.patient for entry in s.entries})) for s in shards])
-    yield line("pixels", [f"{shard.manifest.size} x {shard.manifest.size}" for shard in shards])
-    counts = [_counts(shard) for shard in shards]
-    for i, name in enumerate((*FINDINGS, NO_FINDING)):
-        yield line(name, [column[i] for column in counts])
-
-
-def _counts(shard: Shard) -> list[str]:
-    """Return the cells of a shard's column: the findings, and none of them."""
-    if shard.labels is None:
-        return ["-"] * (len(FINDINGS) + 1)
-    counts = [*shard.labels.sum(axis=0, dtype=int), np.sum(~shard.labels.any(axis=1))]
-    return [f"{count} {100 * count / len(shard):4.1f} %" for count in counts]
+def summary_of(shard: Shard) -> Summary:
+    """Return what a shard holds."""
+    patients = len({entry.patient for entry in shard.entries})
+    name = shard.path.resolve().name
+    return Summary(name, len(shard), patients, shard.manifest.size, shard.labels)
 
 
 def by_shard(shards: Sequence[Shard]) -> dict[str, Bytes]:
-    """Return films for each shard's row: spread evenly over it."""
+    """Return films for each shard's row: evenly spread over the shard."""
     rows = {}
     for shard in shards:
-        chosen = np.unique(np.linspace(0, len(shard) - 1, FILMS).astype(int))
+        chosen = np.linspace(0, len(shard) - 1, min(FILMS, len(shard))).astype(int)
         rows[shard.path.resolve().name] = shard.images[chosen]
     return rows
 

@@ -1,0 +1,285 @@
+"""Image files become shards: in parallel, in bounded memory, and going on where it was stopped.
+
+Beside the place of the result lies ``.NAME.partial`` until all of it is whole. In it, each shard
+has ``images.npy`` in its final size from the start, and ``done.npy``, int64, N x 2: size in bytes
+and time of change in nanoseconds of the file that each row is from, 0 for rows to be made. A row
+is noted there only once its pixels are on the disk, so neither a kill nor a power cut leaves a
+row that is noted and not there; a file that was replaced since is read again.
+"""
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from common.data.decode import Unreadable, decode
+from common.data.folder import resumable_folder
+from common.data.parallel import in_order
+from common.data.shard import IMAGES, MANIFEST, Bytes, Entry, seal_shard
+from common.errors import BadInput
+
+DONE = "done.npy"
+
+SYNC_SECONDS = 5.0
+"""How much work a kill may cost."""
+
+NAMED = 3
+"""Files that an error names."""
+
+Reader = Callable[[Path, int], Bytes]
+"""Takes a file and S; returns uint8, S x S, or raises Unreadable."""
+
+
+class Part(NamedTuple):
+    """A shard to be written.
+
+    Attributes:
+        name: Its folder within the result; empty when the result is this one shard.
+        files: N image files.
+        entries: N lines of the index.
+        labels: uint8, N x 14, 0 or 1; None: a shard for pretraining.
+        partition: How the hospitals' shares were drawn.
+        seed: The partition's seed.
+    """
+
+    name: str
+    files: list[Path]
+    entries: list[Entry]
+    labels: Bytes | None
+    partition: str | None = None
+    seed: int | None = None
+
+
+class _Task(NamedTuple):
+    """A row to be made: the picture in ``file`` goes to ``offset`` of ``target``."""
+
+    file: Path
+    target: Path
+    offset: int
+
+
+class _Done(NamedTuple):
+    """What became of a task: the file's size and time of change, or why there is no picture."""
+
+    stamp: tuple[int, int]
+    problem: str | None
+
+
+class _Filling(NamedTuple):
+    """A part on its way."""
+
+    part: Part
+    folder: Path
+    offset: int
+    done: npt.NDArray[np.int64]
+
+
+def convert(
+    out: Path,
+    parts: Sequence[Part],
+    *,
+    size: int,
+    source: str,
+    workers: int,
+    read: Reader = decode,
+    leave_out: bool = False,
+) -> dict[Path, str]:
+    """Write shards from image files.
+
+    Every file is tried before an unreadable one is reported, and what was done is kept, so that
+    the next call with the same arguments needs only the rest.
+
+    Args:
+        out: New folder of the result.
+        parts: The shards, at least one image in each.
+        size: S, pixels along each side.
+        source: Where the images come from, for the manifests.
+        workers: Decoding processes; 0 for one per core.
+        read: A function of a module's top level that decodes a file.
+        leave_out: Leave unreadable files out of the shards instead of failing.
+
+    Returns:
+        Why, for each file that was left out.
+
+    Raises:
+        BadInput: Files cannot be read, none can, ``out`` is taken, an unfinished result is of
+            other files or options, or the disk is too small.
+        FedCXRError: A decoding process died.
+    """
+    with resumable_folder(out, _plan(parts, size, source)) as folder:
+        fillings = [
+            _begin(part, folder / part.name, size)
+            for part in parts
+            if not (folder / part.name / MANIFEST).exists()
+        ]
+        problems = _fill(fillings, size, workers, read)
+        if problems and not leave_out:
+            raise BadInput(
+                f"{len(problems)} of {sum(len(part.files) for part in parts)} images cannot be "
+                f"read, first {'; '.join(f'{f}: {why}' for f, why in _first(problems))}; replace "
+                "them and run the same command again: what is done is kept"
+            )
+        for filling in fillings:
+            _seal(filling, size, source, problems)
+        for part in parts:
+            (folder / part.name / DONE).unlink(missing_ok=True)
+    return problems
+
+
+def _first(problems: dict[Path, str]) -> list[tuple[Path, str]]:
+    return list(problems.items())[:NAMED]
+
+
+def _plan(parts: Sequence[Part], size: int, source: str) -> str:
+    """Return a hash of all that decides the result but the content of the files."""
+    digest = hashlib.sha256(repr((1, size, source)).encode())
+    for part in parts:
+        files = [str(file.absolute()) for file in part.files]
+        labels = None if part.labels is None else part.labels.tobytes()
+        digest.update(
+            repr((part.name, files, part.entries, labels, part.partition, part.seed)).encode()
+        )
+    return digest.hexdigest()
+
+
+def _begin(part: Part, folder: Path, size: int) -> _Filling:
+    """Make a part's files, or open those of an unfinished one."""
+    folder.mkdir(exist_ok=True)
+    images, done = folder / IMAGES, folder / DONE
+    if not done.exists():
+        n = len(part.files)
+        pixels = np.lib.format.open_memmap(images, mode="w+", dtype=np.uint8, shape=(n, size, size))
+        _reserve(images)
+        del pixels
+        with done.with_suffix(".new").open("wb") as file:
+            np.save(file, np.zeros((n, 2), np.int64))
+        done.with_suffix(".new").rename(done)
+    offset = np.load(images, mmap_mode="r").offset
+    return _Filling(part, folder, offset, np.load(done))
+
+
+def _reserve(file: Path) -> None:
+    """Take the disk space now: better refused here than at the last image."""
+    with file.open("r+b") as opened:
+        needed = os.fstat(opened.fileno()).st_size
+        try:
+            os.posix_fallocate(opened.fileno(), 0, needed)
+        except OSError as error:
+            os.ftruncate(opened.fileno(), 0)
+            raise BadInput(
+                f"{file.parent}: {needed} bytes are needed here: {error.strerror}"
+            ) from None
+
+
+def _fill(fillings: Sequence[_Filling], size: int, workers: int, read: Reader) -> dict[Path, str]:
+    """Make the rows that are not done; return why for each file that gives none."""
+    todo = [(filling, row) for filling in fillings for row in _undone(filling)]
+    tasks = [
+        _Task(f.part.files[row], f.folder / IMAGES, f.offset + row * size * size) for f, row in todo
+    ]
+    total = sum(len(filling.part.files) for filling in fillings)
+    if len(tasks) < total:
+        print(f"going on: {total - len(tasks)} of {total} images are done", file=sys.stderr)
+    problems: dict[Path, str] = {}
+    results = in_order(partial(_make_row, read=read, size=size), tasks, workers)
+    bar = tqdm(total=total, initial=total - len(tasks), unit=" images", desc="decoding")
+    with closing(results), bar:
+        try:
+            synced = time.monotonic()
+            for (filling, row), result in zip(todo, results, strict=True):
+                if result.problem is None:
+                    filling.done[row] = result.stamp
+                else:
+                    problems[filling.part.files[row]] = result.problem
+                bar.update()
+                if time.monotonic() - synced > SYNC_SECONDS:
+                    _note(fillings)
+                    synced = time.monotonic()
+        finally:
+            _note(fillings)
+    return problems
+
+
+def _undone(filling: _Filling) -> list[int]:
+    """Return the rows to be made: those never made, and those whose file has changed."""
+    return [
+        row
+        for row, (file, done) in enumerate(
+            zip(filling.part.files, filling.done.tolist(), strict=True)
+        )
+        if done[1] == 0 or not file.exists() or tuple(done) != _stamp(file)
+    ]
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _make_row(task: _Task, read: Reader, size: int) -> _Done:
+    """Decode a file and write its pixels; in a worker process."""
+    try:
+        stamp = _stamp(task.file)
+        picture = read(task.file, size)
+    except Unreadable as error:
+        return _Done((0, 0), str(error))
+    except OSError as error:
+        return _Done((0, 0), str(error.strerror))
+    with task.target.open("r+b", buffering=0) as target:
+        os.pwrite(target.fileno(), picture.tobytes(), task.offset)
+    return _Done(stamp, None)
+
+
+def _note(fillings: Sequence[_Filling]) -> None:
+    """Bring the pixels to the disk, and after them the note of which rows are done."""
+    for filling in fillings:
+        with (filling.folder / IMAGES).open("rb") as file:
+            os.fsync(file.fileno())
+        new = (filling.folder / DONE).with_suffix(".new")
+        with new.open("wb") as file:
+            np.save(file, filling.done)
+            file.flush()
+            os.fsync(file.fileno())
+        new.rename(filling.folder / DONE)
+
+
+def _seal(filling: _Filling, size: int, source: str, problems: dict[Path, str]) -> None:
+    """Make a whole shard of a part whose rows are done, without the files that gave none."""
+    part, folder = filling.part, filling.folder
+    kept = [row for row, file in enumerate(part.files) if file not in problems]
+    if not kept:
+        raise BadInput(f"no image can be read, first {_first(problems)[0][1]}")
+    if problems:
+        _keep_rows(folder, kept, size)
+    seal_shard(
+        folder,
+        [part.entries[row] for row in kept],
+        None if part.labels is None else part.labels[kept],
+        size,
+        source,
+        part.partition,
+        part.seed,
+    )
+
+
+def _keep_rows(folder: Path, kept: Sequence[int], size: int) -> None:
+    """Rewrite the images with some of their rows."""
+    old = np.load(folder / IMAGES, mmap_mode="r")
+    new = np.lib.format.open_memmap(
+        folder / f"{IMAGES}.new", mode="w+", dtype=np.uint8, shape=(len(kept), size, size)
+    )
+    for to, row in enumerate(kept):
+        new[to] = old[row]
+    new.flush()
+    # Without its notes the part is made anew, should the process die before the manifest is there.
+    (folder / DONE).unlink()
+    (folder / f"{IMAGES}.new").rename(folder / IMAGES)
