@@ -1,6 +1,7 @@
 """How the process keeps memory between rounds."""
 
 import ctypes
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """From glibc's ``malloc.h``; see mallopt(3)."""
@@ -21,3 +22,16 @@ def keep_freed_memory() -> None:
     libc.mallopt(M_ARENA_MAX, 1)  # other arenas cannot hold blocks of this size
     libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
     libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that this process may still take, of the machine or container."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+    except OSError:
+        return free
+    return free if limit == "max" else min(free, int(limit) - used)

@@ -171,7 +171,7 @@ def _shown(data: Dataset) -> Bytes:
     else:
         low, high = _value_range(data)
         grey = (values.astype(np.float32) - low) * (255 / (high - low))
-    shown = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    shown: Bytes = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
     if data.PhotometricInterpretation == "MONOCHROME1":
         shown = 255 - shown
     shown[_padding(stored, data)] = 0

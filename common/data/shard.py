@@ -139,6 +139,20 @@ def open_shard(path: Path) -> Shard:
     return Shard(path, manifest, images, labels, _read_index(path / INDEX, n))
 
 
+def find_shards(path: Path) -> list[Path]:
+    """Return the shard at a path, or those one folder below it, by name; none is opened.
+
+    Raises:
+        BadInput: There is none.
+    """
+    if (path / MANIFEST).is_file():
+        return [path]
+    shards = [manifest.parent for manifest in sorted(path.glob(f"*/{MANIFEST}"))]
+    if not shards:
+        raise BadInput(f"{path}: no shard here or one folder below; make some with flower-data")
+    return shards
+
+
 def _check_hash(path: Path, expected: str | None) -> None:
     if not path.is_file():
         raise BadInput(f"{path}: missing, though the manifest lists it; make the shard anew")
@@ -171,7 +185,7 @@ def _read_index(path: Path, n: int) -> list[Entry]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{path}: not a table: {error}; make the shard anew") from None
     if tuple(header) != Entry._fields:
-        raise BadInput(f"{path}: header {header}, not {list(Entry._fields)}; make it anew")
+        raise BadInput(f"{path}: the header is not {','.join(Entry._fields)}; make the shard anew")
     if len(lines) != n or any(len(line) != len(Entry._fields) for line in lines):
         raise BadInput(f"{path}: not {n} lines of three columns; make the shard anew")
     return [Entry(*line) for line in lines]

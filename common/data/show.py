@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from common.cli import Settings, parse
-from common.data.shard import MANIFEST, Bytes, Shard, open_shard
+from common.data.shard import Bytes, Shard, find_shards, open_shard
 from common.data.summary import Summary, shares_figure, tables
 from common.errors import BadInput
 from common.files import write_whole
@@ -46,7 +46,7 @@ def command(arguments: Sequence[str]) -> None:
     settings = parse(ShowSettings, arguments)
     if settings.out is not None:
         check_new(settings.out)
-    shards = find_shards(settings.data)
+    shards = [open_shard(path) for path in find_shards(settings.data)]
     summaries = [summary_of(shard) for shard in shards]
     print("\n".join(tables(summaries)))
     if settings.out is not None:
@@ -85,20 +85,6 @@ def write_png(path: Path, pictures: Sequence[Image.Image]) -> None:
         raise BadInput(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def find_shards(path: Path) -> list[Shard]:
-    """Open the shard at a path, or those one folder below it, by name.
-
-    Raises:
-        BadInput: There is none, or one is damaged.
-    """
-    if (path / MANIFEST).is_file():
-        return [open_shard(path)]
-    shards = [open_shard(manifest.parent) for manifest in sorted(path.glob(f"*/{MANIFEST}"))]
-    if not shards:
-        raise BadInput(f"{path}: no shard here or one folder below; make some with flower-data")
-    return shards
-
-
 def summary_of(shard: Shard) -> Summary:
     """Return what a shard holds."""
     patients = len({entry.patient for entry in shard.entries})
@@ -116,7 +102,7 @@ def by_shard(shards: Sequence[Shard]) -> dict[str, Bytes]:
 
 
 def by_finding(shard: Shard) -> dict[str, Bytes]:
-    """Return films for each finding's row: those that show little else."""
+    """Return films for the row of each finding that is there: those that show little else."""
     if shard.labels is None:
         return by_shard([shard])
     others = shard.labels.sum(1)
@@ -125,7 +111,8 @@ def by_finding(shard: Shard) -> dict[str, Bytes]:
     rows = {}
     for name, mask in shown.items():
         chosen = np.flatnonzero(mask)
-        rows[name] = shard.images[chosen[np.argsort(others[chosen], kind="stable")[:FILMS]]]
+        if len(chosen):
+            rows[name] = shard.images[chosen[np.argsort(others[chosen], kind="stable")[:FILMS]]]
     return rows
 
 

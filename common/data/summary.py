@@ -23,6 +23,10 @@ COLOURS = (
 """Of the findings, in their order; neighbours can be told apart in print too."""
 
 
+LEAST_BARS = 4
+"""Bars that the figure has room for, so that a single one is no wall."""
+
+
 class Summary(NamedTuple):
     """What a shard holds, or will hold.
 
@@ -87,8 +91,10 @@ def shares_figure(summaries: Sequence[Summary]) -> Image.Image:
             label=finding.replace("_", " "),
         )  # fmt: skip
         left += share
+    for row in np.flatnonzero(counts.sum(axis=1) == 0).tolist():
+        axes.text(0.01, row, NO_FINDING, va="center", color="#666666", fontsize=8)
     axes.set_yticks(range(len(shown)), [f"{s.name}\n{s.images} images" for s in shown], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(shown), LEAST_BARS) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_xlabel("share of each finding among all findings of a hospital")

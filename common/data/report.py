@@ -1,0 +1,114 @@
+"""What ``flower-data check`` found: for a program as JSON, for a person as text.
+
+Images are named by shard and row, for names and patients may be identifiers.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Level = Literal["error", "warning"]
+
+Kind = Literal[
+    "damaged",
+    "blank",
+    "inverted",
+    "duplicate",
+    "near-duplicate",
+    "contradiction",
+    "leakage",
+    "shared",
+    "patients",
+    "labels",
+    "few",
+    "disk",
+    "memory",
+]
+
+SHOWN = 8
+"""Examples of a problem that a person sees."""
+
+KEPT = 100
+"""Examples of a problem that a program gets."""
+
+
+class Place(BaseModel):
+    """Where an image is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    shard: str = Field(description="path of the shard")
+    row: int = Field(ge=0, description="row of images.npy, from 0")
+
+
+class Problem(BaseModel):
+    """A kind of trouble, and where."""
+
+    level: Level = Field(description="an error spoils results")
+    kind: Kind
+    text: str = Field(description="what is wrong and what to do")
+    count: int = Field(1, ge=1, description="how often")
+    examples: list[list[Place]] = Field(
+        default_factory=list,
+        description="images that belong together, at most 100 times",
+        max_length=KEPT,
+    )
+
+
+class ShardFacts(BaseModel):
+    """A shard that could be opened."""
+
+    path: str
+    images: int
+    patients: int
+    size: int = Field(description="pixels along each side")
+    bytes: int = Field(description="on disk")
+    counts: dict[str, int] | None = Field(description="images with each finding, or null")
+
+
+class Needs(BaseModel):
+    """What training on the largest of the shards takes, and what there is, in bytes."""
+
+    disk: int = Field(description="all shards together")
+    disk_free: int = Field(description="where the first shard is")
+    memory: int = Field(description="training with batches of 64, on a CPU or a GPU")
+    memory_free: int = Field(description="of this machine or container")
+
+
+class Report(BaseModel):
+    """The whole result."""
+
+    format: Literal[1] = 1
+    shards: list[ShardFacts]
+    needs: Needs | None = Field(description="null if no shard could be opened")
+    problems: list[Problem]
+
+
+def lines_of(report: Report) -> Iterator[str]:
+    """Yield the report as lines for a person."""
+    for shard in report.shards:
+        labelled = "labelled" if shard.counts is not None else "without labels"
+        yield (
+            f"{shard.path}: {shard.images} images of {shard.patients} patients, "
+            f"{shard.size} x {shard.size}, {labelled}, {_amount(shard.bytes)}"
+        )
+    if report.needs is not None:
+        needs = report.needs
+        yield (
+            f"disk: {_amount(needs.disk)}, {_amount(needs.disk_free)} more are free; memory "
+            f"to train with batches of 64: {_amount(needs.memory)}, of a GPU if there is one; "
+            f"here {_amount(needs.memory_free)} are free"
+        )
+    for problem in report.problems:
+        yield f"{problem.level + ':':<8} {problem.kind}: {problem.text}"
+        for places in problem.examples[:SHOWN]:
+            yield "           " + " = ".join(f"{place.shard} row {place.row}" for place in places)
+        if problem.examples and problem.count > SHOWN:
+            yield f"           and {problem.count - SHOWN} more"
+    if not report.problems:
+        yield "no problem found"
+
+
+def _amount(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
