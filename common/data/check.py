@@ -42,12 +42,12 @@ BATCH = 64
 
 
 class CheckSettings(Settings):
-    """Look for what would spoil a run, without naming a patient; exit code 2 if there is an error."""
+    """Look for what would spoil a run; names no patient. Exit code 2 if there is an error."""
 
     model_config = SettingsConfigDict(
         env_prefix="FLOWER_DATA_",
         cli_prog_name="flower-data check",
-        cli_shortcuts={"as_json": "json"},
+        cli_shortcuts={"as-json": "json"},
     )
 
     shards: CliPositionalArg[list[Path]] = Field(

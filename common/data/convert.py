@@ -8,6 +8,7 @@ row that is noted and not there; a file that was replaced since is read again.
 """
 
 import hashlib
+import math
 import os
 import sys
 import time
@@ -157,9 +158,7 @@ def _begin(part: Part, folder: Path, size: int) -> _Filling:
     images, done = folder / IMAGES, folder / DONE
     if not done.exists():
         n = len(part.files)
-        pixels = np.lib.format.open_memmap(images, mode="w+", dtype=np.uint8, shape=(n, size, size))
-        _reserve(images)
-        del pixels
+        _reserve(images, (n, size, size))
         with done.with_suffix(".new").open("wb") as file:
             np.save(file, np.zeros((n, 2), np.int64))
         done.with_suffix(".new").rename(done)
@@ -167,16 +166,18 @@ def _begin(part: Part, folder: Path, size: int) -> _Filling:
     return _Filling(part, folder, offset, np.load(done))
 
 
-def _reserve(file: Path) -> None:
-    """Take the disk space now: better refused here than at the last image."""
-    with file.open("r+b") as opened:
-        needed = os.fstat(opened.fileno()).st_size
+def _reserve(path: Path, shape: tuple[int, int, int]) -> None:
+    """Make an array of zeros and take its disk space now, rather than fail at the last image."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    needed = math.prod(shape)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.flush()
         try:
-            os.posix_fallocate(opened.fileno(), 0, needed)
+            os.posix_fallocate(file.fileno(), file.tell(), needed)
         except OSError as error:
-            os.ftruncate(opened.fileno(), 0)
             raise BadInput(
-                f"{file.parent}: {needed} bytes are needed here: {error.strerror}"
+                f"{path.parent}: {needed} bytes are needed here: {error.strerror}"
             ) from None
 
 

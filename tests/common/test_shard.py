@@ -1,9 +1,12 @@
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from common.data.shard import Entry, create_shard, open_shard
 from common.errors import BadInput
@@ -129,3 +132,41 @@ def test_no_other_image_moves_a_patient(tmp_path: Path) -> None:
     large, small = make_shard(tmp_path / "1" / "a", 400), make_shard(tmp_path / "2" / "a", 100)
     kept = [i for i in large.split(3)[1] if i < 100]
     assert kept == small.split(3)[1].tolist()
+
+
+@settings(
+    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_whatever_the_files_hold_a_shard_is_opened_or_refused(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    path = tmp_path / "a"
+    if path.exists():
+        shutil.rmtree(path)
+    make_shard(path, images=6)
+    name = data.draw(st.sampled_from(["manifest.json", "index.csv", "labels.npy", "images.npy"]))
+    content = bytearray((path / name).read_bytes())
+    if data.draw(st.booleans()):
+        content = bytearray(data.draw(st.binary(max_size=400)))
+    else:
+        for place in data.draw(st.lists(st.integers(0, min(len(content), 500) - 1), max_size=5)):
+            content[place] = data.draw(st.integers(0, 255))
+    (path / name).write_bytes(content)
+    if name != "manifest.json":
+        reseal(path, name)
+    try:
+        shard = open_shard(path)
+    except BadInput as error:
+        assert name in str(error) or "a file that" in str(error)  # noqa: PT017
+    else:
+        assert len(shard.entries) == len(shard.images) == len(shard.labelled()) == 6
+
+
+def test_an_error_in_the_index_names_no_patient(tmp_path: Path) -> None:
+    path = make_shard(tmp_path / "a", images=6).path
+    (path / "index.csv").write_text("doe,doe,doe\n")
+    reseal(path, "index.csv")
+    with pytest.raises(BadInput, match="the header is not image,patient,split") as error:
+        open_shard(path)
+    assert "doe" not in str(error.value)

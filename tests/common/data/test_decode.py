@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.decode import decode
+from common.data.decode import Unreadable, decode
 from common.data.parallel import in_order
 from common.errors import BadInput, FedCXRError
 
@@ -45,14 +45,14 @@ def png() -> bytes:
         (png()[:-12], "cut short|cannot be decoded"),
     ],
 )
-def test_a_damaged_file_is_named(tmp_path: Path, content: bytes, why: str) -> None:
+def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(BadInput, match=f"a.png: .*({why})"):
+    with pytest.raises(Unreadable, match=why):
         decode(tmp_path / "a.png", 40)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"a\.png: .*No such file"):
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Unreadable, match="No such file"):
         decode(tmp_path / "a.png", 40)
 
 

@@ -81,3 +81,54 @@ def test_a_hospital_without_an_image_is_refused() -> None:
         noniid(labels_of(3), 4, 0)
     with pytest.raises(BadInput, match="would get no image"):
         dirichlet(labels_of(30), 10, 0.001, 0)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    split=st.sampled_from(["noniid", "iid", "dirichlet"]),
+    images=st.integers(1, 300),
+    hospitals=st.integers(1, 12),
+    seed=st.integers(0, 2**31),
+    films=st.none() | st.integers(1, 9),
+)
+def test_whatever_is_shared_out_goes_whole_to_one_hospital_each(
+    split: str, images: int, hospitals: int, seed: int, films: int | None
+) -> None:
+    draws = np.random.default_rng(seed)
+    labels = labels_of(images, seed)
+    patients = None
+    if films is not None:
+        patients = [f"p{n}" for n in draws.integers(0, 1 + images // films, images)]
+
+    def share_out(number: int) -> np.ndarray:
+        if split == "dirichlet":
+            return dirichlet(labels, hospitals, 0.5, number, patients)
+        return {"noniid": noniid, "iid": iid}[split](labels, hospitals, number, patients)
+
+    try:
+        assignment = share_out(seed)
+    except BadInput as error:
+        assert "too few" in str(error) or "would get no image" in str(error)  # noqa: PT017
+        return
+    assert assignment.shape == (images,)
+    assert set(assignment.tolist()) == set(range(hospitals))
+    assert np.array_equal(assignment, share_out(seed))
+    if patients is not None:
+        homes = set(zip(patients, assignment.tolist(), strict=True))
+        assert len(homes) == len(set(patients))
+    elif split == "iid":
+        assert np.ptp(np.bincount(assignment)) <= 1
+    elif split == "noniid":
+        assert np.bincount(assignment).tolist() == random_sizes(images, hospitals, seed).tolist()
+
+
+@settings(deadline=None)
+@given(st.integers(1, 2000), st.integers(1, 50), st.integers(0, 2**31))
+def test_drawn_sizes_are_all_of_the_images_and_none_is_tiny(
+    images: int, hospitals: int, seed: int
+) -> None:
+    if images < hospitals:
+        return
+    sizes = random_sizes(images, hospitals, seed)
+    assert sizes.sum() == images
+    assert sizes.min() >= max(1, images // (4 * hospitals))

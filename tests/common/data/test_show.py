@@ -1,9 +1,11 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from common.data.show import command
+from common.data.summary import COLOURS, Summary, shares_figure
 from common.errors import BadInput
 from tests.helpers import make_hospitals, make_shard
 
@@ -31,14 +33,15 @@ def test_a_folder_of_shards_gets_a_column_and_a_row_each(
     output = capsys.readouterr().out
     assert output.split()[:4] == ["hospital-00", "hospital-01", "hospital-02", "pretrain"]
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (1190, 4 * 130)
+        assert sheet.size == (1190, 440 + 4 * 130)
 
 
-def test_the_sheet_of_a_shard_has_a_row_for_each_finding_and_none(tmp_path: Path) -> None:
+def test_the_sheet_of_a_shard_has_a_row_for_each_finding_that_is_there(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "site")
     command([str(shard.path), "--out", str(tmp_path / "sheet.png")])
+    rows = int(shard.labelled().any(axis=0).sum() + (shard.labelled().sum(axis=1) == 0).any())
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (1190, 15 * 130)
+        assert sheet.size == (1190, 440 + rows * 130)
     with pytest.raises(BadInput, match="is there already"):
         command([str(shard.path), "--out", str(tmp_path / "sheet.png")])
 
@@ -46,3 +49,27 @@ def test_the_sheet_of_a_shard_has_a_row_for_each_finding_and_none(tmp_path: Path
 def test_no_shard_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no shard here"):
         command([str(tmp_path)])
+
+
+def test_the_figure_shows_the_share_of_each_finding() -> None:
+    labels = np.zeros((40, 14), np.uint8)
+    labels[:30, 2] = 1
+    labels[:10, 7] = 1
+    figure = shares_figure([
+        Summary("a", 40, 20, 64, labels), Summary("well", 40, 20, 64, labels * 0),
+        Summary("pretrain", 40, 20, 64, None),
+    ])  # fmt: skip
+    pixels = np.asarray(figure.convert("RGB"))
+    shares = {}
+    for finding in (0, 2, 7):
+        colour = tuple(bytes.fromhex(COLOURS[finding][1:]))
+        columns = (pixels[:, : pixels.shape[1] * 3 // 4] == colour).all(axis=2).sum(axis=1)
+        shares[finding] = int(columns.max())
+    assert shares[0] == 0
+    assert shares[2] / shares[7] == pytest.approx(3, rel=0.02)
+
+
+def test_a_png_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "site")
+    with pytest.raises(BadInput, match=r"none/sheet\.png: cannot be written: No such file"):
+        command([str(shard.path), "--out", str(tmp_path / "none" / "sheet.png")])
