@@ -1,0 +1,159 @@
+"""What making and reading a shard costs beside the work that cannot be avoided.
+
+``python -m benchmarks.data_pipeline`` draws films, converts them, reads them, and prints
+
+- writing: images/s of ``convert`` against decoding and resizing alone in as many processes;
+- memory: the peak of the writing processes for some and for four times as many images;
+- reading: images/s of a shuffled epoch in batches of 64, against copying the same bytes in order.
+
+Rounds alternate between the two sides of a ratio, and the median counts.
+"""
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common.data.convert import Part, convert
+from common.data.decode import decode
+from common.data.parallel import cores, in_order
+from common.data.phantom import draw_anatomy, draw_scanner
+from common.data.phantom_findings import draw_film
+from common.data.shard import Entry, create_shard, open_shard
+from common.findings import FINDINGS
+from common.seeds import generator
+
+FILMS = 1500
+DISTINCT = 30
+SIDE, SIZE = 1024, 256
+ROUNDS = 5
+SHARD, BATCH = 20_000, 64
+
+
+def draw_files(folder: Path) -> list[Path]:
+    """Write PNG files of the size of ChestX-ray14's; every one of a few pictures many times."""
+    folder.mkdir()
+    files = [folder / f"{i:06d}.png" for i in range(FILMS)]
+    for i, file in enumerate(files):
+        if i >= DISTINCT:
+            file.write_bytes(files[i % DISTINCT].read_bytes())
+            continue
+        draws = generator(i, "film")
+        film = draw_film(
+            SIDE, draw_anatomy(draws), draw_scanner(draws), np.zeros(len(FINDINGS), np.uint8), draws
+        )
+        Image.fromarray(film).save(file)
+    return files
+
+
+def decode_alone(file: Path) -> int:
+    """Decode and resize a file and keep nothing of it; in a worker process."""
+    return int(decode(file, SIZE)[0, 0])
+
+
+def write(files: list[Path], out: Path) -> None:
+    """Convert files into a shard."""
+    entries = [Entry(file.name, file.stem, "train") for file in files]
+    convert(out, [Part("", files, entries, None)], size=SIZE, source="benchmark", workers=0)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long it takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def compare_writing(files: list[Path], folder: Path) -> None:
+    """Print writing against decoding alone."""
+    floor, ours = [], []
+    for number in range(ROUNDS):
+        floor.append(seconds(lambda: list(in_order(decode_alone, files, 0))))
+        ours.append(seconds(partial(write, files, folder / f"w{number}")))
+    ratios = [f / o for f, o in zip(floor, ours, strict=True)]
+    print(f"decode + resize alone   {FILMS / statistics.median(floor):8.0f} images/s")
+    print(f"a shard written         {FILMS / statistics.median(ours):8.0f} images/s")
+    print(f"ratio of the rates      {statistics.median(ratios):8.2f} "
+          f"({min(ratios):.2f} to {max(ratios):.2f}), {cores()} cores")  # fmt: skip
+
+
+def peak_of(folder: Path, count: int) -> tuple[float, float]:
+    """Return the peak memory in MB of a process that converts files, and of its largest worker."""
+    code = (
+        "import sys; from pathlib import Path; from benchmarks.data_pipeline import write, peaks;"
+        f"files = sorted(Path({str(folder / 'films')!r}).iterdir());"
+        f"write((files * {count // FILMS + 1})[:{count}], Path({str(folder / f'm{count}')!r}));"
+        "print(*peaks())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    parent, child = map(float, result.stdout.split())
+    return parent, child
+
+
+def peaks() -> tuple[float, float]:
+    """Return the peak resident memory of this process and of its largest child, in MB."""
+    return (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+    )
+
+
+def compare_memory(folder: Path) -> None:
+    """Print the peak memory for some images and for more."""
+    for count in (FILMS // 2, FILMS * 2):
+        parent, child = peak_of(folder, count)
+        print(f"peak memory, {count:>5} images  {parent:6.0f} MB, largest worker {child:.0f} MB")
+
+
+def compare_reading(folder: Path) -> None:
+    """Print a shuffled epoch against copying the images in order."""
+    entries = [Entry(str(i), str(i), "train") for i in range(SHARD)]
+    with create_shard(folder / "r", entries=entries, labels=None, size=SIZE, source="x") as images:
+        images[:] = np.arange(SHARD, dtype=np.uint8)[:, None, None]
+    start = time.perf_counter()
+    shard = open_shard(folder / "r")
+    print(f"opened with all checks  {time.perf_counter() - start:8.1f} s for {SHARD} images")
+
+    def in_turn() -> None:
+        for first in range(0, SHARD, BATCH):
+            np.array(shard.images[first : first + BATCH])
+
+    def shuffled() -> None:
+        order = generator(0, "order").permutation(SHARD)
+        for chosen in np.array_split(order, SHARD // BATCH):
+            shard.images[chosen]
+
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    in_turn()
+    floor, ours = [], []
+    for _ in range(ROUNDS):
+        floor.append(seconds(in_turn))
+        ours.append(seconds(shuffled))
+    print(f"copied in order         {SHARD / statistics.median(floor):8.0f} images/s")
+    print(f"a shuffled epoch        {SHARD / statistics.median(ours):8.0f} images/s, one core")
+    print(f"ratio of the rates      {statistics.median(floor) / statistics.median(ours):8.2f}")
+
+
+def main() -> None:
+    """Run all three."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = draw_files(folder / "films")
+        compare_writing(files, folder)
+        compare_memory(folder)
+        compare_reading(folder)
+
+
+if __name__ == "__main__":
+    main()
