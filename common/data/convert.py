@@ -12,8 +12,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from common.data.folder import resumable_folder
 from common.data.parallel import in_order
 from common.data.shard import IMAGES, MANIFEST, Bytes, Entry, seal_shard
 from common.errors import BadInput
+from common.files import write_whole
 
 DONE = "done.npy"
 
@@ -159,9 +161,7 @@ def _begin(part: Part, folder: Path, size: int) -> _Filling:
     if not done.exists():
         n = len(part.files)
         _reserve(images, (n, size, size))
-        with done.with_suffix(".new").open("wb") as file:
-            np.save(file, np.zeros((n, 2), np.int64))
-        done.with_suffix(".new").rename(done)
+        write_whole(done, partial(np.save, arr=np.zeros((n, 2), np.int64)))
     offset = np.load(images, mmap_mode="r").offset
     return _Filling(part, folder, offset, np.load(done))
 
@@ -193,21 +193,39 @@ def _fill(fillings: Sequence[_Filling], size: int, workers: int, read: Reader) -
     problems: dict[Path, str] = {}
     results = in_order(partial(_make_row, read=read, size=size), tasks, workers)
     bar = tqdm(total=total, initial=total - len(tasks), unit=" images", desc="decoding")
-    with closing(results), bar:
-        try:
-            synced = time.monotonic()
-            for (filling, row), result in zip(todo, results, strict=True):
-                if result.problem is None:
-                    filling.done[row] = result.stamp
-                else:
-                    problems[filling.part.files[row]] = result.problem
-                bar.update()
-                if time.monotonic() - synced > SYNC_SECONDS:
-                    _note(fillings)
-                    synced = time.monotonic()
-        finally:
-            _note(fillings)
+    with closing(results), bar, _noting(fillings) as note:
+        for (filling, row), result in zip(todo, results, strict=True):
+            if result.problem is None:
+                filling.done[row] = result.stamp
+            else:
+                problems[filling.part.files[row]] = result.problem
+            bar.update()
+            note()
     return problems
+
+
+@contextmanager
+def _noting(fillings: Sequence[_Filling]) -> Iterator[Callable[[], None]]:
+    """Yield what notes the state every few seconds, and note it at the end, come what may.
+
+    In a thread, for the disk may take a second and the processes must not wait for work.
+    """
+    last: Future[None] | None = None
+    noted = time.monotonic()
+
+    def note() -> None:
+        nonlocal last, noted
+        if time.monotonic() - noted > SYNC_SECONDS and (last is None or last.done()):
+            if last is not None:
+                last.result()
+            noted = time.monotonic()
+            last = writer.submit(_note, [(f.folder, f.done.copy()) for f in fillings])
+
+    with ThreadPoolExecutor(1) as writer:
+        try:
+            yield note
+        finally:
+            writer.submit(_note, [(f.folder, f.done) for f in fillings]).result()
 
 
 def _undone(filling: _Filling) -> list[int]:
@@ -235,22 +253,20 @@ def _make_row(task: _Task, read: Reader, size: int) -> _Done:
         return _Done((0, 0), str(error))
     except OSError as error:
         return _Done((0, 0), str(error.strerror))
-    with task.target.open("r+b", buffering=0) as target:
-        os.pwrite(target.fileno(), picture.tobytes(), task.offset)
+    descriptor = os.open(task.target, os.O_WRONLY)
+    try:
+        os.pwrite(descriptor, picture.data, task.offset)
+    finally:
+        os.close(descriptor)
     return _Done(stamp, None)
 
 
-def _note(fillings: Sequence[_Filling]) -> None:
-    """Bring the pixels to the disk, and after them the note of which rows are done."""
-    for filling in fillings:
-        with (filling.folder / IMAGES).open("rb") as file:
+def _note(states: Sequence[tuple[Path, npt.NDArray[np.int64]]]) -> None:
+    """Bring the pixels to the disk, and after them the note of which rows were done before."""
+    for folder, done in states:
+        with (folder / IMAGES).open("rb") as file:
             os.fsync(file.fileno())
-        new = (filling.folder / DONE).with_suffix(".new")
-        with new.open("wb") as file:
-            np.save(file, filling.done)
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(filling.folder / DONE)
+        write_whole(folder / DONE, partial(np.save, arr=done))
 
 
 def _seal(filling: _Filling, size: int, source: str, problems: dict[Path, str]) -> None:

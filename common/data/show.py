@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -23,6 +24,19 @@ CELL = 128
 
 MARGIN = 150
 """Pixels for the names beside the rows."""
+
+CAPTION = 18
+"""Pixels for the findings below a film."""
+
+LETTERS = 24
+"""What fits there."""
+
+
+class Film(NamedTuple):
+    """A film on the contact sheet: uint8, S x S, and what it shows."""
+
+    pixels: Bytes
+    caption: str
 
 
 class ShowSettings(Settings):
@@ -92,16 +106,16 @@ def summary_of(shard: Shard) -> Summary:
     return Summary(name, len(shard), patients, shard.manifest.size, shard.labels)
 
 
-def by_shard(shards: Sequence[Shard]) -> dict[str, Bytes]:
+def by_shard(shards: Sequence[Shard]) -> dict[str, list[Film]]:
     """Return films for each shard's row: evenly spread over the shard."""
     rows = {}
     for shard in shards:
         chosen = np.linspace(0, len(shard) - 1, min(FILMS, len(shard))).astype(int)
-        rows[shard.path.resolve().name] = shard.images[chosen]
+        rows[shard.path.resolve().name] = _films(shard, chosen.tolist())
     return rows
 
 
-def by_finding(shard: Shard) -> dict[str, Bytes]:
+def by_finding(shard: Shard) -> dict[str, list[Film]]:
     """Return films for the row of each finding that is there: those that show little else."""
     if shard.labels is None:
         return by_shard([shard])
@@ -112,18 +126,36 @@ def by_finding(shard: Shard) -> dict[str, Bytes]:
     for name, mask in shown.items():
         chosen = np.flatnonzero(mask)
         if len(chosen):
-            rows[name] = shard.images[chosen[np.argsort(others[chosen], kind="stable")[:FILMS]]]
+            least = chosen[np.argsort(others[chosen], kind="stable")[:FILMS]]
+            rows[name] = _films(shard, least.tolist())
     return rows
 
 
-def contact_sheet(rows: dict[str, Bytes]) -> Image.Image:
-    """Return a picture with a row of films for each name; films are uint8, up to 8 x S x S."""
-    sheet = Image.new("L", (MARGIN + FILMS * (CELL + 2), len(rows) * (CELL + 2)), 255)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+def _films(shard: Shard, rows: Sequence[int]) -> list[Film]:
+    return [Film(shard.images[row], _caption(shard, row)) for row in rows]
+
+
+def _caption(shard: Shard, row: int) -> str:
+    """Return an image's findings, as many as there is room for."""
+    if shard.labels is None:
+        return ""
+    names = [FINDINGS[i].replace("_", " ") for i in np.flatnonzero(shard.labels[row])]
+    text = ", ".join(names) or NO_FINDING
+    return text if len(text) <= LETTERS else f"{names[0]} and {len(names) - 1} more"
+
+
+def contact_sheet(rows: dict[str, list[Film]]) -> Image.Image:
+    """Return a picture with a row of up to 8 films for each name, their findings below them."""
+    height = CELL + CAPTION
+    sheet = Image.new("L", (MARGIN + FILMS * (CELL + 2), len(rows) * height), 255)
+    pen = ImageDraw.Draw(sheet)
+    title, caption = ImageFont.load_default(14), ImageFont.load_default(10)
     for row, (name, films) in enumerate(rows.items()):
-        top = row * (CELL + 2)
-        pen.text((6, top + CELL // 2 - 8), name.replace("_", " ")[:20], fill=0, font=font)
+        top = row * height
+        pen.text((6, top + CELL // 2 - 8), name.replace("_", " ")[:20], fill=0, font=title)
         for column, film in enumerate(films):
-            cell = Image.fromarray(film).resize((CELL, CELL), Image.Resampling.LANCZOS)
-            sheet.paste(cell, (MARGIN + column * (CELL + 2), top))
+            left = MARGIN + column * (CELL + 2)
+            cell = Image.fromarray(film.pixels).resize((CELL, CELL), Image.Resampling.LANCZOS)
+            sheet.paste(cell, (left, top))
+            pen.text((left + 2, top + CELL), film.caption, fill=0, font=caption)
     return sheet

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.show import command
+from common.data.show import by_finding, command
 from common.data.summary import COLOURS, Summary, shares_figure
 from common.errors import BadInput
+from common.findings import FINDINGS, NO_FINDING
 from tests.helpers import make_hospitals, make_shard
 
 
@@ -33,7 +34,7 @@ def test_a_folder_of_shards_gets_a_column_and_a_row_each(
     output = capsys.readouterr().out
     assert output.split()[:4] == ["hospital-00", "hospital-01", "hospital-02", "pretrain"]
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (1190, 440 + 4 * 130)
+        assert sheet.size == (1190, 440 + 4 * 146)
 
 
 def test_the_sheet_of_a_shard_has_a_row_for_each_finding_that_is_there(tmp_path: Path) -> None:
@@ -41,7 +42,7 @@ def test_the_sheet_of_a_shard_has_a_row_for_each_finding_that_is_there(tmp_path:
     command([str(shard.path), "--out", str(tmp_path / "sheet.png")])
     rows = int(shard.labelled().any(axis=0).sum() + (shard.labelled().sum(axis=1) == 0).any())
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (1190, 440 + rows * 130)
+        assert sheet.size == (1190, 440 + rows * 146)
     with pytest.raises(BadInput, match="is there already"):
         command([str(shard.path), "--out", str(tmp_path / "sheet.png")])
 
@@ -49,6 +50,20 @@ def test_the_sheet_of_a_shard_has_a_row_for_each_finding_that_is_there(tmp_path:
 def test_no_shard_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no shard here"):
         command([str(tmp_path)])
+
+
+def test_films_are_shown_with_their_findings(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "site")
+    rows = by_finding(shard)
+    for name, films in rows.items():
+        for film in films:
+            row = next(i for i in range(40) if np.array_equal(shard.images[i], film.pixels))
+            shown = [f for f, label in zip(FINDINGS, shard.labelled()[row], strict=True) if label]
+            assert name in (shown or [NO_FINDING])
+            plain = [finding.replace("_", " ") for finding in shown]
+            assert film.caption in (
+                ", ".join(plain) or NO_FINDING, f"{(plain or [''])[0]} and {len(plain) - 1} more",
+            )  # fmt: skip
 
 
 def test_the_figure_shows_the_share_of_each_finding() -> None:
