@@ -11,7 +11,7 @@ from common.data.check import check
 from common.data.chestxray14 import command as convert
 from common.data.decode import decode
 from common.data.nih import read_metadata
-from common.data.pictures import look_at, nearly_same
+from common.data.pictures import CANDIDATE, alike, look_at, nearly_same
 from common.data.report import Problem
 from common.data.shard import Bytes, Entry, create_shard, open_shard
 from common.data.synthetic import command as synthetic
@@ -72,10 +72,11 @@ def test_good_shards_have_no_error(phantoms: Path) -> None:
 def test_blank_and_inverted_films_are_found(phantoms: Path, tmp_path: Path) -> None:
     films = films_of(phantoms)
     films[3] = 255 - films[3]
-    films[5] = 77
+    films[5] = films[6] = 77
     films[7] = np.random.default_rng(0).integers(100, 110, (64, 64))
     problems = check([write(tmp_path / "a", films, patients(24))]).problems
-    assert rows(problems, "blank") == [[("a", 5)], [("a", 7)]]
+    assert rows(problems, "blank") == [[("a", 5)], [("a", 6)], [("a", 7)]]
+    assert not {"duplicate", "contradiction"} & {problem.kind for problem in problems}
     assert rows(problems, "inverted") == [[("a", 3)]]
 
 
@@ -83,6 +84,19 @@ def as_jpeg(film: Bytes) -> Bytes:
     file = io.BytesIO()
     Image.fromarray(film).save(file, "JPEG", quality=50)
     return np.asarray(Image.open(file))
+
+
+def test_comparing_in_blocks_misses_no_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.data.pictures.BLOCK", 7)
+    draws = np.random.default_rng(0)
+    vectors = draws.normal(size=(50, 8)).astype(np.float32)
+    vectors[25:] = vectors[draws.integers(0, 25, 25)] + 0.05 * draws.normal(size=(25, 8))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    slow = {
+        (i, j) for j in range(50) for i in range(j) if float(vectors[i] @ vectors[j]) >= CANDIDATE
+    }
+    assert len(slow) > 25
+    assert sorted(alike(vectors)) == sorted(slow)
 
 
 def test_films_that_are_twice_in_a_shard_are_found(phantoms: Path, tmp_path: Path) -> None:

@@ -121,6 +121,15 @@ def test_two_processes_do_not_write_the_same(tmp_path: Path, files: list[Path]) 
     convert(tmp_path / "out", [part(files[:1])], size=40, source="x", workers=1, read=meanwhile)
 
 
+def test_the_disk_space_is_taken_before_the_first_film(tmp_path: Path, files: list[Path]) -> None:
+    def read(_file: Path, size: int) -> Bytes:
+        images = tmp_path / ".out.partial" / "images.npy"
+        assert images.stat().st_blocks * 512 >= 30 * size * size
+        return np.zeros((size, size), np.uint8)
+
+    convert(tmp_path / "out", [part(files)], size=40, source="x", workers=1, read=read)
+
+
 def test_too_small_a_disk_is_told_before_anything_is_decoded(
     tmp_path: Path, files: list[Path]
 ) -> None:

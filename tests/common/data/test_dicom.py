@@ -118,14 +118,16 @@ def test_monochrome1_is_inverted_after_the_window(tmp_path: Path) -> None:
 
 
 def test_the_filling_around_the_field_is_black(tmp_path: Path) -> None:
-    pixels = RAMP.copy()
-    pixels[:, :8] = 4000
+    pixels = np.full((64, 64), 3000, np.uint16)
+    pixels[:, :8] = 10
+    pixels[:, 8:16] = 12
     data = film(pixels, PhotometricInterpretation="MONOCHROME1", WindowCenter=2000,
-                WindowWidth=4000, PixelPaddingRangeLimit=4001)  # fmt: skip
-    data.add_new("PixelPaddingValue", "US", 4000)
+                WindowWidth=4000, PixelPaddingRangeLimit=11)  # fmt: skip
+    data.add_new("PixelPaddingValue", "US", 9)
     found = shown(data, tmp_path)
     assert (found[:, :8] == 0).all()
-    assert (found[0, 8:] > 240).all()
+    assert (found[:, 8:16] > 250).all()
+    assert (found[:, 16:] < 70).all()
 
 
 def lossless(data: Dataset, folder: Path, syntax: int) -> Path:
@@ -243,6 +245,17 @@ def test_twelve_bit_jpeg_cannot_be_read_and_is_said_so(tmp_path: Path) -> None:
     data["PixelData"].VR = "OB"
     with pytest.raises(Unreadable, match="cannot be read as DICOM"):
         shown(data, tmp_path)
+
+
+def test_what_the_library_says_of_a_damaged_file_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("bad value 'Doe^Jane'")
+
+    monkeypatch.setattr(pydicom, "dcmread", fail)
+    with pytest.raises(Unreadable, match=r"^cannot be read as DICOM \(ValueError\)$"):
+        examine_dicom(tmp_path / "a.dcm", "frontal")
 
 
 @settings(

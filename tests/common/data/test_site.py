@@ -150,6 +150,15 @@ def test_a_film_of_no_known_patient_is_refused(
     assert "refused: a.png: no patient" in capsys.readouterr().err
 
 
+def test_the_view_may_be_in_the_labels(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site / "labels.csv").write_text(
+        "image,patient,view,Finding Labels\na.png,1,ll,Mass\nb.JPG,1,PA,Mass\n"
+    )
+    command(arguments(site))
+    assert "refused: a.png: view 'LL', frontal is wanted" in capsys.readouterr().err
+    assert len(open_shard(site.parent / "shard")) == 1
+
+
 def test_a_damaged_private_file_stops_it_before_a_new_salt_is_made(site: Path) -> None:
     private_path(site.parent / "shard").write_text('{"salt": "MRN-1"}')
     with pytest.raises(BadInput, match=r"shard\.private\.json: not the private file") as error:
