@@ -77,10 +77,10 @@ def _serve(arguments: Sequence[str]) -> None:
         ca, certificate, key = read_tls(settings.tls, "ca.crt", "server.crt", "server.key")
         certificates = (ca, certificate, key)
 
+    from common.initial import initial_state
     from common.logs import log_to_stderr
     from common.protocol import Greeting
     from server.flower import FlowerSites, check_free, serve
-    from server.initial import initial_state
     from server.rounds import Plan, Rounds
     from server.run_folder import RunFolder
     from server.testing import Tester

@@ -7,8 +7,8 @@ import torch
 from torchvision.models import densenet121
 
 from common.errors import BadInput
+from common.initial import initial_state
 from common.model import build_model, state_of
-from server.initial import initial_state
 from tests.helpers import same_bits
 
 

@@ -1,4 +1,4 @@
-"""The first global model of a run."""
+"""The first weights of a run: random, ImageNet's or a checkpoint's."""
 
 from pathlib import Path
 from urllib.error import URLError
@@ -13,7 +13,7 @@ from common.wire import State
 
 
 def initial_state(init: str, architecture: Architecture, seed: int) -> tuple[State, Provenance]:
-    """Return the first global model and where it comes from.
+    """Return the first weights and where they come from.
 
     Args:
         init: ``random``, ``imagenet`` (torchvision's weights, from its cache or downloaded into
