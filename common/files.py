@@ -1,10 +1,13 @@
 """Files that are either whole or not there, and their hashes."""
 
 import hashlib
+import json
 import os
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 def sha256_of(path: Path) -> str:
@@ -51,3 +54,31 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o6
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file whole, indented, with a final newline; see :func:`write_whole`.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def append_json(path: Path, line: dict[str, Any]) -> None:
+    """Append one line of JSON; it is on disk when this returns.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    text = json.dumps(line, allow_nan=False) + "\n"
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def now() -> str:
+    """Return the time in UTC, as files state it: ISO 8601 with milliseconds."""
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")

@@ -57,8 +57,19 @@ def to_input(images: Tensor) -> Tensor:
     Returns:
         float32, N x 3 x H x W.
     """
-    grey = (images.float() / 255 - GREY_MEAN) / GREY_STD
-    return grey.unsqueeze(1).expand(-1, 3, -1, -1)
+    return normalised(images.float() / 255)
+
+
+def normalised(grey: Tensor) -> Tensor:
+    """Return what the model sees of grey values, as :func:`to_input` for augmented images.
+
+    Args:
+        grey: float32 in [0, 1], N x H x W.
+
+    Returns:
+        float32, N x 3 x H x W.
+    """
+    return ((grey - GREY_MEAN) / GREY_STD).unsqueeze(1).expand(-1, 3, -1, -1)
 
 
 def state_of(model: nn.Module) -> State:

@@ -11,17 +11,13 @@
     status.json     how the run stands; a terminal state once the process has ended
 """
 
-import json
-import os
 import shutil
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from common.checkpoint import Provenance, write_checkpoint
 from common.errors import BadInput
-from common.files import write_whole
+from common.files import append_json, now, write_json, write_whole
 from common.model import Architecture
 from common.wire import State
 
@@ -49,19 +45,19 @@ class RunFolder:
             (path / "checkpoints").mkdir(parents=True)
         except OSError as error:
             raise BadInput(f"{path}: {error.strerror}; give --run another folder") from None
-        self._write_json("config.json", config)
+        write_json(path / "config.json", config)
 
     def write_round(self, line: dict[str, Any]) -> None:
         """Append a round's line to ``rounds.jsonl``."""
-        self._append("rounds.jsonl", line)
+        append_json(self.path / "rounds.jsonl", line)
 
     def write_event(self, event: str, **fields: Any) -> None:
         """Append an event with its time to ``events.jsonl``."""
-        self._append("events.jsonl", {"time": _now(), "event": event, **fields})
+        append_json(self.path / "events.jsonl", {"time": now(), "event": event, **fields})
 
     def write_status(self, state: RunState, **fields: Any) -> None:
         """Replace ``status.json``."""
-        self._write_json("status.json", {"state": state, "time": _now(), **fields})
+        write_json(self.path / "status.json", {"state": state, "time": now(), **fields})
 
     def checkpoint(self, number: int) -> Path:
         """Return the path of a round's checkpoint."""
@@ -78,18 +74,3 @@ class RunFolder:
         """Copy a round's model to ``best.pt`` or ``final.pt``."""
         with self.checkpoint(number).open("rb") as source:
             write_whole(self.path / name, lambda file: shutil.copyfileobj(source, file))
-
-    def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-        write_whole(self.path / name, lambda file: file.write(text.encode()))
-
-    def _append(self, name: str, line: dict[str, Any]) -> None:
-        text = json.dumps(line, allow_nan=False) + "\n"
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _now() -> str:
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
