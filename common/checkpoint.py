@@ -41,12 +41,30 @@ class Provenance(BaseModel):
     method: str = Field(description="random, imagenet, fedavg or the pretraining method")
     preset: str | None = None
     data: str | None = Field(None, description="SHA-256 of the data's manifest")
+    source: str | None = Field(None, description="where the data came from, as its manifest says")
+    images: int | None = Field(None, description="how many images it was pretrained on")
     epochs: int | None = None
+    settings: dict[str, Any] | None = Field(None, description="the whole recipe of a pretraining")
     run: str | None = Field(None, description="the federated run")
     round: int | None = Field(None, description="the round of that run")
     init: str | None = Field(None, description="what it started from")
     seed: int | None = None
     versions: dict[str, str] = Field(default_factory=dict, description="of fedcxr, torch, ...")
+
+    def describe(self) -> str:
+        """Return method, preset, epochs and data in one line, for a log."""
+        words = self.method
+        if self.preset is not None:
+            words += f" (preset {self.preset})"
+        if self.epochs is not None:
+            words += f", {self.epochs} epochs"
+        if self.images is not None:
+            words += f" on {self.images:,} images of {self.source}"
+        if self.data is not None:
+            words += f" (manifest {self.data[:12]})"
+        if self.init not in (None, self.method):
+            words += f", from {self.init}"
+        return words
 
 
 def write_checkpoint(

@@ -1,13 +1,17 @@
 """Files that are either whole or not there, and their hashes."""
 
+import fcntl
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from common.errors import BadInput
 
 
 def sha256_of(path: Path) -> str:
@@ -25,6 +29,27 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: Path, result: Path) -> Iterator[None]:
+    """Hold a folder for the length of the block; the kernel lets go when the process ends.
+
+    Args:
+        folder: What only one process may write in.
+        result: What it is writing, for the message.
+
+    Raises:
+        BadInput: Another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BadInput(f"{result}: another process is writing it") from None
     finally:
         os.close(descriptor)
 

@@ -5,6 +5,8 @@ channels, the same in all three channels. The state dict so has torchvision's na
 ImageNet weights go in, plain torchvision weights come out.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -32,8 +34,7 @@ def build_model(architecture: Architecture, seed: int = 0) -> DenseNet:
             of names and a few thousand weights, for tests of everything but learning.
         seed: Seeds torchvision's own initialisation, without touching torch's global generator.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator(seed, "initial weights").integers(2**63)))
+    with seeded_layers(seed, "initial weights"):
         if architecture == "densenet121":
             model = torchvision_densenet121(weights=None, num_classes=len(FINDINGS))
         else:
@@ -46,6 +47,17 @@ def build_model(architecture: Architecture, seed: int = 0) -> DenseNet:
             )
     # The layout that convolutions prefer, on CPUs as on tensor cores; states are not affected.
     return model.to(memory_format=torch.channels_last)
+
+
+@contextmanager
+def seeded_layers(seed: int, purpose: str) -> Iterator[None]:
+    """Let the layers made in this block draw their weights from (seed, purpose).
+
+    torch's layers draw from its global generator, which is as before after the block.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator(seed, purpose).integers(2**63)))
+        yield
 
 
 def to_input(images: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """A folder that is either whole or not there."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import BadInput
-from common.files import sync_folder
+from common.files import locked, sync_folder
 
 PLAN = ".plan"
 """File in an unfinished folder that says what it is to become."""
@@ -63,16 +62,12 @@ def resumable_folder(path: Path, plan: str) -> Iterator[Path]:
     check_free(path)
     partial = path.with_name(f".{path.name}.partial")
     _make(partial, path)
-    descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        _lock(descriptor, path)
+    with locked(partial, path):
         _claim(partial, plan)
         yield partial
         check_free(path)
         partial.rename(path)
         (path / PLAN).unlink()
-    finally:
-        os.close(descriptor)
     sync_folder(path.parent)
 
 
@@ -95,14 +90,6 @@ def _make(folder: Path, path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"{path}: cannot be made: {error.strerror}") from None
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    """Hold the folder until the descriptor is closed or the process ends, however it ends."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BadInput(f"{path}: another process is writing it") from None
 
 
 def _claim(partial: Path, plan: str) -> None:

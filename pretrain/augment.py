@@ -1,0 +1,143 @@
+"""Augmentation on the device, a whole batch at once, with draws of its own for every image.
+
+The draws are made on the host, by numpy, from a generator that the caller seeds; the pixels are
+moved on the device. Crop, rotation and flip are one affine grid, so that a view is interpolated
+once. A crop's box lies on whole pixels: one of the view's own size is cut out exactly.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, conv2d, grid_sample, pad
+
+from pretrain.recipe import Views
+
+Draws = npt.NDArray[np.float32]
+
+TOP, LEFT, HEIGHT, WIDTH, ANGLE, MIRROR, BRIGHTNESS, CONTRAST, SIGMA, SOLARIZE = range(10)
+"""Columns of the draws."""
+
+TRIES = 10
+"""Boxes tried before the whole image is taken, as torchvision's RandomResizedCrop does."""
+
+PAPER_VIEW = 224
+"""Pixels of the view that blur_sigma is given for."""
+
+KERNEL_SIGMAS = 3
+"""Standard deviations that the blurring kernel reaches to either side."""
+
+
+def draw_views(views: Views, n: int, size: int, out: int, draws: np.random.Generator) -> Draws:
+    """Draw how each of n images is to be changed.
+
+    Args:
+        views: Ranges and chances.
+        n: How many images.
+        size: S, pixels along each side of an image.
+        out: Pixels along each side of a view; the blur scales with it.
+        draws: Gives the random numbers; the same ones whatever is switched off.
+
+    Returns:
+        float32, n x 10: box in pixels (top, left, height, width), angle in radians, 1 or -1 for
+        a mirrored image, factors of brightness and contrast, sigma of the blur in pixels of the
+        view (0: none), 1 where the image is to be solarised.
+    """
+    table = np.zeros((n, 10), np.float32)
+    table[:, : WIDTH + 1] = _boxes(views, n, size, draws)
+    table[:, ANGLE] = np.radians(draws.uniform(-views.rotate, views.rotate, n))
+    table[:, MIRROR] = np.where(draws.random(n) < views.flip, -1, 1)
+    jittered = draws.random(n) < views.jitter
+    for column, strength in ((BRIGHTNESS, views.brightness), (CONTRAST, views.contrast)):
+        factors = draws.uniform(1 - strength, 1 + strength, n)
+        table[:, column] = np.where(jittered, factors, 1)
+    sigma = draws.uniform(*views.blur_sigma, n) * out / PAPER_VIEW
+    table[:, SIGMA] = np.where(draws.random(n) < views.blur, sigma, 0)
+    table[:, SOLARIZE] = draws.random(n) < views.solarize
+    return table
+
+
+def _boxes(views: Views, n: int, size: int, draws: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Return boxes of random area and shape: float64 with whole values, n x 4."""
+    area = draws.uniform(*views.crop_scale, (n, TRIES)) * size**2
+    narrowest, widest = views.crop_ratio
+    ratio = np.exp(draws.uniform(math.log(narrowest), math.log(widest), (n, TRIES)))
+    height, width = np.rint(np.sqrt(area / ratio)), np.rint(np.sqrt(area * ratio))
+    inside = (height >= 1) & (width >= 1) & (height <= size) & (width <= size)
+    chosen = np.arange(n), inside.argmax(axis=1)
+    found = inside.any(axis=1)
+    height = np.where(found, height[chosen], size)
+    width = np.where(found, width[chosen], size)
+    corner = draws.random((2, n))
+    top = np.floor(corner[0] * (size - height + 1))
+    left = np.floor(corner[1] * (size - width + 1))
+    return np.stack([top, left, height, width], axis=1)
+
+
+def make_view(images: Tensor, draws: Tensor, out: int, views: Views) -> Tensor:
+    """Return one view of each image.
+
+    Args:
+        images: uint8, N x S x S.
+        draws: float32, N x 10, see :func:`draw_views`, on the images' device.
+        out: C, pixels along each side of a view.
+        views: What was drawn; what it switches off is not computed.
+
+    Returns:
+        float32 in [0, 1], N x C x C.
+    """
+    grey = images.unsqueeze(1).float().div_(255)
+    grid = affine_grid(_affine(draws, images.shape[-1]), [len(images), 1, out, out], False)
+    grey = grid_sample(grey, grid, "bilinear", "reflection", False)
+    if views.jitter:
+        # Brightness, then contrast, each clipped as an 8-bit image would be.
+        grey = (grey * _column(draws, BRIGHTNESS)).clamp_(0, 1)
+        mean = grey.mean(dim=(1, 2, 3), keepdim=True)
+        grey = torch.lerp(mean, grey, _column(draws, CONTRAST)).clamp_(0, 1)
+    if views.blur:
+        grey = _blurred(grey, draws[:, SIGMA], views.blur_sigma[1] * out / PAPER_VIEW)
+    if views.solarize:
+        inverted = (grey >= 0.5) & (_column(draws, SOLARIZE) > 0)
+        grey = torch.where(inverted, 1 - grey, grey)
+    # Sums of weights that make up 1 may come out a little above it.
+    return grey.squeeze(1).clamp(0, 1)
+
+
+def _column(draws: Tensor, column: int) -> Tensor:
+    return draws[:, column, None, None, None]
+
+
+def _affine(draws: Tensor, size: int) -> Tensor:
+    """Return where the views' coordinates lie in the images: float32, N x 2 x 3.
+
+    Both run from -1 to 1 between the outer edges. A point of the view is scaled to the box,
+    mirrored, turned about the box's centre and moved there.
+    """
+    half_height, half_width = draws[:, HEIGHT] / size, draws[:, WIDTH] / size
+    centre_x = (2 * draws[:, LEFT] + draws[:, WIDTH]) / size - 1
+    centre_y = (2 * draws[:, TOP] + draws[:, HEIGHT]) / size - 1
+    cos, sin = draws[:, ANGLE].cos(), draws[:, ANGLE].sin()
+    x = torch.stack([cos * half_width * draws[:, MIRROR], -sin * half_height, centre_x], dim=1)
+    y = torch.stack([sin * half_width * draws[:, MIRROR], cos * half_height, centre_y], dim=1)
+    return torch.stack([x, y], dim=1)
+
+
+def _blurred(grey: Tensor, sigma: Tensor, largest: float) -> Tensor:
+    """Convolve each image with a Gaussian of its own, one axis after the other.
+
+    Args:
+        grey: float32, N x 1 x C x C.
+        sigma: float32, N, pixels; 0 leaves the image as it is.
+        largest: The largest sigma that may come.
+    """
+    n, _, side, _ = grey.shape
+    radius = min(math.ceil(KERNEL_SIGMAS * largest), side - 1)
+    offsets = torch.arange(-radius, radius + 1, device=grey.device, dtype=grey.dtype)
+    # A sigma far below a pixel leaves the central weight alone.
+    exponent = -0.5 * (offsets / sigma.clamp_min(1e-3)[:, None]) ** 2
+    kernels = exponent.softmax(dim=1)
+    stack = pad(grey.view(1, n, side, side), [radius] * 4, "reflect")
+    stack = conv2d(stack, kernels.view(n, 1, 1, -1), groups=n)
+    return conv2d(stack, kernels.view(n, 1, -1, 1), groups=n).view(n, 1, side, side)

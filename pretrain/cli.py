@@ -1,0 +1,215 @@
+"""``flower-pretrain``: radiographs without labels become a federation's first model."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from common.cli import Settings, Stopped, leave, parse, run_command
+from common.data.shard import MANIFEST, Shard, open_shard
+from common.errors import BadInput, FedCXRError
+from common.files import sha256_of
+from pretrain.recipe import MethodName, PresetName, Recipe, make_recipe
+
+if TYPE_CHECKING:
+    from pretrain.engine import Engine
+    from pretrain.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+class PretrainSettings(Settings):
+    """Pretrain a backbone on radiographs without labels; what is left out is the preset's."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FLOWER_PRETRAIN_", cli_prog_name="flower-pretrain"
+    )
+
+    data: Path = Field(description="shard to pretrain on; labels are not looked at")
+    method: MethodName = Field(description="how")
+    out: Path = Field(description="the checkpoint; metrics and state go beside it, into NAME.run")
+    preset: PresetName = Field(
+        "cxr", description="settings: for radiographs, of the paper, or of the method's authors"
+    )
+    epochs: int | None = Field(None, ge=1, description="over all images")
+    batch_size: int | None = Field(
+        None, ge=2, description="images a step over all GPUs; for rotation: rotated copies"
+    )
+    image_size: int | None = Field(
+        None, ge=32, description="pixels of a view; default: 7/8 of the shard's, 224 of 256"
+    )
+    init: str = Field("random", description="start from: random, imagenet or a checkpoint")
+    resume: bool = Field(False, description="go on where a run was cut; begin if there is none")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    seed: int = Field(0, ge=0, description="decides every random draw")
+    lr: float | None = Field(
+        None, gt=0, description="learning rate at batch 256, scaled with the batch"
+    )
+    flip: float | None = Field(None, ge=0, le=1, description="chance of a horizontal flip")
+    temperature: float | None = Field(None, gt=0, description="for mocov2 and simclr")
+    queue: int | None = Field(None, ge=1, description="for mocov2: keys kept as negatives")
+    accumulate: int | None = Field(
+        None,
+        ge=1,
+        description="compute a batch in so many parts; not the same for contrastive losses, whose "
+        "negatives come from one part",
+    )
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="auto: bf16 on a GPU, fp32 on a CPU"
+    )
+    compile: bool = Field(False, description="compile the networks: slow to start, then faster")
+    threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
+    probe: Path | None = Field(None, description="labelled shard, to watch k-NN on what is learned")
+    probe_every: int = Field(10, ge=1, description="epochs between two looks at --probe")
+    architecture: Literal["densenet121", "densenet-tiny"] = Field(
+        "densenet121", description="densenet-tiny is for tests"
+    )
+
+
+CHANGES = (
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "init",
+    "architecture",
+    "seed",
+    "lr",
+    "flip",
+    "temperature",
+    "queue",
+)
+"""Options that change one field of the recipe."""
+
+
+def _pretrain(arguments: Sequence[str]) -> None:
+    settings = parse(PretrainSettings, arguments)
+    changes = settings.model_dump(include=set(CHANGES))
+    recipe_with = partial(make_recipe, settings.preset, settings.method, **changes)
+    recipe_with()
+    _check_free(settings)
+    shard = _open(settings.data)
+    probe = open_shard(settings.probe) if settings.probe else None
+    if probe is not None:
+        probe.labelled()
+
+    import torch
+
+    from common.images import crop_size
+    from common.logs import log_to_stderr
+    from common.model import choose_device
+    from pretrain.distributed import process_group, rank, wait_for_all
+    from pretrain.engine import Engine
+    from pretrain.run_folder import RunFolder
+
+    log_to_stderr(settings.debug)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = choose_device(settings.device)
+    automatic = "bf16" if device.type == "cuda" else "fp32"
+    recipe = recipe_with(
+        image_size=settings.image_size or crop_size(shard.manifest.size),
+        precision=automatic if settings.precision == "auto" else settings.precision,
+    )
+    folder = RunFolder(run_folder_of(settings.out))
+    with process_group(device) as own_device:
+        first = rank() == 0
+        if not first:
+            logging.disable()
+        engine = Engine(
+            recipe,
+            shard,
+            settings.out,
+            own_device,
+            folder if first else None,
+            compiled=settings.compile,
+            probe=probe,
+            probe_every=settings.probe_every,
+        )
+        with folder.held(settings.out) if first else nullcontext():
+            if first:
+                _introduce(recipe, shard, engine)
+                folder.begin(_config(recipe, shard))
+            wait_for_all()
+            state = folder.read_state() if settings.resume else None
+            if state is not None:
+                engine.load(state)
+                log.info("going on after step %d", state["step"])
+            with _terminal_status(folder) if first else nullcontext():
+                engine.run()
+
+
+def run_folder_of(out: Path) -> Path:
+    """Return the folder that belongs to a checkpoint: ``NAME.run`` for ``NAME.pt``."""
+    return out.with_suffix(".run")
+
+
+def _check_free(settings: PretrainSettings) -> None:
+    """Refuse to write over what is there; ``--resume`` is checked when the folder is held."""
+    for path in (settings.out, run_folder_of(settings.out)):
+        if path.exists() and not settings.resume:
+            raise BadInput(f"{path}: is there already; choose another --out, or give --resume")
+    if settings.out.suffix != ".pt":
+        raise BadInput(f"--out {settings.out}: a checkpoint's name ends in .pt")
+
+
+def _open(path: Path) -> Shard:
+    """Open a shard to pretrain on; images that a model is tested on are refused."""
+    shard = open_shard(path)
+    tests = sum(entry.split == "test" for entry in shard.entries)
+    if tests:
+        raise BadInput(
+            f"{path}: {tests} of its images are of the split 'test'; a model that was pretrained "
+            "on them cannot be tested on them: give another shard"
+        )
+    return shard
+
+
+def _config(recipe: Recipe, shard: Shard) -> dict[str, Any]:
+    return recipe.model_dump(mode="json") | {"data": sha256_of(shard.path / MANIFEST)}
+
+
+def _introduce(recipe: Recipe, shard: Shard, engine: "Engine") -> None:
+    """Log the whole recipe, and what it comes to."""
+    size = shard.manifest.size
+    log.info(
+        "%s images of %s, %d x %d pixels", f"{len(shard):,}", shard.manifest.source, size, size
+    )
+    if shard.labels is not None:
+        log.info("the shard's labels are not looked at")
+    for name in Recipe.model_fields:
+        value = getattr(recipe, name)
+        for item in value if isinstance(value, tuple) else [value]:
+            log.info("  %-12s %s", name, item)
+    rotations = ", each in 4 rotations" if recipe.copies > 1 else ""
+    log.info(
+        "%d images a step%s, %s steps, learning rate up to %g",
+        recipe.images_per_step,
+        rotations,
+        f"{engine.steps:,}",
+        recipe.lr,
+    )
+
+
+@contextmanager
+def _terminal_status(folder: "RunFolder") -> Iterator[None]:
+    """Write how the run ended, whichever way."""
+    try:
+        yield
+    except Stopped as stopped:
+        folder.write_status("stopped", reason=str(stopped))
+        raise
+    except BaseException as error:
+        reason = str(error) if isinstance(error, FedCXRError) else type(error).__name__
+        folder.write_status("failed", reason=reason)
+        raise
+    folder.write_status("finished")
+
+
+def main() -> None:
+    """Run ``flower-pretrain`` and exit with its code."""
+    leave(run_command("flower-pretrain", _pretrain))

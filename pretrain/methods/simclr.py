@@ -1,0 +1,75 @@
+"""SimCLR: Chen et al. 2020, "A Simple Framework for Contrastive Learning".
+
+The two views of a film are to be closer to each other than to all views of the batch's other films.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+from torchvision.models import DenseNet
+
+from pretrain.distributed import gather, rank
+from pretrain.methods.base import Method, Outcome, embedding_std
+from pretrain.networks import Encoder, mlp, take_backbone
+from pretrain.recipe import Precision, SimCLRSettings
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Return the normalised temperature-scaled cross entropy (SimCLR, equation 1, algorithm 1).
+
+    The denominator of a view runs over all views but itself. With several processes it runs over
+    the views of all of them.
+
+    Args:
+        first: float32, B x D, normalised: one view of each image.
+        second: float32, B x D, normalised: the other, in the same order.
+        temperature: Above 0.
+
+    Returns:
+        0-d: the mean over this process's 2B views.
+    """
+    n = len(first)
+    own = torch.cat([first, second])
+    everyone = gather(own)
+    logits = own @ everyone.T / temperature
+    places = torch.arange(2 * n, device=own.device)
+    start = 2 * n * rank()
+    itself = torch.zeros_like(logits, dtype=torch.bool)
+    itself[places, start + places] = True
+    return cross_entropy(logits.masked_fill(itself, -torch.inf), start + places.roll(n))
+
+
+class SimCLR(Method):
+    """SimCLR with a two-layer head (SimCLR, section 4.2)."""
+
+    def __init__(
+        self, model: DenseNet, settings: SimCLRSettings, precision: Precision, seed: int
+    ) -> None:
+        """Make the networks.
+
+        Args:
+            model: Its backbone is pretrained.
+            settings: The method's own.
+            precision: Of the networks; see :class:`~pretrain.networks.Encoder`.
+            seed: Of the head's weights.
+        """
+        super().__init__()
+        self.settings = settings
+        backbone, width = take_backbone(model)
+        head = mlp((width, width, self.settings.dim), seed, "head")
+        self.encoder = Encoder(backbone, head, precision)
+
+    def forward(self, views: list[Tensor]) -> Outcome:
+        """See :class:`~pretrain.methods.base.Method`; both views go through together."""
+        first, second = normalize(self.encoder(torch.cat(views))).chunk(2)
+        loss = nt_xent(first, second, self.settings.temperature)
+        with torch.no_grad():
+            n = len(first)
+            positives = (first * second).sum()
+            negatives = first.sum(dim=0) @ second.sum(dim=0) - positives
+            signs = {
+                "embedding_std": embedding_std(first),
+                "positive_similarity": positives / n,
+                "negative_similarity": negatives / (n * (n - 1)),
+            }
+        return Outcome(loss, signs)

@@ -1,0 +1,112 @@
+"""Backbones with a head on top, and how one encoder follows another."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm
+from torchvision.models import DenseNet
+
+from common.model import seeded_layers
+from pretrain.recipe import Precision
+
+
+class Encoder(nn.Module):
+    """A backbone and a head, computed in the chosen precision.
+
+    Args:
+        backbone: B x 3 x H x W to B x F.
+        head: B x F to B x D.
+        precision: ``bf16`` runs both under autocast.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, precision: Precision) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self._autocast = precision == "bf16"
+
+    def forward(self, views: Tensor) -> Tensor:
+        """Return embeddings in full precision, for a loss outside autocast.
+
+        Args:
+            views: float32, B x 3 x H x W.
+
+        Returns:
+            float32, B x D.
+        """
+        views = views.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(views.device.type, torch.bfloat16, enabled=self._autocast):
+            embeddings: Tensor = self.head(self.backbone(views))
+        return embeddings.float()
+
+
+def take_backbone(model: DenseNet) -> tuple[DenseNet, int]:
+    """Return the model without its classifier, and F, the width of its pooled features."""
+    width = model.classifier.in_features
+    model.classifier = nn.Identity()
+    return model, width
+
+
+def mlp(widths: tuple[int, int, int], seed: int, name: str, norm: bool = False) -> nn.Sequential:
+    """Return a head: a layer, ReLU, a layer, with weights that depend on the seed alone.
+
+    Args:
+        widths: Of input, inside and output.
+        seed: The recipe's seed.
+        name: Tells the heads of one method apart.
+        norm: BatchNorm before the ReLU, and then no bias before that.
+    """
+    inputs, hidden, outputs = widths
+    with seeded_layers(seed, f"{name} weights"):
+        between: list[nn.Module] = [nn.BatchNorm1d(hidden)] if norm else []
+        return nn.Sequential(
+            nn.Linear(inputs, hidden, bias=not norm),
+            *between,
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, outputs),
+        )
+
+
+def follower(encoder: Encoder) -> Encoder:
+    """Return a copy of an encoder that no gradient reaches."""
+    copied = copy.deepcopy(encoder)
+    return copied.requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(target: Encoder, online: Encoder, momentum: float) -> None:
+    """Move the target's parameters towards the online encoder's: their EMA.
+
+    Parameters only: each encoder's BatchNorm has statistics of its own.
+    """
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1 - momentum)
+
+
+class SplitBatchNorm(nn.BatchNorm2d):
+    """BatchNorm that normalises each of several groups of a batch by the group's own statistics.
+
+    The same on one GPU as BatchNorm on as many GPUs. Running statistics are not kept.
+    """
+
+    groups: int
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalise B x C x H x W; group g is the g-th run of B / groups images."""
+        parts = [
+            batch_norm(part, None, None, self.weight, self.bias, training=True, eps=self.eps)
+            for part in input.chunk(self.groups)
+        ]
+        return torch.cat(parts)
+
+
+def split_batch_norm(module: nn.Module, groups: int) -> None:
+    """Replace every BatchNorm2d below a module by one that works in groups, in place."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            split = SplitBatchNorm(child.num_features, child.eps, track_running_stats=False)
+            split.groups = groups
+            split.weight, split.bias = child.weight, child.bias
+            setattr(module, name, split)
+        else:
+            split_batch_norm(child, groups)

@@ -1,0 +1,296 @@
+"""Every setting of a pretraining as one typed model, and the presets it starts from.
+
+The paper behind this project gives batch 256, SGD with learning rate 0.05 and momentum 0.9, 100
+epochs, and crops of 224 out of 256 pixels, for all four methods. It names no schedule, weight
+decay, temperature, queue, EMA or augmentation: what stands here for those is a choice of ours,
+each method's authors' own figure where there is one.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from common.errors import BadInput
+
+MethodName = Literal["mocov2", "simclr", "byol", "rotation"]
+PresetName = Literal["cxr", "paper", "upstream"]
+Precision = Literal["bf16", "fp32"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+REFERENCE_BATCH = 256
+"""Learning rates are given for this batch and scaled linearly (Goyal et al. 2017, section 2.1)."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Views(_Settings):
+    """How one view of an image is made; see :mod:`pretrain.augment`."""
+
+    crop_scale: tuple[float, float] = Field(description="share of the image's area, from and to")
+    crop_ratio: tuple[float, float] = Field((1, 1), description="width / height, from and to")
+    rotate: float = Field(0, ge=0, le=180, description="largest angle, degrees, either way")
+    flip: Share = Field(0.5, description="chance of a horizontal flip")
+    jitter: Share = Field(0, description="chance that brightness and contrast change")
+    brightness: Share = Field(0, description="factor between 1 - x and 1 + x")
+    contrast: Share = Field(0, description="factor between 1 - x and 1 + x, about the mean")
+    blur: Share = Field(0, description="chance of a Gaussian blur")
+    blur_sigma: tuple[float, float] = Field((0.1, 2), description="pixels in a view of 224")
+    solarize: Share = Field(0, description="chance that values above one half are inverted")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "Views":
+        for name in ("crop_scale", "crop_ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name}: {low} to {high} is no range above 0")
+        if self.crop_scale[1] > 1:
+            raise ValueError(f"crop_scale: {self.crop_scale[1]} is more than the image")
+        return self
+
+
+class MoCoSettings(_Settings):
+    """MoCo-v2 (Chen et al. 2020): a queue of keys and a slowly moving key encoder."""
+
+    name: Literal["mocov2"] = "mocov2"
+    queue: int = Field(65_536, ge=1, description="keys kept as negatives, over all GPUs")
+    momentum: Share = Field(0.999, description="EMA of the key encoder")
+    temperature: float = Field(0.2, gt=0)
+    dim: int = Field(128, ge=1, description="of an embedding")
+    key_groups: int = Field(8, ge=2, description="groups that a batch of keys is normalised in")
+
+
+class SimCLRSettings(_Settings):
+    """SimCLR (Chen et al. 2020): the other images of the batch are the negatives."""
+
+    name: Literal["simclr"] = "simclr"
+    temperature: float = Field(0.1, gt=0)
+    dim: int = Field(128, ge=1, description="of an embedding")
+
+
+class BYOLSettings(_Settings):
+    """BYOL (Grill et al. 2020): predicts a slowly moving target, without negatives."""
+
+    name: Literal["byol"] = "byol"
+    momentum: Share = Field(0.99, description="EMA of the target at the start; ends at 1")
+    hidden: int = Field(4096, ge=1, description="width inside projector and predictor")
+    dim: int = Field(256, ge=1, description="of a projection")
+
+
+class RotationSettings(_Settings):
+    """Rotation (Gidaris et al. 2018): tells 0, 90, 180 and 270 degrees apart."""
+
+    name: Literal["rotation"] = "rotation"
+
+
+MethodSettings = MoCoSettings | SimCLRSettings | BYOLSettings | RotationSettings
+
+
+class OptimizerSettings(_Settings):
+    """The optimiser and its learning rate: linear warm-up, then a cosine to 0."""
+
+    name: Literal["sgd", "lars"] = "sgd"
+    lr: float = Field(0.05, gt=0, description=f"at batch {REFERENCE_BATCH}, scaled with the batch")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(1e-4, ge=0)
+    decay_all: bool = Field(True, description="decay BatchNorm and biases too; False: spare them")
+    warm_up: float = Field(0.0, ge=0, lt=1, description="share of all steps")
+
+
+class Recipe(_Settings):
+    """All that decides the result of a pretraining, apart from the images."""
+
+    preset: PresetName
+    method: MethodSettings = Field(discriminator="name")
+    views: tuple[Views, ...] = Field(description="one for each view of an image")
+    optimizer: OptimizerSettings
+    epochs: int = Field(100, ge=1)
+    batch_size: int = Field(
+        256, ge=2, description="images a step over all GPUs; for rotation: rotated copies"
+    )
+    accumulate: int = Field(1, ge=1, description="parts of a batch that are computed in turn")
+    image_size: int = Field(224, ge=32, description="pixels along each side of a view")
+    architecture: Literal["densenet121", "densenet-tiny"] = "densenet121"
+    init: str = Field("random", description="random, imagenet or a checkpoint")
+    precision: Precision = "fp32"
+    seed: int = Field(0, ge=0)
+
+    @property
+    def copies(self) -> int:
+        """Network inputs that a method makes of a view: 4 for rotation."""
+        return 4 if self.method.name == "rotation" else 1
+
+    @property
+    def images_per_step(self) -> int:
+        """Different images that a step sees, over all GPUs."""
+        return self.batch_size // self.copies
+
+    @property
+    def lr(self) -> float:
+        """The learning rate after the warm-up."""
+        return self.optimizer.lr * self.batch_size / REFERENCE_BATCH
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Recipe":
+        self.part(1)
+        if isinstance(self.method, MoCoSettings) and self.method.queue % self.batch_size:
+            raise ValueError(
+                f"the queue of {self.method.queue} keys is not a multiple of the batch of "
+                f"{self.batch_size}; change --queue or --batch-size"
+            )
+        return self
+
+    def part(self, processes: int) -> int:
+        """Return how many images one process computes at a time.
+
+        Raises:
+            ValueError: The batch cannot be cut that way; says what it must be a multiple of.
+        """
+        cuts = processes * self.accumulate * self.copies
+        groups = self.method.key_groups if isinstance(self.method, MoCoSettings) else 1
+        # BatchNorm needs two values, also within a group of keys.
+        if self.batch_size % (cuts * groups) or self.batch_size < 2 * cuts * groups:
+            meaning = {
+                "processes": processes,
+                "parts": self.accumulate,
+                "rotations": self.copies,
+                "groups of keys": groups,
+            }
+            factors = " x ".join(f"{n} {name}" for name, n in meaning.items() if n > 1) or "1"
+            raise ValueError(
+                f"a batch of {self.batch_size} cannot be cut into {factors} with 2 or more "
+                "images each; change --batch-size"
+            )
+        return self.batch_size // cuts
+
+
+_PAPER_VIEW = Views(crop_scale=((224 / 256) ** 2, (224 / 256) ** 2))
+_CXR_VIEW = Views(
+    crop_scale=(0.25, 1),
+    crop_ratio=(3 / 4, 4 / 3),
+    rotate=10,
+    jitter=0.8,
+    brightness=0.4,
+    contrast=0.4,
+    blur=0.5,
+    blur_sigma=(0.1, 1),
+)
+# Colour has no meaning on a grey film: of each colour jitter its brightness and contrast remain.
+_MOCO_VIEW = Views(
+    crop_scale=(0.2, 1),
+    crop_ratio=(3 / 4, 4 / 3),
+    jitter=0.8,
+    brightness=0.4,
+    contrast=0.4,
+    blur=0.5,
+)
+_SIMCLR_VIEW = _MOCO_VIEW.model_copy(
+    update={"crop_scale": (0.08, 1), "brightness": 0.8, "contrast": 0.8}
+)
+_BYOL_VIEW = _MOCO_VIEW.model_copy(update={"crop_scale": (0.08, 1), "blur": 1.0})
+_BYOL_OTHER_VIEW = _BYOL_VIEW.model_copy(update={"blur": 0.1, "solarize": 0.2})
+_ROTNET_VIEW = Views(crop_scale=(0.08, 1), crop_ratio=(3 / 4, 4 / 3))
+
+_METHODS: dict[MethodName, MethodSettings] = {
+    "mocov2": MoCoSettings(),
+    "simclr": SimCLRSettings(),
+    "byol": BYOLSettings(),
+    "rotation": RotationSettings(),
+}
+
+_SPARING = OptimizerSettings(decay_all=False)
+_LARS = OptimizerSettings(name="lars", weight_decay=1e-6, decay_all=False, warm_up=0.1)
+
+_UPSTREAM: dict[MethodName, dict[str, Any]] = {
+    # He et al. 2020, section 4; facebookresearch/moco: README, --mlp --moco-t 0.2 --aug-plus --cos
+    "mocov2": {
+        "views": (_MOCO_VIEW, _MOCO_VIEW),
+        "optimizer": OptimizerSettings(lr=0.03),
+        "epochs": 200,
+    },
+    # Chen et al. 2020, sections 2.2 and 3, appendix A; 100 epochs as in their ablations
+    "simclr": {
+        "views": (_SIMCLR_VIEW, _SIMCLR_VIEW),
+        "optimizer": _LARS.model_copy(update={"lr": 0.3}),
+        "batch_size": 4096,
+    },
+    # Grill et al. 2020, section 3.3, appendices B and J; figures for 100 epochs: deepmind-research
+    "byol": {
+        "views": (_BYOL_VIEW, _BYOL_OTHER_VIEW),
+        "optimizer": _LARS.model_copy(update={"lr": 0.45}),
+        "batch_size": 4096,
+    },
+    # Gidaris et al. 2018, gidariss/FeatureLearningRotNet: 192 images with all four rotations,
+    # 30 epochs; a cosine in place of its steps
+    "rotation": {
+        "views": (_ROTNET_VIEW,),
+        "optimizer": OptimizerSettings(lr=0.01 / 3, nesterov=True, weight_decay=5e-4),
+        "batch_size": 768,
+        "epochs": 30,
+    },
+}
+
+
+def preset(name: PresetName, method: MethodName) -> dict[str, Any]:
+    """Return the fields of a recipe that a preset decides for a method."""
+    fields: dict[str, Any] = {"preset": name, "method": _METHODS[method]}
+    if name == "upstream":
+        return fields | _UPSTREAM[method]
+    view = _PAPER_VIEW if name == "paper" else _CXR_VIEW
+    optimizer = _SPARING if method == "byol" else OptimizerSettings()
+    if method == "rotation":
+        # Turned by other angles too, the four would be told apart by the seams at the border.
+        return fields | {
+            "views": (view.model_copy(update={"rotate": 0.0}),),
+            "optimizer": optimizer,
+        }
+    return fields | {"views": (view, view), "optimizer": optimizer}
+
+
+def make_recipe(
+    name: PresetName,
+    method: MethodName,
+    *,
+    lr: float | None = None,
+    flip: float | None = None,
+    temperature: float | None = None,
+    queue: int | None = None,
+    **changes: Any,
+) -> Recipe:
+    """Return a preset with changes.
+
+    Args:
+        name: The preset.
+        method: The method.
+        lr: Of the optimiser, at batch 256.
+        flip: Chance of a horizontal flip.
+        temperature: Of a contrastive loss.
+        queue: Keys kept by MoCo-v2.
+        changes: Other fields of the recipe; None stands for the preset's value.
+
+    Raises:
+        BadInput: A value is out of range, does not fit another, or the method has no such setting.
+    """
+    fields = preset(name, method)
+    fields |= {key: value for key, value in changes.items() if value is not None}
+    if lr is not None:
+        fields["optimizer"] = fields["optimizer"].model_copy(update={"lr": lr})
+    if flip is not None:
+        fields["views"] = tuple(view.model_copy(update={"flip": flip}) for view in fields["views"])
+    for key, value in (("temperature", temperature), ("queue", queue)):
+        if value is None:
+            continue
+        if key not in type(fields["method"]).model_fields:
+            raise BadInput(f"--{key}: {method} has none; leave the option out")
+        fields["method"] = fields["method"].model_copy(update={key: value})
+    # Dumped, so that what was copied is validated too.
+    plain = Recipe.model_construct(**fields).model_dump(include=set(fields))
+    try:
+        return Recipe.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{where}: {message}" if where else message) from None

@@ -1,0 +1,134 @@
+"""The folder of a pretraining, beside its checkpoint: ``NAME.run`` for ``NAME.pt``.
+
+::
+
+    config.json     recipe and data that the run was started with
+    metrics.jsonl   loss, learning rate, speed and the signs of health, every few steps
+    tensorboard/    the same, for TensorBoard
+    trainer.pt      networks, optimiser and step, to go on from
+    status.json     how the run stands; a terminal state once the process has ended
+"""
+
+import json
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from common.errors import BadInput
+from common.files import append_json, locked, now, write_json, write_whole
+
+RunState = Literal["running", "finished", "stopped", "failed"]
+
+METRICS = "metrics.jsonl"
+TRAINER = "trainer.pt"
+CONFIG = "config.json"
+
+
+class RunFolder:
+    """Writes a pretraining's files, each either whole or a line at a time.
+
+    Args:
+        path: The folder; :meth:`held` makes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._board: SummaryWriter | None = None
+
+    @contextmanager
+    def held(self, out: Path) -> Iterator[None]:
+        """Make the folder and keep other processes off it for the length of the block.
+
+        Args:
+            out: The checkpoint that the run is for.
+
+        Raises:
+            BadInput: It cannot be made, or another process holds it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"{self.path}: cannot be made: {error.strerror}") from None
+        with locked(self.path, out):
+            yield
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """Begin a run, or make ready to go on with the one that is there.
+
+        Args:
+            config: What decides the result.
+
+        Raises:
+            BadInput: The run was begun with another config, or its state is damaged.
+        """
+        file = self.path / CONFIG
+        if file.exists():
+            _check_same(file, config)
+        else:
+            write_json(file, config)
+        state = self.read_state()
+        step = state["step"] if state else 0
+        self._forget_after(step)
+        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+
+    def write_metrics(self, line: dict[str, Any]) -> None:
+        """Append a line to ``metrics.jsonl`` and to TensorBoard; it has ``step`` among others."""
+        append_json(self.path / METRICS, line)
+        if self._board is None:
+            return
+        for name, value in line.items():
+            if name != "step" and value is not None:
+                self._board.add_scalar(name, value, line["step"])
+        self._board.flush()
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Replace ``trainer.pt``."""
+        write_whole(self.path / TRAINER, lambda file: torch.save(state, file))
+
+    def write_status(self, state: RunState, **fields: Any) -> None:
+        """Replace ``status.json``."""
+        write_json(self.path / "status.json", {"state": state, "time": now(), **fields})
+
+    def read_state(self) -> dict[str, Any] | None:
+        """Return what ``trainer.pt`` holds, on the CPU; None if the run has not been saved yet.
+
+        Raises:
+            BadInput: It is damaged.
+        """
+        file = self.path / TRAINER
+        if not file.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
+            raise BadInput(f"{file}: damaged; remove {self.path} to begin anew") from None
+        return state
+
+    def _forget_after(self, step: int) -> None:
+        """Drop the metrics of steps that will be computed again, and a last line that was cut."""
+        file = self.path / METRICS
+        if not file.exists():
+            return
+        whole = [line for line in file.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n"]
+        kept = b"".join(line for line in whole if json.loads(line)["step"] <= step)
+        write_whole(file, lambda target: target.write(kept))
+
+
+def _check_same(file: Path, config: dict[str, Any]) -> None:
+    try:
+        before = json.loads(file.read_bytes())
+    except ValueError:
+        raise BadInput(f"{file}: damaged; remove {file.parent} to begin anew") from None
+    now_given = json.loads(json.dumps(config))
+    for name in sorted(before.keys() | now_given.keys()):
+        was, given = before.get(name), now_given.get(name)
+        if was != given:
+            raise BadInput(
+                f"--resume: {name} was {was} when the run was begun and is {given} now; give the "
+                "same options, or another --out"
+            )
