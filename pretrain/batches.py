@@ -53,7 +53,8 @@ class Batches:
         resident: Whether all images are kept on the device; default: if it is a GPU and they fit.
 
     Raises:
-        BadInput: There are too few images for a batch, or they are smaller than a view.
+        BadInput: There are too few images for a batch, they are smaller than a view, or the batch
+            cannot be cut for the processes.
     """
 
     def __init__(
@@ -73,7 +74,10 @@ class Batches:
         self._images = images
         self._recipe = recipe
         self._device = device
-        self._part = recipe.part(processes())
+        try:
+            self._part = recipe.part(processes())
+        except ValueError as error:
+            raise BadInput(str(error)) from None
         self._order = -1, np.arange(len(images))
         if resident is None:
             resident = device.type == "cuda" and fits(images.nbytes, device)

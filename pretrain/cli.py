@@ -53,6 +53,9 @@ class PretrainSettings(Settings):
     flip: float | None = Field(None, ge=0, le=1, description="chance of a horizontal flip")
     temperature: float | None = Field(None, gt=0, description="for mocov2 and simclr")
     queue: int | None = Field(None, ge=1, description="for mocov2: keys kept as negatives")
+    ema: float | None = Field(
+        None, ge=0, le=1, description="for mocov2 and byol: momentum of the encoder that follows"
+    )
     accumulate: int | None = Field(
         None,
         ge=1,
@@ -82,6 +85,7 @@ CHANGES = (
     "flip",
     "temperature",
     "queue",
+    "ema",
 )
 """Options that change one field of the recipe."""
 

@@ -55,10 +55,25 @@ class MoCoSettings(_Settings):
 
     name: Literal["mocov2"] = "mocov2"
     queue: int = Field(65_536, ge=1, description="keys kept as negatives, over all GPUs")
-    momentum: Share = Field(0.999, description="EMA of the key encoder")
+    ema: Share = Field(0.999, description="momentum of the key encoder")
     temperature: float = Field(0.2, gt=0)
     dim: int = Field(128, ge=1, description="of an embedding")
-    key_groups: int = Field(8, ge=2, description="groups that a batch of keys is normalised in")
+    key_group: int = Field(32, ge=2, description="keys that are normalised together, at most half")
+
+    def key_groups(self, part: int) -> int:
+        """Return how many groups, at least 2, the keys of ``part`` images are normalised in.
+
+        Raises:
+            ValueError: They cannot be cut into equal groups.
+        """
+        wanted = max(2, part // self.key_group)
+        groups = [n for n in range(2, wanted + 1) if part % n == 0 and part // n > 1]
+        if not groups:
+            raise ValueError(
+                f"{part} images cannot be cut into groups for the keys' BatchNorm; change "
+                "--batch-size"
+            )
+        return groups[-1]
 
 
 class SimCLRSettings(_Settings):
@@ -73,7 +88,7 @@ class BYOLSettings(_Settings):
     """BYOL (Grill et al. 2020): predicts a slowly moving target, without negatives."""
 
     name: Literal["byol"] = "byol"
-    momentum: Share = Field(0.99, description="EMA of the target at the start; ends at 1")
+    ema: Share = Field(0.99, description="momentum of the target at the start; ends at 1")
     hidden: int = Field(4096, ge=1, description="width inside projector and predictor")
     dim: int = Field(256, ge=1, description="of a projection")
 
@@ -149,21 +164,17 @@ class Recipe(_Settings):
             ValueError: The batch cannot be cut that way; says what it must be a multiple of.
         """
         cuts = processes * self.accumulate * self.copies
-        groups = self.method.key_groups if isinstance(self.method, MoCoSettings) else 1
-        # BatchNorm needs two values, also within a group of keys.
-        if self.batch_size % (cuts * groups) or self.batch_size < 2 * cuts * groups:
-            meaning = {
-                "processes": processes,
-                "parts": self.accumulate,
-                "rotations": self.copies,
-                "groups of keys": groups,
-            }
-            factors = " x ".join(f"{n} {name}" for name, n in meaning.items() if n > 1) or "1"
+        # Two images at least: BatchNorm has nothing to average over in one.
+        if self.batch_size % cuts or self.batch_size < 2 * cuts:
             raise ValueError(
-                f"a batch of {self.batch_size} cannot be cut into {factors} with 2 or more "
-                "images each; change --batch-size"
+                f"a batch of {self.batch_size} cannot be cut into {cuts} ({processes} processes x "
+                f"{self.accumulate} parts x {self.copies} rotations) with 2 or more images each; "
+                "change --batch-size"
             )
-        return self.batch_size // cuts
+        part = self.batch_size // cuts
+        if isinstance(self.method, MoCoSettings):
+            self.method.key_groups(part)
+        return part
 
 
 _PAPER_VIEW = Views(crop_scale=((224 / 256) ** 2, (224 / 256) ** 2))
@@ -257,6 +268,7 @@ def make_recipe(
     flip: float | None = None,
     temperature: float | None = None,
     queue: int | None = None,
+    ema: float | None = None,
     **changes: Any,
 ) -> Recipe:
     """Return a preset with changes.
@@ -268,6 +280,7 @@ def make_recipe(
         flip: Chance of a horizontal flip.
         temperature: Of a contrastive loss.
         queue: Keys kept by MoCo-v2.
+        ema: Momentum of the encoder that follows.
         changes: Other fields of the recipe; None stands for the preset's value.
 
     Raises:
@@ -279,7 +292,7 @@ def make_recipe(
         fields["optimizer"] = fields["optimizer"].model_copy(update={"lr": lr})
     if flip is not None:
         fields["views"] = tuple(view.model_copy(update={"flip": flip}) for view in fields["views"])
-    for key, value in (("temperature", temperature), ("queue", queue)):
+    for key, value in (("temperature", temperature), ("queue", queue), ("ema", ema)):
         if value is None:
             continue
         if key not in type(fields["method"]).model_fields:

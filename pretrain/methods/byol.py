@@ -59,7 +59,7 @@ class BYOL(Method):
 
     def prepare(self, progress: float) -> None:
         """Let the target follow (BYOL, equation 1)."""
-        follow(self.target, self.encoder, target_momentum(self.settings.momentum, progress))
+        follow(self.target, self.encoder, target_momentum(self.settings.ema, progress))
 
     def forward(self, views: list[Tensor]) -> Outcome:
         """See :class:`~pretrain.methods.base.Method`; each view goes through by itself.

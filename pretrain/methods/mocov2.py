@@ -66,7 +66,7 @@ class MoCoV2(Method):
         head = mlp((width, width, self.settings.dim), seed, "head")
         self.encoder = Encoder(backbone, head, precision)
         self.key_encoder = follower(self.encoder)
-        split_batch_norm(self.key_encoder, self.settings.key_groups)
+        split_batch_norm(self.key_encoder, self.settings.key_groups(batch))
 
         draws = generator(seed, "queue", rank())
         keys = draws.standard_normal((self.settings.queue // processes(), self.settings.dim))
@@ -78,7 +78,7 @@ class MoCoV2(Method):
 
     def prepare(self, progress: float) -> None:  # noqa: ARG002 - the momentum is constant
         """Let the key encoder follow (MoCo, equation 2), before keys are encoded."""
-        follow(self.key_encoder, self.encoder, self.settings.momentum)
+        follow(self.key_encoder, self.encoder, self.settings.ema)
 
     def forward(self, views: list[Tensor]) -> Outcome:
         """See :class:`~pretrain.methods.base.Method`; the first view is the query's."""

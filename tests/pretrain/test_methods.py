@@ -1,0 +1,277 @@
+"""What has to be right in each method beside its loss."""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm, normalize
+
+from common.model import build_model
+from pretrain.engine import make_method
+from pretrain.methods.base import Method, embedding_std
+from pretrain.methods.byol import BYOL
+from pretrain.methods.mocov2 import MoCoV2
+from pretrain.methods.rotation import Rotation, turn
+from pretrain.methods.simclr import SimCLR
+from pretrain.networks import SplitBatchNorm, split_batch_norm
+from pretrain.recipe import MethodName, make_recipe
+
+BATCH = 8
+METHODS: tuple[MethodName, ...] = ("mocov2", "simclr", "byol", "rotation")
+
+
+def tiny(method: MethodName, seed: int = 0) -> Method:
+    queue = 3 * BATCH if method == "mocov2" else None
+    recipe = make_recipe(
+        "cxr", method, architecture="densenet-tiny", batch_size=BATCH, queue=queue, seed=seed
+    )
+    return make_method(recipe, build_model("densenet-tiny", seed)).train()
+
+
+def some_views(count: int = 2, seed: int = 0) -> list[Tensor]:
+    draws = torch.Generator().manual_seed(seed)
+    return [torch.randn(BATCH, 3, 32, 32, generator=draws) for _ in range(count)]
+
+
+def step(method: Method, views: list[Tensor]) -> None:
+    """Take a plain step of gradient descent."""
+    method.zero_grad()
+    method(views).loss.backward()
+    torch.optim.SGD(method.parameters(), lr=0.1).step()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_trained_parameter_gets_a_gradient(name: MethodName) -> None:
+    method = tiny(name)
+    views = some_views(1 if name == "rotation" else 2)
+    step(method, views)
+    for key, parameter in method.named_parameters():
+        trained = not key.startswith(("key_encoder.", "target."))
+        assert parameter.requires_grad == trained
+        assert (parameter.grad is not None) == trained, key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_weights_depend_on_the_seed_alone(name: MethodName) -> None:
+    torch.manual_seed(7)
+    one = tiny(name, 1).state_dict()
+    torch.rand(5)
+    again, other = tiny(name, 1).state_dict(), tiny(name, 2).state_dict()
+    assert all(torch.equal(one[key], again[key]) for key in one)
+    heads = [key for key in one if "head" in key and one[key].dtype.is_floating_point]
+    assert any(not torch.equal(one[key], other[key]) for key in heads)
+
+
+class TestMoCo:
+    def method(self) -> MoCoV2:
+        method = tiny("mocov2")
+        assert isinstance(method, MoCoV2)
+        return method
+
+    def test_the_key_encoder_starts_as_a_copy_head_included(self) -> None:
+        method = self.method()
+        own = dict(method.encoder.named_parameters())
+        keys = dict(method.key_encoder.named_parameters())
+        assert own.keys() == keys.keys()
+        assert any(name.startswith("head.") for name in own)
+        assert all(torch.equal(own[name], keys[name]) for name in own)
+        # A copy, not the same tensors.
+        assert all(own[name].data_ptr() != keys[name].data_ptr() for name in own)
+
+    def test_the_key_encoder_follows_by_ema_and_by_nothing_else(self) -> None:
+        method = self.method()
+        before = [p.detach().clone() for p in method.key_encoder.parameters()]
+        step(method, some_views())
+        for was, now in zip(before, method.key_encoder.parameters(), strict=True):
+            assert torch.equal(was, now)
+        method.prepare(0.5)
+        pairs = zip(before, method.encoder.parameters(), strict=True)
+        expected = [0.999 * was + 0.001 * online for was, online in pairs]
+        for want, now in zip(expected, method.key_encoder.parameters(), strict=True):
+            torch.testing.assert_close(now.detach(), want.detach())
+        assert any(
+            not torch.equal(was, now)
+            for was, now in zip(before, method.key_encoder.parameters(), strict=True)
+        )
+
+    def test_the_queue_wraps_and_drops_the_oldest_first(self) -> None:
+        method = self.method()
+        expected = [*method.queue.clone()]
+        place = 0
+        for number in range(5):  # 40 keys through a queue of 24
+            keys = normalize(
+                torch.randn(BATCH, 128, generator=torch.Generator().manual_seed(number))
+            )
+            method._enqueue(keys)
+            for key in keys:
+                expected[place] = key
+                place = (place + 1) % len(expected)
+            assert torch.equal(method.queue, torch.stack(expected))
+        assert int(method.position) == place
+
+    def test_a_batch_that_does_not_divide_the_queue_wraps_too(self) -> None:
+        method = self.method()
+        keys = torch.arange(10.0).unsqueeze(1).expand(10, 128)
+        for _ in range(3):
+            method._enqueue(keys)
+        assert method.queue[:, 0].tolist() == [
+            *range(4, 10), *range(6, 10), *range(10), *range(4),
+        ]  # fmt: skip
+
+    def test_the_negatives_are_the_queue_before_the_batch_entered_it(self) -> None:
+        method = self.method()
+        before = method.queue.clone()
+        views = some_views()
+        probe = copy.deepcopy(method)
+        loss = method(views).loss
+        query = normalize(probe.encoder(views[0]))
+        key = probe._encode_keys(views[1])
+        logits = torch.cat([(query * key).sum(1, keepdim=True), query @ before.T], dim=1) / 0.2
+        torch.testing.assert_close(loss, (logits.logsumexp(1) - logits[:, 0]).mean())
+        assert torch.equal(method.queue[:BATCH], key)
+
+    def test_keys_come_back_in_the_order_of_their_images(self) -> None:
+        method = self.method()
+        assert not torch.equal(method.shuffle, torch.arange(BATCH))
+        views = some_views(1)[0]
+        keys = method._encode_keys(views)
+        changed = views.clone()
+        changed[3] += 1
+        moved = (method._encode_keys(changed) - keys).abs().amax(dim=1)
+        assert moved.argmax() == 3
+
+    def test_query_and_key_statistics_come_from_different_subsets(self) -> None:
+        method = self.method()
+        place = method.shuffle.tolist().index(0)
+        groups = method.shuffle.view(2, -1)
+        with_first, without = (groups[0], groups[1]) if place < 4 else (groups[1], groups[0])
+        views = some_views(1)[0]
+        changed = views.clone()
+        changed[0] = 5 * torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(9))
+        key_moved = (method._encode_keys(views) - method._encode_keys(changed)).abs().amax(dim=1)
+        with torch.no_grad():
+            query = method.encoder
+            query_moved = (query(views) - query(changed)).abs().amax(dim=1)
+        # A key feels the images of its own group alone, a query those of the whole batch.
+        assert (key_moved[with_first] > 0).sum() > 1
+        assert (key_moved[without] == 0).all()
+        assert (query_moved[without] > 0).any()
+
+    def test_no_running_statistics_of_the_queries_come_from_keys(self) -> None:
+        method = self.method()
+        method._encode_keys(some_views(1)[0])
+        for name, buffer in method.encoder.named_buffers():
+            if name.endswith("num_batches_tracked"):
+                assert int(buffer) == 0
+
+
+def test_split_batch_norm_is_batch_norm_of_each_group() -> None:
+    whole = nn.BatchNorm2d(3)
+    weight, bias = nn.init.uniform_(whole.weight), nn.init.uniform_(whole.bias)
+    holder = nn.Sequential(whole)
+    split_batch_norm(holder, 4)
+    split = holder[0]
+    assert isinstance(split, SplitBatchNorm)
+    images = torch.randn(8, 3, 5, 5)
+    expected = torch.cat(
+        [
+            batch_norm(images[2 * i : 2 * i + 2], None, None, weight, bias, training=True)
+            for i in range(4)
+        ]
+    )
+    torch.testing.assert_close(split(images), expected)
+    two = split(images)[:2]
+    torch.testing.assert_close(two.mean(dim=(0, 2, 3)), bias)
+
+
+class TestBYOL:
+    def method(self) -> BYOL:
+        method = tiny("byol")
+        assert isinstance(method, BYOL)
+        return method
+
+    def test_the_target_never_gets_a_gradient_and_moves_by_ema_alone(self) -> None:
+        method = self.method()
+        before = [p.detach().clone() for p in method.target.parameters()]
+        step(method, some_views())
+        for was, now in zip(before, method.target.parameters(), strict=True):
+            assert now.grad is None
+            assert torch.equal(was, now)
+        method.prepare(0.5)
+        for was, now, online in zip(
+            before, method.target.parameters(), method.encoder.parameters(), strict=True
+        ):
+            torch.testing.assert_close(now, 0.995 * was + 0.005 * online.detach())
+
+    def test_the_loss_is_symmetric(self) -> None:
+        method = self.method()
+        views = some_views()
+        torch.testing.assert_close(
+            copy.deepcopy(method)(views).loss, copy.deepcopy(method)(views[::-1]).loss
+        )
+
+    def test_the_target_normalises_by_the_batch_with_statistics_of_its_own(self) -> None:
+        method = self.method()
+        method(some_views())
+        mean = "backbone.features.norm0.running_mean"
+        own, target = dict(method.encoder.named_buffers()), dict(method.target.named_buffers())
+        assert own[mean].data_ptr() != target[mean].data_ptr()
+        assert not torch.equal(target[mean], torch.zeros_like(target[mean]))
+
+    def test_without_predictor_the_first_loss_would_be_that_of_the_views(self) -> None:
+        method = self.method()
+        method.predictor = nn.Sequential()
+        view = some_views(1)[0]
+        # Target and online network are equal at first: the same view twice has no distance.
+        assert float(method([view, view]).loss.detach()) == pytest.approx(0, abs=1e-5)
+
+
+class TestRotation:
+    def test_labels_match_images_turned_by_hand(self) -> None:
+        image = np.arange(9).reshape(3, 3)
+        by_hand = {
+            0: [[0, 1, 2], [3, 4, 5], [6, 7, 8]],
+            1: [[2, 5, 8], [1, 4, 7], [0, 3, 6]],
+            2: [[8, 7, 6], [5, 4, 3], [2, 1, 0]],
+            3: [[6, 3, 0], [7, 4, 1], [8, 5, 2]],
+        }
+        views = torch.from_numpy(np.stack([image, image + 9])[:, None]).float()
+        turned, labels = turn(views)
+        assert turned.shape == (8, 1, 3, 3)
+        assert labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+        for i, label in enumerate(labels.tolist()):
+            assert (turned[i, 0] - 9 * (i % 2)).tolist() == by_hand[label]
+
+    def test_an_upright_network_is_scored_as_such(self) -> None:
+        method = tiny("rotation")
+        assert isinstance(method, Rotation)
+        head = method.encoder.head
+        assert isinstance(head, nn.Linear)
+        with torch.no_grad():
+            head.weight.zero_()
+            head.bias.copy_(torch.tensor([9.0, 0, 0, 0]))
+        signs = method(some_views(1)).signs
+        assert float(signs["accuracy"]) == 0.25
+        assert float(signs["embedding_std"]) == pytest.approx(0, abs=1e-6)
+
+
+def test_simclr_normalises_both_views_together() -> None:
+    method = tiny("simclr")
+    assert isinstance(method, SimCLR)
+    method(some_views())
+    counts = [b for n, b in method.named_buffers() if n.endswith("num_batches_tracked")]
+    assert {int(count) for count in counts} == {1}
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "expected"),
+    [
+        (lambda: torch.ones(64, 8), 0.0),
+        (lambda: torch.randn(4096, 64, generator=torch.Generator().manual_seed(0)), 1.0),
+    ],
+)
+def test_embeddings_spread(embeddings: Callable[[], Tensor], expected: float) -> None:
+    assert float(embedding_std(embeddings())) == pytest.approx(expected, abs=0.01)
