@@ -1,0 +1,91 @@
+"""Two processes over gloo, started as ``torchrun`` starts them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.checkpoint import read_checkpoint
+from common.wire import State
+from tests.helpers import make_shard, same_bits
+
+ROOT = Path(__file__).parents[2]
+COMMAND = "from pretrain.cli import main; main()"
+
+
+def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--local-addr", "127.0.0.1", "--nproc-per-node", "2"),
+            *map(str, arguments),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+        check=False,
+    )
+
+
+def pretrain(out: Path, data: Path, method: str, *more: object) -> State:
+    result = torchrun(
+        *("--no-python", sys.executable, "-c", COMMAND),
+        *("--data", data, "--out", out, "--method", method, "--epochs", 4, "--batch-size", 16),
+        *("--architecture", "densenet-tiny", "--image-size", 32, "--device", "cpu", *more),
+    )
+    assert result.returncode == 0, result.stderr
+    return read_checkpoint(out, "densenet-tiny", 0)[0]
+
+
+def losses(out: Path) -> list[float]:
+    lines = (out.with_suffix(".run") / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def test_losses_and_gradients_are_those_of_one_process() -> None:
+    result = torchrun("-m", "tests.pretrain.two_processes")
+    assert result.returncode == 0, result.stderr
+    assert sorted(result.stdout.split("\n"))[1:] == ["process 0 agrees", "process 1 agrees"]
+
+
+@pytest.mark.parametrize(("method", "more"), [("mocov2", ["--queue", 32]), ("byol", [])])
+def test_two_processes_train_together(tmp_path: Path, method: str, more: list[Any]) -> None:
+    data = make_shard(tmp_path / "shard", images=64, labelled=False).path
+    pretrain(tmp_path / "c.pt", data, method, *more)
+    assert len(losses(tmp_path / "c.pt")) == 4
+    assert json.loads((tmp_path / "c.run" / "status.json").read_text())["state"] == "finished"
+
+
+def test_a_run_of_two_processes_goes_on_with_each_ones_own_queue(tmp_path: Path) -> None:
+    data = make_shard(tmp_path / "shard", images=64, labelled=False).path
+    whole = pretrain(tmp_path / "whole.pt", data, "mocov2", "--queue", 32)
+    cut = tmp_path / "cut.pt"
+    result = torchrun(
+        *("--no-python", sys.executable, "-c", DIES_AFTER_TWO_EPOCHS),
+        *("--data", data, "--out", cut, "--method", "mocov2", "--epochs", 4, "--batch-size", 16),
+        *("--architecture", "densenet-tiny", "--image-size", 32, "--device", "cpu"),
+        *("--queue", 32),
+    )
+    assert result.returncode != 0
+    assert len(losses(cut)) == 2
+    again = pretrain(cut, data, "mocov2", "--queue", 32, "--resume")
+    assert losses(cut) == losses(tmp_path / "whole.pt")
+    assert same_bits(again, whole)
+
+
+DIES_AFTER_TWO_EPOCHS = """
+import os, signal
+from pretrain.engine import Engine
+from pretrain.cli import main
+save = Engine._save
+def save_and_die(self):
+    save(self)
+    if self._step == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+Engine._save = save_and_die
+main()
+"""

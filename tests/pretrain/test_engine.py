@@ -1,0 +1,325 @@
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.models import densenet121
+
+from common.checkpoint import read_checkpoint
+from common.data.shard import Shard
+from common.errors import BadInput
+from common.initial import initial_state
+from pretrain import engine as engine_module
+from pretrain.engine import Engine
+from pretrain.methods.base import Outcome
+from pretrain.methods.simclr import SimCLR
+from pretrain.recipe import MethodName, PresetName, Recipe, make_recipe
+from pretrain.run_folder import RunFolder
+from tests.helpers import make_shard, same_bits
+
+CPU = torch.device("cpu")
+METHODS: tuple[MethodName, ...] = ("mocov2", "simclr", "byol", "rotation")
+
+
+def recipe_of(method: MethodName, preset: PresetName = "cxr", **changes: Any) -> Recipe:
+    given = {
+        "architecture": "densenet-tiny",
+        "batch_size": 8,
+        "image_size": 32,
+        "epochs": 3,
+        "queue": 16 if method == "mocov2" else None,
+        **changes,
+    }
+    return make_recipe(preset, method, **given)
+
+
+class Run:
+    """An engine with its folder, as the command makes them."""
+
+    def __init__(self, path: Path, recipe: Recipe, shard: Shard, **options: Any) -> None:
+        path.mkdir(exist_ok=True)
+        self.out = path / "checkpoint.pt"
+        self.folder = RunFolder(path / "checkpoint.run")
+        self.engine = Engine(recipe, shard, self.out, CPU, self.folder, **options)
+        self.folder.path.mkdir(exist_ok=True)
+        self.folder.begin(recipe.model_dump(mode="json"))
+        state = self.folder.read_state()
+        if state is not None:
+            self.engine.load(state)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        lines = (self.folder.path / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+
+def curve(run: Run) -> list[tuple[int, float, float]]:
+    return [(line["step"], line["loss"], line["embedding_std"]) for line in run.metrics()]
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Shard:
+    return make_shard(tmp_path / "shard", images=40, labelled=False)
+
+
+@pytest.fixture(autouse=True)
+def _looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "LOG_EVERY", 2)
+
+
+@pytest.mark.parametrize("preset", ["cxr", "paper", "upstream"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_with_every_preset(
+    tmp_path: Path, shard: Shard, method: MethodName, preset: PresetName
+) -> None:
+    recipe = recipe_of(method, preset, epochs=1)
+    run = Run(tmp_path / "run", recipe, shard)
+    run.engine.run()
+    state, provenance = read_checkpoint(run.out, "densenet-tiny", 0)
+    assert all(np.isfinite(array).all() for array in state.values())
+    start, _ = initial_state("random", "densenet-tiny", 0)
+    moved = {name for name in state if not np.array_equal(state[name], start[name])}
+    assert {"features.conv0.weight", "features.norm0.running_mean"} <= moved
+    assert not any(name.startswith("classifier") for name in moved)
+    assert provenance is not None
+    assert (provenance.method, provenance.preset, provenance.epochs) == (method, preset, 1)
+    assert Recipe.model_validate(provenance.settings) == recipe
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_cut_in_the_middle_of_an_epoch_goes_on_as_if_nothing_had_been(
+    tmp_path: Path, shard: Shard, method: MethodName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "SAVE_SECONDS", -1)
+    recipe = recipe_of(method)
+    whole = Run(tmp_path / "whole", recipe, shard)
+    whole.engine.run()
+
+    cut = Run(tmp_path / "cut", recipe, shard)
+    write = cut.folder.write_metrics
+
+    def write_and_die(line: dict[str, Any]) -> None:
+        write(line)
+        if line["step"] >= cut.engine.steps // 2 + 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cut.folder, "write_metrics", write_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        cut.engine.run()
+    saved = cut.folder.read_state()
+    assert saved is not None
+    # Saved in mid-epoch, and behind what the metrics say.
+    assert 0 < saved["step"] < cut.metrics()[-1]["step"]
+    assert saved["step"] % (cut.engine.steps // 3)
+
+    again = Run(tmp_path / "cut", recipe, shard)
+    again.engine.run()
+    assert curve(again) == curve(whole)
+    one, _ = read_checkpoint(again.out, "densenet-tiny", 0)
+    other, _ = read_checkpoint(whole.out, "densenet-tiny", 0)
+    assert same_bits(one, other)
+
+
+def test_a_finished_run_that_is_resumed_changes_nothing(tmp_path: Path, shard: Shard) -> None:
+    run = Run(tmp_path / "run", recipe_of("simclr"), shard)
+    run.engine.run()
+    before, lines = run.out.read_bytes(), curve(run)
+    run.out.unlink()  # as if it was killed just before
+    again = Run(tmp_path / "run", recipe_of("simclr"), shard)
+    again.engine.run()
+    assert again.out.read_bytes() == before
+    assert curve(again) == lines
+
+
+def test_labels_are_not_looked_at(tmp_path: Path) -> None:
+    states = []
+    for labelled in (True, False):
+        shard = make_shard(tmp_path / f"shard-{labelled}", labelled=labelled)
+        run = Run(tmp_path / str(labelled), recipe_of("simclr"), shard)
+        run.engine.run()
+        states.append(read_checkpoint(run.out, "densenet-tiny", 0)[0])
+    assert same_bits(*states)
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_epoch(
+    tmp_path: Path, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "run", recipe_of("simclr"), shard)
+    calls: Iterator[int] = iter(range(1, 100))
+    forward = SimCLR.forward
+
+    def poisoned(self: SimCLR, views: list[torch.Tensor]) -> Outcome:
+        outcome = forward(self, views)
+        return outcome._replace(loss=outcome.loss * (torch.nan if next(calls) == 8 else 1))
+
+    monkeypatch.setattr(SimCLR, "forward", poisoned)
+    with pytest.raises(BadInput, match=r"step 8 of 15: the loss is nan; .*keeps epoch 1;.*--lr"):
+        run.engine.run()
+    state, provenance = read_checkpoint(run.out, "densenet-tiny", 0)
+    assert all(np.isfinite(array).all() for array in state.values())
+    assert provenance is not None
+    assert provenance.epochs == 1
+    assert run.metrics()[-1]["step"] == 7
+
+
+def test_a_collapse_is_told(tmp_path: Path, shard: Shard, caplog: pytest.LogCaptureFixture) -> None:
+    run = Run(tmp_path / "run", recipe_of("byol", epochs=1), shard)
+    projector = run.engine._method.encoder.head
+    with torch.no_grad():
+        for parameter in projector.parameters():
+            parameter.zero_()
+        list(projector.parameters())[-1].fill_(1)
+    caplog.set_level(logging.INFO)
+    run.engine.run()
+    assert run.metrics()[-1]["embedding_std"] < 0.02
+    assert "collapsed" in caplog.text
+
+
+def test_a_healthy_run_is_not_called_collapsed(
+    tmp_path: Path, shard: Shard, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    Run(tmp_path / "run", recipe_of("byol", epochs=1), shard).engine.run()
+    assert "epoch 1 of 1" in caplog.text
+    assert "collapsed" not in caplog.text
+
+
+def test_it_starts_from_a_checkpoint(tmp_path: Path, shard: Shard) -> None:
+    first = Run(tmp_path / "first", recipe_of("rotation", epochs=1), shard)
+    first.engine.run()
+    recipe = recipe_of("simclr", init=str(first.out), seed=5)
+    second = Run(tmp_path / "second", recipe, shard)
+    begun, _ = read_checkpoint(first.out, "densenet-tiny", 0)
+    own = second.engine._method.encoder.backbone.state_dict()
+    for name, tensor in own.items():
+        assert np.array_equal(tensor.numpy(), begun[name])
+    second.engine.run()
+    _, provenance = read_checkpoint(second.out, "densenet-tiny", 0)
+    assert provenance is not None
+    assert provenance.init == "checkpoint.pt"
+    assert provenance.describe() == (
+        f"simclr (preset cxr), 3 epochs on 40 images of noise (manifest {provenance.data[:12]}), "  # type: ignore[index]
+        "from checkpoint.pt"
+    )
+
+
+def test_a_batch_in_parts_has_fewer_negatives_but_as_many_images(
+    tmp_path: Path, shard: Shard
+) -> None:
+    whole = Run(tmp_path / "whole", recipe_of("rotation", epochs=1, batch_size=16), shard)
+    parts = Run(
+        tmp_path / "parts", recipe_of("rotation", epochs=1, batch_size=16, accumulate=2), shard
+    )
+    for run in (whole, parts):
+        run.engine.run()
+    assert [line["step"] for line in whole.metrics()] == [line["step"] for line in parts.metrics()]
+    # Other BatchNorm statistics, so not the same curve, but near it.
+    first = whole.metrics()[0]["loss"], parts.metrics()[0]["loss"]
+    assert first[0] != first[1]
+    assert first[0] == pytest.approx(first[1], rel=0.1)
+
+
+def test_gradients_of_parts_are_averaged(tmp_path: Path, shard: Shard) -> None:
+    recipe = recipe_of("rotation", batch_size=16, accumulate=2, preset="paper")
+    run = Run(tmp_path / "run", recipe, shard)
+    engine = run.engine
+    engine._method.eval()  # without BatchNorm's batches the parts add up exactly
+    parts = next(iter(engine._batches.steps(0, 1)))
+    engine.take_step(parts, [])
+    by_parts = [p.grad.clone() for p in engine._method.parameters() if p.grad is not None]
+
+    other = Run(tmp_path / "other", recipe_of("rotation", batch_size=16, preset="paper"), shard)
+    other.engine._method.eval()
+    whole = next(iter(other.engine._batches.steps(0, 1)))
+    other.engine.take_step(whole, [])
+    at_once = [p.grad for p in other.engine._method.parameters() if p.grad is not None]
+    for one, expected in zip(by_parts, at_once, strict=True):
+        torch.testing.assert_close(one, expected, atol=1e-6, rtol=1e-4)
+
+
+class NoHostSync(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Raises where a value would be fetched from the device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.overloadpacket not in (
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.nonzero,
+            torch.ops.aten.equal,
+        ), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("preset", ["cxr", "upstream"])
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_in_a_step_waits_for_the_device(
+    tmp_path: Path, shard: Shard, method: MethodName, preset: PresetName
+) -> None:
+    run = Run(tmp_path / "run", recipe_of(method, preset), shard)
+    parts = next(iter(run.engine._batches.steps(0, 1)))
+    with NoHostSync():  # type: ignore[no-untyped-call]
+        run.engine.take_step(parts, [])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_in_a_step_waits_for_a_gpu(
+    tmp_path: Path, shard: Shard, method: MethodName
+) -> None:
+    device = torch.device("cuda")
+    recipe = recipe_of(method, precision="bf16")
+    engine = Engine(recipe, shard, tmp_path / "c.pt", device, RunFolder(tmp_path / "c.run"))
+    steps = engine._batches.steps(0, 3)
+    engine.take_step(next(steps), [])  # the first one may set up libraries
+    parts = next(steps)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        engine.take_step(parts, [])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_probe_sees_the_backbone_in_evaluation_mode_and_leaves_no_trace(
+    tmp_path: Path, shard: Shard
+) -> None:
+    probe = make_shard(tmp_path / "probe", images=40, seed=4)
+    plain = Run(tmp_path / "plain", recipe_of("simclr"), shard)
+    plain.engine.run()
+    probed = Run(tmp_path / "probed", recipe_of("simclr"), shard, probe=probe, probe_every=2)
+    probed.engine.run()
+    assert curve(probed) == curve(plain)
+    at = [line["epoch"] for line in probed.metrics() if "knn_auc" in line]
+    assert at == [2, 3]
+    assert all(0 <= line["knn_auc"] <= 1 for line in probed.metrics() if "knn_auc" in line)
+
+
+def test_bf16_trains_near_fp32(tmp_path: Path, shard: Shard) -> None:
+    losses = []
+    for precision in ("bf16", "fp32"):
+        run = Run(tmp_path / precision, recipe_of("simclr", precision=precision, epochs=1), shard)
+        run.engine.run()
+        assert next(run.engine._method.parameters()).dtype == torch.float32
+        losses.append(run.metrics()[0]["loss"])
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_the_real_model_goes_into_torchvisions_strictly(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "shard", images=8, labelled=False)
+    recipe = recipe_of("mocov2", architecture="densenet121", epochs=1, batch_size=8, queue=8)
+    run = Run(tmp_path / "run", recipe, shard)
+    run.engine.run()
+    content = torch.load(run.out, weights_only=True)
+    model = densenet121(num_classes=14)
+    model.load_state_dict(content["state_dict"], strict=True)
+    own = run.engine._method.encoder.backbone.eval()
+    image = torch.randn(1, 3, 64, 64)
+    model.classifier = torch.nn.Identity()
+    torch.testing.assert_close(model.eval()(image), own(image))
+    # What belongs to the trainer alone is not in it, but beside it.
+    assert not any("key_encoder" in name or "queue" in name for name in content["state_dict"])
+    trainer = torch.load(run.folder.path / "trainer.pt", weights_only=True)
+    assert "queue" in trainer["buffers"]
