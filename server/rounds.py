@@ -99,6 +99,7 @@ class Rounds:
             NoQuorum: Too few hospitals came, or too few answered well.
         """
         plan = self._plan
+        log.info("initial model: %s", self._provenance.describe())
         if self._test is not None:
             scores = self._test(self._state)
             log.info("initial model: test AUC %s", console.number(scores.auc))

@@ -81,7 +81,7 @@ def same_bits(one: State, other: State) -> bool:
 def run(
     command: str, *arguments: object, environment: dict[str, str] | None = None, timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``flower-server``, ``flower-client`` or ``flower-data`` as a process of its own."""
+    """Run ``flower-server``, ``flower-data`` or another of the commands as a process of its own."""
     module = {"flower-data": "common.data.cli"}.get(
         command, f"{command.removeprefix('flower-')}.cli"
     )

@@ -1,0 +1,244 @@
+"""The command as a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from common.checkpoint import read_checkpoint
+from common.data.shard import Entry, create_shard
+from experiments.local import free_port
+from tests.helpers import assert_one_line, make_shard, run, same_bits
+
+TINY = ("--architecture", "densenet-tiny", "--batch-size", "8", "--image-size", "32")
+SECONDS = 90
+
+
+def pretrain(
+    data: Path, out: Path, *more: object, method: str = "simclr"
+) -> subprocess.CompletedProcess[str]:
+    return run("flower-pretrain", *options(data, out, *more, method=method), timeout=SECONDS)
+
+
+def options(data: Path, out: Path, *more: object, method: str = "simclr") -> list[str]:
+    given = ["--data", data, "--out", out, "--method", method, *TINY, *more]
+    return list(map(str, given))
+
+
+def lines_of(out: Path) -> list[dict[str, Any]]:
+    file = out.with_suffix(".run") / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def status_of(out: Path) -> dict[str, Any]:
+    status: dict[str, Any] = json.loads((out.with_suffix(".run") / "status.json").read_text())
+    return status
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from pretrain.cli import main; main()", *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_run_from_the_outside(tmp_path: Path) -> None:
+    data = make_shard(tmp_path / "shard", images=40).path
+    out = tmp_path / "models" / "simclr.pt"
+    result = pretrain(data, out, "--epochs", 2, "--probe", data, "--probe-every", 1)
+    assert result.returncode == 0, result.stderr
+    for fragment in (
+        "40 images of noise, 40 x 40 pixels",
+        "labels are not looked at",
+        "temperature=0.1",
+        "8 images a step, 10 steps",
+        "epoch 2 of 2: loss",
+        "k-NN AUC",
+    ):
+        assert fragment in result.stderr
+    folder = out.with_suffix(".run")
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json", "metrics.jsonl", "status.json", "tensorboard", "trainer.pt",
+    }  # fmt: skip
+    assert status_of(out)["state"] == "finished"
+    lines = lines_of(out)
+    assert [line["step"] for line in lines] == [5, 10]
+    names = {"step", "epoch", "loss", "lr", "images_per_second", "embedding_std", "knn_auc"}
+    assert names | {"positive_similarity", "negative_similarity"} == lines[0].keys()
+    board = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [event.step for event in board.Scalars("loss")] == [5, 10]
+    assert board.Scalars("loss")[1].value == pytest.approx(lines[1]["loss"])
+
+
+def test_kill_9_again_and_again_and_the_curve_is_the_same(tmp_path: Path) -> None:
+    data = make_shard(tmp_path / "shard", images=160, labelled=False).path
+    more = ("--epochs", 12, "--queue", 32)
+    whole, cut = tmp_path / "whole.pt", tmp_path / "cut.pt"
+    assert pretrain(data, whole, *more, method="mocov2").returncode == 0
+    for lines in (3, 10, 17):
+        # --resume begins where there is nothing yet.
+        process = start(*options(data, cut, *more, "--resume", method="mocov2"))
+        wait_until(lambda lines=lines: len(lines_of_torn(cut)) >= lines, process)  # type: ignore[misc]
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert status_of(cut)["state"] == "running"
+    result = pretrain(data, cut, *more, "--resume", method="mocov2")
+    assert result.returncode == 0, result.stderr
+    assert "going on after step" in result.stderr
+    assert status_of(cut)["state"] == "finished"
+    curves = [
+        [(line["step"], line["loss"], line["queue_similarity"]) for line in lines_of(out)]
+        for out in (cut, whole)
+    ]
+    assert curves[0] == curves[1]
+    states = [read_checkpoint(out, "densenet-tiny", 0)[0] for out in (cut, whole)]
+    assert same_bits(*states)
+    boards = [
+        [(event.step, event.value) for event in EventAccumulator(
+            str(out.with_suffix(".run") / "tensorboard")).Reload().Scalars("loss")]
+        for out in (cut, whole)
+    ]  # fmt: skip
+    assert boards[0] == boards[1]
+
+
+def lines_of_torn(out: Path) -> list[str]:
+    file = out.with_suffix(".run") / "metrics.jsonl"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def test_sigterm_ends_it_cleanly(tmp_path: Path) -> None:
+    data = make_shard(tmp_path / "shard", images=160, labelled=False).path
+    out = tmp_path / "c.pt"
+    process = start(*options(data, out, "--epochs", 1000))
+    wait_until(lambda: len(lines_of_torn(out)) >= 3, process)
+    process.terminate()
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert errors.splitlines()[-1] == "flower-pretrain: stopped by SIGTERM"
+    assert status_of(out)["state"] == "stopped"
+    assert read_checkpoint(out, "densenet-tiny", 0)
+
+
+def test_the_server_takes_the_checkpoint_and_says_what_it_is(tmp_path: Path) -> None:
+    data = make_shard(tmp_path / "shard", images=24).path
+    out = tmp_path / "moco.pt"
+    result = pretrain(data, out, "--epochs", 2, "--queue", 16, method="mocov2")
+    assert result.returncode == 0, result.stderr
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-c", "from server.cli import main; main()"),
+            *("--init", str(out), "--run", str(tmp_path / "run"), "--insecure"),
+            *("--architecture", "densenet-tiny", "--listen", f"127.0.0.1:{free_port()}"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    try:
+        line = ""
+        while "initial model" not in line:
+            line = server.stderr.readline()
+            assert line, "the server ended before it said what it loaded"
+        assert "mocov2 (preset cxr), 2 epochs on 24 images of noise (manifest " in line
+    finally:
+        server.terminate()
+        server.communicate(timeout=30)
+
+
+def test_a_run_is_never_written_over(tmp_path: Path) -> None:
+    data = make_shard(tmp_path / "shard", images=16, labelled=False).path
+    out = tmp_path / "c.pt"
+    assert pretrain(data, out, "--epochs", 1).returncode == 0
+    before = out.read_bytes()
+    assert_one_line(pretrain(data, out, "--epochs", 1), 2, str(out), "already", "--resume")
+    assert_one_line(
+        pretrain(data, out, "--epochs", 2, "--resume"), 2, "--resume: epochs was 1", "is 2 now"
+    )
+    other = make_shard(tmp_path / "other", images=16, labelled=False, seed=1).path
+    assert_one_line(pretrain(other, out, "--epochs", 1, "--resume"), 2, "--resume: data was")
+    (out.with_suffix(".run") / "trainer.pt").write_bytes(b"cut")
+    assert_one_line(pretrain(data, out, "--epochs", 1, "--resume"), 2, "trainer.pt", "damaged")
+    assert out.read_bytes() == before
+
+
+def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
+    data = make_shard(tmp_path / "shard", images=160, labelled=False).path
+    out = tmp_path / "c.pt"
+    process = start(*options(data, out, "--epochs", 1000))
+    try:
+        wait_until(lambda: len(lines_of_torn(out)) >= 1, process)
+        second = pretrain(data, out, "--epochs", 1000, "--resume")
+        assert_one_line(second, 2, str(out), "another process")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_diverging_run_says_at_which_step(tmp_path: Path) -> None:
+    data = make_shard(tmp_path / "shard", images=16, labelled=False).path
+    result = pretrain(data, tmp_path / "c.pt", "--epochs", 2, "--lr", 1e30)
+    assert_one_line(result, 2, "step 2 of 4", "nan", "no epoch was finished", "--lr")
+    assert status_of(tmp_path / "c.pt")["state"] == "failed"
+    assert not (tmp_path / "c.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "fragments"),
+    [
+        (["--batch-size", 64], ["--batch-size 64", "the shard has 16"]),
+        (["--image-size", 64], ["--image-size 64", "40 pixels"]),
+        (["--init", "nowhere.pt"], ["nowhere.pt: no such file"]),
+        (["--init", "imagenet"], ["--init imagenet", "densenet-tiny"]),
+        (["--device", "cuda:7"], ["--device cuda:7"]),
+        (["--out", "c.bin"], ["--out c.bin", ".pt"]),
+        (["--probe", "nowhere"], ["nowhere: no shard here"]),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_leaves_nothing_behind(
+    tmp_path: Path, more: list[object], fragments: list[str]
+) -> None:
+    data = make_shard(tmp_path / "shard", images=16, labelled=False).path
+    result = pretrain(data, tmp_path / "c.pt", *more)
+    assert_one_line(result, 2, *fragments)
+    assert [path.name for path in tmp_path.iterdir()] == ["shard"]
+
+
+def test_test_images_are_not_pretrained_on(tmp_path: Path) -> None:
+    entries = [Entry(f"{i}.png", str(i), "test" if i > 12 else "train_val") for i in range(16)]
+    with create_shard(tmp_path / "s", entries=entries, labels=None, size=40, source="x") as images:
+        images[:] = 1
+    result = pretrain(tmp_path / "s", tmp_path / "c.pt")
+    assert_one_line(result, 2, "3 of its images", "'test'")
+
+
+@pytest.mark.slow
+def test_compiled_networks_learn_the_same(tmp_path: Path) -> None:
+    data = make_shard(tmp_path / "shard", images=16, labelled=False).path
+    more = ("--epochs", 2, "--queue", 16)
+    plain, compiled = tmp_path / "plain.pt", tmp_path / "compiled.pt"
+    assert pretrain(data, plain, *more, method="mocov2").returncode == 0
+    result = run(
+        "flower-pretrain",
+        *options(data, compiled, *more, "--compile", method="mocov2"),
+        timeout=280,
+    )
+    assert result.returncode == 0, result.stderr
+    for one, other in zip(lines_of(plain), lines_of(compiled), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+    content = torch.load(compiled, weights_only=True)
+    assert not any("_orig_mod" in name for name in content["state_dict"])
