@@ -23,6 +23,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.federation_overhead
 	$(BIN)/python -m benchmarks.data_pipeline
+	$(BIN)/python -m benchmarks.pretrain_speed
 
 lock: $(READY)
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools > constraints.txt

@@ -5,7 +5,7 @@ the processes: a run that goes on where it was cut needs to remember the step al
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -88,7 +88,7 @@ class Batches:
                 chunk = torch.from_numpy(np.array(images[start : start + CHUNK]))
                 self._all[start : start + CHUNK].copy_(chunk)
 
-    def steps(self, first: int, last: int) -> Iterator[list[Part]]:
+    def steps(self, first: int, last: int) -> Generator[list[Part]]:
         """Yield the parts of each step from ``first`` up to but not including ``last``."""
         with ThreadPoolExecutor(1, "batches") as thread:
             ready: deque[Future[list[tuple[Tensor, Tensor]]]] = deque()

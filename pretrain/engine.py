@@ -82,6 +82,12 @@ class Engine:
         probe: A labelled shard for k-NN, or None.
         probe_every: Epochs between two probes.
 
+    Attributes:
+        batches: Where its steps come from.
+        method: What it trains; its backbone is the result.
+        optimizer: Of the method's parameters.
+        steps: Of the whole training.
+
     Raises:
         BadInput: The recipe does not fit the shard, or what it starts from cannot be had.
     """
@@ -100,27 +106,27 @@ class Engine:
     ) -> None:
         self._recipe, self._out, self._device, self._folder = recipe, out, device, folder
         self._probe, self._probe_every = probe, probe_every
-        self._batches = Batches(shard.images, recipe, device)
-        self.steps = recipe.epochs * self._batches.steps_per_epoch
+        self.batches = Batches(shard.images, recipe, device)
+        self.steps = recipe.epochs * self.batches.steps_per_epoch
         self._step = 0
 
         state, origin = initial_state(recipe.init, recipe.architecture, recipe.seed)
         model = build_model(recipe.architecture, recipe.seed)
         load_state(model, state)
         self._whole_state = state
-        self._method = make_method(recipe, model).to(device)
-        self._method.train()
-        self._optimizer = make_optimizer(self._method, recipe.optimizer)
+        self.method = make_method(recipe, model).to(device)
+        self.method.train()
+        self.optimizer = make_optimizer(self.method, recipe.optimizer)
         self._provenance = _provenance(recipe, shard, origin)
         if compiled:
-            for module in self._method.modules():
+            for module in self.method.modules():
                 if isinstance(module, Encoder):
                     module.compile()
-        self._forward: torch.nn.Module = self._method
+        self._forward: torch.nn.Module = self.method
         if processes() > 1:
             # Weights follow from the seed, and buffers are each process's own.
             self._forward = DistributedDataParallel(
-                self._method, broadcast_buffers=False, init_sync=False, gradient_as_bucket_view=True
+                self.method, broadcast_buffers=False, init_sync=False, gradient_as_bucket_view=True
             )
 
     def load(self, state: dict[str, Any]) -> None:
@@ -135,8 +141,8 @@ class Engine:
                 f"{processes()}; start as many"
             )
         own = {name: buffer[rank()] for name, buffer in state["buffers"].items()}
-        self._method.load_state_dict(state["parameters"] | own)
-        self._optimizer.load_state_dict(state["optimizer"])
+        self.method.load_state_dict(state["parameters"] | own)
+        self.optimizer.load_state_dict(state["optimizer"])
         self._step = state["step"]
 
     def run(self) -> None:
@@ -159,11 +165,11 @@ class Engine:
         self._write_checkpoint()
 
     def _train(self, bar: "tqdm[Never]") -> None:
-        per_epoch = self._batches.steps_per_epoch
+        per_epoch = self.batches.steps_per_epoch
         pending: list[Outcome] = []
         losses: list[float] = []
         saved = started = time.monotonic()
-        for parts in self._batches.steps(self._step, self.steps):
+        for parts in self.batches.steps(self._step, self.steps):
             rate = self.take_step(parts, pending)
             ends_epoch = self._step % per_epoch == 0
             if len(pending) < LOG_EVERY and not ends_epoch:
@@ -204,10 +210,10 @@ class Engine:
         """
         recipe = self._recipe
         rate = learning_rate(self._step, self.steps, recipe.lr, recipe.optimizer.warm_up)
-        for group in self._optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self._method.prepare(self._step / self.steps)
-        self._optimizer.zero_grad(set_to_none=True)
+        self.method.prepare(self._step / self.steps)
+        self.optimizer.zero_grad(set_to_none=True)
         outcomes = []
         for number, part in enumerate(parts, start=1):
             views = [
@@ -218,7 +224,7 @@ class Engine:
                 outcome: Outcome = self._forward(views)
                 (outcome.loss / recipe.accumulate).backward()  # type: ignore[no-untyped-call]
             outcomes.append(outcome)
-        self._optimizer.step()
+        self.optimizer.step()
         pending.append(_mean(outcomes))
         self._step += 1
         return rate
@@ -247,18 +253,18 @@ class Engine:
                 )
         line = {
             "step": self._step,
-            "epoch": self._step / self._batches.steps_per_epoch,
+            "epoch": self._step / self.batches.steps_per_epoch,
             "loss": sum(values) / len(values),
         }
         return line | dict(zip(names, fetched[len(pending) :], strict=True))
 
     def _remedy(self) -> str:
-        epochs = (self._step - 1) // self._batches.steps_per_epoch
+        epochs = (self._step - 1) // self.batches.steps_per_epoch
         kept = f"{self._out} keeps epoch {epochs}" if epochs else "no epoch was finished"
         return f"{kept}; begin anew, under another --out, with a lower --lr"
 
     def _end_epoch(self, line: dict[str, Any], losses: list[float]) -> None:
-        epoch = self._step // self._batches.steps_per_epoch
+        epoch = self._step // self.batches.steps_per_epoch
         spread = line["embedding_std"]
         words = ""
         due = epoch % self._probe_every == 0 or epoch == self._recipe.epochs
@@ -284,15 +290,15 @@ class Engine:
             )
 
     def _knn(self, probe: Shard) -> float | None:
-        features = pooled_features(self._method.encoder.backbone, probe.images, self._device)
+        features = pooled_features(self.method.encoder.backbone, probe.images, self._device)
         return knn_auc(features, probe)
 
     def _save(self) -> None:
         """Keep all that is needed to go on; every process has to call it."""
-        parameters = {name: p.detach() for name, p in self._method.named_parameters()}
+        parameters = {name: p.detach() for name, p in self.method.named_parameters()}
         buffers = {
             name: gather(tensor.unsqueeze(0))
-            for name, tensor in self._method.state_dict().items()
+            for name, tensor in self.method.state_dict().items()
             if name not in parameters
         }
         if self._folder is None:
@@ -303,7 +309,7 @@ class Engine:
                 "processes": processes(),
                 "parameters": parameters,
                 "buffers": buffers,
-                "optimizer": self._optimizer.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
             }
         )
         self._folder.write_status("running", step=self._step, steps=self.steps)
@@ -312,8 +318,8 @@ class Engine:
         if self._folder is None:
             return
         # The classifier is the one that it began with.
-        state = self._whole_state | state_of(self._method.encoder.backbone)
-        epochs = self._step // self._batches.steps_per_epoch
+        state = self._whole_state | state_of(self.method.encoder.backbone)
+        epochs = self._step // self.batches.steps_per_epoch
         provenance = self._provenance.model_copy(update={"epochs": epochs})
         write_checkpoint(self._out, state, self._recipe.architecture, provenance)
 

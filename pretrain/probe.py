@@ -24,6 +24,9 @@ Features = npt.NDArray[np.float32]
 NEIGHBOURS = 20
 FOLDS = 5
 
+PENALTIES = (10.0, 100.0, 1_000.0, 10_000.0)
+"""Weights of the squared norm that are tried, on features of unit variance."""
+
 
 def pooled_features(backbone: nn.Module, images: Bytes, device: torch.device) -> Features:
     """Return what the backbone, in evaluation mode, makes of the images' central crops.
@@ -71,38 +74,61 @@ def knn_auc(features: Features, shard: Shard) -> float | None:
         BadInput: The shard has no labels.
     """
     labels = shard.labelled()
-    patients = [entry.patient for entry in shard.entries]
-    folds = min(FOLDS, len(set(patients)))
-    if folds < 2:
+    cuts = _folds(shard)
+    if not cuts:
         return None
-    cuts = list(GroupKFold(folds).split(features, groups=patients))
     neighbours = min(NEIGHBOURS, *(len(training) for training, _ in cuts))
     model = KNeighborsRegressor(neighbours, metric="cosine")
     scores = cross_val_predict(model, features, labels.astype(np.float32), cv=cuts)
     return mean_auc(auc_by_finding(labels, scores))
 
 
-def linear_evaluation(
-    train: Features, train_labels: Bytes, test: Features, test_labels: Bytes, penalty: float = 100.0
-) -> AucByFinding:
+def linear_evaluation(train: Features, shard: Shard, test: Features, labels: Bytes) -> AucByFinding:
     """Return the AUC of a logistic regression for each finding on frozen features.
 
+    How strongly its weights are penalised is chosen on the training images, cross-validated by
+    patient; the test images have no say in it.
+
     Args:
-        train: float32, N x F.
-        train_labels: uint8, N x 14, 0 or 1.
+        train: float32, N x F, of the shard's images.
+        shard: Labelled, N images, to fit on.
         test: float32, M x F.
-        test_labels: uint8, M x 14, 0 or 1.
-        penalty: Weight of the squared norm, on features of unit variance.
+        labels: uint8, M x 14, 0 or 1, of the test images.
 
     Returns:
         By finding; None for one that does not have both values in both sets.
+
+    Raises:
+        BadInput: The shard has no labels.
     """
-    scores = np.zeros(test_labels.shape, np.float32)
-    constant = train_labels.min(axis=0) == train_labels.max(axis=0)
-    for column in np.flatnonzero(~constant):
-        model: Any = make_pipeline(
-            StandardScaler(), LogisticRegression(C=1 / penalty, max_iter=500)
-        )
-        scores[:, column] = model.fit(train, train_labels[:, column]).decision_function(test)
-    by_finding = auc_by_finding(test_labels, scores)
+    known = shard.labelled()
+    cuts = _folds(shard)
+
+    def quality(penalty: float) -> float:
+        scores = np.zeros(known.shape, np.float32)
+        for inside, outside in cuts:
+            scores[outside] = _regression(train[inside], known[inside], train[outside], penalty)
+        return mean_auc(auc_by_finding(known, scores)) or 0.0
+
+    penalty = max(PENALTIES, key=quality) if cuts else PENALTIES[-1]
+    by_finding = auc_by_finding(labels, _regression(train, known, test, penalty))
+    constant = known.min(axis=0) == known.max(axis=0)
     return by_finding | {FINDINGS[column]: None for column in np.flatnonzero(constant)}
+
+
+def _regression(train: Features, labels: Bytes, test: Features, penalty: float) -> Features:
+    """Return the decision values of the test images: float32, M x 14."""
+    scores = np.zeros((len(test), labels.shape[1]), np.float32)
+    for column, known in enumerate(labels.T):
+        if known.min() < known.max():
+            regression = LogisticRegression(C=1 / penalty, max_iter=500)
+            model: Any = make_pipeline(StandardScaler(), regression).fit(train, known)
+            scores[:, column] = model.decision_function(test)
+    return scores
+
+
+def _folds(shard: Shard) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """Return indices inside and outside of each fold, cut by patient; none for one patient."""
+    patients = [entry.patient for entry in shard.entries]
+    folds = min(FOLDS, len(set(patients)))
+    return list(GroupKFold(folds).split(patients, groups=patients)) if folds > 1 else []

@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_epoch(
 
 def test_a_collapse_is_told(tmp_path: Path, shard: Shard, caplog: pytest.LogCaptureFixture) -> None:
     run = Run(tmp_path / "run", recipe_of("byol", epochs=1), shard)
-    projector = run.engine._method.encoder.head
+    projector = run.engine.method.encoder.head
     with torch.no_grad():
         for parameter in projector.parameters():
             parameter.zero_()
@@ -194,7 +194,7 @@ def test_it_starts_from_a_checkpoint(tmp_path: Path, shard: Shard) -> None:
     recipe = recipe_of("simclr", init=str(first.out), seed=5)
     second = Run(tmp_path / "second", recipe, shard)
     begun, _ = read_checkpoint(first.out, "densenet-tiny", 0)
-    own = second.engine._method.encoder.backbone.state_dict()
+    own = second.engine.method.encoder.backbone.state_dict()
     for name, tensor in own.items():
         assert np.array_equal(tensor.numpy(), begun[name])
     second.engine.run()
@@ -227,16 +227,16 @@ def test_gradients_of_parts_are_averaged(tmp_path: Path, shard: Shard) -> None:
     recipe = recipe_of("rotation", batch_size=16, accumulate=2, preset="paper")
     run = Run(tmp_path / "run", recipe, shard)
     engine = run.engine
-    engine._method.eval()  # without BatchNorm's batches the parts add up exactly
-    parts = next(iter(engine._batches.steps(0, 1)))
+    engine.method.eval()  # without BatchNorm's batches the parts add up exactly
+    parts = next(iter(engine.batches.steps(0, 1)))
     engine.take_step(parts, [])
-    by_parts = [p.grad.clone() for p in engine._method.parameters() if p.grad is not None]
+    by_parts = [p.grad.clone() for p in engine.method.parameters() if p.grad is not None]
 
     other = Run(tmp_path / "other", recipe_of("rotation", batch_size=16, preset="paper"), shard)
-    other.engine._method.eval()
-    whole = next(iter(other.engine._batches.steps(0, 1)))
+    other.engine.method.eval()
+    whole = next(iter(other.engine.batches.steps(0, 1)))
     other.engine.take_step(whole, [])
-    at_once = [p.grad for p in other.engine._method.parameters() if p.grad is not None]
+    at_once = [p.grad for p in other.engine.method.parameters() if p.grad is not None]
     for one, expected in zip(by_parts, at_once, strict=True):
         torch.testing.assert_close(one, expected, atol=1e-6, rtol=1e-4)
 
@@ -259,7 +259,7 @@ def test_nothing_in_a_step_waits_for_the_device(
     tmp_path: Path, shard: Shard, method: MethodName, preset: PresetName
 ) -> None:
     run = Run(tmp_path / "run", recipe_of(method, preset), shard)
-    parts = next(iter(run.engine._batches.steps(0, 1)))
+    parts = next(iter(run.engine.batches.steps(0, 1)))
     with NoHostSync():  # type: ignore[no-untyped-call]
         run.engine.take_step(parts, [])
 
@@ -272,7 +272,7 @@ def test_nothing_in_a_step_waits_for_a_gpu(
     device = torch.device("cuda")
     recipe = recipe_of(method, precision="bf16")
     engine = Engine(recipe, shard, tmp_path / "c.pt", device, RunFolder(tmp_path / "c.run"))
-    steps = engine._batches.steps(0, 3)
+    steps = engine.batches.steps(0, 3)
     engine.take_step(next(steps), [])  # the first one may set up libraries
     parts = next(steps)
     torch.cuda.set_sync_debug_mode("error")
@@ -301,7 +301,7 @@ def test_bf16_trains_near_fp32(tmp_path: Path, shard: Shard) -> None:
     for precision in ("bf16", "fp32"):
         run = Run(tmp_path / precision, recipe_of("simclr", precision=precision, epochs=1), shard)
         run.engine.run()
-        assert next(run.engine._method.parameters()).dtype == torch.float32
+        assert next(run.engine.method.parameters()).dtype == torch.float32
         losses.append(run.metrics()[0]["loss"])
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
@@ -315,7 +315,7 @@ def test_the_real_model_goes_into_torchvisions_strictly(tmp_path: Path) -> None:
     content = torch.load(run.out, weights_only=True)
     model = densenet121(num_classes=14)
     model.load_state_dict(content["state_dict"], strict=True)
-    own = run.engine._method.encoder.backbone.eval()
+    own = run.engine.method.encoder.backbone.eval()
     image = torch.randn(1, 3, 64, 64)
     model.classifier = torch.nn.Identity()
     torch.testing.assert_close(model.eval()(image), own(image))

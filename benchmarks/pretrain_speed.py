@@ -1,0 +1,214 @@
+"""How fast pretraining is, beside the same backbone trained plainly and the hardware's bound.
+
+``python -m benchmarks.pretrain_speed [--out FILE]`` prints, for every method
+
+- on a GPU: images/s at 224 pixels with batch 256, eager and compiled; a plain torchvision training
+  loop of the same backbone on images that lie on the GPU; the bound that memory traffic sets; and
+  the method's rate as a share of the plain one divided by the work that the method needs;
+- on a CPU: which share of a step is spent outside the networks, against the same networks'
+  passes and optimiser step alone, on views that lie ready. Both alternate, and the median counts.
+
+A pass forward counts 1, a pass backward 2.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models import densenet121
+
+from common.data.shard import Entry, Shard, create_shard, open_shard
+from common.model import normalised
+from pretrain.augment import make_view
+from pretrain.batches import Part
+from pretrain.engine import Engine
+from pretrain.methods.base import Method, Outcome
+from pretrain.methods.byol import BYOL
+from pretrain.methods.mocov2 import MoCoV2
+from pretrain.methods.rotation import turn
+from pretrain.recipe import MethodName, Recipe, make_recipe
+
+METHODS: tuple[MethodName, ...] = ("mocov2", "simclr", "byol", "rotation")
+WORK = {"mocov2": 3 + 1, "simclr": 3 + 3, "byol": 3 + 3 + 1 + 1, "rotation": 4 * 3}
+"""Passes for each image; supervised training takes 3."""
+
+TRAFFIC_MB = {"eager": 645, "compiled": 386}
+"""Memory traffic of a DenseNet-121 for each training image of 224 pixels in 16 bit: counted layer
+by layer; compiled: with BatchNorm and ReLU fused and no copies for concatenation."""
+
+GPU_STEPS, GPU_ROUNDS, WARM_UP = 20, 5, 10
+CPU_ROUNDS = 5
+
+
+def make_shard(folder: Path, images: int, size: int) -> Shard:
+    """Write a shard of noise: how fast it goes does not depend on what is to be seen."""
+    entries = [Entry(str(i), str(i), "train") for i in range(images)]
+    draws = np.random.default_rng(0)
+    with create_shard(
+        folder, entries=entries, labels=None, size=size, source="benchmark"
+    ) as pixels:
+        pixels[:] = draws.integers(0, 256, pixels.shape, dtype=np.uint8)
+    return open_shard(folder)
+
+
+def engine_of(recipe: Recipe, shard: Shard, device: torch.device, compiled: bool) -> Engine:
+    """Return an engine that keeps no files."""
+    return Engine(recipe, shard, Path("unused.pt"), device, None, compiled=compiled)
+
+
+def rate_on_gpu(step: Callable[[], object], images: int) -> float:
+    """Return images/s: the median of several rounds, after some steps that do not count."""
+    rates = []
+    for number in range(GPU_ROUNDS + 1):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(WARM_UP if number == 0 else GPU_STEPS):
+            step()
+        torch.cuda.synchronize()
+        rates.append(GPU_STEPS * images / (time.perf_counter() - start))
+    return statistics.median(rates[1:])
+
+
+def plain_step(device: torch.device, batch: int, compiled: bool) -> Callable[[], object]:
+    """Return a step of plain supervised training of torchvision's model, on ready images."""
+    model = densenet121(num_classes=14).to(device, memory_format=torch.channels_last).train()
+    images = torch.randn(batch, 3, 224, 224, device=device).to(memory_format=torch.channels_last)
+    labels = torch.randint(0, 2, (batch, 14), device=device).float()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
+    if compiled:
+        model.compile()
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = model(images)
+        nn.functional.binary_cross_entropy_with_logits(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def bandwidth(device: torch.device) -> float:
+    """Return bytes/s that a copy within the GPU's memory reads and writes."""
+    source = torch.empty(1 << 30, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return rate_on_gpu(lambda: target.copy_(source), 2 * source.nbytes)
+
+
+def measure_gpu(folder: Path) -> dict[str, Any]:
+    """Print and return the rates on the GPU."""
+    device = torch.device("cuda")
+    batch = 256
+    shard = make_shard(folder / "shard", 8 * batch, 256)
+    speed = bandwidth(device)
+    print(f"{torch.cuda.get_device_name()}, memory {speed / 1e9:,.0f} GB/s by copying")
+    result: dict[str, Any] = {"device": torch.cuda.get_device_name(), "bytes_per_second": speed}
+    print(f"{'':12}{'':>10}{'images/s':>10}{'of plain / work':>18}{'of the bound / work':>22}")
+    for way in ("eager", "compiled"):
+        compiled = way == "compiled"
+        bound = speed / (TRAFFIC_MB[way] * 1e6)
+        plain = rate_on_gpu(plain_step(device, batch, compiled), batch)
+        print(f"{'plain':12}{way:>10}{plain:>10,.0f}{'':>18}{plain / bound:>22.2f}")
+        result[f"plain {way}"] = plain
+        for method in METHODS:
+            recipe = make_recipe("cxr", method, precision="bf16", epochs=1000, batch_size=batch)
+            engine = engine_of(recipe, shard, device, compiled)
+            steps = engine.batches.steps(0, engine.steps)
+            kept: list[Outcome] = []
+
+            def step(
+                engine: Engine = engine, steps: Any = steps, kept: list[Outcome] = kept
+            ) -> None:
+                engine.take_step(next(steps), kept)
+                kept.clear()
+
+            rate = rate_on_gpu(step, recipe.images_per_step)
+            steps.close()
+            share = rate * WORK[method] / 3
+            print(f"{method:12}{way:>10}{rate:>10,.0f}{share / plain:>18.2f}{share / bound:>22.2f}")
+            result[f"{method} {way}"] = rate
+    return result
+
+
+def passes_alone(engine: Engine, views: list[Tensor]) -> None:
+    """Run the method's networks forward and backward, and its optimiser; no loss, no followers."""
+    method: Method = engine.method
+    engine.optimizer.zero_grad(set_to_none=True)
+    if isinstance(method, MoCoV2):
+        outputs = [method.encoder(views[0])]
+        with torch.no_grad():
+            method.key_encoder(views[1])
+    elif isinstance(method, BYOL):
+        outputs = [method.predictor(method.encoder(view)) for view in views]
+        with torch.no_grad():
+            for view in views:
+                method.target(view)
+    elif len(views) == 1:
+        outputs = [method.encoder(turn(views[0])[0])]
+    else:
+        outputs = [method.encoder(torch.cat(views))]
+    sum(output.sum() for output in outputs).backward()
+    engine.optimizer.step()
+
+
+def views_of(recipe: Recipe, part: Part) -> list[Tensor]:
+    """Return a part's views as the networks see them."""
+    return [
+        normalised(make_view(part.images, draws, recipe.image_size, settings))
+        for draws, settings in zip(part.draws, recipe.views, strict=True)
+    ]
+
+
+def measure_cpu(folder: Path) -> dict[str, Any]:
+    """Print and return the share of a step outside the networks."""
+    device = torch.device("cpu")
+    shard = make_shard(folder / "shard", 256, 256)
+    print(f"CPU, {torch.get_num_threads()} threads, views of 224 pixels, batch 32, fp32")
+    print(f"{'':12}{'images/s':>10}{'outside the networks':>24}")
+    result: dict[str, Any] = {"device": "cpu", "threads": torch.get_num_threads()}
+    for method in METHODS:
+        recipe = make_recipe("cxr", method, batch_size=32, epochs=100)
+        engine = engine_of(recipe, shard, device, compiled=False)
+        steps = engine.batches.steps(0, engine.steps)
+        views = views_of(recipe, next(steps)[0])
+        whole, alone = [], []
+        for number in range(CPU_ROUNDS + 1):
+            start = time.perf_counter()
+            engine.take_step(next(steps), [])
+            between = time.perf_counter()
+            passes_alone(engine, views)
+            if number:  # the first round allocates
+                whole.append(between - start)
+                alone.append(time.perf_counter() - between)
+        steps.close()
+        shares = [1 - a / w for a, w in zip(alone, whole, strict=True)]
+        share = 1 - statistics.median(alone) / statistics.median(whole)
+        rate = recipe.images_per_step / statistics.median(whole)
+        spread = f"({min(shares):+.1%} to {max(shares):+.1%})"
+        print(f"{method:12}{rate:>10.1f}{share:>+12.1%} {spread}", flush=True)
+        result[method] = {"images_per_second": rate, "outside": share}
+    return result
+
+
+def main() -> None:
+    """Measure on the GPU if there is one, else on the CPU."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        measure = measure_gpu if torch.cuda.is_available() else measure_cpu
+        result = measure(Path(temporary))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
