@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from pretrain import augment
 from pretrain.augment import (
     ANGLE,
     BRIGHTNESS,
+    CONTRAST,
     HEIGHT,
     LEFT,
     MIRROR,
@@ -83,6 +85,27 @@ def test_values_and_boxes_keep_their_range(views: Views, seed: int, size: int) -
     assert view.shape == (6, 40, 40)
     assert view.dtype == torch.float32
     assert 0 <= float(view.min()) <= float(view.max()) <= 1
+
+
+def test_each_property_is_drawn_for_each_image_alone() -> None:
+    views = Views(
+        crop_scale=(0.25, 1),
+        crop_ratio=(3 / 4, 4 / 3),
+        rotate=10,
+        jitter=1,
+        brightness=0.4,
+        contrast=0.4,
+        blur=1,
+        solarize=0.5,
+    )
+    draws = draw_views(views, 64, 256, 224, np.random.default_rng(0))
+    for column in (TOP, LEFT, HEIGHT, WIDTH, ANGLE, BRIGHTNESS, CONTRAST, SIGMA):
+        assert len(set(draws[:, column].tolist())) > 32
+    for column in (MIRROR, SOLARIZE):
+        assert len(set(draws[:, column].tolist())) == 2
+    # And not all by one number.
+    correlations: npt.NDArray[np.float64] = np.atleast_2d(np.corrcoef(draws.T))
+    assert np.abs(correlations[ANGLE, [BRIGHTNESS, CONTRAST, SIGMA, LEFT]]).max() < 0.5
 
 
 def test_boxes_cover_the_range_of_areas_and_shapes() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from common.errors import BadInput
+from pretrain import batches as batches_module
 from pretrain.batches import Batches, Part
 from pretrain.recipe import MethodName, Recipe, make_recipe
 from tests.helpers import make_shard
@@ -78,6 +79,19 @@ def test_parts_make_up_the_batch(tmp_path: Path) -> None:
         assert len(pieces) == 2
         assert torch.equal(torch.cat([piece.images for piece in pieces]), one.images)
         assert torch.equal(torch.cat([piece.draws for piece in pieces], dim=1), one.draws)
+
+
+def test_processes_share_the_batch_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = make_shard(tmp_path / "s", images=40)
+    whole = all_parts(Batches(shard.images, recipe_of(), CPU), 0, 3)
+    monkeypatch.setattr(batches_module, "processes", lambda: 2)
+    halves = []
+    for number in range(2):
+        monkeypatch.setattr(batches_module, "rank", lambda number=number: number)
+        halves.append(all_parts(Batches(shard.images, recipe_of(), CPU), 0, 3))
+    for one, first, second in zip(whole, *halves, strict=True):
+        assert torch.equal(torch.cat([first.images, second.images]), one.images)
+        assert torch.equal(torch.cat([first.draws, second.draws], dim=1), one.draws)
 
 
 def test_two_views_of_an_image_are_drawn_apart(tmp_path: Path) -> None:

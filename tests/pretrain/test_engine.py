@@ -17,6 +17,7 @@ from common.initial import initial_state
 from pretrain import engine as engine_module
 from pretrain.engine import Engine
 from pretrain.methods.base import Outcome
+from pretrain.methods.byol import target_momentum
 from pretrain.methods.simclr import SimCLR
 from pretrain.recipe import MethodName, PresetName, Recipe, make_recipe
 from pretrain.run_folder import RunFolder
@@ -239,6 +240,22 @@ def test_gradients_of_parts_are_averaged(tmp_path: Path, shard: Shard) -> None:
     at_once = [p.grad for p in other.engine.method.parameters() if p.grad is not None]
     for one, expected in zip(by_parts, at_once, strict=True):
         torch.testing.assert_close(one, expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("method", "follower"), [("mocov2", "key_encoder"), ("byol", "target")])
+def test_followers_move_before_each_step(
+    tmp_path: Path, shard: Shard, method: MethodName, follower: str
+) -> None:
+    engine = Run(tmp_path / "run", recipe_of(method), shard).engine
+    networks = engine.method.encoder, getattr(engine.method, follower)
+    steps = engine.batches.steps(0, 2)
+    engine.take_step(next(steps), [])
+    online, before = ([p.detach().clone() for p in network.parameters()] for network in networks)
+    engine.take_step(next(steps), [])
+    start = 0.999 if method == "mocov2" else target_momentum(0.99, 1 / engine.steps)
+    for was, ahead, now in zip(before, online, networks[1].parameters(), strict=True):
+        torch.testing.assert_close(now, start * was + (1 - start) * ahead)
+    assert any(not torch.equal(was, ahead) for was, ahead in zip(before, online, strict=True))
 
 
 class NoHostSync(TorchDispatchMode):  # type: ignore[no-untyped-call]
