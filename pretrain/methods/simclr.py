@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 from torchvision.models import DenseNet
 
-from pretrain.distributed import gather, rank
+from pretrain.distributed import gather, own_rows
 from pretrain.methods.base import Method, Outcome, embedding_std
 from pretrain.networks import Encoder, mlp, take_backbone
 from pretrain.recipe import Precision, SimCLRSettings
@@ -32,11 +32,10 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     own = torch.cat([first, second])
     everyone = gather(own)
     logits = own @ everyone.T / temperature
-    places = torch.arange(2 * n, device=own.device)
-    start = 2 * n * rank()
-    itself = torch.zeros_like(logits, dtype=torch.bool)
-    itself[places, start + places] = True
-    return cross_entropy(logits.masked_fill(itself, -torch.inf), start + places.roll(n))
+    columns = torch.arange(len(everyone), device=own.device)
+    itself = own_rows(columns)
+    logits = logits.masked_fill(columns == itself.unsqueeze(1), -torch.inf)
+    return cross_entropy(logits, itself.roll(n))
 
 
 class SimCLR(Method):
