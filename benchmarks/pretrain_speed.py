@@ -171,11 +171,11 @@ def measure_cpu(folder: Path) -> dict[str, Any]:
     """Print and return the share of a step outside the networks."""
     device = torch.device("cpu")
     shard = make_shard(folder / "shard", 256, 256)
-    print(f"CPU, {torch.get_num_threads()} threads, views of 224 pixels, batch 32, fp32")
+    print(f"CPU, {torch.get_num_threads()} threads, views of 224 pixels, batch 16, fp32")
     print(f"{'':12}{'images/s':>10}{'outside the networks':>24}")
     result: dict[str, Any] = {"device": "cpu", "threads": torch.get_num_threads()}
     for method in METHODS:
-        recipe = make_recipe("cxr", method, batch_size=32, epochs=100)
+        recipe = make_recipe("cxr", method, batch_size=16, epochs=100)
         engine = engine_of(recipe, shard, device, compiled=False)
         steps = engine.batches.steps(0, engine.steps)
         views = views_of(recipe, next(steps)[0])

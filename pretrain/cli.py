@@ -185,10 +185,9 @@ def _introduce(recipe: Recipe, shard: Shard, engine: "Engine") -> None:
     )
     if shard.labels is not None:
         log.info("the shard's labels are not looked at")
-    for name in Recipe.model_fields:
-        value = getattr(recipe, name)
+    for name, value in recipe.model_dump().items():
         for item in value if isinstance(value, tuple) else [value]:
-            log.info("  %-12s %s", name, item)
+            log.info("  %-12s %s", name, _words(item))
     rotations = ", each in 4 rotations" if recipe.copies > 1 else ""
     log.info(
         "%d images a step%s, %s steps, learning rate up to %g",
@@ -197,6 +196,15 @@ def _introduce(recipe: Recipe, shard: Shard, engine: "Engine") -> None:
         f"{engine.steps:,}",
         recipe.lr,
     )
+
+
+def _words(value: Any) -> str:
+    """Return a setting as a person would write it."""
+    if isinstance(value, dict):
+        return " ".join(f"{name}={_words(item)}" for name, item in value.items())
+    if isinstance(value, tuple):
+        return "..".join(map(_words, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @contextmanager

@@ -183,8 +183,8 @@ _CXR_VIEW = Views(
     crop_ratio=(3 / 4, 4 / 3),
     rotate=10,
     jitter=0.8,
-    brightness=0.4,
-    contrast=0.4,
+    brightness=0.3,
+    contrast=0.3,
     blur=0.5,
     blur_sigma=(0.1, 1),
 )

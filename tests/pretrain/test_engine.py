@@ -208,6 +208,23 @@ def test_it_starts_from_a_checkpoint(tmp_path: Path, shard: Shard) -> None:
     )
 
 
+def test_it_starts_from_imagenets_weights(
+    tmp_path: Path, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What torchvision would download, but for the hash in its name.
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cache = tmp_path / "hub" / "checkpoints" / "densenet121-a639ec97.pth"
+    cache.parent.mkdir(parents=True)
+    weights = densenet121(weights=None).state_dict()
+    torch.save(weights, cache)
+    recipe = recipe_of("byol", architecture="densenet121", init="imagenet", epochs=1)
+    run = Run(tmp_path / "run", recipe, shard)
+    for name, tensor in run.engine.method.encoder.backbone.state_dict().items():
+        assert torch.equal(tensor, weights[name])
+    run.engine.take_step(next(run.engine.batches.steps(0, 1)), [])
+    assert run.engine._provenance.init == "imagenet"
+
+
 def test_a_batch_in_parts_has_fewer_negatives_but_as_many_images(
     tmp_path: Path, shard: Shard
 ) -> None:
