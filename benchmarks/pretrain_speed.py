@@ -26,9 +26,6 @@ from torch import Tensor, nn
 from torchvision.models import densenet121
 
 from common.data.shard import Entry, Shard, create_shard, open_shard
-from common.model import normalised
-from pretrain.augment import make_view
-from pretrain.batches import Part
 from pretrain.engine import Engine
 from pretrain.methods.base import Method, Outcome
 from pretrain.methods.byol import BYOL
@@ -120,6 +117,7 @@ def measure_gpu(folder: Path) -> dict[str, Any]:
         result[f"plain {way}"] = plain
         for method in METHODS:
             recipe = make_recipe("cxr", method, precision="bf16", epochs=1000, batch_size=batch)
+            torch._dynamo.reset()
             engine = engine_of(recipe, shard, device, compiled)
             steps = engine.batches.steps(0, engine.steps)
             kept: list[Outcome] = []
@@ -159,14 +157,6 @@ def passes_alone(engine: Engine, views: list[Tensor]) -> None:
     engine.optimizer.step()
 
 
-def views_of(recipe: Recipe, part: Part) -> list[Tensor]:
-    """Return a part's views as the networks see them."""
-    return [
-        normalised(make_view(part.images, draws, recipe.image_size, settings))
-        for draws, settings in zip(part.draws, recipe.views, strict=True)
-    ]
-
-
 def measure_cpu(folder: Path) -> dict[str, Any]:
     """Print and return the share of a step outside the networks."""
     device = torch.device("cpu")
@@ -178,7 +168,7 @@ def measure_cpu(folder: Path) -> dict[str, Any]:
         recipe = make_recipe("cxr", method, batch_size=16, epochs=100)
         engine = engine_of(recipe, shard, device, compiled=False)
         steps = engine.batches.steps(0, engine.steps)
-        views = views_of(recipe, next(steps)[0])
+        views = engine.views(next(steps)[0])
         whole, alone = [], []
         for number in range(CPU_ROUNDS + 1):
             start = time.perf_counter()

@@ -48,11 +48,12 @@ class Provenance(BaseModel):
     run: str | None = Field(None, description="the federated run")
     round: int | None = Field(None, description="the round of that run")
     init: str | None = Field(None, description="what it started from")
+    start: "Provenance | None" = Field(None, description="of the checkpoint it started from")
     seed: int | None = None
     versions: dict[str, str] = Field(default_factory=dict, description="of fedcxr, torch, ...")
 
     def describe(self) -> str:
-        """Return method, preset, epochs and data in one line, for a log."""
+        """Return method, preset, epochs, data and where it started in one line, for a log."""
         words = self.method
         if self.preset is not None:
             words += f" (preset {self.preset})"
@@ -62,7 +63,11 @@ class Provenance(BaseModel):
             words += f" on {self.images:,} images of {self.source}"
         if self.data is not None:
             words += f" (manifest {self.data[:12]})"
-        if self.init not in (None, self.method):
+        if self.round is not None:
+            words += f", round {self.round}"
+        if self.start is not None:
+            words += f", from {self.start.describe()}"
+        elif self.init not in (None, self.method):
             words += f", from {self.init}"
         return words
 

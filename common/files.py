@@ -1,6 +1,7 @@
 """Files that are either whole or not there, and their hashes."""
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -22,6 +23,12 @@ def sha256_of(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def drop_temporary(path: Path) -> None:
+    """Remove what a killed process left of :func:`write_whole`; no other may be writing."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        left.unlink()
 
 
 def sync_folder(folder: Path) -> None:
@@ -46,10 +53,11 @@ def locked(folder: Path, result: Path) -> Iterator[None]:
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"{result}: another process is writing it") from None
         yield
-    except BlockingIOError:
-        raise BadInput(f"{result}: another process is writing it") from None
     finally:
         os.close(descriptor)
 

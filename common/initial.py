@@ -31,8 +31,7 @@ def initial_state(init: str, architecture: Architecture, seed: int) -> tuple[Sta
         state = fit_state(_imagenet(architecture), architecture, seed, "ImageNet's weights")
         return state, Provenance(method="imagenet", init=init, seed=seed)
     state, provenance = read_checkpoint(Path(init), architecture, seed)
-    found = provenance or Provenance(method="checkpoint")
-    return state, found.model_copy(update={"init": Path(init).name, "seed": seed})
+    return state, provenance or Provenance(method="checkpoint")
 
 
 def _imagenet(architecture: Architecture) -> dict[str, torch.Tensor]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,9 +14,11 @@ from common.cli import Settings, Stopped, leave, parse, run_command
 from common.data.shard import MANIFEST, Shard, open_shard
 from common.errors import BadInput, FedCXRError
 from common.files import sha256_of
-from pretrain.recipe import MethodName, PresetName, Recipe, make_recipe
+from pretrain.recipe import MethodName, MoCoSettings, PresetName, Recipe, make_recipe
 
 if TYPE_CHECKING:
+    import torch
+
     from pretrain.engine import Engine
     from pretrain.run_folder import RunFolder
 
@@ -106,45 +108,63 @@ def _pretrain(arguments: Sequence[str]) -> None:
     from common.images import crop_size
     from common.logs import log_to_stderr
     from common.model import choose_device
-    from pretrain.distributed import process_group, rank, wait_for_all
+    from pretrain.distributed import own_device, process_group, rank
     from pretrain.engine import Engine
     from pretrain.run_folder import RunFolder
 
     log_to_stderr(settings.debug)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    device = choose_device(settings.device)
-    automatic = "bf16" if device.type == "cuda" else "fp32"
+    device = choose_device(own_device(settings.device))
+    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    automatic = "bf16" if bf16 else "fp32"
     recipe = recipe_with(
         image_size=settings.image_size or crop_size(shard.manifest.size),
         precision=automatic if settings.precision == "auto" else settings.precision,
     )
-    folder = RunFolder(run_folder_of(settings.out))
-    with process_group(device) as own_device:
-        first = rank() == 0
-        if not first:
+    with process_group(device):
+        folder = RunFolder(run_folder_of(settings.out))
+        if rank():
             logging.disable()
         engine = Engine(
             recipe,
             shard,
             settings.out,
-            own_device,
-            folder if first else None,
+            device,
+            None if rank() else folder,
             compiled=settings.compile,
             probe=probe,
             probe_every=settings.probe_every,
         )
-        with folder.held(settings.out) if first else nullcontext():
-            if first:
-                _introduce(recipe, shard, engine)
-                folder.begin(_config(recipe, shard))
-            wait_for_all()
-            state = folder.read_state() if settings.resume else None
-            if state is not None:
-                engine.load(state)
-                log.info("going on after step %d", state["step"])
-            with _terminal_status(folder) if first else nullcontext():
+        with nullcontext() if rank() else folder.held(settings.out):
+            _begin(settings, recipe, shard, engine, folder, device)
+            with nullcontext() if rank() else _terminal_status(folder):
+                state = folder.read_state() if settings.resume else None
+                if state is not None:
+                    engine.load(state)
+                    log.info("going on after step %d", state["step"])
                 engine.run()
+
+
+def _begin(
+    settings: PretrainSettings,
+    recipe: Recipe,
+    shard: Shard,
+    engine: "Engine",
+    folder: "RunFolder",
+    device: "torch.device",
+) -> None:
+    """Let the first process begin the run, or end all of them with what keeps it from that."""
+    from pretrain.distributed import fail_together, rank
+
+    error = None
+    if rank() == 0:
+        _introduce(recipe, shard, engine)
+        try:
+            folder.begin(_config(recipe, shard), settings.out, settings.resume)
+        except FedCXRError as found:
+            error = found
+    fail_together(error, device)
 
 
 def run_folder_of(out: Path) -> Path:
@@ -153,7 +173,7 @@ def run_folder_of(out: Path) -> Path:
 
 
 def _check_free(settings: PretrainSettings) -> None:
-    """Refuse to write over what is there; ``--resume`` is checked when the folder is held."""
+    """Refuse early what :meth:`RunFolder.begin` would refuse after torch is loaded."""
     for path in (settings.out, run_folder_of(settings.out)):
         if path.exists() and not settings.resume:
             raise BadInput(f"{path}: is there already; choose another --out, or give --resume")
@@ -174,7 +194,15 @@ def _open(path: Path) -> Shard:
 
 
 def _config(recipe: Recipe, shard: Shard) -> dict[str, Any]:
-    return recipe.model_dump(mode="json") | {"data": sha256_of(shard.path / MANIFEST)}
+    """Return all that decides the result."""
+    from pretrain.distributed import processes
+
+    start = Path(recipe.init)
+    return recipe.model_dump(mode="json") | {
+        "data": sha256_of(shard.path / MANIFEST),
+        "init_sha256": sha256_of(start) if start.is_file() else None,
+        "processes": processes(),
+    }
 
 
 def _introduce(recipe: Recipe, shard: Shard, engine: "Engine") -> None:
@@ -188,6 +216,13 @@ def _introduce(recipe: Recipe, shard: Shard, engine: "Engine") -> None:
     for name, value in recipe.model_dump().items():
         for item in value if isinstance(value, tuple) else [value]:
             log.info("  %-12s %s", name, _words(item))
+    if isinstance(recipe.method, MoCoSettings) and recipe.method.queue >= len(shard):
+        log.warning(
+            "warning: the queue holds %d keys, but there are %d images: films become their own "
+            "negatives; give a smaller --queue",
+            recipe.method.queue,
+            len(shard),
+        )
     rotations = ", each in 4 rotations" if recipe.copies > 1 else ""
     log.info(
         "%d images a step%s, %s steps, learning rate up to %g",
@@ -209,17 +244,31 @@ def _words(value: Any) -> str:
 
 @contextmanager
 def _terminal_status(folder: "RunFolder") -> Iterator[None]:
-    """Write how the run ended, whichever way."""
+    """Write that the run goes on, and how it ended; explain what is no fault of ours."""
+    import torch
+
     try:
+        folder.write_status("running")
         yield
+        folder.write_status("finished")
     except Stopped as stopped:
         folder.write_status("stopped", reason=str(stopped))
         raise
+    except torch.OutOfMemoryError:
+        folder.write_status("failed", reason="out of memory")
+        raise BadInput(
+            "the GPU's memory does not do; give a smaller --batch-size, or --accumulate"
+        ) from None
+    except OSError as error:
+        with suppress(OSError):
+            folder.write_status("failed", reason=error.strerror)
+        raise BadInput(
+            f"{error.filename or folder.path}: {error.strerror}; mend that and go on with --resume"
+        ) from error
     except BaseException as error:
         reason = str(error) if isinstance(error, FedCXRError) else type(error).__name__
         folder.write_status("failed", reason=reason)
         raise
-    folder.write_status("finished")
 
 
 def main() -> None:

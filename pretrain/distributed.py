@@ -3,11 +3,18 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 from torch.autograd.function import FunctionCtx
+from torch.distributed import is_torchelastic_launched as torchelastic_launched
+
+from common.errors import BadInput, FedCXRError
+
+PATIENCE = timedelta(hours=1)
+"""How long a process waits for the others, who may be waiting for the first one's k-NN."""
 
 
 def rank() -> int:
@@ -20,25 +27,41 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def own_device(wish: str) -> str:
+    """Return the device that this process is to use, before any of them is touched.
+
+    Args:
+        wish: As the user gave it; ``auto`` and ``cuda`` become the GPU of this process.
+
+    Raises:
+        BadInput: All processes would share one GPU.
+    """
+    if not torchelastic_launched() or wish == "cpu":
+        return wish
+    if wish == "auto" and not torch.cuda.is_available():
+        return "cpu"
+    if wish not in ("auto", "cuda"):
+        raise BadInput(f"--device {wish}: with torchrun each process has its own; give cuda or cpu")
+    return f"cuda:{os.environ['LOCAL_RANK']}"
+
+
 @contextmanager
-def process_group(device: torch.device) -> Iterator[torch.device]:
+def process_group(device: torch.device) -> Iterator[None]:
     """Join the processes that ``torchrun`` started, if it did.
 
     Args:
-        device: What to compute on; ``cuda`` becomes the GPU of this process.
-
-    Yields:
-        The device of this process.
+        device: What this process computes on.
     """
-    if "WORLD_SIZE" not in os.environ:
-        yield device
+    if not torchelastic_launched():
+        yield
         return
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    gpu = device if device.type == "cuda" else None
+    if gpu is not None:
+        torch.cuda.set_device(gpu)
+    backend = "gloo" if gpu is None else "nccl"
+    dist.init_process_group(backend, timeout=PATIENCE, device_id=gpu)
     try:
-        yield device
+        yield
     finally:
         dist.destroy_process_group()
 
@@ -53,15 +76,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(_ctx: FunctionCtx, *gradients: Tensor) -> Tensor:
         # Each process's loss depends on all parts: their gradients add up.
-        total = gradients[0].contiguous()
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total.chunk(processes())[rank()]
-
-
-def wait_for_all() -> None:
-    """Return when all processes have come here."""
-    if processes() > 1:
-        dist.barrier()
 
 
 def gather(own: Tensor) -> Tensor:
@@ -92,6 +109,17 @@ def mean_over_processes(values: Tensor) -> Tensor:
         dist.all_reduce(values)
         values /= processes()
     return values
+
+
+def fail_together(error: FedCXRError | None, device: torch.device) -> None:
+    """Raise in all processes if the first one has an error; every one has to call it.
+
+    Args:
+        error: The first process's; the others give None.
+        device: Of this process.
+    """
+    if not first_says(error is None, device):
+        raise error or BadInput("the first process has given up")
 
 
 def first_says(value: bool, device: torch.device) -> bool:

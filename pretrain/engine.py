@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Never, assert_never
@@ -115,13 +115,16 @@ class Engine:
         load_state(model, state)
         self._whole_state = state
         self.method = make_method(recipe, model).to(device)
+        if isinstance(recipe.method, SimCLRSettings) and processes() > 1 and device.type == "cuda":
+            torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.method)  # type: ignore[no-untyped-call]
         self.method.train()
         self.optimizer = make_optimizer(self.method, recipe.optimizer)
         self._provenance = _provenance(recipe, shard, origin)
+        torch.backends.cudnn.benchmark = True  # all steps have the same shapes
         if compiled:
             for module in self.method.modules():
                 if isinstance(module, Encoder):
-                    module.compile()
+                    module.compile(dynamic=False)
         self._forward: torch.nn.Module = self.method
         if processes() > 1:
             # Weights follow from the seed, and buffers are each process's own.
@@ -162,7 +165,8 @@ class Engine:
         )
         with logging_redirect_tqdm(), bar:
             self._train(bar)
-        self._write_checkpoint()
+        if not self._out.exists():
+            self._write_checkpoint()
 
     def _train(self, bar: "tqdm[Never]") -> None:
         per_epoch = self.batches.steps_per_epoch
@@ -182,17 +186,19 @@ class Engine:
             bar.update(len(pending) * self._recipe.images_per_step)
             bar.set_postfix(loss=f"{line['loss']:.4f}", lr=f"{rate:.2g}", refresh=False)
             pending.clear()
+            late = first_says(time.monotonic() - saved > SAVE_SECONDS, self._device)
+            if ends_epoch or late:
+                self._check_weights()
             if ends_epoch:
                 self._end_epoch(line, losses)
                 losses.clear()
             if self._folder is not None:
                 self._folder.write_metrics(line)
-            late = first_says(time.monotonic() - saved > SAVE_SECONDS, self._device)
+            if ends_epoch:
+                self._write_checkpoint()
             if ends_epoch or late:
                 self._save()
                 saved = time.monotonic()
-            if ends_epoch:
-                self._write_checkpoint()
             started = time.monotonic()
 
     def take_step(self, parts: Iterable[Part], pending: list[Outcome]) -> float:
@@ -216,12 +222,8 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
         outcomes = []
         for number, part in enumerate(parts, start=1):
-            views = [
-                normalised(make_view(part.images, draws, recipe.image_size, settings))
-                for draws, settings in zip(part.draws, recipe.views, strict=True)
-            ]
-            with self._gradients_stay() if number < recipe.accumulate else nullcontext():
-                outcome: Outcome = self._forward(views)
+            with self._gradients_stay(number < recipe.accumulate):
+                outcome: Outcome = self._forward(self.views(part))
                 (outcome.loss / recipe.accumulate).backward()  # type: ignore[no-untyped-call]
             outcomes.append(outcome)
         self.optimizer.step()
@@ -229,9 +231,17 @@ class Engine:
         self._step += 1
         return rate
 
-    def _gradients_stay(self) -> Any:
-        """Return a context in which gradients are not yet averaged over the processes."""
-        if isinstance(self._forward, DistributedDataParallel):
+    def views(self, part: Part) -> list[Tensor]:
+        """Return the views of a part's images as the networks see them: float32, B x 3 x C x C."""
+        size = self._recipe.image_size
+        return [
+            normalised(make_view(part.images, draws, size, settings))
+            for draws, settings in zip(part.draws, self._recipe.views, strict=True)
+        ]
+
+    def _gradients_stay(self, more: bool) -> AbstractContextManager[None]:
+        """Return a context in which gradients are kept to this process if more are to come."""
+        if more and isinstance(self._forward, DistributedDataParallel):
             return self._forward.no_sync()
         return nullcontext()
 
@@ -257,6 +267,19 @@ class Engine:
             "loss": sum(values) / len(values),
         }
         return line | dict(zip(names, fetched[len(pending) :], strict=True))
+
+    def _check_weights(self) -> None:
+        """Look at what is about to be kept; a finite loss says nothing about the step after it.
+
+        Raises:
+            BadInput: A weight or a buffer is not finite.
+        """
+        tensors = [t for t in self.method.state_dict().values() if t.is_floating_point()]
+        norm = mean_over_processes(torch.stack(torch._foreach_norm(tensors)).sum())
+        if not math.isfinite(float(norm)):
+            raise BadInput(
+                f"step {self._step} of {self.steps}: weights are not finite; {self._remedy()}"
+            )
 
     def _remedy(self) -> str:
         epochs = (self._step - 1) // self.batches.steps_per_epoch
@@ -342,7 +365,8 @@ def _provenance(recipe: Recipe, shard: Shard, origin: Provenance) -> Provenance:
         source=shard.manifest.source,
         images=len(shard),
         settings=recipe.model_dump(mode="json"),
-        init=origin.init,
+        init=Path(recipe.init).name,
+        start=origin if origin.init != recipe.init else None,
         seed=recipe.seed,
         versions={name: version(name) for name in ("fedcxr", "numpy", "torch", "torchvision")},
     )

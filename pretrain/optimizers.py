@@ -34,7 +34,7 @@ def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> Optimizer:
     """Return the optimiser of all parameters that need a gradient; its learning rate is set later.
 
     With ``decay_all`` off, BatchNorm's parameters and all biases, which are those of one
-    dimension, are spared weight decay and the adaptation of LARS (BYOL, appendix J).
+    dimension, are spared weight decay and the adaptation of LARS (BYOL, section 3.3).
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [{"params": parameters, "adapt": True}]
@@ -56,10 +56,13 @@ def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> Optimizer:
 
 
 class LARS(Optimizer):
-    """Layer-wise adaptive rates (You et al. 2017, algorithm 1), all layers at once.
+    """Layer-wise adaptive rates (You et al. 2017), all layers at once, as BYOL's code has them.
 
-    The step of a layer is scaled by the ratio of its weights' norm to its gradient's. Where one of
-    them is 0 it is not, as in SimCLR's and BYOL's code.
+    With weights w and gradient g, decayed d = g + weight_decay * w, the momentum buffer becomes
+    momentum * buffer + TRUST * |w| / |d| * d, and w loses lr * buffer. You et al. have
+    |g| + weight_decay * |w| in the place of |d|, and SimCLR's code the rate inside the buffer; with
+    decay 1e-6 and a rate that changes slowly both come to nearly the same. Where |w| or |d| is 0
+    the step is d.
     """
 
     def __init__(self, groups: list[dict[str, Any]], momentum: float, weight_decay: float) -> None:

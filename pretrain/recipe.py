@@ -227,7 +227,7 @@ _UPSTREAM: dict[MethodName, dict[str, Any]] = {
         "optimizer": _LARS.model_copy(update={"lr": 0.3}),
         "batch_size": 4096,
     },
-    # Grill et al. 2020, section 3.3, appendices B and J; figures for 100 epochs: deepmind-research
+    # Grill et al. 2020, section 3.3 and appendix B; figures for 100 epochs: deepmind-research
     "byol": {
         "views": (_BYOL_VIEW, _BYOL_OTHER_VIEW),
         "optimizer": _LARS.model_copy(update={"lr": 0.45}),

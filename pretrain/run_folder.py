@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from common.errors import BadInput
-from common.files import append_json, locked, now, write_json, write_whole
+from common.files import append_json, drop_temporary, locked, now, write_json, write_whole
 
 RunState = Literal["running", "finished", "stopped", "failed"]
 
@@ -57,21 +58,29 @@ class RunFolder:
         with locked(self.path, out):
             yield
 
-    def begin(self, config: dict[str, Any]) -> None:
+    def begin(self, config: dict[str, Any], out: Path, resume: bool) -> None:
         """Begin a run, or make ready to go on with the one that is there.
 
         Args:
             config: What decides the result.
+            out: The checkpoint that the run is for.
+            resume: Whether to go on with what is there.
 
         Raises:
-            BadInput: The run was begun with another config, or its state is damaged.
+            BadInput: There is a run, or a checkpoint, that would be written over; or the run was
+                begun with another config, or its state is damaged.
         """
         file = self.path / CONFIG
         if file.exists():
+            if not resume:
+                raise BadInput(f"{self.path}: a run is there; go on with --resume, or remove it")
             _check_same(file, config)
-        else:
-            write_json(file, config)
         state = self.read_state()
+        if state is None and out.exists():
+            raise BadInput(f"{out}: is there, but no state to go on from; choose another --out")
+        write_json(file, config)
+        for path in (out, self.path / TRAINER, self.path / METRICS):
+            drop_temporary(path)
         step = state["step"] if state else 0
         self._forget_after(step)
         self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
@@ -105,8 +114,8 @@ class RunFolder:
             return None
         try:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
-            raise BadInput(f"{file}: damaged; remove {self.path} to begin anew") from None
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, BadZipFile):
+            raise BadInput(f"{file}: damaged; begin anew, under another --out") from None
         return state
 
     def _forget_after(self, step: int) -> None:
@@ -123,12 +132,21 @@ def _check_same(file: Path, config: dict[str, Any]) -> None:
     try:
         before = json.loads(file.read_bytes())
     except ValueError:
-        raise BadInput(f"{file}: damaged; remove {file.parent} to begin anew") from None
-    now_given = json.loads(json.dumps(config))
-    for name in sorted(before.keys() | now_given.keys()):
-        was, given = before.get(name), now_given.get(name)
-        if was != given:
+        raise BadInput(f"{file}: damaged; begin anew, under another --out") from None
+    was, given = _leaves(before), _leaves(json.loads(json.dumps(config)))
+    for name in sorted(was.keys() | given.keys()):
+        if was.get(name) != given.get(name):
             raise BadInput(
-                f"--resume: {name} was {was} when the run was begun and is {given} now; give the "
-                "same options, or another --out"
+                f"--resume: {name} was {was.get(name)} when the run was begun and is "
+                f"{given.get(name)} now; give the same options, or another --out"
             )
+
+
+def _leaves(config: Any, name: str = "") -> dict[str, Any]:
+    """Return nested settings as one level, with names such as ``optimizer.lr``."""
+    if isinstance(config, list):
+        config = dict(enumerate(config))
+    if not isinstance(config, dict):
+        return {name: config}
+    parts = [_leaves(value, f"{name}.{key}" if name else str(key)) for key, value in config.items()]
+    return {name: value for part in parts for name, value in part.items()}

@@ -77,6 +77,7 @@ def _serve(arguments: Sequence[str]) -> None:
         ca, certificate, key = read_tls(settings.tls, "ca.crt", "server.crt", "server.key")
         certificates = (ca, certificate, key)
 
+    from common.checkpoint import Provenance
     from common.initial import initial_state
     from common.logs import log_to_stderr
     from common.protocol import Greeting
@@ -97,7 +98,7 @@ def _serve(arguments: Sequence[str]) -> None:
             f"{settings.test}: its images are {tester.image_size} pixels wide, but --image-size "
             f"is {size}; make the shard anew or leave the option out"
         )
-    state, provenance = initial_state(settings.init, settings.architecture, settings.seed)
+    state, origin = initial_state(settings.init, settings.architecture, settings.seed)
     run = secrets.token_hex(6)
     plan = Plan(
         run=run,
@@ -107,6 +108,8 @@ def _serve(arguments: Sequence[str]) -> None:
     config = {"run_id": run, "image_size": size, "versions": versions}
     folder = RunFolder(settings.run, settings.model_dump(mode="json", exclude={"debug"}) | config)
     sites = FlowerSites(Greeting(run=run, seed=settings.seed), size, folder)
+    init = Path(settings.init).name
+    provenance = Provenance(method="fedavg", run=run, init=init, start=origin, seed=settings.seed)
     rounds = Rounds(plan, sites, folder, state, provenance, tester)
 
     def work() -> None:

@@ -69,7 +69,7 @@ class Rounds:
         sites: The hospitals.
         folder: Where everything is written.
         state: The first global model.
-        provenance: Where it comes from.
+        provenance: Of the run's models; its ``start`` is where the first one comes from.
         test: Scores a state on the test shard; None: there is none.
     """
 
@@ -99,7 +99,8 @@ class Rounds:
             NoQuorum: Too few hospitals came, or too few answered well.
         """
         plan = self._plan
-        log.info("initial model: %s", self._provenance.describe())
+        if (origin := self._provenance.start) is not None:
+            log.info("initial model: %s: %s", self._provenance.init, origin.describe())
         if self._test is not None:
             scores = self._test(self._state)
             log.info("initial model: test AUC %s", console.number(scores.auc))
@@ -247,8 +248,7 @@ class Rounds:
         self._note_validation(number - 1, validation["auc"])
         self._set_state({**self._state, **average.mean()})
         averaged = monotonic()
-        origin = {"method": "fedavg", "run": self._plan.run, "round": number}
-        provenance = self._provenance.model_copy(update=origin)
+        provenance = self._provenance.model_copy(update={"round": number})
         self._folder.write_checkpoint(number, self._state, self._plan.architecture, provenance)
         saved = monotonic()
         test = self._test(self._state) if self._test is not None else None

@@ -85,7 +85,7 @@ def rounds_of(
         LocalSites(shards, plan.seed, faults or {}),
         RunFolder(folder, {}),
         state,
-        Provenance(method="random"),
+        Provenance(method="fedavg", run=plan.run, start=Provenance(method="random")),
         None,
     )
 

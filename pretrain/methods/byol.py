@@ -30,12 +30,12 @@ def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def target_momentum(start: float, progress: float) -> float:
-    """Return the target's momentum: from ``start`` to 1 on a cosine (BYOL, section 3.2)."""
+    """Return the target's momentum: from ``start`` to 1 on a cosine (BYOL, section 3.3)."""
     return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2
 
 
 class BYOL(Method):
-    """BYOL with projector and predictor (BYOL, section 3.2)."""
+    """BYOL with projector and predictor (BYOL, sections 3.1 and 3.3)."""
 
     def __init__(
         self, model: DenseNet, settings: BYOLSettings, precision: Precision, seed: int

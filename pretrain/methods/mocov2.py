@@ -41,7 +41,8 @@ class MoCoV2(Method):
     """MoCo-v2 with a two-layer head (MoCo-v2, section 3) and BatchNorm in groups for the keys.
 
     Were keys normalised by the statistics of the batch that the queries are normalised by, a query
-    could tell its key by them: shuffling BN (MoCo, section 3.3), here with groups in place of GPUs.
+    could tell its key by them. The authors shuffle the keys between GPUs (MoCo, section 3.3). Here,
+    on one GPU or on each, keys are permuted and normalised in small groups, queries all together.
     """
 
     queue: Tensor
@@ -103,7 +104,7 @@ class MoCoV2(Method):
 
     @torch.no_grad()
     def _enqueue(self, keys: Tensor) -> None:
-        """Put keys in the place of the oldest ones (MoCo, section 3.1)."""
+        """Put keys in the place of the oldest ones (MoCo, section 3.2)."""
         places = torch.arange(len(keys), device=keys.device) + self.position
         self.queue.index_copy_(0, places % len(self.queue), keys)
         self.position.add_(len(keys)).remainder_(len(self.queue))

@@ -59,7 +59,10 @@ class SimCLR(Method):
         self.encoder = Encoder(backbone, head, precision)
 
     def forward(self, views: list[Tensor]) -> Outcome:
-        """See :class:`~pretrain.methods.base.Method`; both views go through together."""
+        """See :class:`~pretrain.methods.base.Method`; both views go through together.
+
+        On several GPUs the engine makes BatchNorm span them all (SimCLR, section 2.2, global BN).
+        """
         first, second = normalize(self.encoder(torch.cat(views))).chunk(2)
         loss = nt_xent(first, second, self.settings.temperature)
         with torch.no_grad():

@@ -108,6 +108,7 @@ def test_kill_9_again_and_again_and_the_curve_is_the_same(tmp_path: Path) -> Non
     assert curves[0] == curves[1]
     states = [read_checkpoint(out, "densenet-tiny", 0)[0] for out in (cut, whole)]
     assert same_bits(*states)
+    assert not list(tmp_path.rglob("*.tmp"))
     boards = [
         [(event.step, event.value) for event in EventAccumulator(
             str(out.with_suffix(".run") / "tensorboard")).Reload().Scalars("loss")]
@@ -173,7 +174,27 @@ def test_a_run_is_never_written_over(tmp_path: Path) -> None:
     assert_one_line(pretrain(other, out, "--epochs", 1, "--resume"), 2, "--resume: data was")
     (out.with_suffix(".run") / "trainer.pt").write_bytes(b"cut")
     assert_one_line(pretrain(data, out, "--epochs", 1, "--resume"), 2, "trainer.pt", "damaged")
+    (out.with_suffix(".run") / "trainer.pt").unlink()
+    assert_one_line(pretrain(data, out, "--epochs", 1, "--resume"), 2, str(out), "no state")
     assert out.read_bytes() == before
+
+
+def test_a_disk_that_is_full_is_no_fault_of_ours(tmp_path: Path) -> None:
+    data = make_shard(tmp_path / "shard", images=16, labelled=False).path
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "from pretrain.cli import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *options(data, tmp_path / "c.pt", "--epochs", 1)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert_one_line(result, 2, "File too large", "--resume")
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:

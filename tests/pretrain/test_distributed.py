@@ -52,7 +52,9 @@ def test_losses_and_gradients_are_those_of_one_process() -> None:
     assert sorted(result.stdout.split("\n"))[1:] == ["process 0 agrees", "process 1 agrees"]
 
 
-@pytest.mark.parametrize(("method", "more"), [("mocov2", ["--queue", 32]), ("byol", [])])
+@pytest.mark.parametrize(
+    ("method", "more"), [("mocov2", ["--queue", 32]), ("simclr", []), ("byol", [])]
+)
 def test_two_processes_train_together(tmp_path: Path, method: str, more: list[Any]) -> None:
     data = make_shard(tmp_path / "shard", images=64, labelled=False).path
     pretrain(tmp_path / "c.pt", data, method, *more)
@@ -72,6 +74,14 @@ def test_a_run_of_two_processes_goes_on_with_each_ones_own_queue(tmp_path: Path)
     )
     assert result.returncode != 0
     assert len(losses(cut)) == 2
+    refused = torchrun(
+        *("--no-python", sys.executable, "-c", COMMAND, "--resume"),
+        *("--data", data, "--out", cut, "--method", "mocov2", "--epochs", 5, "--batch-size", 16),
+        *("--architecture", "densenet-tiny", "--image-size", 32, "--device", "cpu"),
+        *("--queue", 32),
+    )
+    assert refused.returncode != 0
+    assert "--resume: epochs was 4 when the run was begun and is 5 now" in refused.stderr
     again = pretrain(cut, data, "mocov2", "--queue", 32, "--resume")
     assert losses(cut) == losses(tmp_path / "whole.pt")
     assert same_bits(again, whole)

@@ -48,7 +48,7 @@ class Run:
         self.folder = RunFolder(path / "checkpoint.run")
         self.engine = Engine(recipe, shard, self.out, CPU, self.folder, **options)
         self.folder.path.mkdir(exist_ok=True)
-        self.folder.begin(recipe.model_dump(mode="json"))
+        self.folder.begin(recipe.model_dump(mode="json"), self.out, resume=True)
         state = self.folder.read_state()
         if state is not None:
             self.engine.load(state)
@@ -167,6 +167,29 @@ def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_epoch(
     assert run.metrics()[-1]["step"] == 7
 
 
+def test_weights_ruined_by_the_last_step_of_an_epoch_are_not_kept(
+    tmp_path: Path, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "run", recipe_of("simclr"), shard)
+    step = torch.optim.SGD.step
+
+    def ruinous(self: torch.optim.SGD) -> None:
+        step(self)
+        if run.engine._step == 9:  # the tenth: the second epoch's last
+            next(run.engine.method.parameters()).data.fill_(torch.inf)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", ruinous)
+    with pytest.raises(BadInput, match=r"step 10 of 15: weights are not finite; .*keeps epoch 1;"):
+        run.engine.run()
+    state, provenance = read_checkpoint(run.out, "densenet-tiny", 0)
+    assert all(np.isfinite(array).all() for array in state.values())
+    assert provenance is not None
+    assert provenance.epochs == 1
+    saved = run.folder.read_state()
+    assert saved is not None
+    assert saved["step"] == 5
+
+
 def test_a_collapse_is_told(tmp_path: Path, shard: Shard, caplog: pytest.LogCaptureFixture) -> None:
     run = Run(tmp_path / "run", recipe_of("byol", epochs=1), shard)
     projector = run.engine.method.encoder.head
@@ -204,8 +227,10 @@ def test_it_starts_from_a_checkpoint(tmp_path: Path, shard: Shard) -> None:
     assert provenance.init == "checkpoint.pt"
     assert provenance.describe() == (
         f"simclr (preset cxr), 3 epochs on 40 images of noise (manifest {provenance.data[:12]}), "  # type: ignore[index]
-        "from checkpoint.pt"
+        f"from {provenance.start.describe()}"  # type: ignore[union-attr]
     )
+    assert provenance.start is not None
+    assert provenance.start.method == "rotation"
 
 
 def test_it_starts_from_imagenets_weights(
@@ -225,9 +250,7 @@ def test_it_starts_from_imagenets_weights(
     assert run.engine._provenance.init == "imagenet"
 
 
-def test_a_batch_in_parts_has_fewer_negatives_but_as_many_images(
-    tmp_path: Path, shard: Shard
-) -> None:
+def test_a_batch_in_parts_has_as_many_images(tmp_path: Path, shard: Shard) -> None:
     whole = Run(tmp_path / "whole", recipe_of("rotation", epochs=1, batch_size=16), shard)
     parts = Run(
         tmp_path / "parts", recipe_of("rotation", epochs=1, batch_size=16, accumulate=2), shard
@@ -279,21 +302,32 @@ class NoHostSync(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Raises where a value would be fetched from the device."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aten = torch.ops.aten
         assert func.overloadpacket not in (
-            torch.ops.aten._local_scalar_dense,
-            torch.ops.aten.nonzero,
-            torch.ops.aten.equal,
+            aten._local_scalar_dense,
+            aten.nonzero,
+            aten.equal,
+            aten.masked_select,
+            aten._unique2,
         ), func
+        if func.overloadpacket in (aten.index, aten.index_put, aten.index_put_):
+            assert all(index is None or index.dtype != torch.bool for index in args[1])
         return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("preset", ["cxr", "upstream"])
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_in_a_step_waits_for_the_device(
-    tmp_path: Path, shard: Shard, method: MethodName, preset: PresetName
+    tmp_path: Path,
+    shard: Shard,
+    method: MethodName,
+    preset: PresetName,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = Run(tmp_path / "run", recipe_of(method, preset), shard)
     parts = next(iter(run.engine.batches.steps(0, 1)))
+    for fetching in ("tolist", "cpu", "numpy", "item"):
+        monkeypatch.setattr(torch.Tensor, fetching, None)
     with NoHostSync():  # type: ignore[no-untyped-call]
         run.engine.take_step(parts, [])
 

@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from common.data.shard import Entry, Shard, create_shard, open_shard
+from common.errors import BadInput
+from common.findings import FINDINGS
+from common.images import centre_crops
+from common.metrics import auc_by_finding, mean_auc
+from common.model import build_model, to_input
+from pretrain.networks import take_backbone
+from pretrain.probe import NEIGHBOURS, Features, knn_auc, linear_evaluation, pooled_features
+from tests.helpers import make_shard
+
+CPU = torch.device("cpu")
+
+
+def noise(n: int, width: int, seed: int = 0) -> Features:
+    return np.random.default_rng(seed).standard_normal((n, width)).astype(np.float32)
+
+
+def shard_of_patients(path: Path, patients: list[str], labels: np.ndarray) -> Shard:
+    entries = [Entry(f"{i}.png", patient, "train_val") for i, patient in enumerate(patients)]
+    with create_shard(
+        path, entries=entries, labels=labels.astype(np.uint8), size=40, source="noise"
+    ):
+        pass
+    return open_shard(path)
+
+
+def test_features_are_those_of_the_central_crops(tmp_path: Path) -> None:
+    images = make_shard(tmp_path / "s", images=70).images
+    backbone, width = take_backbone(build_model("densenet-tiny"))
+    backbone.train()
+    features = pooled_features(backbone, images, CPU)
+    assert features.shape == (70, width)
+    assert backbone.training
+    backbone.eval()
+    with torch.inference_mode():
+        alone = backbone(to_input(torch.from_numpy(centre_crops(images[66:67]))))
+    np.testing.assert_allclose(features[66:67], alone.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_nearest_neighbours_against_a_loop(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "s", images=60)
+    features = noise(60, 6)
+    found = knn_auc(features, shard)
+    # The loop needs the folds; scikit-learn's own are a function of the patients alone.
+    from sklearn.model_selection import GroupKFold
+
+    patients = [entry.patient for entry in shard.entries]
+    scores = np.zeros((60, 14), np.float32)
+    for inside, outside in GroupKFold(5).split(patients, groups=patients):
+        for i in outside:
+            cosines = [
+                features[i]
+                @ features[j]
+                / np.linalg.norm(features[i])
+                / np.linalg.norm(features[j])
+                for j in inside
+            ]
+            nearest = inside[np.argsort(cosines)[::-1][:NEIGHBOURS]]
+            scores[i] = shard.labelled()[nearest].mean(axis=0)
+            assert not {patients[j] for j in nearest} & {patients[i]}
+    assert found == pytest.approx(mean_auc(auc_by_finding(shard.labelled(), scores)))
+
+
+def test_a_twin_of_the_same_patient_is_no_neighbour(tmp_path: Path) -> None:
+    # Pairs that share features and labels: whoever looked at the twin would know everything.
+    features = np.repeat(noise(40, 32), 2, axis=0)
+    labels = np.repeat(np.random.default_rng(1).random((40, 14)) < 0.5, 2, axis=0)
+    patients = [str(i // 2) for i in range(80)]
+    auc = knn_auc(features, shard_of_patients(tmp_path / "s", patients, labels))
+    assert auc is not None
+    assert auc < 0.7
+
+
+def test_one_patient_cannot_be_probed(tmp_path: Path) -> None:
+    shard = shard_of_patients(tmp_path / "s", ["a"] * 8, np.eye(8, 14))
+    assert knn_auc(noise(8, 4), shard) is None
+
+
+def test_linear_evaluation_finds_what_is_linear(tmp_path: Path) -> None:
+    weights = noise(20, 14, seed=1)
+    train, test = noise(400, 20, seed=2), noise(300, 20, seed=3)
+    labels, expected = (train @ weights > 0), (test @ weights > 0).astype(np.uint8)
+    shard = shard_of_patients(tmp_path / "s", [str(i) for i in range(400)], labels)
+    by_finding = linear_evaluation(train, shard, test, expected)
+    assert min(by_finding.values()) > 0.97  # type: ignore[type-var,operator]
+    shuffled = linear_evaluation(train, shard, noise(300, 20, seed=4), expected)
+    assert mean_auc(shuffled) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_finding_that_all_or_none_has_is_undefined(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).random((40, 14)) < 0.5
+    labels[:, 3] = False
+    test_labels = (np.random.default_rng(1).random((30, 14)) < 0.5).astype(np.uint8)
+    test_labels[:, 5] = 1
+    shard = shard_of_patients(tmp_path / "s", [str(i) for i in range(40)], labels)
+    by_finding = linear_evaluation(noise(40, 5), shard, noise(30, 5, 1), test_labels)
+    undefined = {finding for finding, auc in by_finding.items() if auc is None}
+    assert undefined == {FINDINGS[3], FINDINGS[5]}
+
+
+def test_a_shard_without_labels_is_refused(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "s", images=8, labelled=False)
+    with pytest.raises(BadInput, match="no labels"):
+        knn_auc(noise(8, 4), shard)
+
+
+def test_the_training_mode_comes_back_after_an_error(tmp_path: Path) -> None:
+    images = make_shard(tmp_path / "s", images=4).images
+    backbone = nn.Sequential(nn.Linear(1, 1)).train()
+    with pytest.raises(RuntimeError):
+        pooled_features(backbone, images, CPU)
+    assert backbone.training

@@ -1,0 +1,105 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import BadInput
+from pretrain.run_folder import RunFolder
+
+CONFIG: dict[str, Any] = {"epochs": 3, "views": ({"flip": 0.5},)}
+
+
+def folder_in(path: Path) -> RunFolder:
+    path.mkdir(exist_ok=True)
+    return RunFolder(path)
+
+
+def test_what_comes_after_the_last_save_is_forgotten_and_so_is_a_torn_line(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path / "a.run")
+    folder.begin(CONFIG, tmp_path / "a.pt", resume=True)
+    for step in (10, 20, 30):
+        folder.write_metrics({"step": step, "loss": 1.0})
+    folder.write_state({"step": 20})
+    metrics = folder.path / "metrics.jsonl"
+    with metrics.open("a") as file:
+        file.write('{"step": 40, "lo')
+    folder_in(tmp_path / "a.run").begin(CONFIG, tmp_path / "a.pt", resume=True)
+    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [10, 20]
+
+
+def test_a_run_that_was_killed_before_its_first_save_begins_anew(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path / "a.run")
+    folder.begin(CONFIG, tmp_path / "a.pt", resume=True)
+    folder.write_metrics({"step": 10, "loss": 1.0})
+    again = folder_in(tmp_path / "a.run")
+    again.begin(CONFIG, tmp_path / "a.pt", resume=True)
+    assert again.read_state() is None
+    assert (again.path / "metrics.jsonl").read_text() == ""
+
+
+def test_the_same_config_is_the_same_after_json(tmp_path: Path) -> None:
+    folder_in(tmp_path / "a.run").begin(CONFIG, tmp_path / "a.pt", resume=True)
+    folder_in(tmp_path / "a.run").begin(CONFIG, tmp_path / "a.pt", resume=True)
+    with pytest.raises(BadInput, match=r"epochs was 3 .* is 4 now"):
+        folder_in(tmp_path / "a.run").begin(CONFIG | {"epochs": 4}, tmp_path / "a.pt", resume=True)
+    flipped = CONFIG | {"views": [{"flip": 0.1}]}
+    with pytest.raises(BadInput, match=r"views\.0\.flip was 0\.5 .* is 0\.1 now"):
+        folder_in(tmp_path / "a.run").begin(flipped, tmp_path / "a.pt", resume=True)
+    with pytest.raises(BadInput, match="queue was None"):
+        folder_in(tmp_path / "a.run").begin(CONFIG | {"queue": 4}, tmp_path / "a.pt", resume=True)
+
+
+@pytest.mark.parametrize("name", ["config.json", "trainer.pt"])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
+    folder = folder_in(tmp_path / "a.run")
+    folder.begin(CONFIG, tmp_path / "a.pt", resume=True)
+    (folder.path / name).write_text("{cut")
+    with pytest.raises(BadInput, match=rf"{name}: damaged"):
+        folder_in(tmp_path / "a.run").begin(CONFIG, tmp_path / "a.pt", resume=True)
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    out = tmp_path / "a.pt"
+    with (
+        RunFolder(tmp_path / "a.run").held(out),
+        pytest.raises(BadInput, match="another process"),
+        RunFolder(tmp_path / "a.run").held(out),
+    ):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(BadInput, match="cannot be made"),
+        RunFolder(tmp_path / "file" / "a.run").held(tmp_path / "file" / "a.pt"),
+    ):
+        pass
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    out = tmp_path / "a.pt"
+    out.write_bytes(b"weeks of work")
+    with pytest.raises(BadInput, match=r"a\.pt: is there, but no state"):
+        folder_in(tmp_path / "a.run").begin(CONFIG, out, resume=True)
+    out.unlink()
+    folder_in(tmp_path / "a.run").begin(CONFIG, out, resume=False)
+    with pytest.raises(BadInput, match="a run is there"):
+        folder_in(tmp_path / "a.run").begin(CONFIG, out, resume=False)
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path / "a.run")
+    left = [folder.path / ".trainer.pt.123.tmp", tmp_path / ".a.pt.123.tmp"]
+    others = [tmp_path / ".b.pt.123.tmp", tmp_path / "a.pt.tmp"]
+    for path in left + others:
+        path.write_bytes(b"half")
+    folder.begin(CONFIG, tmp_path / "a.pt", resume=True)
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in others)
+
+
+def test_an_error_of_the_block_is_not_taken_for_a_lock(tmp_path: Path) -> None:
+    with pytest.raises(BlockingIOError), RunFolder(tmp_path / "a.run").held(tmp_path / "a.pt"):
+        raise BlockingIOError
