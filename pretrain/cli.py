@@ -61,8 +61,8 @@ class PretrainSettings(Settings):
     accumulate: int | None = Field(
         None,
         ge=1,
-        description="compute a batch in so many parts; not the same for contrastive losses, whose "
-        "negatives come from one part",
+        description="compute a batch in so many parts; not the same as the whole batch: BatchNorm and "
+        "SimCLR's negatives see one part",
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 on a GPU, fp32 on a CPU"
