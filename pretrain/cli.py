@@ -61,7 +61,7 @@ class PretrainSettings(Settings):
     accumulate: int | None = Field(
         None,
         ge=1,
-        description="compute a batch in so many parts; not the same as the whole batch: BatchNorm and "
+        description="compute a batch in so many parts; not the same as the whole: BatchNorm and "
         "SimCLR's negatives see one part",
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(

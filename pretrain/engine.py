@@ -366,7 +366,7 @@ def _provenance(recipe: Recipe, shard: Shard, origin: Provenance) -> Provenance:
         images=len(shard),
         settings=recipe.model_dump(mode="json"),
         init=Path(recipe.init).name,
-        start=origin if origin.init != recipe.init else None,
+        start=None if recipe.init in ("random", "imagenet") else origin,
         seed=recipe.seed,
         versions={name: version(name) for name in ("fedcxr", "numpy", "torch", "torchvision")},
     )
