@@ -27,7 +27,7 @@ from torchvision.models import densenet121
 
 from common.data.shard import Entry, Shard, create_shard, open_shard
 from pretrain.engine import Engine
-from pretrain.methods.base import Method, Outcome
+from pretrain.methods.base import Method
 from pretrain.methods.byol import BYOL
 from pretrain.methods.mocov2 import MoCoV2
 from pretrain.methods.rotation import turn
@@ -119,14 +119,10 @@ def measure_gpu(folder: Path) -> dict[str, Any]:
             recipe = make_recipe("cxr", method, precision="bf16", epochs=1000, batch_size=batch)
             torch._dynamo.reset()
             engine = engine_of(recipe, shard, device, compiled)
-            steps = engine.batches.steps(0, engine.steps)
-            kept: list[Outcome] = []
+            steps = engine.batches.steps(0, engine.trainer.steps)
 
-            def step(
-                engine: Engine = engine, steps: Any = steps, kept: list[Outcome] = kept
-            ) -> None:
-                engine.take_step(next(steps), kept)
-                kept.clear()
+            def step(engine: Engine = engine, steps: Any = steps) -> None:
+                engine.trainer.take_step(next(steps))
 
             rate = rate_on_gpu(step, recipe.images_per_step)
             steps.close()
@@ -138,8 +134,8 @@ def measure_gpu(folder: Path) -> dict[str, Any]:
 
 def passes_alone(engine: Engine, views: list[Tensor]) -> None:
     """Run the method's networks forward and backward, and its optimiser; no loss, no followers."""
-    method: Method = engine.method
-    engine.optimizer.zero_grad(set_to_none=True)
+    method: Method = engine.trainer.method
+    engine.trainer.optimizer.zero_grad(set_to_none=True)
     if isinstance(method, MoCoV2):
         outputs = [method.encoder(views[0])]
         with torch.no_grad():
@@ -154,7 +150,7 @@ def passes_alone(engine: Engine, views: list[Tensor]) -> None:
     else:
         outputs = [method.encoder(torch.cat(views))]
     sum(output.sum() for output in outputs).backward()
-    engine.optimizer.step()
+    engine.trainer.optimizer.step()
 
 
 def measure_cpu(folder: Path) -> dict[str, Any]:
@@ -167,12 +163,12 @@ def measure_cpu(folder: Path) -> dict[str, Any]:
     for method in METHODS:
         recipe = make_recipe("cxr", method, batch_size=16, epochs=100)
         engine = engine_of(recipe, shard, device, compiled=False)
-        steps = engine.batches.steps(0, engine.steps)
-        views = engine.views(next(steps)[0])
+        steps = engine.batches.steps(0, engine.trainer.steps)
+        views = engine.trainer.views(next(steps)[0])
         whole, alone = [], []
         for number in range(CPU_ROUNDS + 1):
             start = time.perf_counter()
-            engine.take_step(next(steps), [])
+            engine.trainer.take_step(next(steps))
             between = time.perf_counter()
             passes_alone(engine, views)
             if number:  # the first round allocates

@@ -141,7 +141,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
             with nullcontext() if rank() else _terminal_status(folder):
                 state = folder.read_state() if settings.resume else None
                 if state is not None:
-                    engine.load(state)
+                    engine.trainer.load(state)
                     log.info("going on after step %d", state["step"])
                 engine.run()
 
@@ -228,7 +228,7 @@ def _introduce(recipe: Recipe, shard: Shard, engine: "Engine") -> None:
         "%d images a step%s, %s steps, learning rate up to %g",
         recipe.images_per_step,
         rotations,
-        f"{engine.steps:,}",
+        f"{engine.trainer.steps:,}",
         recipe.lr,
     )
 

@@ -24,6 +24,9 @@ class Outcome(NamedTuple):
 class Method(nn.Module):
     """A method of pretraining: networks, loss and whatever moves beside the gradient.
 
+    Each is made of the model whose backbone is pretrained, its own settings, the precision of the
+    networks and the seed of its heads; MoCo-v2 also of the images that are computed at a time.
+
     Attributes:
         encoder: Its backbone is what the pretraining is for.
     """

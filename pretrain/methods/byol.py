@@ -40,14 +40,6 @@ class BYOL(Method):
     def __init__(
         self, model: DenseNet, settings: BYOLSettings, precision: Precision, seed: int
     ) -> None:
-        """Make the networks.
-
-        Args:
-            model: Its backbone is pretrained.
-            settings: The method's own.
-            precision: Of the networks; see :class:`~pretrain.networks.Encoder`.
-            seed: Of the head's weights.
-        """
         super().__init__()
         self.settings = settings
         hidden, dim = self.settings.hidden, self.settings.dim

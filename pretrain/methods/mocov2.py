@@ -52,15 +52,6 @@ class MoCoV2(Method):
     def __init__(
         self, model: DenseNet, settings: MoCoSettings, precision: Precision, seed: int, batch: int
     ) -> None:
-        """Make the networks.
-
-        Args:
-            model: Its backbone is pretrained.
-            settings: The method's own.
-            precision: Of the networks; see :class:`~pretrain.networks.Encoder`.
-            seed: Of the head's weights, the queue and the shuffling.
-            batch: B, the images that one process computes at a time.
-        """
         super().__init__()
         self.settings = settings
         backbone, width = take_backbone(model)

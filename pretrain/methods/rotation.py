@@ -35,13 +35,6 @@ class Rotation(Method):
     """Rotation with a linear head on the pooled features."""
 
     def __init__(self, model: DenseNet, precision: Precision, seed: int) -> None:
-        """Make the networks.
-
-        Args:
-            model: Its backbone is pretrained.
-            precision: Of the networks; see :class:`~pretrain.networks.Encoder`.
-            seed: Of the head's weights.
-        """
         super().__init__()
         backbone, width = take_backbone(model)
         with seeded_layers(seed, "head weights"):

@@ -44,14 +44,6 @@ class SimCLR(Method):
     def __init__(
         self, model: DenseNet, settings: SimCLRSettings, precision: Precision, seed: int
     ) -> None:
-        """Make the networks.
-
-        Args:
-            model: Its backbone is pretrained.
-            settings: The method's own.
-            precision: Of the networks; see :class:`~pretrain.networks.Encoder`.
-            seed: Of the head's weights.
-        """
         super().__init__()
         self.settings = settings
         backbone, width = take_backbone(model)

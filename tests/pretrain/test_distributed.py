@@ -49,7 +49,8 @@ def losses(out: Path) -> list[float]:
 def test_losses_and_gradients_are_those_of_one_process() -> None:
     result = torchrun("-m", "tests.pretrain.two_processes")
     assert result.returncode == 0, result.stderr
-    assert sorted(result.stdout.split("\n"))[1:] == ["process 0 agrees", "process 1 agrees"]
+    # The two share a pipe, so that their lines may run together.
+    assert all(f"process {number} agrees" in result.stdout for number in range(2))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ from pretrain.cli import main
 save = Engine._save
 def save_and_die(self):
     save(self)
-    if self._step == 8:
+    if self.trainer.step == 8 and os.environ["RANK"] == "0":
         os.kill(os.getpid(), signal.SIGKILL)
 Engine._save = save_and_die
 main()

@@ -51,7 +51,7 @@ class Run:
         self.folder.begin(recipe.model_dump(mode="json"), self.out, resume=True)
         state = self.folder.read_state()
         if state is not None:
-            self.engine.load(state)
+            self.engine.trainer.load(state)
 
     def metrics(self) -> list[dict[str, Any]]:
         lines = (self.folder.path / "metrics.jsonl").read_text().splitlines()
@@ -105,7 +105,7 @@ def test_a_run_cut_in_the_middle_of_an_epoch_goes_on_as_if_nothing_had_been(
 
     def write_and_die(line: dict[str, Any]) -> None:
         write(line)
-        if line["step"] >= cut.engine.steps // 2 + 2:
+        if line["step"] >= cut.engine.trainer.steps // 2 + 2:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(cut.folder, "write_metrics", write_and_die)
@@ -115,7 +115,7 @@ def test_a_run_cut_in_the_middle_of_an_epoch_goes_on_as_if_nothing_had_been(
     assert saved is not None
     # Saved in mid-epoch, and behind what the metrics say.
     assert 0 < saved["step"] < cut.metrics()[-1]["step"]
-    assert saved["step"] % (cut.engine.steps // 3)
+    assert saved["step"] % (cut.engine.trainer.steps // 3)
 
     again = Run(tmp_path / "cut", recipe, shard)
     again.engine.run()
@@ -175,8 +175,8 @@ def test_weights_ruined_by_the_last_step_of_an_epoch_are_not_kept(
 
     def ruinous(self: torch.optim.SGD) -> None:
         step(self)
-        if run.engine._step == 9:  # the tenth: the second epoch's last
-            next(run.engine.method.parameters()).data.fill_(torch.inf)
+        if run.engine.trainer.step == 9:  # the tenth: the second epoch's last
+            next(run.engine.trainer.method.parameters()).data.fill_(torch.inf)
 
     monkeypatch.setattr(torch.optim.SGD, "step", ruinous)
     with pytest.raises(BadInput, match=r"step 10 of 15: weights are not finite; .*keeps epoch 1;"):
@@ -192,7 +192,7 @@ def test_weights_ruined_by_the_last_step_of_an_epoch_are_not_kept(
 
 def test_a_collapse_is_told(tmp_path: Path, shard: Shard, caplog: pytest.LogCaptureFixture) -> None:
     run = Run(tmp_path / "run", recipe_of("byol", epochs=1), shard)
-    projector = run.engine.method.encoder.head
+    projector = run.engine.trainer.method.encoder.head
     with torch.no_grad():
         for parameter in projector.parameters():
             parameter.zero_()
@@ -218,7 +218,7 @@ def test_it_starts_from_a_checkpoint(tmp_path: Path, shard: Shard) -> None:
     recipe = recipe_of("simclr", init=str(first.out), seed=5)
     second = Run(tmp_path / "second", recipe, shard)
     begun, _ = read_checkpoint(first.out, "densenet-tiny", 0)
-    own = second.engine.method.encoder.backbone.state_dict()
+    own = second.engine.trainer.method.encoder.backbone.state_dict()
     for name, tensor in own.items():
         assert np.array_equal(tensor.numpy(), begun[name])
     second.engine.run()
@@ -244,9 +244,9 @@ def test_it_starts_from_imagenets_weights(
     torch.save(weights, cache)
     recipe = recipe_of("byol", architecture="densenet121", init="imagenet", epochs=1)
     run = Run(tmp_path / "run", recipe, shard)
-    for name, tensor in run.engine.method.encoder.backbone.state_dict().items():
+    for name, tensor in run.engine.trainer.method.encoder.backbone.state_dict().items():
         assert torch.equal(tensor, weights[name])
-    run.engine.take_step(next(run.engine.batches.steps(0, 1)), [])
+    run.engine.trainer.take_step(next(run.engine.batches.steps(0, 1)))
     assert run.engine._provenance.init == "imagenet"
 
 
@@ -268,16 +268,16 @@ def test_gradients_of_parts_are_averaged(tmp_path: Path, shard: Shard) -> None:
     recipe = recipe_of("rotation", batch_size=16, accumulate=2, preset="paper")
     run = Run(tmp_path / "run", recipe, shard)
     engine = run.engine
-    engine.method.eval()  # without BatchNorm's batches the parts add up exactly
+    engine.trainer.method.eval()  # without BatchNorm's batches the parts add up exactly
     parts = next(iter(engine.batches.steps(0, 1)))
-    engine.take_step(parts, [])
-    by_parts = [p.grad.clone() for p in engine.method.parameters() if p.grad is not None]
+    engine.trainer.take_step(parts)
+    by_parts = [p.grad.clone() for p in engine.trainer.method.parameters() if p.grad is not None]
 
     other = Run(tmp_path / "other", recipe_of("rotation", batch_size=16, preset="paper"), shard)
-    other.engine.method.eval()
+    other.engine.trainer.method.eval()
     whole = next(iter(other.engine.batches.steps(0, 1)))
-    other.engine.take_step(whole, [])
-    at_once = [p.grad for p in other.engine.method.parameters() if p.grad is not None]
+    other.engine.trainer.take_step(whole)
+    at_once = [p.grad for p in other.engine.trainer.method.parameters() if p.grad is not None]
     for one, expected in zip(by_parts, at_once, strict=True):
         torch.testing.assert_close(one, expected, atol=1e-6, rtol=1e-4)
 
@@ -287,12 +287,12 @@ def test_followers_move_before_each_step(
     tmp_path: Path, shard: Shard, method: MethodName, follower: str
 ) -> None:
     engine = Run(tmp_path / "run", recipe_of(method), shard).engine
-    networks = engine.method.encoder, getattr(engine.method, follower)
+    networks = engine.trainer.method.encoder, getattr(engine.trainer.method, follower)
     steps = engine.batches.steps(0, 2)
-    engine.take_step(next(steps), [])
+    engine.trainer.take_step(next(steps))
     online, before = ([p.detach().clone() for p in network.parameters()] for network in networks)
-    engine.take_step(next(steps), [])
-    start = 0.999 if method == "mocov2" else target_momentum(0.99, 1 / engine.steps)
+    engine.trainer.take_step(next(steps))
+    start = 0.999 if method == "mocov2" else target_momentum(0.99, 1 / engine.trainer.steps)
     for was, ahead, now in zip(before, online, networks[1].parameters(), strict=True):
         torch.testing.assert_close(now, start * was + (1 - start) * ahead)
     assert any(not torch.equal(was, ahead) for was, ahead in zip(before, online, strict=True))
@@ -329,7 +329,7 @@ def test_nothing_in_a_step_waits_for_the_device(
     for fetching in ("tolist", "cpu", "numpy", "item"):
         monkeypatch.setattr(torch.Tensor, fetching, None)
     with NoHostSync():  # type: ignore[no-untyped-call]
-        run.engine.take_step(parts, [])
+        run.engine.trainer.take_step(parts)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -341,11 +341,11 @@ def test_nothing_in_a_step_waits_for_a_gpu(
     recipe = recipe_of(method, precision="bf16")
     engine = Engine(recipe, shard, tmp_path / "c.pt", device, RunFolder(tmp_path / "c.run"))
     steps = engine.batches.steps(0, 3)
-    engine.take_step(next(steps), [])  # the first one may set up libraries
+    engine.trainer.take_step(next(steps))  # the first one may set up libraries
     parts = next(steps)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        engine.take_step(parts, [])
+        engine.trainer.take_step(parts)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -369,7 +369,7 @@ def test_bf16_trains_near_fp32(tmp_path: Path, shard: Shard) -> None:
     for precision in ("bf16", "fp32"):
         run = Run(tmp_path / precision, recipe_of("simclr", precision=precision, epochs=1), shard)
         run.engine.run()
-        assert next(run.engine.method.parameters()).dtype == torch.float32
+        assert next(run.engine.trainer.method.parameters()).dtype == torch.float32
         losses.append(run.metrics()[0]["loss"])
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
@@ -383,7 +383,7 @@ def test_the_real_model_goes_into_torchvisions_strictly(tmp_path: Path) -> None:
     content = torch.load(run.out, weights_only=True)
     model = densenet121(num_classes=14)
     model.load_state_dict(content["state_dict"], strict=True)
-    own = run.engine.method.encoder.backbone.eval()
+    own = run.engine.trainer.method.encoder.backbone.eval()
     image = torch.randn(1, 3, 64, 64)
     model.classifier = torch.nn.Identity()
     torch.testing.assert_close(model.eval()(image), own(image))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, normalize
 
 from common.model import build_model
-from pretrain.engine import make_method
+from pretrain.methods import make_method
 from pretrain.methods.base import Method, embedding_std
 from pretrain.methods.byol import BYOL
 from pretrain.methods.mocov2 import MoCoV2
@@ -28,7 +28,7 @@ def tiny(method: MethodName, seed: int = 0) -> Method:
     recipe = make_recipe(
         "cxr", method, architecture="densenet-tiny", batch_size=BATCH, queue=queue, seed=seed
     )
-    return make_method(recipe, build_model("densenet-tiny", seed)).train()
+    return make_method(recipe, build_model("densenet-tiny", seed), BATCH).train()
 
 
 def some_views(count: int = 2, seed: int = 0) -> list[Tensor]:

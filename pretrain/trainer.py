@@ -1,0 +1,154 @@
+"""What is trained, step by step: a method, its optimiser, and all that has to be kept of both."""
+
+import math
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from common.errors import BadInput
+from common.model import build_model, load_state, normalised
+from common.wire import State
+from pretrain.augment import make_view
+from pretrain.batches import Part
+from pretrain.distributed import gather, mean_over_processes, processes, rank
+from pretrain.methods import make_method
+from pretrain.methods.base import Outcome
+from pretrain.networks import Encoder
+from pretrain.optimizers import learning_rate, make_optimizer
+from pretrain.recipe import Recipe, SimCLRSettings
+
+
+class Trainer:
+    """Takes the steps of a recipe.
+
+    Args:
+        recipe: Decides the result.
+        state: The whole model to start from.
+        steps: Of the whole training.
+        device: What to compute on.
+        compiled: Whether the networks are compiled.
+
+    Attributes:
+        method: What it trains; its backbone is the result.
+        optimizer: Of the method's parameters.
+        step: How many steps were taken.
+        steps: Of the whole training.
+    """
+
+    def __init__(
+        self, recipe: Recipe, state: State, steps: int, device: torch.device, compiled: bool = False
+    ) -> None:
+        self._recipe = recipe
+        self.step, self.steps = 0, steps
+        model = build_model(recipe.architecture, recipe.seed)
+        load_state(model, state)
+        self.method = make_method(recipe, model, recipe.part(processes())).to(device)
+        if isinstance(recipe.method, SimCLRSettings) and processes() > 1 and device.type == "cuda":
+            torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.method)  # type: ignore[no-untyped-call]
+        self.method.train()
+        self.optimizer = make_optimizer(self.method, recipe.optimizer)
+        torch.backends.cudnn.benchmark = True  # all steps have the same shapes
+        if compiled:
+            for module in self.method.modules():
+                if isinstance(module, Encoder):
+                    module.compile(dynamic=False)
+        self._forward: torch.nn.Module = self.method
+        if processes() > 1:
+            # Weights follow from the seed, and buffers are each process's own.
+            self._forward = DistributedDataParallel(
+                self.method, broadcast_buffers=False, init_sync=False, gradient_as_bucket_view=True
+            )
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` returned.
+
+        Raises:
+            BadInput: It is of another number of processes.
+        """
+        if state["processes"] != processes():
+            raise BadInput(
+                f"--resume: the run has {state['processes']} processes, now there are "
+                f"{processes()}; start as many"
+            )
+        own = {name: buffer[rank()] for name, buffer in state["buffers"].items()}
+        self.method.load_state_dict(state["parameters"] | own)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def take_step(self, parts: Iterable[Part]) -> Outcome:
+        """Take a step of the optimiser; nothing in it waits for the device.
+
+        With a batch in parts, each part has negatives and BatchNorm statistics of its own, so that
+        the result is not that of the whole batch.
+
+        Args:
+            parts: The batch.
+
+        Returns:
+            The mean over the parts, without gradient.
+        """
+        recipe = self._recipe
+        rate = learning_rate(self.step, self.steps, recipe.lr, recipe.optimizer.warm_up)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.method.prepare(self.step / self.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        outcomes = []
+        for number, part in enumerate(parts, start=1):
+            with self._gradients_stay(number < recipe.accumulate):
+                outcome: Outcome = self._forward(self.views(part))
+                (outcome.loss / recipe.accumulate).backward()  # type: ignore[no-untyped-call]
+            outcomes.append(outcome)
+        self.optimizer.step()
+        self.step += 1
+        return _mean(outcomes)
+
+    def views(self, part: Part) -> list[Tensor]:
+        """Return the views of a part's images as the networks see them: float32, B x 3 x C x C."""
+        size = self._recipe.image_size
+        return [
+            normalised(make_view(part.images, draws, size, settings))
+            for draws, settings in zip(part.draws, self._recipe.views, strict=True)
+        ]
+
+    def _gradients_stay(self, more: bool) -> AbstractContextManager[None]:
+        """Return a context in which gradients are kept to this process if more are to come."""
+        if more and isinstance(self._forward, DistributedDataParallel):
+            return self._forward.no_sync()
+        return nullcontext()
+
+    def is_finite(self) -> bool:
+        """Return whether all weights and buffers are, in every process; each has to ask."""
+        tensors = [t for t in self.method.state_dict().values() if t.is_floating_point()]
+        norm = mean_over_processes(torch.stack(torch._foreach_norm(tensors)).sum())
+        return math.isfinite(float(norm))
+
+    def state(self) -> dict[str, Any]:
+        """Return all that is needed to go on, of all processes; each has to ask."""
+        parameters = {name: p.detach() for name, p in self.method.named_parameters()}
+        buffers = {
+            name: gather(tensor.unsqueeze(0))
+            for name, tensor in self.method.state_dict().items()
+            if name not in parameters
+        }
+        return {
+            "step": self.step,
+            "processes": processes(),
+            "parameters": parameters,
+            "buffers": buffers,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+
+def _mean(outcomes: list[Outcome]) -> Outcome:
+    """Return the mean over the parts of a batch, without gradient."""
+
+    def mean(tensors: list[Tensor]) -> Tensor:
+        return torch.stack(tensors).mean(dim=0).detach()
+
+    signs = {name: mean([o.signs[name] for o in outcomes]) for name in outcomes[0].signs}
+    return Outcome(mean([outcome.loss for outcome in outcomes]), signs)
