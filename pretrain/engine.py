@@ -20,7 +20,6 @@ from common.model import state_of
 from pretrain.batches import Batches
 from pretrain.distributed import first_says, mean_over_processes, rank
 from pretrain.methods.base import Outcome
-from pretrain.probe import knn_auc, pooled_features
 from pretrain.recipe import Recipe
 from pretrain.run_folder import RunFolder
 from pretrain.trainer import Trainer
@@ -196,6 +195,9 @@ class Engine:
             )
 
     def _knn(self, probe: Shard) -> float | None:
+        # Importing scikit-learn takes a second or two, and most runs do without.
+        from pretrain.probe import knn_auc, pooled_features
+
         features = pooled_features(self.trainer.method.encoder.backbone, probe.images, self._device)
         return knn_auc(features, probe)
 
