@@ -6,17 +6,17 @@ logistic regression for each finding on the frozen features of the train_val ima
 on the official test images. Two baselines have random weights of the same seeds: as they are, and
 with BatchNorm's statistics taken from the images, which the pretrained ones have too.
 
-It goes on where it was cut. Options of each method stand in RUNS.
+It goes on where it was cut. What is run on a GPU and what on a CPU stands in the two profiles.
 """
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -30,50 +30,88 @@ from pretrain.networks import take_backbone
 from pretrain.probe import knn_auc, linear_evaluation, pooled_features
 
 SEEDS = (0, 1, 2)
-SIZE = 64
-COMMON = [
-    *("--preset", "cxr", "--batch-size", "64", "--image-size", "40"),
-    *("--lr", "0.2", "--precision", "bf16"),
-]
-RUNS = {
-    "mocov2": ["--epochs", "28", "--queue", "1024", "--ema", "0.99"],
-    "simclr": ["--epochs", "22", "--temperature", "0.2"],
-    "byol": ["--epochs", "16"],
-    "rotation": ["--epochs", "9"],
-}
+
+
+class Profile(NamedTuple):
+    """What a machine can do in an hour.
+
+    Attributes:
+        size: Pixels of the shards.
+        jobs: Pretrainings at once.
+        common: Options of every method.
+        runs: Further options of each.
+    """
+
+    size: int
+    jobs: int
+    common: list[str]
+    runs: dict[str, list[str]]
+
+
+# The queue is smaller than the shard, and the followers fast enough for so few steps.
+MOCO = ["--queue", "1024", "--ema", "0.99"]
+CPU_PROFILE = Profile(
+    size=64,
+    jobs=2,
+    common=[
+        "--batch-size",
+        "64",
+        "--image-size",
+        "40",
+        "--lr",
+        "0.2",
+        "--precision",
+        "bf16",
+        "--threads",
+        "1",
+    ],
+    runs={
+        "mocov2": ["--epochs", "28", *MOCO],
+        "simclr": ["--epochs", "22", "--temperature", "0.2"],
+        "byol": ["--epochs", "16"],
+        "rotation": ["--epochs", "9"],
+    },
+)
+GPU_PROFILE = Profile(
+    size=256,
+    jobs=1,
+    common=["--batch-size", "128", "--lr", "0.1"],
+    runs={
+        "mocov2": ["--epochs", "160", *MOCO],
+        "simclr": ["--epochs", "120", "--temperature", "0.2"],
+        "byol": ["--epochs", "100"],
+        "rotation": ["--epochs", "50"],
+    },
+)
 BASELINES = ("random", "random, statistics")
-CPU = torch.device("cpu")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def command(*arguments: object) -> None:
-    """Run one of the project's commands on one thread; its output goes to the terminal."""
+    """Run one of the project's commands; its output goes to the terminal."""
     name, *rest = map(str, arguments)
     module = {"flower-data": "common.data.cli", "flower-pretrain": "pretrain.cli"}[name]
-    subprocess.run(
-        [sys.executable, "-c", f"from {module} import main; main()", *rest],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=True,
-    )
+    subprocess.run([sys.executable, "-c", f"from {module} import main; main()", *rest], check=True)
 
 
-def make_shards(films: Path, lists: Path, out: Path) -> tuple[Shard, Shard]:
+def make_shards(films: Path, lists: Path, size: int, out: Path) -> tuple[Shard, Shard]:
     """Return the train_val images and the official test images."""
     if not out.exists():
         command(
             *("flower-data", "chestxray14", "--images", films / "images"),
             *("--metadata", films / "labels.csv", "--train-list", lists / "train_val_list.txt"),
             *("--test-list", lists / "test_list.txt", "--hospitals", 1, "--partition", "iid"),
-            *("--size", SIZE, "--allow-missing", "--out", out),
+            *("--size", size, "--allow-missing", "--out", out),
         )
     return open_shard(out / "hospital-00"), open_shard(out / "test")
 
 
-def pretrain(method: str, seed: int, shard: Shard, out: Path) -> Path:
+def pretrain(profile: Profile, method: str, seed: int, shard: Shard, out: Path) -> Path:
     """Pretrain, or go on with it, or find it done; return the checkpoint."""
     checkpoint = out / f"{method}-{seed}.pt"
     command(
         *("flower-pretrain", "--data", shard.path, "--method", method, "--out", checkpoint),
-        *("--seed", seed, "--threads", 1, "--resume", *COMMON, *RUNS[method]),
+        *("--seed", seed, "--resume", *profile.common, *profile.runs[method]),
     )
     return checkpoint
 
@@ -84,7 +122,7 @@ def backbone_of(init: str, seed: int) -> nn.Module:
     model = build_model("densenet121", seed)
     load_state(model, state)
     backbone: nn.Module = take_backbone(model)[0]
-    return backbone.eval()
+    return backbone.to(DEVICE).eval()
 
 
 def with_statistics(backbone: nn.Module, shard: Shard) -> nn.Module:
@@ -96,15 +134,15 @@ def with_statistics(backbone: nn.Module, shard: Shard) -> nn.Module:
     backbone.train()
     with torch.inference_mode():
         for start in range(0, len(shard), 64):
-            backbone(to_input(to_device(centre_crops(shard.images[start : start + 64]), CPU)))
+            backbone(to_input(to_device(centre_crops(shard.images[start : start + 64]), DEVICE)))
     backbone.eval()
     return backbone
 
 
 def evaluate(backbone: nn.Module, train: Shard, test: Shard) -> dict[str, object]:
     """Return linear evaluation on the test images and k-NN on the others."""
-    features = pooled_features(backbone, train.images, CPU)
-    of_tests = pooled_features(backbone, test.images, CPU)
+    features = pooled_features(backbone, train.images, DEVICE)
+    of_tests = pooled_features(backbone, test.images, DEVICE)
     by_finding: AucByFinding = linear_evaluation(features, train, of_tests, test.labelled())
     return {
         "auc": mean_auc(by_finding),
@@ -142,16 +180,16 @@ def main() -> None:
     parser.add_argument("--films", type=Path, required=True, help="images/ and labels.csv")
     parser.add_argument("--lists", type=Path, required=True, help="the official split")
     parser.add_argument("--out", type=Path, required=True, help="shards, checkpoints, results")
-    parser.add_argument("--jobs", type=int, default=2, help="pretrainings at once")
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    train, test = make_shards(arguments.films, arguments.lists, out / "shards")
-    with ThreadPoolExecutor(arguments.jobs) as pool:
+    profile = GPU_PROFILE if DEVICE.type == "cuda" else CPU_PROFILE
+    train, test = make_shards(arguments.films, arguments.lists, profile.size, out / "shards")
+    with ThreadPoolExecutor(profile.jobs) as pool:
         jobs = {
-            (method, seed): pool.submit(pretrain, method, seed, train, out)
+            (method, seed): pool.submit(pretrain, profile, method, seed, train, out)
             for seed in SEEDS
-            for method in RUNS
+            for method in profile.runs
         }
         checkpoints = {run: job.result() for run, job in jobs.items()}
     results: dict[str, list[dict[str, float]]] = {}
@@ -160,11 +198,13 @@ def main() -> None:
             BASELINES[0]: backbone_of("random", seed),
             BASELINES[1]: with_statistics(backbone_of("random", seed), train),
         }
-        own = {name: backbone_of(str(checkpoints[name, seed]), seed) for name in RUNS}
+        own = {name: backbone_of(str(checkpoints[name, seed]), seed) for name in profile.runs}
         for name, backbone in (random | own).items():
             results.setdefault(name, []).append(evaluate(backbone, train, test))  # type: ignore[arg-type]
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    print(f"{len(train)} images to pretrain and fit on, {len(test)} to test on, {SIZE} pixels")
+    print(
+        f"{len(train)} images to pretrain and fit on, {len(test)} to test on, {profile.size} pixels"
+    )
     print(table(results))
 
 
