@@ -54,16 +54,8 @@ CPU_PROFILE = Profile(
     size=64,
     jobs=2,
     common=[
-        "--batch-size",
-        "64",
-        "--image-size",
-        "40",
-        "--lr",
-        "0.2",
-        "--precision",
-        "bf16",
-        "--threads",
-        "1",
+        *("--batch-size", "64", "--image-size", "40", "--lr", "0.2"),
+        *("--precision", "bf16", "--threads", "1"),
     ],
     runs={
         "mocov2": ["--epochs", "28", *MOCO],
