@@ -10,6 +10,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from common.data.shard import Bytes, Shard
@@ -122,8 +123,10 @@ def _regression(train: Features, labels: Bytes, test: Features, penalty: float) 
     for column, known in enumerate(labels.T):
         if known.min() < known.max():
             regression = LogisticRegression(C=1 / penalty, max_iter=500)
-            model: Any = make_pipeline(StandardScaler(), regression).fit(train, known)
-            scores[:, column] = model.decision_function(test)
+            model: Any = make_pipeline(StandardScaler(), regression)
+            # Threads wait for each other on matrices as small as these.
+            with threadpool_limits(1):
+                scores[:, column] = model.fit(train, known).decision_function(test)
     return scores
 
 
