@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from common.errors import BadInput
 from common.model import build_model, load_state, normalised
 from common.wire import State
 from pretrain.augment import make_view
@@ -64,16 +63,7 @@ class Trainer:
             )
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` returned.
-
-        Raises:
-            BadInput: It is of another number of processes.
-        """
-        if state["processes"] != processes():
-            raise BadInput(
-                f"--resume: the run has {state['processes']} processes, now there are "
-                f"{processes()}; start as many"
-            )
+        """Go on from what :meth:`state` returned with as many processes."""
         own = {name: buffer[rank()] for name, buffer in state["buffers"].items()}
         self.method.load_state_dict(state["parameters"] | own)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -82,8 +72,8 @@ class Trainer:
     def take_step(self, parts: Iterable[Part]) -> Outcome:
         """Take a step of the optimiser; nothing in it waits for the device.
 
-        With a batch in parts, each part has negatives and BatchNorm statistics of its own, so that
-        the result is not that of the whole batch.
+        With a batch in parts, each part has BatchNorm statistics, and for SimCLR negatives, of its
+        own, so that the result is not that of the whole batch.
 
         Args:
             parts: The batch.
@@ -137,7 +127,6 @@ class Trainer:
         }
         return {
             "step": self.step,
-            "processes": processes(),
             "parameters": parameters,
             "buffers": buffers,
             "optimizer": self.optimizer.state_dict(),

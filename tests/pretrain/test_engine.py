@@ -1,4 +1,3 @@
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import densenet121
 
 from common.checkpoint import read_checkpoint
@@ -15,51 +13,11 @@ from common.data.shard import Shard
 from common.errors import BadInput
 from common.initial import initial_state
 from pretrain import engine as engine_module
-from pretrain.engine import Engine
 from pretrain.methods.base import Outcome
-from pretrain.methods.byol import target_momentum
 from pretrain.methods.simclr import SimCLR
-from pretrain.recipe import MethodName, PresetName, Recipe, make_recipe
-from pretrain.run_folder import RunFolder
+from pretrain.recipe import MethodName, PresetName, Recipe
 from tests.helpers import make_shard, same_bits
-
-CPU = torch.device("cpu")
-METHODS: tuple[MethodName, ...] = ("mocov2", "simclr", "byol", "rotation")
-
-
-def recipe_of(method: MethodName, preset: PresetName = "cxr", **changes: Any) -> Recipe:
-    given = {
-        "architecture": "densenet-tiny",
-        "batch_size": 8,
-        "image_size": 32,
-        "epochs": 3,
-        "queue": 16 if method == "mocov2" else None,
-        **changes,
-    }
-    return make_recipe(preset, method, **given)
-
-
-class Run:
-    """An engine with its folder, as the command makes them."""
-
-    def __init__(self, path: Path, recipe: Recipe, shard: Shard, **options: Any) -> None:
-        path.mkdir(exist_ok=True)
-        self.out = path / "checkpoint.pt"
-        self.folder = RunFolder(path / "checkpoint.run")
-        self.engine = Engine(recipe, shard, self.out, CPU, self.folder, **options)
-        self.folder.path.mkdir(exist_ok=True)
-        self.folder.begin(recipe.model_dump(mode="json"), self.out, resume=True)
-        state = self.folder.read_state()
-        if state is not None:
-            self.engine.trainer.load(state)
-
-    def metrics(self) -> list[dict[str, Any]]:
-        lines = (self.folder.path / "metrics.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
-
-
-def curve(run: Run) -> list[tuple[int, float, float]]:
-    return [(line["step"], line["loss"], line["embedding_std"]) for line in run.metrics()]
+from tests.pretrain.runs import METHODS, Run, curve, recipe_of
 
 
 @pytest.fixture
@@ -248,106 +206,6 @@ def test_it_starts_from_imagenets_weights(
         assert torch.equal(tensor, weights[name])
     run.engine.trainer.take_step(next(run.engine.batches.steps(0, 1)))
     assert run.engine._provenance.init == "imagenet"
-
-
-def test_a_batch_in_parts_has_as_many_images(tmp_path: Path, shard: Shard) -> None:
-    whole = Run(tmp_path / "whole", recipe_of("rotation", epochs=1, batch_size=16), shard)
-    parts = Run(
-        tmp_path / "parts", recipe_of("rotation", epochs=1, batch_size=16, accumulate=2), shard
-    )
-    for run in (whole, parts):
-        run.engine.run()
-    assert [line["step"] for line in whole.metrics()] == [line["step"] for line in parts.metrics()]
-    # Other BatchNorm statistics, so not the same curve, but near it.
-    first = whole.metrics()[0]["loss"], parts.metrics()[0]["loss"]
-    assert first[0] != first[1]
-    assert first[0] == pytest.approx(first[1], rel=0.1)
-
-
-def test_gradients_of_parts_are_averaged(tmp_path: Path, shard: Shard) -> None:
-    recipe = recipe_of("rotation", batch_size=16, accumulate=2, preset="paper")
-    run = Run(tmp_path / "run", recipe, shard)
-    engine = run.engine
-    engine.trainer.method.eval()  # without BatchNorm's batches the parts add up exactly
-    parts = next(iter(engine.batches.steps(0, 1)))
-    engine.trainer.take_step(parts)
-    by_parts = [p.grad.clone() for p in engine.trainer.method.parameters() if p.grad is not None]
-
-    other = Run(tmp_path / "other", recipe_of("rotation", batch_size=16, preset="paper"), shard)
-    other.engine.trainer.method.eval()
-    whole = next(iter(other.engine.batches.steps(0, 1)))
-    other.engine.trainer.take_step(whole)
-    at_once = [p.grad for p in other.engine.trainer.method.parameters() if p.grad is not None]
-    for one, expected in zip(by_parts, at_once, strict=True):
-        torch.testing.assert_close(one, expected, atol=1e-6, rtol=1e-4)
-
-
-@pytest.mark.parametrize(("method", "follower"), [("mocov2", "key_encoder"), ("byol", "target")])
-def test_followers_move_before_each_step(
-    tmp_path: Path, shard: Shard, method: MethodName, follower: str
-) -> None:
-    engine = Run(tmp_path / "run", recipe_of(method), shard).engine
-    networks = engine.trainer.method.encoder, getattr(engine.trainer.method, follower)
-    steps = engine.batches.steps(0, 2)
-    engine.trainer.take_step(next(steps))
-    online, before = ([p.detach().clone() for p in network.parameters()] for network in networks)
-    engine.trainer.take_step(next(steps))
-    start = 0.999 if method == "mocov2" else target_momentum(0.99, 1 / engine.trainer.steps)
-    for was, ahead, now in zip(before, online, networks[1].parameters(), strict=True):
-        torch.testing.assert_close(now, start * was + (1 - start) * ahead)
-    assert any(not torch.equal(was, ahead) for was, ahead in zip(before, online, strict=True))
-
-
-class NoHostSync(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Raises where a value would be fetched from the device."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        aten = torch.ops.aten
-        assert func.overloadpacket not in (
-            aten._local_scalar_dense,
-            aten.nonzero,
-            aten.equal,
-            aten.masked_select,
-            aten._unique2,
-        ), func
-        if func.overloadpacket in (aten.index, aten.index_put, aten.index_put_):
-            assert all(index is None or index.dtype != torch.bool for index in args[1])
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("preset", ["cxr", "upstream"])
-@pytest.mark.parametrize("method", METHODS)
-def test_nothing_in_a_step_waits_for_the_device(
-    tmp_path: Path,
-    shard: Shard,
-    method: MethodName,
-    preset: PresetName,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    run = Run(tmp_path / "run", recipe_of(method, preset), shard)
-    parts = next(iter(run.engine.batches.steps(0, 1)))
-    for fetching in ("tolist", "cpu", "numpy", "item"):
-        monkeypatch.setattr(torch.Tensor, fetching, None)
-    with NoHostSync():  # type: ignore[no-untyped-call]
-        run.engine.trainer.take_step(parts)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("method", METHODS)
-def test_nothing_in_a_step_waits_for_a_gpu(
-    tmp_path: Path, shard: Shard, method: MethodName
-) -> None:
-    device = torch.device("cuda")
-    recipe = recipe_of(method, precision="bf16")
-    engine = Engine(recipe, shard, tmp_path / "c.pt", device, RunFolder(tmp_path / "c.run"))
-    steps = engine.batches.steps(0, 3)
-    engine.trainer.take_step(next(steps))  # the first one may set up libraries
-    parts = next(steps)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        engine.trainer.take_step(parts)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_probe_sees_the_backbone_in_evaluation_mode_and_leaves_no_trace(
