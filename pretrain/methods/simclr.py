@@ -53,7 +53,7 @@ class SimCLR(Method):
     def forward(self, views: list[Tensor]) -> Outcome:
         """See :class:`~pretrain.methods.base.Method`; both views go through together.
 
-        On several GPUs the engine makes BatchNorm span them all (SimCLR, section 2.2, global BN).
+        On several GPUs the trainer makes BatchNorm span them all (SimCLR, section 2.2, global BN).
         """
         first, second = normalize(self.encoder(torch.cat(views))).chunk(2)
         loss = nt_xent(first, second, self.settings.temperature)

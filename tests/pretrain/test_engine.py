@@ -20,11 +20,6 @@ from tests.helpers import make_shard, same_bits
 from tests.pretrain.runs import METHODS, Run, curve, recipe_of
 
 
-@pytest.fixture
-def shard(tmp_path: Path) -> Shard:
-    return make_shard(tmp_path / "shard", images=40, labelled=False)
-
-
 @pytest.fixture(autouse=True)
 def _looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "LOG_EVERY", 2)

@@ -6,23 +6,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.data.shard import Shard
-from pretrain import engine as engine_module
 from pretrain.engine import Engine
 from pretrain.methods.byol import target_momentum
 from pretrain.recipe import MethodName, PresetName
 from pretrain.run_folder import RunFolder
-from tests.helpers import make_shard
 from tests.pretrain.runs import METHODS, Run, recipe_of
-
-
-@pytest.fixture
-def shard(tmp_path: Path) -> Shard:
-    return make_shard(tmp_path / "shard", images=40, labelled=False)
-
-
-@pytest.fixture(autouse=True)
-def _looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "LOG_EVERY", 2)
 
 
 def test_a_batch_in_parts_has_as_many_images(tmp_path: Path, shard: Shard) -> None:

@@ -1,0 +1,11 @@
+from pathlib import Path
+
+import pytest
+
+from common.data.shard import Shard
+from tests.helpers import make_shard
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Shard:
+    return make_shard(tmp_path / "shard", images=40, labelled=False)
