@@ -21,6 +21,7 @@ import multiprocessing
 import multiprocessing.queues
 import os
 import platform
+import secrets
 import socket
 import statistics
 import sys
@@ -52,13 +53,21 @@ class EchoHospital:
     """A hospital that answers with the weights that it received, unread and untrained."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
 
-    def greet(self, _greeting: Greeting) -> Hello:
+    def greet(self, _greeting: Greeting, server: str) -> Hello:
         """Introduce itself."""
-        return Hello(site=self._name, version="0", examples=100, image_size=64, backbone=None)
+        return Hello(
+            site=self.name,
+            version="0",
+            examples=100,
+            image_size=64,
+            backbone=None,
+            process=secrets.token_hex(16),
+            server=server,
+        )
 
-    def answer(self, instruction: Instruction, blob: bytes) -> tuple[Reply, bytes]:
+    def answer(self, instruction: Instruction, blob: bytes, _wanted: object) -> tuple[Reply, bytes]:
         """Return the received weights."""
         reply = Reply(
             identity=instruction.identity,
@@ -73,10 +82,13 @@ class EchoHospital:
 
 def echo_client(name: str, address: str) -> None:
     """Take part in a run without training."""
-    from client.flower import take_part
+    from client.flower import Participant, take_part
+    from client.state import ClientState
 
     keep_freed_memory()
-    take_part(EchoHospital(name), address, None, patience=120)  # type: ignore[arg-type]
+    hospital = EchoHospital(name)
+    participant = Participant(hospital, address, None, ClientState(None))  # type: ignore[arg-type]
+    take_part(participant, address, None, patience=120)
 
 
 def our_rounds(rounds: int) -> list[float]:

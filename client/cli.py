@@ -1,15 +1,24 @@
 """``flower-client``: a hospital takes part in a run."""
 
-from collections.abc import Sequence
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from common.cli import Settings, leave, parse, run_command
+from common.cli import Settings, Stopped, leave, parse, run_command
+from common.errors import FedCXRError, Refused
 from common.memory import keep_freed_memory
 from common.net import Address, SiteName, read_tls
+
+if TYPE_CHECKING:
+    from client.state import ClientState, Standing
+
+log = logging.getLogger(__name__)
 
 
 class ClientSettings(Settings):
@@ -20,14 +29,24 @@ class ClientSettings(Settings):
     server: Address = Field(description="the server, HOST:PORT")
     data: Path = Field(description="this hospital's shard")
     name: SiteName = Field("", description="of this hospital; default: the shard's folder name")
-    tls: Path | None = Field(None, description="folder with ca.crt, to check the server against")
-    insecure: bool = Field(False, description="connect without encryption")
+    tls: Path | None = Field(
+        None,
+        description="folder with ca.crt, to check the server against, and site.key, to sign with",
+    )
+    insecure: bool = Field(False, description="connect without encryption and without a key")
+    policy: Path | None = Field(
+        None, description="JSON file with what the server may ask for; default: everything"
+    )
+    state: Path | None = Field(
+        None, description="folder for status.json and the audit log; default: neither is written"
+    )
+    stay: bool = Field(False, description="wait for the next run when one is over")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
     slots: int = Field(1, ge=1, description="clients of this machine that may compute at once")
     slots_dir: Path | None = Field(None, description="folder through which they take turns")
     patience: float = Field(
-        300, gt=0, description="seconds for which the server may be out of reach"
+        3600, gt=0, description="seconds for which the server may be out of reach"
     )
 
     @model_validator(mode="before")
@@ -50,20 +69,55 @@ def _take_part(arguments: Sequence[str]) -> None:
 
     import torch
 
-    from client.flower import take_part
+    from client.flower import Participant, take_part
     from client.hospital import Hospital
+    from client.policy import read_policy
+    from client.state import ClientState
     from common.data.shard import open_shard
+    from common.keys import read_key
     from common.logs import log_to_stderr
     from common.model import choose_device
 
     log_to_stderr(settings.debug)
     keep_freed_memory()
+    key = read_key(settings.tls / "site.key") if settings.tls else None
+    policy = read_policy(settings.policy)
     shard = open_shard(settings.data)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = choose_device(settings.device)
-    hospital = Hospital(settings.name, shard, device, settings.slots, settings.slots_dir)
-    take_part(hospital, settings.server, root_certificate, settings.patience)
+    hospital = Hospital(settings.name, shard, device, settings.slots, settings.slots_dir, policy)
+    if settings.insecure:
+        log.warning("--insecure: nothing is encrypted, and the server is not checked")
+    state = ClientState(settings.state)
+    participant = Participant(hospital, settings.server, key, state)
+    with _terminal_status(state):
+        while True:
+            state.write_status("connecting")
+            patience = math.inf if settings.stay else settings.patience
+            take_part(participant, settings.server, root_certificate, patience)
+            if not settings.stay:
+                break
+            log.info("waiting for the next run")
+
+
+@contextmanager
+def _terminal_status(state: "ClientState") -> Iterator[None]:
+    """Write how it ended."""
+    try:
+        yield
+    except BaseException as error:
+        standing: Standing = "failed"
+        if isinstance(error, Stopped):
+            standing = "stopped"
+        elif isinstance(error, Refused):
+            standing = "refused"
+        reason = str(error) if isinstance(error, FedCXRError | Stopped) else type(error).__name__
+        state.note(standing, reason=reason)
+        state.write_status(standing, reason=reason)
+        raise
+    state.note("finished")
+    state.write_status("finished")
 
 
 def main() -> None:

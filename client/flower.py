@@ -1,124 +1,222 @@
 """The client's side of Flower; no other file under ``client`` imports it.
 
-Flower 1.41's ``start_client`` holds one bidirectional gRPC stream. A hospital is greeted through
-``get_properties`` and trains through ``fit``. See docs/decisions/0001-flower-transport.md.
+Of Flower 1.41 its gRPC service is used: one bidirectional stream, on which the server asks and
+the hospital answers. See docs/decisions/0001-flower-transport.md and 0002-flower-service.md.
 """
 
 import logging
+import os
 import random
 import time
-from collections.abc import Mapping
-from typing import TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import Timer
+from typing import Any
 
 from common.logs import quiet_flower
 
 quiet_flower()
 
 import grpc  # noqa: E402
-from flwr.client import Client, start_client  # noqa: E402
-from flwr.common import (  # noqa: E402
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: E402
+from flwr.proto.transport_pb2 import (  # noqa: E402
+    ClientMessage,
     Code,
-    FitIns,
-    FitRes,
-    GetPropertiesIns,
-    GetPropertiesRes,
     Parameters,
     Scalar,
+    ServerMessage,
     Status,
 )
+from flwr.proto.transport_pb2_grpc import FlowerServiceStub  # noqa: E402
 
 from client.hospital import Hospital  # noqa: E402
+from client.state import ClientState  # noqa: E402
 from common.errors import BadInput, Refused  # noqa: E402
-from common.protocol import CALL, Farewell, Instruction  # noqa: E402
+from common.keys import sign  # noqa: E402
+from common.net import KEEPALIVE, split_address  # noqa: E402
+from common.protocol import (  # noqa: E402
+    CALL,
+    FETCH,
+    INSTRUCTION,
+    MESSAGE_BYTES,
+    Farewell,
+    Greeting,
+    Instruction,
+    ProtocolError,
+    Verdict,
+    understand,
+)
+from common.wire import fingerprint  # noqa: E402
 
 log = logging.getLogger(__name__)
 
-INSTRUCTION = TypeAdapter(Instruction)
-MessageT = TypeVar("MessageT")
+OK = Status(code=Code.OK)
 
-OK = Status(Code.OK, "")
 LONGEST_PAUSE = 30.0
 """Seconds between two attempts to connect, at most."""
 
-
-class FlowerHospital(Client):
-    """Hands Flower's calls to a hospital and remembers how the run ended.
-
-    Attributes:
-        farewell: The server's last words, once they have come.
-        heard: When the server was last heard of, by the monotonic clock.
-    """
-
-    def __init__(self, hospital: Hospital) -> None:
-        self._hospital = hospital
-        self.farewell: Farewell | None = None
-        self.heard = time.monotonic()
-
-    def get_properties(self, ins: GetPropertiesIns) -> GetPropertiesRes:
-        """Answer a greeting with a hello; take a farewell to heart."""
-        self.heard = time.monotonic()
-        call = _understood(CALL, ins.config)
-        if isinstance(call, Farewell):
-            self.farewell = call
-            return GetPropertiesRes(OK, {})
-        hello = self._hospital.greet(call)
-        log.info("%s joins run %s with %d images", hello.site, call.run, hello.examples)
-        return GetPropertiesRes(OK, {"message": hello.model_dump_json()})
-
-    def fit(self, ins: FitIns) -> FitRes:
-        """Take part in a round."""
-        self.heard = time.monotonic()
-        instruction = _understood(INSTRUCTION, ins.config)
-        blob = ins.parameters.tensors[0]
-        number = instruction.identity.round
-        if instruction.task == "train":
-            log.info("round %d: %.1f MB received", number, len(blob) / 1e6)
-        else:
-            log.info("scoring the final model, %.1f MB received", len(blob) / 1e6)
-        reply, weights = self._hospital.answer(instruction, blob)
-        if reply.loss is not None:
-            log.info(
-                "round %d: loss %.4f over %d images in %.1f s, %.1f MB to send",
-                number,
-                reply.loss,
-                reply.examples,
-                reply.seconds.train,
-                len(weights) / 1e6,
-            )
-        self.heard = time.monotonic()
-        return FitRes(
-            status=OK,
-            parameters=Parameters([weights], "safetensors"),
-            num_examples=reply.examples,
-            metrics={"message": reply.model_dump_json()},
-        )
+GRACE_SECONDS = 60.0
+"""After the deadline of a round, until a client that is stuck ends its process."""
 
 
-def _understood(messages: TypeAdapter[MessageT], config: Mapping[str, Scalar]) -> MessageT:
-    """Return the message in a call of Flower's.
-
-    Raises:
-        BadInput: The server speaks another protocol; leaves ``start_client`` as it is.
-    """
-    try:
-        return messages.validate_json(str(config.get("message")))
-    except ValidationError:
-        raise BadInput(
-            "the server sent a message that this client does not understand; "
-            "run the same version of FedCXR on both sides"
-        ) from None
-
-
-def take_part(
-    hospital: Hospital, server: str, root_certificate: bytes | None, patience: float
-) -> None:
-    """Connect to the server and take part until it says that the run is over.
+class Participant:
+    """Answers one server's messages on behalf of a hospital.
 
     Args:
         hospital: Who takes part.
         server: ``HOST:PORT``.
+        key: Signs the server's challenge; None: the server does not ask for it.
+        state: Where it is noted what was received and sent.
+
+    Attributes:
+        hospital: Who takes part.
+        farewell: The server's last words, once they have come.
+        heard: When the server was last heard of, by the monotonic clock.
+    """
+
+    def __init__(
+        self, hospital: Hospital, server: str, key: Ed25519PrivateKey | None, state: ClientState
+    ) -> None:
+        self.hospital = hospital
+        self._server = split_address(server)[0]
+        self._key = key
+        self._state = state
+        self._weights = b""
+        self.farewell: Farewell | None = None
+        self.heard = time.monotonic()
+
+    def answer(self, message: ServerMessage, connected: Callable[[], bool]) -> ClientMessage:
+        """Return the answer to a message.
+
+        Args:
+            message: The server's.
+            connected: Whether the server still waits for it.
+
+        Raises:
+            BadInput: The server speaks another protocol.
+        """
+        self.heard = time.monotonic()
+        try:
+            match message.WhichOneof("msg"):
+                case "get_properties_ins":
+                    return self._properties(_text(message.get_properties_ins.config))
+                case "fit_ins":
+                    return self._fit(message.fit_ins, connected)
+                case "get_parameters_ins":
+                    return self._parameters(_text(message.get_parameters_ins.config))
+                case other:
+                    raise ProtocolError(f"{other}, which is no part of this protocol")
+        except ProtocolError as error:
+            raise BadInput(
+                f"{self._server} sent {error}; run the same version of FedCXR on both sides"
+            ) from None
+        finally:
+            self.heard = time.monotonic()
+
+    def _properties(self, text: str) -> ClientMessage:
+        """Answer a greeting with a hello; take other words to heart."""
+        words = ""
+        match understand(CALL, text):
+            case Greeting() as greeting:
+                words = self._hello(greeting)
+            case Verdict() as verdict:
+                number = verdict.identity.round
+                log.warning("round %d: the reply was rejected: %s", number, verdict.reason)
+                self._state.note("rejected", **verdict.model_dump(exclude={"kind", "protocol"}))
+            case Farewell() as farewell:
+                self.farewell = farewell
+        properties = {"message": Scalar(string=words)}
+        return ClientMessage(
+            get_properties_res=ClientMessage.GetPropertiesRes(status=OK, properties=properties)
+        )
+
+    def _hello(self, greeting: Greeting) -> str:
+        hello = self.hospital.greet(greeting, self._server)
+        if self._key is not None:
+            signature = sign(self._key, hello.signed_part(greeting))
+            hello = hello.model_copy(update={"signature": signature})
+        log.info("%s joins run %s with %d images", hello.site, greeting.run, hello.examples)
+        self._state.note("hello", run=greeting.run, hello=hello.model_dump())
+        self._state.write_status("connected", run=greeting.run)
+        return hello.model_dump_json()
+
+    def _fit(self, ins: ServerMessage.FitIns, connected: Callable[[], bool]) -> ClientMessage:
+        """Do what an instruction says; keep the weights until they are fetched."""
+        instruction = understand(INSTRUCTION, _text(ins.config))
+        identity = instruction.identity
+        blob = ins.parameters.tensors[0] if len(ins.parameters.tensors) == 1 else b""
+        self._state.note("received", identity=identity.model_dump(), sha256=fingerprint(blob))
+        self._state.write_status("working", run=identity.run, round=identity.round)
+        what = "scoring the final model" if instruction.task == "evaluate" else "training"
+        log.info("round %d: %.1f MB received, %s", identity.round, len(blob) / 1e6, what)
+        deadline = time.monotonic() + instruction.seconds
+        with _ended_if_stuck(instruction):
+            reply, self._weights = self.hospital.answer(
+                instruction, blob, lambda: connected() and time.monotonic() < deadline
+            )
+        if reply.loss is not None:
+            log.info(
+                "round %d: loss %.4f over %d images in %.1f s, %.1f MB to send",
+                identity.round,
+                reply.loss,
+                reply.examples,
+                reply.seconds.train,
+                len(self._weights) / 1e6,
+            )
+        self._state.note("answered", reply=reply.model_dump(exclude={"kind", "protocol"}))
+        self._state.write_status("connected", run=identity.run, round=identity.round)
+        metrics = {"message": Scalar(string=reply.model_dump_json())}
+        return ClientMessage(
+            fit_res=ClientMessage.FitRes(
+                status=OK, num_examples=reply.examples, metrics=metrics, parameters=Parameters()
+            )
+        )
+
+    def _parameters(self, text: str) -> ClientMessage:
+        """Hand over the weights of the last reply."""
+        identity = understand(FETCH, text).identity
+        self._state.note("sent", identity=identity.model_dump(), sha256=fingerprint(self._weights))
+        parameters = Parameters(tensors=[self._weights], tensor_type="safetensors")
+        self._weights = b""
+        return ClientMessage(
+            get_parameters_res=ClientMessage.GetParametersRes(status=OK, parameters=parameters)
+        )
+
+
+def _text(config: Any) -> str:
+    """Return the message in the configuration of a call of Flower's."""
+    return str(config["message"].string) if "message" in config else ""
+
+
+@contextmanager
+def _ended_if_stuck(instruction: Instruction) -> Iterator[None]:
+    """End the process long after the deadline, which only what never returns can reach.
+
+    Whatever restarts the client brings it back to life; it would never come back by itself.
+    """
+
+    def end() -> None:
+        log.critical("round %d: stuck; the process ends", instruction.identity.round)
+        os._exit(1)
+
+    timer = Timer(instruction.seconds + GRACE_SECONDS, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def take_part(
+    participant: Participant, server: str, root_certificate: bytes | None, patience: float
+) -> None:
+    """Connect to the server and take part until it says that the run is over.
+
+    Args:
+        participant: Answers for the hospital.
+        server: ``HOST:PORT``; looked up anew for each connection.
         root_certificate: The CA's certificate, PEM; None: an unencrypted connection.
         patience: Seconds for which the server may be out of reach, at the start or later.
 
@@ -126,32 +224,52 @@ def take_part(
         Refused: The server does not let this hospital take part.
         BadInput: The server was out of reach for too long, or the shard is of no use to the run.
     """
-    client = FlowerHospital(hospital)
     pause = 0.5
-    client.heard = time.monotonic()
-    while client.farewell is None:
-        before = client.heard
-        reason = "the connection was closed"
-        try:
-            start_client(
-                server_address=server,
-                client=client.to_client(),
-                insecure=root_certificate is None,
-                root_certificates=root_certificate,
-            )
-        except grpc.RpcError as error:
-            reason = error.code().name if isinstance(error, grpc.Call) else type(error).__name__
-        if client.farewell is not None:
-            break
-        silent = time.monotonic() - client.heard
-        if silent > patience:
+    participant.farewell = None
+    participant.heard = time.monotonic()
+    while True:
+        before = participant.heard
+        reason = _one_connection(participant, server, root_certificate)
+        farewell = participant.farewell
+        if farewell is not None and farewell.outcome == "refused":
+            raise Refused(f"{server} refused {participant.hospital.name}: {farewell.reason}")
+        if farewell is not None:
+            log.info("the run is over: %s", farewell.reason)
+            return
+        if time.monotonic() - participant.heard > patience:
             raise BadInput(
                 f"{server}: no server within {patience:.0f} s ({reason}); check that it runs, that "
                 "the address is right, and that both sides use --tls or both --insecure"
             )
-        pause = 0.5 if client.heard != before else min(pause * 2, LONGEST_PAUSE)
+        pause = 0.5 if participant.heard != before else min(pause * 2, LONGEST_PAUSE)
         log.info("%s is out of reach (%s); trying again", server, reason)
         time.sleep(min(pause * random.uniform(0.5, 1), patience))  # noqa: S311 - not a secret
-    if client.farewell.outcome == "refused":
-        raise Refused(f"{server} refused {hospital.name}: {client.farewell.reason}")
-    log.info("the run is over: %s", client.farewell.reason)
+
+
+def _one_connection(participant: Participant, server: str, root_certificate: bytes | None) -> str:
+    """Answer on one connection until it ends; return why it ended."""
+    answers: SimpleQueue[ClientMessage | None] = SimpleQueue()
+    with _channel(server, root_certificate) as channel:
+        call = FlowerServiceStub(channel).Join(iter(answers.get, None))
+        try:
+            for message in call:
+                answers.put(participant.answer(message, call.is_active))
+                if participant.farewell is not None:
+                    answers.put(None)  # the server closes the connection once it has read this
+        except grpc.RpcError as error:
+            return error.code().name if isinstance(error, grpc.Call) else type(error).__name__
+        finally:
+            answers.put(None)
+    return "the connection was closed"
+
+
+def _channel(server: str, root_certificate: bytes | None) -> grpc.Channel:
+    options = [
+        *KEEPALIVE,
+        ("grpc.max_send_message_length", MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ]
+    if root_certificate is None:
+        return grpc.insecure_channel(server, options)
+    credentials = grpc.ssl_channel_credentials(root_certificate)
+    return grpc.secure_channel(server, credentials, options)

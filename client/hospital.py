@@ -1,17 +1,23 @@
 """A hospital in a federation: its shard, its model, and its answers to the server's messages."""
 
 import logging
+import secrets
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
+from client.policy import Policy
 from client.slots import slot
 from client.training import labelled_fraction, train
 from common.data.shard import Shard
 from common.errors import BadInput
-from common.evaluation import evaluate
+from common.evaluation import Scores, evaluate
+from common.findings import FINDINGS
 from common.model import build_model, load_state, state_of
 from common.protocol import Greeting, Hello, Instruction, Reply
 from common.wire import (
@@ -28,6 +34,10 @@ from common.wire import (
 log = logging.getLogger(__name__)
 
 
+class NotAllowed(Exception):  # noqa: N818 - a verdict, not a fault
+    """The site's policy forbids what the server asks for; the message says what."""
+
+
 class Hospital:
     """Holds a shard for the length of a run and does what the server asks of it.
 
@@ -37,6 +47,7 @@ class Hospital:
         device: Where to compute.
         slots: How many clients on this machine may compute at once.
         slots_folder: The folder through which they take turns; None: no turns.
+        policy: What the server may ask for.
     """
 
     def __init__(
@@ -46,8 +57,11 @@ class Hospital:
         device: torch.device,
         slots: int = 1,
         slots_folder: Path | None = None,
+        policy: Policy | None = None,
     ) -> None:
         shard.labelled()
+        self._policy = policy or Policy()
+        self._process = secrets.token_hex(16)
         self.name = name
         self._shard = shard
         self._device = device
@@ -58,11 +72,15 @@ class Hospital:
         self._spec: Spec = {}
         self._backbone: str | None = None
 
-    def greet(self, greeting: Greeting) -> Hello:
-        """Introduce the hospital to a run.
+    def greet(self, greeting: Greeting, server: str) -> Hello:
+        """Introduce the hospital to a run, unsigned.
+
+        Args:
+            greeting: The server's.
+            server: The name under which the server was reached.
 
         Raises:
-            BadInput: No image is left for training.
+            BadInput: No image is left for training, or too few to be told of.
         """
         training, _ = self._shard.split(greeting.seed)
         if not len(training):
@@ -70,42 +88,73 @@ class Hospital:
                 f"{self._shard.path}: no image is left for training, since all its patients are "
                 "kept for validation; give a shard with more patients"
             )
+        if len(training) < self._policy.min_group:
+            raise BadInput(
+                f"{self._shard.path}: {len(training)} images for training, fewer than min_group "
+                f"{self._policy.min_group} of this site's policy; give a larger shard"
+            )
         return Hello(
             site=self.name,
             version=version("fedcxr"),
             examples=len(training),
             image_size=self._shard.manifest.size,
             backbone=self._backbone,
+            process=self._process,
+            server=server,
         )
 
-    def answer(self, instruction: Instruction, blob: bytes) -> tuple[Reply, bytes]:
+    def answer(
+        self, instruction: Instruction, blob: bytes, wanted: Callable[[], bool] = lambda: True
+    ) -> tuple[Reply, bytes]:
         """Score the received weights, train them if asked, and return the reply and new weights.
 
         Never raises for a fault of its own: a failed reply carries the exception's type alone,
-        since its text may hold patient data.
+        since its text may hold patient data. If the accelerator fails, the CPU takes over, in
+        this round and in those after it.
+
+        Args:
+            instruction: What is to be done.
+            blob: The weights to do it with.
+            wanted: Asked between batches; once it is false the work is given up.
         """
         try:
-            return self._answer(instruction, blob)
+            try:
+                return self._answer(instruction, blob, wanted)
+            except torch.AcceleratorError as error:
+                if self._device.type == "cpu":
+                    raise
+                log.error("%s failed (%s); the CPU takes over", self._device, type(error).__name__)
+                self._device = torch.device("cpu")
+                self._model = None
+                return self._answer(instruction, blob, wanted)
+        except NotAllowed as objection:
+            log.error("round %d refused: %s", instruction.identity.round, objection)
+            reason = f"against the site's policy: {objection}"
         except Exception as error:
             log.error("round %d failed: %s", instruction.identity.round, type(error).__name__)
             log.debug("the fault", exc_info=True)
             reason = type(error).__name__
-            return Reply(identity=instruction.identity, status="failed", reason=reason), b""
+        return Reply(identity=instruction.identity, status="failed", reason=reason), b""
 
-    def _answer(self, instruction: Instruction, blob: bytes) -> tuple[Reply, bytes]:
-        model = self._receive(instruction, blob)
+    def _answer(
+        self, instruction: Instruction, blob: bytes, wanted: Callable[[], bool]
+    ) -> tuple[Reply, bytes]:
         training, validation = self._shard.split(instruction.seed)
+        chosen = labelled_fraction(
+            training, instruction.label_fraction, instruction.seed, self.name
+        )
+        objection = self._policy.objection(instruction, len(chosen))
+        if objection is not None:
+            raise NotAllowed(objection)
+        model = self._receive(instruction, blob)
         with slot(self._slots_folder, self._slots) as waited:
             start = time.monotonic()
-            scores = evaluate(model, self._shard, validation, self._device)
+            scores = self._scores(model, validation)
             evaluated = time.monotonic()
             seconds = {"wait": waited, "evaluate": evaluated - start, "train": 0.0}
             if instruction.task == "evaluate":
                 return self._reply(instruction, seconds, validation=scores), b""
-            chosen = labelled_fraction(
-                training, instruction.label_fraction, instruction.seed, self.name
-            )
-            loss = train(model, self._shard, chosen, instruction, self.name, self._device)
+            loss = train(model, self._shard, chosen, instruction, self.name, self._device, wanted)
             seconds["train"] = time.monotonic() - evaluated
         state = state_of(model)
         weights = pack(state if instruction.mode == "finetune" else head_of(state))
@@ -118,6 +167,13 @@ class Hospital:
             weights=fingerprint(weights),
         )
         return reply, weights
+
+    def _scores(self, model: torch.nn.Module, validation: npt.NDArray[np.intp]) -> Scores:
+        """Return what may be told of the model's scores on the validation images."""
+        counts = self._shard.labelled()[validation].sum(axis=0)
+        positives = dict(zip(FINDINGS, map(int, counts), strict=True))
+        scores = evaluate(model, self._shard, validation, self._device)
+        return self._policy.reported(scores, positives)
 
     @staticmethod
     def _reply(instruction: Instruction, seconds: dict[str, float], **fields: object) -> Reply:

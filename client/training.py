@@ -1,7 +1,7 @@
 """Local training: a hospital's epochs over its own shard."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -55,16 +55,28 @@ def batches(
         yield to_input(images), to_device(labels[chosen], device)
 
 
+class GivenUp(Exception):  # noqa: N818 - a decision, not a fault
+    """Nobody waits for the result any more."""
+
+
 def train_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, epoch: Iterable[tuple[Tensor, Tensor]]
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch: Iterable[tuple[Tensor, Tensor]],
+    wanted: Callable[[], bool] = lambda: True,
 ) -> float:
     """Take one optimiser step a batch and return the mean loss over the images.
 
     The model's training mode is the caller's choice. The loss stays on the device until the end.
+
+    Raises:
+        GivenUp: Asked before a step, ``wanted`` said no.
     """
     total = torch.zeros(())
     images = 0
     for inputs, labels in epoch:
+        if not wanted():
+            raise GivenUp
         optimizer.zero_grad(set_to_none=True)
         loss = loss_of(model(inputs), labels)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -81,6 +93,7 @@ def train(
     instruction: Instruction,
     site: str,
     device: torch.device,
+    wanted: Callable[[], bool] = lambda: True,
 ) -> float:
     """Train the model in place as the instruction says; return the mean loss.
 
@@ -89,13 +102,17 @@ def train(
 
     Raises:
         FloatingPointError: The loss is not finite.
+        GivenUp: Asked before a step, ``wanted`` said no.
     """
     parameters = set_training_mode(model, instruction.mode)
     optimizer = torch.optim.SGD(parameters, lr=instruction.lr, momentum=instruction.momentum)
     draws = generator(instruction.seed, "training", instruction.identity.round, site)
     losses = [
         train_epoch(
-            model, optimizer, batches(shard, indices, instruction.batch_size, draws, device)
+            model,
+            optimizer,
+            batches(shard, indices, instruction.batch_size, draws, device),
+            wanted,
         )
         for _ in range(instruction.local_epochs)
     ]

@@ -112,6 +112,24 @@ def append_json(path: Path, line: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return what :func:`append_json` wrote; a last line that was cut off is removed.
+
+    Raises:
+        BadInput: A line is no JSON.
+    """
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        os.truncate(path, len(whole))
+    try:
+        return [json.loads(line) for line in whole.splitlines()]
+    except ValueError:
+        raise BadInput(f"{path}: damaged; restore it from a backup") from None
+
+
 def now() -> str:
     """Return the time in UTC, as files state it: ISO 8601 with milliseconds."""
     return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")

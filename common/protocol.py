@@ -3,19 +3,24 @@
 ::
 
     server                                  hospital
-    Greeting  (run, seed, ...)       ->
-                                     <-     Hello    (site, examples, ...)
+    Greeting  (run, nonce, ...)      ->
+                                     <-     Hello    (site, examples, signature, ...)
     Instruction + weights            ->                                       once a round
-                                     <-     Reply + weights
+                                     <-     Reply    (hash of the weights, metrics, ...)
+    Fetch                            ->                                       when there is room
+                                     <-     weights
+    Verdict                          ->                                       if they are no good
+    Ping                             ->                                       to see who is alive
     Farewell  (finished or refused)  ->
 
 Every message carries the protocol's version; unknown fields are refused, not ignored. No message
 has room for anything about a patient: counts, metrics, times and weights are all there is.
 """
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from common.data.shard import SMALLEST
 from common.evaluation import Scores
@@ -25,12 +30,22 @@ from common.net import SiteName
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+Nonce = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+"""128 random bits."""
+
+VERSION: Literal[1] = 1
+"""Of the protocol."""
+
+MESSAGE_BYTES = 64 << 20
+"""Of the largest message that either side takes; a packed DenseNet-121 is 28.3 MB."""
+
+
 class Message(BaseModel):
     """What every message has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    protocol: Literal[1] = 1
+    protocol: Literal[1] = VERSION
 
 
 class Identity(BaseModel):
@@ -49,6 +64,7 @@ class Greeting(Message):
     kind: Literal["greeting"] = "greeting"
     run: str = Field(min_length=1, max_length=64)
     seed: int = Field(ge=0, description="with the patient, decides who is kept for validation")
+    nonce: Nonce = Field(description="challenge of this connection, to be signed")
 
 
 class Hello(Message):
@@ -60,6 +76,18 @@ class Hello(Message):
     examples: int = Field(ge=1, description="images for training, validation not among them")
     image_size: int = Field(ge=SMALLEST, description="pixels along each side")
     backbone: Sha256 | None = Field(description="hash of the backbone it holds, if any")
+    process: Nonce = Field(description="of the client's process, the same at every connection")
+    server: str = Field(max_length=255, description="the name under which it reached the server")
+    signature: str = Field("", max_length=100, description="see signed_part; empty: no key")
+
+    def signed_part(self, greeting: Greeting) -> bytes:
+        """Return what the signature covers: this hello in answer to that greeting.
+
+        With the nonce it is of no use to another connection, with the run to another run, and
+        with the server's name to another server that pretends to be a hospital.
+        """
+        words = self.model_dump(exclude={"signature"}) | {"greeting": greeting.model_dump()}
+        return b"FedCXR hello\n" + json.dumps(words, sort_keys=True).encode()
 
 
 class Instruction(Message):
@@ -77,6 +105,7 @@ class Instruction(Message):
     local_epochs: int = Field(ge=1)
     label_fraction: float = Field(gt=0, le=1, description="share of its labels that it may use")
     seed: int = Field(ge=0)
+    seconds: float = Field(gt=0, description="after which the answer is of no use any more")
 
 
 class Seconds(BaseModel):
@@ -90,7 +119,7 @@ class Seconds(BaseModel):
 
 
 class Reply(Message):
-    """What a hospital answers to an instruction, beside its weights if it trained."""
+    """What a hospital answers to an instruction; its weights wait until they are fetched."""
 
     kind: Literal["reply"] = "reply"
     identity: Identity
@@ -100,7 +129,28 @@ class Reply(Message):
     loss: float | None = Field(None, ge=0, description="mean training loss over the local epochs")
     validation: Scores | None = Field(None, description="of the received model, before training")
     seconds: Seconds = Seconds(wait=0, evaluate=0, train=0)
-    weights: Sha256 | None = Field(None, description="hash of the blob beside this message")
+    weights: Sha256 | None = Field(None, description="hash of the blob to fetch, if it trained")
+
+
+class Fetch(Message):
+    """Asks for the weights of a reply."""
+
+    kind: Literal["fetch"] = "fetch"
+    identity: Identity
+
+
+class Verdict(Message):
+    """Tells a hospital why its reply is not averaged."""
+
+    kind: Literal["verdict"] = "verdict"
+    identity: Identity
+    reason: str = Field(max_length=500)
+
+
+class Ping(Message):
+    """Asks for any answer at all."""
+
+    kind: Literal["ping"] = "ping"
 
 
 class Farewell(Message):
@@ -111,7 +161,31 @@ class Farewell(Message):
     reason: str = Field("", max_length=500)
 
 
-Call = Annotated[Greeting | Farewell, Field(discriminator="kind")]
+Call = Annotated[Greeting | Verdict | Ping | Farewell, Field(discriminator="kind")]
 """What a hospital is told outside the rounds."""
 
-CALL: TypeAdapter[Greeting | Farewell] = TypeAdapter(Call)
+CALL: TypeAdapter[Call] = TypeAdapter(Call)
+INSTRUCTION = TypeAdapter(Instruction)
+FETCH = TypeAdapter(Fetch)
+HELLO = TypeAdapter(Hello)
+REPLY = TypeAdapter(Reply)
+
+MessageT = TypeVar("MessageT")
+
+
+class ProtocolError(ValueError):
+    """What arrived is no message that this side understands; says no more of it than that."""
+
+
+def understand(messages: TypeAdapter[MessageT], text: str) -> MessageT:
+    """Return the message in a JSON text.
+
+    Raises:
+        ProtocolError: It is none, or of another version of the protocol.
+    """
+    try:
+        return messages.validate_json(text)
+    except ValidationError as error:
+        other = any(problem["loc"][-1:] == ("protocol",) for problem in error.errors())
+    version = "another version" if other else "no message"
+    raise ProtocolError(f"{version} of protocol {VERSION}")

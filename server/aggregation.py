@@ -46,7 +46,10 @@ class ExactSum:
         self._levels: list[Float64] = [np.zeros(size) for _ in GRIDS]
 
     def add(self, vector: Floats, weight: int) -> None:
-        """Add ``weight`` times a vector; each element of the product is below LARGEST_TERM."""
+        """Add ``weight`` times a vector; each element of the product is below LARGEST_TERM.
+
+        The same with ``-weight`` takes it back exactly: rounding to even is symmetric.
+        """
         for start in range(0, len(vector), BLOCK):
             block = slice(start, start + BLOCK)
             rest = vector[block].astype(np.float64)
@@ -76,14 +79,15 @@ class FedAvg:
         self._like = like
         self._examples = 0
         self._terms = 0
-        self._floats = [name for name, array in like.items() if _is_float(array)]
+        self._floats = [name for name, array in like.items() if is_float(array)]
         self._sum = ExactSum(sum(like[name].size for name in self._floats))
-        self._maxima: State = {}
+        self._integers: dict[str, State] = {}
 
-    def add(self, state: State, examples: int) -> None:
+    def add(self, name: str, state: State, examples: int) -> None:
         """Add a hospital's state with its weight.
 
         Args:
+            name: The hospital's.
             state: Finite values, as many and as large as :data:`LARGEST_TERM` and
                 :data:`MOST_TERMS` allow; integers as they are.
             examples: Images that it was trained on, at least 1.
@@ -92,17 +96,24 @@ class FedAvg:
             ValueError: A value is too large or not finite, or there are too many states. Nothing
                 has been added then.
         """
+        for tensor in self._floats:
+            bound = float(np.abs(state[tensor]).max(initial=0))
+            if not bound * examples < LARGEST_TERM:
+                raise ValueError(f"tensor {tensor} holds {bound}, too large to be averaged")
+        self._add(state, examples)
+        self._integers[name] = {t: state[t] for t in state.keys() - set(self._floats)}
+
+    def remove(self, name: str, state: State, examples: int) -> None:
+        """Take back what was added: not a bit of it remains."""
+        self._add(state, -examples)
+        del self._integers[name]
+
+    def _add(self, state: State, examples: int) -> None:
         if self._terms == MOST_TERMS:
             raise ValueError(f"more than {MOST_TERMS} states")
-        for name in self._floats:
-            bound = float(np.abs(state[name]).max(initial=0))
-            if not bound * examples < LARGEST_TERM:
-                raise ValueError(f"tensor {name} holds {bound}, too large to be averaged")
         if self._floats:
-            vector = np.concatenate([state[name].ravel() for name in self._floats])
+            vector = np.concatenate([state[tensor].ravel() for tensor in self._floats])
             self._sum.add(vector, examples)
-        for name in state.keys() - set(self._floats):
-            self._maxima[name] = np.maximum(self._maxima.get(name, state[name]), state[name])
         self._examples += examples
         self._terms += 1
 
@@ -117,15 +128,15 @@ class FedAvg:
         values = self._sum.value()
         values /= self._examples
         ends = np.cumsum([self._like[name].size for name in self._floats])
-        pieces = dict(zip(self._floats, np.split(values, ends)[:-1], strict=True))
+        mean: State = dict(zip(self._floats, np.split(values, ends)[:-1], strict=True))
+        for name in self._like.keys() - mean.keys():
+            mean[name] = np.max([integers[name] for integers in self._integers.values()], axis=0)
         return {
-            name: np.asarray(
-                pieces[name].reshape(array.shape) if name in pieces else self._maxima[name],
-                dtype=array.dtype,
-            )
+            name: np.asarray(mean[name].reshape(array.shape), dtype=array.dtype)
             for name, array in self._like.items()
         }
 
 
-def _is_float(array: npt.NDArray[Any]) -> bool:
+def is_float(array: npt.NDArray[Any]) -> bool:
+    """Return whether an array holds floats rather than integers."""
     return np.issubdtype(array.dtype, np.floating)

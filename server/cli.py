@@ -1,11 +1,12 @@
 """``flower-server``: runs the rounds of a federation."""
 
+import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -17,7 +18,13 @@ from common.memory import keep_freed_memory
 from common.net import Address, read_tls
 
 if TYPE_CHECKING:
+    from common.checkpoint import Provenance
+    from common.wire import State
+    from server.admission import Admission
+    from server.rounds import Plan
     from server.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 PAPER_IMAGE_SIZE = 256
 
@@ -32,13 +39,23 @@ class ServerSettings(Settings):
     rounds: int = Field(50, ge=1, description="how many rounds")
     min_clients: int = Field(10, ge=1, description="hospitals to wait for before the first round")
     quorum: float = Field(
-        0.8, gt=0, le=1, description="share of --min-clients that a round needs to count"
+        0.8,
+        gt=0,
+        description="good replies that a round needs to count: up to 1 a share of --min-clients, "
+        "above it a number",
     )
+    attempts: int = Field(3, ge=1, description="how often a round without a quorum is tried")
     round_timeout: float = Field(3600, gt=0, description="seconds that a round may take")
     mode: Literal["finetune", "linear"] = Field(
         "finetune", description="train all weights, or the head on a frozen backbone"
     )
-    strategy: Literal["fedavg"] = Field("fedavg", description="how replies are combined")
+    strategy: Literal["fedavg", "clipped", "trimmed-mean", "median"] = Field(
+        "fedavg",
+        description="how replies are combined; all but fedavg withstand a few that are poisoned",
+    )
+    norm_limit: float = Field(
+        10, ge=0, description="leave out updates longer than this many times the median; 0: none"
+    )
     lr: float = Field(0.001, gt=0, description="learning rate of the hospitals' SGD")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of the hospitals' SGD")
     batch_size: int = Field(64, ge=1, description="images a step")
@@ -58,8 +75,13 @@ class ServerSettings(Settings):
     )
     test: Path | None = Field(None, description="labelled shard to score every new model on")
     listen: Address = Field("0.0.0.0:8080", description="HOST:PORT")
-    tls: Path | None = Field(None, description="folder with ca.crt, server.crt and server.key")
-    insecure: bool = Field(False, description="serve without encryption")
+    tls: Path | None = Field(
+        None, description="folder with server.crt, server.key and sites.json, the list of sites"
+    )
+    insecure: bool = Field(
+        False, description="serve without encryption and let in whoever comes, by any name"
+    )
+    resume: bool = Field(False, description="go on with the run in --run after its last round")
     device: str = Field("auto", description="for --test: auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
 
@@ -67,6 +89,11 @@ class ServerSettings(Settings):
     def _one_way_to_serve(self) -> "ServerSettings":
         if (self.tls is None) != self.insecure:
             raise ValueError("give either --tls DIR or --insecure")
+        if self.quorum > 1 and (self.quorum % 1 or self.quorum > self.min_clients):
+            raise ValueError(
+                f"--quorum {self.quorum:g} is neither a share up to 1 nor a whole number up to "
+                f"--min-clients {self.min_clients}"
+            )
         return self
 
 
@@ -74,16 +101,13 @@ def _serve(arguments: Sequence[str]) -> None:
     settings = parse(ServerSettings, arguments)
     certificates = None
     if settings.tls is not None:
-        ca, certificate, key = read_tls(settings.tls, "ca.crt", "server.crt", "server.key")
-        certificates = (ca, certificate, key)
+        certificate, key = read_tls(settings.tls, "server.crt", "server.key")
+        certificates = (certificate, key)
 
-    from common.checkpoint import Provenance
-    from common.initial import initial_state
     from common.logs import log_to_stderr
-    from common.protocol import Greeting
-    from server.flower import FlowerSites, check_free, serve
-    from server.rounds import Plan, Rounds
-    from server.run_folder import RunFolder
+    from server.flower import check_free, seal, serve
+    from server.roster import Roster
+    from server.rounds import Rounds
     from server.testing import Tester
 
     log_to_stderr(settings.debug)
@@ -98,28 +122,81 @@ def _serve(arguments: Sequence[str]) -> None:
             f"{settings.test}: its images are {tester.image_size} pixels wide, but --image-size "
             f"is {size}; make the shard anew or leave the option out"
         )
-    state, origin = initial_state(settings.init, settings.architecture, settings.seed)
-    run = secrets.token_hex(6)
-    plan = Plan(
-        run=run,
-        **settings.model_dump(include=set(Plan.__dataclass_fields__) - {"run"}),
-    )
-    versions = {name: version(name) for name in ("fedcxr", "flwr", "numpy", "torch")}
-    config = {"run_id": run, "image_size": size, "versions": versions}
-    folder = RunFolder(settings.run, settings.model_dump(mode="json", exclude={"debug"}) | config)
-    sites = FlowerSites(Greeting(run=run, seed=settings.seed), size, folder)
-    init = Path(settings.init).name
-    provenance = Provenance(method="fedavg", run=run, init=init, start=origin, seed=settings.seed)
-    rounds = Rounds(plan, sites, folder, state, provenance, tester)
+    start = _start(settings, size)
+    folder, plan = start.folder, start.plan
+    if plan.rounds <= len(folder.rounds()) and (folder.path / "final.pt").exists():
+        log.info("all %d rounds of this run are done already", plan.rounds)
+        return
+    roster = Roster(_admission(settings, certificates, plan, size, folder), folder, seal)
+    rounds = Rounds(plan, roster, folder, start.state, start.provenance, tester)
 
     def work() -> None:
         result = rounds.run()
         folder.write_status("finished", **result)
-        sites.say_farewell(f"{plan.rounds} rounds are done")
+        folder.audit.write("finished", rounds=plan.rounds)
+        roster.say_farewell(f"{plan.rounds} rounds are done")
 
-    folder.write_status("running", round=0, rounds=plan.rounds)
     with _terminal_status(folder):
-        serve(sites, settings.listen, certificates, work)
+        folder.write_status("running", round=len(folder.rounds()), rounds=plan.rounds)
+        serve(roster, settings.listen, certificates, work)
+
+
+class _Start(NamedTuple):
+    """What the rounds start from."""
+
+    folder: "RunFolder"
+    plan: "Plan"
+    state: "State"
+    provenance: "Provenance"
+
+
+def _start(settings: ServerSettings, size: int) -> _Start:
+    """Return a new run, or the one in the folder where it stands."""
+    from common.checkpoint import Provenance, read_checkpoint
+    from common.initial import initial_state
+    from server.rounds import Plan
+    from server.run_folder import RunFolder
+
+    versions = {name: version(name) for name in ("fedcxr", "flwr", "numpy", "torch")}
+    config = settings.model_dump(mode="json", exclude={"debug"})
+    config |= {"run_id": secrets.token_hex(6), "image_size": size, "versions": versions}
+    if settings.resume:
+        folder = RunFolder.reopen(settings.run, config)
+    done = len(folder.rounds()) if settings.resume else 0
+    if done > settings.rounds:
+        raise BadInput(f"--rounds {settings.rounds}: the run has done {done} rounds already")
+    if done:
+        state, last = read_checkpoint(folder.checkpoint(done), settings.architecture, 0)
+        origin = last.start if last is not None else None
+    else:
+        state, origin = initial_state(settings.init, settings.architecture, settings.seed)
+    if not settings.resume:
+        folder = RunFolder.create(settings.run, config)
+    run = folder.config["run_id"]
+    folder.audit.write("resumed" if settings.resume else "started", run=run)
+    chosen = settings.model_dump(include=set(Plan.__dataclass_fields__) - {"run"})
+    plan = Plan(run=run, **chosen)
+    init = Path(settings.init).name
+    provenance = Provenance(method="fedavg", run=run, init=init, start=origin, seed=settings.seed)
+    return _Start(folder, plan, state, provenance)
+
+
+def _admission(
+    settings: ServerSettings,
+    certificates: tuple[bytes, bytes] | None,
+    plan: "Plan",
+    size: int,
+    folder: "RunFolder",
+) -> "Admission":
+    """Return who decides about who may take part."""
+    from server.admission import Admission, names_of
+    from server.registry import Registry
+
+    if settings.tls is None or certificates is None:
+        log.warning("--insecure: nothing is encrypted, and whoever comes is believed")
+        return Admission(plan.run, plan.seed, size, folder)
+    registry = Registry(settings.tls / "sites.json")
+    return Admission(plan.run, plan.seed, size, folder, registry, names_of(certificates[0]))
 
 
 @contextmanager
@@ -133,6 +210,10 @@ def _terminal_status(folder: "RunFolder") -> Iterator[None]:
     except NoQuorum as error:
         folder.write_status("no quorum", reason=str(error))
         raise
+    except OSError as error:
+        reason = f"{folder.path}: {error.strerror}; make room and go on with --resume"
+        folder.write_status("failed", reason=reason)
+        raise BadInput(reason) from error
     except BaseException as error:
         reason = str(error) if isinstance(error, FedCXRError) else type(error).__name__
         folder.write_status("failed", reason=reason)

@@ -1,223 +1,281 @@
 """The server's side of Flower; no other file under ``server`` imports it.
 
-Flower 1.41's ``start_server`` listens on one port, one bidirectional gRPC stream a hospital. Its
-own round loop and strategies are not used: they would wait for ever, hang on a malformed reply and
-sum in float32. See docs/decisions/0001-flower-transport.md.
+Of Flower 1.41 its gRPC service is used: one port, one bidirectional stream a hospital. Its round
+loop and strategies are not. See docs/decisions/0001-flower-transport.md and
+0002-flower-service.md.
 """
 
 import logging
 import socket
-from collections.abc import Callable
-from threading import Condition, Thread
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import BoundedSemaphore, Lock, Semaphore, Thread
+from typing import Any, TypeVar
 
-from common.cli import stop_on_signals
 from common.logs import quiet_flower
 
 quiet_flower()
 
-from flwr.common import FitIns, GetPropertiesIns, Parameters, ReconnectIns  # noqa: E402
-from flwr.server import (  # noqa: E402
-    History,
-    Server,
-    ServerConfig,
-    SimpleClientManager,
-    start_server,
+import grpc  # noqa: E402
+from flwr.common import (  # noqa: E402
+    FitIns,
+    GetParametersIns,
+    GetPropertiesIns,
+    Parameters,
+    serde,
 )
+from flwr.proto.transport_pb2 import ClientMessage, ServerMessage  # noqa: E402
+from flwr.proto.transport_pb2_grpc import add_FlowerServiceServicer_to_server  # noqa: E402
+from flwr.server import SimpleClientManager  # noqa: E402
 from flwr.server.client_proxy import ClientProxy  # noqa: E402
-from pydantic import ValidationError  # noqa: E402
+from flwr.server.superlink.fleet.grpc_bidi.flower_service_servicer import (  # noqa: E402
+    FlowerServiceServicer,
+)
+from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import InsWrapper  # noqa: E402
+from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy  # noqa: E402
 
 from common.errors import BadInput  # noqa: E402
-from common.net import split_address  # noqa: E402
-from common.protocol import Farewell, Greeting, Hello, Instruction, Reply  # noqa: E402
-from server.run_folder import RunFolder  # noqa: E402
-from server.sites import Site, SiteLost  # noqa: E402
+from common.net import KEEPALIVE, split_address  # noqa: E402
+from common.protocol import (  # noqa: E402
+    HELLO,
+    MESSAGE_BYTES,
+    REPLY,
+    Farewell,
+    Fetch,
+    Hello,
+    Identity,
+    Instruction,
+    Message,
+    ProtocolError,
+    Reply,
+    Verdict,
+    understand,
+)
+from server.roster import Roster  # noqa: E402
+from server.sites import TRANSFERS, SiteLost  # noqa: E402
 
 log = logging.getLogger(__name__)
 
-GREETING_SECONDS = 60.0
+T = TypeVar("T")
+
+GREETING_SECONDS = 30.0
 """How long whoever connects may take to say hello."""
+
+WORD_SECONDS = 5.0
+"""How long a hospital may take to answer a word that asks for no work."""
+
+CONNECTIONS = 1000
+"""At once, at most."""
+
+STRANGERS = 64
+"""Connections that have not said hello, at most."""
 
 
 class FlowerSite:
-    """A hospital behind a connection of Flower's; see :class:`server.sites.Site`."""
+    """A hospital behind a connection of Flower's; see :class:`server.roster.Connected`."""
 
-    def __init__(self, proxy: ClientProxy, hello: Hello) -> None:
-        self.proxy = proxy
+    def __init__(self, proxy: GrpcClientProxy, hello: Hello) -> None:
+        self.connection = proxy
         self.hello = hello
         self.backbone = hello.backbone
+        self._line = Lock()  # Flower's bridge takes one request at a time
 
-    def ask(self, instruction: Instruction, blob: bytes, timeout: float) -> tuple[Reply, bytes]:
-        """Send an instruction with weights and wait for the reply with its weights.
+    def ask(self, sealed: object, timeout: float) -> Reply:
+        """Send what :func:`seal` made and wait for the reply."""
+        assert isinstance(sealed, ServerMessage)  # noqa: S101 - seal made it
+        wrapped = InsWrapper(sealed, max(timeout, 0.1))
+        answer = self._call(lambda: self.connection.bridge.request(wrapped), timeout)
+        return understand(REPLY, answer.client_message.fit_res.metrics["message"].string)
 
-        Raises:
-            SiteLost: No reply within ``timeout`` seconds, or none that can be understood.
-        """
-        config = {"message": instruction.model_dump_json()}
-        ins = FitIns(Parameters([blob], "safetensors"), config)  # type: ignore[arg-type]
+    def fetch(self, identity: Identity, timeout: float) -> bytes:
+        """Return the weights that go with a reply."""
+        ins = GetParametersIns(_config(Fetch(identity=identity)))
+        result = self._call(
+            lambda: self.connection.get_parameters(ins, max(timeout, 0.1), None), timeout
+        )
+        tensors: list[bytes] = result.parameters.tensors
+        return tensors[0] if len(tensors) == 1 else b""
+
+    def tell(self, identity: Identity, reason: str) -> None:
+        """Tell why its reply is not averaged."""
+        verdict = Verdict(identity=identity, reason=reason[:500])
+        Thread(target=self.answers, args=(verdict,), daemon=True).start()
+
+    def answers(self, message: Message) -> bool:
+        """Say something that asks for no work; return whether an answer came."""
         try:
-            result = self.proxy.fit(ins, timeout, None)
-            reply = Reply.model_validate_json(str(result.metrics.get("message")))
-            (weights,) = result.parameters.tensors
-        except ValidationError:
-            raise SiteLost("its reply is not of this protocol") from None
+            self._call(
+                lambda: self.connection.get_properties(
+                    GetPropertiesIns(_config(message)), WORD_SECONDS, None
+                ),
+                WORD_SECONDS,
+            )
+        except SiteLost as lost:
+            log.debug("%s: %s", self.hello.site, lost)
+            return False
+        return True
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being asked of it."""
+        return self._line.locked()
+
+    def part(self, farewell: Farewell) -> None:
+        """Say the last words and close the connection."""
+        self.answers(farewell)
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.bridge.close()
+
+    def _call(self, request: Callable[[], T], timeout: float) -> T:
+        if not self._line.acquire(timeout=max(timeout, 0.1)):
+            raise SiteLost("it is still busy")
+        try:
+            return request()
         except Exception as error:  # noqa: BLE001 - whatever Flower raises, the hospital is lost
             raise SiteLost(f"no reply ({type(error).__name__})") from None
-        return reply, weights
+        finally:
+            self._line.release()
 
 
-class FlowerSites(SimpleClientManager):
-    """Greets whoever connects and keeps the hospitals by name; see :class:`server.sites.Sites`.
+def _config(message: Message) -> dict[str, Any]:
+    """Return a message as it stands in a call of Flower's."""
+    return {"message": message.model_dump_json()}
+
+
+def seal(instruction: Instruction, blob: bytes) -> object:
+    """Return an instruction and its weights as they travel."""
+    ins = FitIns(Parameters([blob], "safetensors"), _config(instruction))
+    return ServerMessage(fit_ins=serde.fit_ins_to_proto(ins))
+
+
+class _Greeter(SimpleClientManager):
+    """Greets whoever connects and enters the hospitals in the roster.
 
     Flower's client ids are random for each connection, so they name nobody.
-
-    Args:
-        greeting: What everybody is told first.
-        image_size: Pixels along each side that a hospital's images must have.
-        folder: Where comings and goings are written.
     """
 
-    def __init__(self, greeting: Greeting, image_size: int, folder: RunFolder) -> None:
+    def __init__(self, roster: Roster) -> None:
         super().__init__()
-        self._greeting = greeting
-        self._image_size = image_size
-        self._folder = folder
-        self._sites: dict[str, FlowerSite] = {}
-        self._changed = Condition()
+        self._roster = roster
+        self._strangers = BoundedSemaphore(STRANGERS)
 
     def register(self, client: ClientProxy) -> bool:
-        """Take in a new connection; it is greeted in a thread of its own."""
-        registered = super().register(client)
-        if registered:
-            Thread(target=self._greet, args=(client,), daemon=True).start()
-        return bool(registered)
+        """Take in a new connection, greeted in a thread of its own; close it if too many are."""
+        if not self._strangers.acquire(blocking=False):
+            return False
+        super().register(client)
+        Thread(target=self._greet, args=(client,), daemon=True).start()
+        return True
 
     def unregister(self, client: ClientProxy) -> None:
         """Forget a connection that was closed."""
         super().unregister(client)
-        with self._changed:
-            gone = [name for name, site in self._sites.items() if site.proxy is client]
-            for name in gone:
-                del self._sites[name]
-        for name in gone:
-            log.info("%s left", name)
-            self._folder.write_event("left", site=name)
-
-    def wait_for(self, num_clients: int, timeout: float = GREETING_SECONDS) -> bool:
-        """Wait until so many hospitals have said hello; return whether they have."""
-        with self._changed:
-            return self._changed.wait_for(lambda: len(self._sites) >= num_clients, timeout)
-
-    def present(self) -> dict[str, Site]:
-        """Return those who have said hello and are still connected, by name, sorted."""
-        with self._changed:
-            return dict(sorted(self._sites.items()))
-
-    def say_farewell(self, reason: str) -> None:
-        """Tell everybody that the run is over."""
-        for site in self.present().values():
-            _part(site.proxy, Farewell(outcome="finished", reason=reason))  # type: ignore[attr-defined]
+        self._roster.leave(client)
 
     def _greet(self, client: ClientProxy) -> None:
-        call = {"message": self._greeting.model_dump_json()}
+        assert isinstance(client, GrpcClientProxy)  # noqa: S101 - this service makes no other
+        greeting = self._roster.admission.greeting()
         try:
-            result = client.get_properties(GetPropertiesIns(call), GREETING_SECONDS, None)  # type: ignore[arg-type]
-            hello = Hello.model_validate_json(str(result.properties.get("message")))
+            ins = GetPropertiesIns(_config(greeting))
+            result = client.get_properties(ins, GREETING_SECONDS, None)
+            hello = understand(HELLO, str(result.properties.get("message")))
         except Exception as error:  # noqa: BLE001 - whoever it is, it is no hospital
-            log.warning("a connection was closed: no hello (%s)", type(error).__name__)
-            return
-        refusal = self._refusal(hello)
-        if refusal is None:
-            with self._changed:
-                if hello.site not in self._sites:
-                    self._sites[hello.site] = FlowerSite(client, hello)
-                    self._changed.notify_all()
-                else:
-                    refusal = f"a hospital named {hello.site} is connected already; use --name"
-        if refusal is None:
-            log.info("%s joined with %d images", hello.site, hello.examples)
-            self._folder.write_event("joined", site=hello.site, examples=hello.examples)
+            reason = str(error) if isinstance(error, ProtocolError) else type(error).__name__
+            self._roster.note_stranger(reason)
+            client.bridge.close()
         else:
-            log.warning("%s refused: %s", hello.site, refusal)
-            self._folder.write_event("refused", site=hello.site, reason=refusal)
-            _part(client, Farewell(outcome="refused", reason=refusal))
-
-    def _refusal(self, hello: Hello) -> str | None:
-        if hello.image_size != self._image_size:
-            return (
-                f"its images are {hello.image_size} pixels wide, this run's are "
-                f"{self._image_size}; make the shard anew with --size {self._image_size}"
-            )
-        return None
+            self._roster.enter(FlowerSite(client, hello), greeting)
+        finally:
+            self._strangers.release()
 
 
-def _part(client: ClientProxy, farewell: Farewell) -> None:
-    """Say the last words and let the hospital disconnect; it may have gone already."""
-    call = {"message": farewell.model_dump_json()}
-    try:
-        client.get_properties(GetPropertiesIns(call), 5.0, None)  # type: ignore[arg-type]
-        client.reconnect(ReconnectIns(seconds=None), 5.0, None)
-    except Exception as error:  # noqa: BLE001 - there is nobody left to tell
-        log.debug("no farewell: %s", type(error).__name__)
+class _Service(FlowerServiceServicer):
+    """Flower's service, with a bound to what it keeps in memory."""
 
+    def __init__(self, roster: Roster) -> None:
+        super().__init__(_Greeter(roster))
+        self._sending = Semaphore(TRANSFERS)
 
-class _Rounds(Server):
-    """Runs our own rounds where Flower would run its."""
+    def Join(  # noqa: N802 - Flower's name
+        self, request_iterator: Iterator[ClientMessage], context: grpc.ServicerContext
+    ) -> Iterator[ServerMessage]:
+        """Send instructions, a few at a time, and take one answer to each, no more.
 
-    def __init__(self, sites: FlowerSites, work: Callable[[], None]) -> None:
-        super().__init__(client_manager=sites)
-        self._work = work
-        self.failure: BaseException | None = None
+        Flower by itself reads whatever a peer sends, as fast as it sends it, and keeps it.
+        """
+        asked = Semaphore(0)
 
-    def fit(self, num_rounds: int, timeout: float | None) -> tuple[History, float]:
-        """Run the rounds and keep what they raise, so that Flower closes its port either way."""
-        del num_rounds, timeout
-        stop_on_signals()  # Flower has just set handlers of its own
+        def answers() -> Iterator[ClientMessage]:
+            while True:
+                asked.acquire()
+                answer = next(request_iterator, None)
+                if answer is None:
+                    return
+                yield answer
+
         try:
-            self._work()
-        except BaseException as failure:  # noqa: BLE001 - raised again by serve
-            self.failure = failure
-        return History(), 0.0
-
-    def disconnect_all_clients(self, timeout: float | None) -> None:
-        """Leave it to the farewell: who was not told that the run is over shall come back."""
-        del timeout
+            for message in super().Join(answers(), context):
+                if message.HasField("fit_ins"):
+                    with self._sending:  # held until gRPC has sent it
+                        yield message
+                else:
+                    yield message
+                asked.release()
+        finally:
+            asked.release()
 
 
 def serve(
-    sites: FlowerSites,
+    roster: Roster,
     listen: str,
-    certificates: tuple[bytes, bytes, bytes] | None,
+    certificates: tuple[bytes, bytes] | None,
     work: Callable[[], None],
 ) -> None:
     """Listen, run ``work`` while hospitals come and go, close the port.
 
     Args:
-        sites: Takes in the connections.
+        roster: Takes in the hospitals.
         listen: ``HOST:PORT``.
-        certificates: The CA's, the server's and the server's key, PEM; None: no encryption.
+        certificates: The server's and its key, PEM; None: no encryption.
         work: Runs the rounds; whatever it raises is raised from here.
 
     Raises:
         BadInput: The address cannot be listened on.
     """
-    check_free(listen)
-    server = _Rounds(sites, work)
-    log.info("listening on %s, %s", listen, "TLS" if certificates else "NOT encrypted")
-    start_server(
-        server_address=listen,
-        server=server,
-        config=ServerConfig(num_rounds=1, round_timeout=None),
-        certificates=certificates,
+    server = grpc.server(
+        ThreadPoolExecutor(CONNECTIONS, "hospital"),
+        maximum_concurrent_rpcs=CONNECTIONS,
+        options=[
+            *KEEPALIVE,
+            ("grpc.max_send_message_length", MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", MESSAGE_BYTES),
+            # Without it a second server on this port would take half of the hospitals.
+            ("grpc.so_reuseport", 0),
+        ],
     )
-    if server.failure is not None:
-        raise server.failure
+    add_FlowerServiceServicer_to_server(_Service(roster), server)
+    try:
+        if certificates is None:
+            server.add_insecure_port(listen)
+        else:
+            certificate, key = certificates
+            credentials = grpc.ssl_server_credentials([(key, certificate)])
+            server.add_secure_port(listen, credentials)
+    except RuntimeError:
+        raise BadInput(f"--listen {listen}: cannot be listened on; choose another port") from None
+    server.start()
+    log.info("listening on %s, %s", listen, "TLS" if certificates else "NOT encrypted")
+    try:
+        work()
+    finally:
+        server.stop(None)
 
 
 def check_free(listen: str) -> None:
-    """Check that nobody listens on an address.
-
-    gRPC sets SO_REUSEPORT: a second server on a taken port would start without an error and take
-    half of the hospitals.
+    """Check early, before anything is written, that nobody listens on an address.
 
     Raises:
         BadInput: Somebody does, or the address is not this machine's.

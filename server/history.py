@@ -1,29 +1,34 @@
-"""What a round leaves in ``rounds.jsonl``."""
+"""What a round leaves in ``rounds.jsonl``, and what can be read from it again."""
 
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Any
 
 from common.evaluation import Scores
 from common.metrics import mean_auc, weighted_auc
 from common.protocol import Reply
 
+STRIKES = 3
+"""Bad replies in a row after which a hospital is excluded."""
+
 
 def hospital_entry(
-    reply: Reply, elapsed: float, received: int, sent: int, update_norm: float
+    reply: Reply, asked: float, fetched: float, received: int, sent: int, update_norm: float
 ) -> dict[str, Any]:
     """Return a hospital's part of a round's line.
 
-    What is left of the time on the server's clock is the transfer. It is shared between receiving
-    and sending by their bytes, so that no clocks of two machines are compared.
+    Receiving is what is left of the time until the reply, so that no clocks of two machines are
+    compared.
 
     Args:
         reply: What the hospital said.
-        elapsed: Seconds from the instruction to the reply, on the server's clock.
+        asked: Seconds from the instruction to the reply, on the server's clock.
+        fetched: Seconds until its weights were here after that.
         received: Bytes of weights that the hospital received.
         sent: Bytes of weights that it sent.
         update_norm: Euclidean norm of the change of its weights.
     """
     seconds, scores = reply.seconds, reply.validation
-    transfer = max(0.0, elapsed - seconds.wait - seconds.evaluate - seconds.train)
     return {
         "examples": reply.examples,
         "loss": reply.loss,
@@ -32,14 +37,15 @@ def hospital_entry(
         "validation_images": scores.images if scores else 0,
         "validation_loss": scores.loss if scores else None,
         "seconds": {
-            "receive": transfer * received / (received + sent),
+            "receive": max(0.0, asked - seconds.wait - seconds.evaluate - seconds.train),
             "wait": seconds.wait,
             "evaluate": seconds.evaluate,
             "train": seconds.train,
-            "send": transfer * sent / (received + sent),
+            "send": fetched,
         },
         "bytes": {"received": received, "sent": sent},
         "update_norm": update_norm,
+        "weights_sha256": reply.weights,
     }
 
 
@@ -55,3 +61,50 @@ def mean_loss(hospitals: dict[str, dict[str, Any]]) -> float:
     entries = [hospitals[name] for name in sorted(hospitals)]
     examples = sum(entry["examples"] for entry in entries)
     return float(sum(entry["examples"] * entry["loss"] for entry in entries) / examples)
+
+
+@dataclass
+class Progress:
+    """How far a run is; follows from its lines, so that a resumed run knows the same.
+
+    Attributes:
+        round: The last one that is done.
+        known: Hospitals that took part.
+        best: Validation AUC and round of the model that the hospitals scored best.
+    """
+
+    round: int = 0
+    known: set[str] = field(default_factory=set)
+    best: tuple[float, int] | None = None
+    _strikes: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, lines: list[dict[str, Any]]) -> "Progress":
+        """Return what the lines of ``rounds.jsonl`` say."""
+        progress = cls()
+        for line in lines:
+            progress.struck_out(line["hospitals"], line["rejected"])
+            progress.note(line)
+        return progress
+
+    def note(self, line: dict[str, Any]) -> None:
+        """Take in a round's line; its AUC is that of the model before the round."""
+        self.note_validation(line["round"] - 1, line["auc"])
+        self.known |= {*line["hospitals"], *line["rejected"], *line["missing"]}
+        self.round = line["round"]
+
+    def note_validation(self, number: int, auc: float | None) -> None:
+        """Take in how the hospitals scored the model of a round."""
+        if number and auc is not None and (self.best is None or auc > self.best[0]):
+            self.best = (auc, number)
+
+    def struck_out(self, good: Collection[str], bad: Collection[str]) -> list[str]:
+        """Take in who answered well and who did not; return who is to be excluded."""
+        for name in good:
+            self._strikes.pop(name, None)
+        for name in bad:
+            self._strikes[name] = self._strikes.get(name, 0) + 1
+        out = [name for name, count in self._strikes.items() if count == STRIKES]
+        for name in out:
+            del self._strikes[name]
+        return out

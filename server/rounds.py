@@ -3,27 +3,28 @@
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from common.checkpoint import Provenance
 from common.errors import NoQuorum
 from common.evaluation import Scores
 from common.model import Architecture, Mode
 from common.protocol import Identity, Instruction
-from common.wire import State, backbone_of, fingerprint, head_of, pack, spec_of
+from common.wire import State, backbone_of, fingerprint, pack, spec_of
 from server import console
-from server.aggregation import FedAvg
-from server.checks import Rejected, check_reply, check_weights, update_norm
-from server.history import across, hospital_entry, mean_loss
+from server.attempt import Attempt, Collected, Round
+from server.history import STRIKES, Progress, across, mean_loss
 from server.run_folder import RunFolder
-from server.sites import Errand, Outcome, Site, SiteLost, Sites, ask_all
+from server.sites import Sites
+from server.strategies import StrategyName, make_strategy
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 3
-"""How often a round is tried before the run stops for want of a quorum."""
+RETURN_SECONDS = 60.0
+"""How long a resumed run waits for all hospitals before it goes on with a quorum; twice the
+longest pause of a client between two attempts to connect."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Plan:
     rounds: int
     min_clients: int
     quorum: float
+    attempts: int
+    strategy: StrategyName
+    norm_limit: float
     round_timeout: float
     lr: float
     momentum: float
@@ -47,28 +51,19 @@ class Plan:
     @property
     def needed(self) -> int:
         """How many hospitals must be averaged for a round to count."""
+        if self.quorum > 1:
+            return int(self.quorum)
         return max(1, math.ceil(self.quorum * self.min_clients))
 
 
-@dataclass
-class Collected:
-    """What came back in one attempt at a round."""
-
-    asked: int
-    hospitals: dict[str, dict[str, Any]] = field(default_factory=dict)
-    validations: dict[str, Scores] = field(default_factory=dict)
-    rejected: dict[str, str] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-
-
 class Rounds:
-    """Runs the rounds of one run.
+    """Runs the rounds of one run, from where it stands.
 
     Args:
         plan: How the run is to go.
         sites: The hospitals.
         folder: Where everything is written.
-        state: The first global model.
+        state: The global model of the last round that is done; the first one, if none is.
         provenance: Of the run's models; its ``start`` is where the first one comes from.
         test: Scores a state on the test shard; None: there is none.
     """
@@ -88,97 +83,113 @@ class Rounds:
         self._set_state(state)
         self._provenance = provenance
         self._test = test
-        self._known: set[str] = set()
+        self._progress = Progress.of(folder.rounds())
+        self._kept: int | None = None
         self._backbone = fingerprint(pack(backbone_of(state)))
-        self._best: tuple[float, int] | None = None
 
     def run(self) -> dict[str, Any]:
         """Run all rounds and a closing evaluation; return what belongs into ``status.json``.
 
         Raises:
             NoQuorum: Too few hospitals came, or too few answered well.
+            OSError: A file cannot be written; what was written before is whole.
         """
-        plan = self._plan
+        plan, done = self._plan, self._progress.round
+        if done:
+            log.info("going on after round %d of %d", done, plan.rounds)
+            self._folder.write_event("resumed", round=done)
+            self._keep_best()
+        else:
+            self._introduce()
+        self._gather(RETURN_SECONDS if done else plan.round_timeout, enough=bool(done))
+        for number in range(done + 1, plan.rounds + 1):
+            self._round(number)
+        validation = self._closing_evaluation()
+        self._folder.copy_checkpoint(plan.rounds, "final.pt")
+        best = self._progress.best
+        if best is None:
+            self._folder.copy_checkpoint(plan.rounds, "best.pt")
+        return {
+            "rounds": plan.rounds,
+            "best_round": best[1] if best else plan.rounds,
+            "validation": validation,
+        }
+
+    def _introduce(self) -> None:
+        """Say where the first model comes from and how good it is."""
         if (origin := self._provenance.start) is not None:
             log.info("initial model: %s: %s", self._provenance.init, origin.describe())
         if self._test is not None:
             scores = self._test(self._state)
             log.info("initial model: test AUC %s", console.number(scores.auc))
             self._folder.write_event("initial model", test=scores.model_dump())
-        log.info("waiting for %d hospitals", plan.min_clients)
-        self._wait_for(plan.min_clients)
-        for number in range(1, plan.rounds + 1):
-            self._round(number)
-        validation = self._closing_evaluation()
-        self._folder.copy_checkpoint(plan.rounds, "final.pt")
-        best = self._best[1] if self._best else plan.rounds
-        if self._best is None:
-            self._folder.copy_checkpoint(best, "best.pt")
-        return {"rounds": plan.rounds, "best_round": best, "validation": validation}
 
-    def _wait_for(self, count: int) -> None:
-        deadline = monotonic() + self._plan.round_timeout
+    def _gather(self, patience: float, enough: bool) -> None:
+        """Wait for the hospitals.
+
+        Args:
+            patience: Seconds that all of them may take to come.
+            enough: Whether as many as a round needs will do after that.
+
+        Raises:
+            NoQuorum: Too few came.
+        """
+        plan = self._plan
+        log.info("waiting for %d hospitals", plan.min_clients)
+        if self._wait_for(plan.min_clients, patience):
+            return
+        if enough and self._wait_for(plan.needed, max(0.0, plan.round_timeout - patience)):
+            return
+        self._no_quorum(plan.needed if enough else plan.min_clients)
+
+    def _wait_for(self, count: int, patience: float) -> bool:
+        """Wait for hospitals and say now and then who is there; return whether they came."""
+        deadline = monotonic() + patience
         while not self._sites.wait_for(count, min(10.0, max(0.0, deadline - monotonic()))):
-            names = ", ".join(self._sites.present()) or "none"
             if monotonic() >= deadline:
-                raise NoQuorum(
-                    f"{count} hospitals are needed, and after {self._plan.round_timeout:.0f} s "
-                    f"there are: {names}; start more clients or lower --min-clients or --quorum"
-                )
-            log.info("waiting for %d hospitals; there are: %s", count, names)
+                return False
+            log.info("waiting for %d hospitals; there are: %s", count, self._names())
+        return True
+
+    def _names(self) -> str:
+        return ", ".join(self._sites.present()) or "none"
+
+    def _no_quorum(self, count: int) -> NoReturn:
+        raise NoQuorum(
+            f"{count} hospitals are needed, and after {self._plan.round_timeout:.0f} s there are: "
+            f"{self._names()}; start more clients, or lower --min-clients or --quorum, and go on "
+            "with --resume"
+        )
 
     def _round(self, number: int) -> None:
         plan = self._plan
-        for attempt in range(1, ATTEMPTS + 1):
-            self._wait_for(plan.needed)
+        for turn in range(1, plan.attempts + 1):
+            if not self._wait_for(plan.needed, plan.round_timeout):
+                self._no_quorum(plan.needed)
             start = monotonic()
-            average = FedAvg(self._trained(self._state))
             log.info("round %d of %d", number, plan.rounds)
             log.info(console.HEADER)
-            collected = self._collect(number, attempt, "train", average)
-            if len(collected.hospitals) >= plan.needed:
-                self._finish_round(number, attempt, start, collected, average)
-                return
+            out = self._outgoing(number, turn, "train")
+            with self._folder.spool(spec_of(out.trained)) as spool:
+                strategy = make_strategy(plan.strategy, out.trained, spool)
+                attempt = Attempt(self._sites, self._folder, out, (spool, strategy))
+                found = attempt.collect(plan.round_timeout)
+                self._strike(found)
+                if len(found.hospitals) >= plan.needed:
+                    self._finish_round(number, turn, start, attempt)
+                    return
             log.warning(
                 "round %d: only %d of the %d hospitals that are needed; the round is repeated",
                 number,
-                len(collected.hospitals),
+                len(found.hospitals),
                 plan.needed,
             )
         raise NoQuorum(
-            f"round {number}: fewer than {plan.needed} good replies in {ATTEMPTS} attempts; "
-            f"see rejected and missing in {self._folder.path / 'events.jsonl'}"
+            f"round {number}: fewer than {plan.needed} good replies in {plan.attempts} attempts; "
+            f"see rejected and lost in {self._folder.path / 'events.jsonl'}; --resume goes on"
         )
 
-    def _collect(
-        self, number: int, attempt: int, task: Literal["train", "evaluate"], average: FedAvg | None
-    ) -> Collected:
-        """Ask everybody who is there and take in what comes back, reply by reply."""
-        cohort = self._sites.present()
-        self._known |= set(cohort)
-        errands = self._errands(cohort, number, attempt, task)
-        collected = Collected(asked=len(cohort))
-        for outcome in ask_all(errands, self._plan.round_timeout):
-            errand = errands[outcome.name]
-            try:
-                self._take_in(outcome, errand, collected, average)
-            except (Rejected, SiteLost) as reason:
-                errand.site.backbone = None
-                kind = "rejected" if isinstance(reason, Rejected) else "lost"
-                log.warning("  %-20s %s: %s", outcome.name, kind, reason)
-                self._folder.write_event(
-                    kind, site=outcome.name, round=number, attempt=attempt, reason=str(reason)
-                )
-                if isinstance(reason, Rejected):
-                    collected.rejected[outcome.name] = str(reason)
-        answered = collected.validations.keys() | collected.rejected.keys()
-        collected.missing = sorted(self._known - answered)
-        return collected
-
-    def _errands(
-        self, cohort: dict[str, Site], number: int, attempt: int, task: Literal["train", "evaluate"]
-    ) -> dict[str, Errand]:
-        """Return what each hospital is asked; who holds the frozen backbone gets the head alone."""
+    def _outgoing(self, number: int, attempt: int, task: Literal["train", "evaluate"]) -> Round:
         plan = self._plan
         instruction = Instruction(
             identity=Identity(run=plan.run, round=number, attempt=attempt),
@@ -192,77 +203,47 @@ class Rounds:
             local_epochs=plan.local_epochs,
             label_fraction=plan.label_fraction,
             seed=plan.seed,
+            seconds=plan.round_timeout,
         )
-        with_head = instruction.model_copy(update={"weights": "head"})
-        everything, head = self._packed, pack(head_of(self._state))
-        return {
-            name: Errand(site, with_head, head)
-            if plan.mode == "linear" and site.backbone == self._backbone
-            else Errand(site, instruction, everything)
-            for name, site in cohort.items()
-        }
+        backbone = self._backbone if plan.mode == "linear" else None
+        return Round(instruction, self._state, self._packed, backbone, plan.norm_limit)
 
-    def _take_in(
-        self, outcome: Outcome, errand: Errand, collected: Collected, average: FedAvg | None
-    ) -> None:
-        """Check one reply, add its weights to the average and note the hospital's part.
-
-        Raises:
-            Rejected: It is not good enough.
-            SiteLost: There is no reply.
-        """
-        if isinstance(outcome.answer, SiteLost):
-            raise outcome.answer
-        reply, blob = outcome.answer
-        check_reply(reply, errand.site.hello, errand.instruction)
-        if self._plan.mode == "linear":
-            errand.site.backbone = self._backbone
-        if average is not None:
-            before = self._trained(self._state)
-            state = check_weights(reply, blob, spec_of(before))
-            try:
-                average.add(state, reply.examples)
-            except ValueError as error:
-                raise Rejected(str(error)) from None
-            norm = update_norm(before, state)
-            entry = hospital_entry(reply, outcome.seconds, len(errand.blob), len(blob), norm)
-            collected.hospitals[outcome.name] = entry
-            log.info(console.hospital_row(outcome.name, entry))
-        if reply.validation is not None:
-            collected.validations[outcome.name] = reply.validation
+    def _strike(self, found: Collected) -> None:
+        """Exclude who has sent too many bad replies in a row."""
+        for name in self._progress.struck_out(found.hospitals, found.rejected):
+            log.warning("%s is excluded after %d bad replies in a row", name, STRIKES)
+            self._folder.exclude(name, found.rejected[name])
+            self._folder.write_event("excluded", site=name, reason=found.rejected[name])
+            self._folder.audit.write("excluded", site=name, reason=found.rejected[name])
+            self._sites.dismiss(name, self._sites.standing(name) or "")
 
     def _set_state(self, state: State) -> None:
         self._state = state
         self._packed = pack(state)
 
-    def _trained(self, state: State) -> State:
-        """Return the part of a state that hospitals train and return."""
-        return head_of(state) if self._plan.mode == "linear" else state
-
-    def _finish_round(
-        self, number: int, attempt: int, start: float, collected: Collected, average: FedAvg
-    ) -> None:
+    def _finish_round(self, number: int, turn: int, start: float, attempt: Attempt) -> None:
         """Average, save, test and write the round's line."""
         replied = monotonic()
-        validation = across(collected.validations)
-        self._note_validation(number - 1, validation["auc"])
-        self._set_state({**self._state, **average.mean()})
+        found = attempt.collected
+        self._set_state({**self._state, **attempt.mean()})
         averaged = monotonic()
         provenance = self._provenance.model_copy(update={"round": number})
         self._folder.write_checkpoint(number, self._state, self._plan.architecture, provenance)
         saved = monotonic()
         test = self._test(self._state) if self._test is not None else None
-        hospitals = dict(sorted(collected.hospitals.items()))
+        hospitals = dict(sorted(found.hospitals.items()))
+        answered = found.hospitals.keys() | found.rejected.keys()
+        validation = across(found.validations)
         line: dict[str, Any] = {
             "round": number,
-            "attempt": attempt,
+            "attempt": turn,
             "auc": validation["auc"],
             "auc_by_finding": validation["auc_by_finding"],
             "loss": mean_loss(hospitals),
             "test": test.model_dump() if test is not None else None,
             "hospitals": hospitals,
-            "rejected": collected.rejected,
-            "missing": collected.missing,
+            "rejected": found.rejected,
+            "missing": sorted((self._progress.known | set(found.asked)) - answered),
             "seconds": {
                 "hospitals": replied - start,
                 "average": averaged - replied,
@@ -272,28 +253,37 @@ class Rounds:
             },
             "model_sha256": fingerprint(self._packed),
         }
+        self._folder.audit.write("averaged", round=number, sha256=line["model_sha256"])
         self._folder.write_round(line)
+        self._progress.note(line)
+        self._keep_best()
         self._folder.write_status("running", round=number, rounds=self._plan.rounds)
-        log.info(console.summary(line, self._plan.rounds, collected.asked))
+        log.info(console.summary(line, self._plan.rounds, len(found.asked)))
         if test is not None and number == self._plan.rounds:
             for row in console.findings_table({"test AUC": test.auc_by_finding}):
                 log.info(row)
 
-    def _note_validation(self, number: int, auc: float | None) -> None:
-        """Keep the model of a round as ``best.pt`` if the hospitals scored it best so far."""
-        if number and auc is not None and (self._best is None or auc > self._best[0]):
-            self._best = (auc, number)
-            self._folder.copy_checkpoint(number, "best.pt")
+    def _keep_best(self) -> None:
+        """Copy the model that the hospitals scored best so far, while it is among the last few."""
+        best = self._progress.best
+        if best is None or best[1] == self._kept:
+            return
+        if self._folder.checkpoint(best[1]).exists():
+            self._folder.copy_checkpoint(best[1], "best.pt")
+        self._kept = best[1]
 
     def _closing_evaluation(self) -> dict[str, Any]:
         """Let the hospitals score the final model, which no further round would do."""
         log.info("the hospitals score the final model")
-        collected = self._collect(self._plan.rounds + 1, 1, "evaluate", None)
-        validation = across(collected.validations)
-        self._note_validation(self._plan.rounds, validation["auc"])
+        plan = self._plan
+        out = self._outgoing(plan.rounds + 1, 1, "evaluate")
+        found = Attempt(self._sites, self._folder, out).collect(plan.round_timeout)
+        validation = across(found.validations)
+        self._progress.note_validation(plan.rounds, validation["auc"])
+        self._keep_best()
         log.info(
             "final model: validation AUC %s over %d hospitals",
             console.number(validation["auc"]),
-            len(collected.validations),
+            len(found.validations),
         )
         return validation

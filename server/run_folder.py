@@ -5,23 +5,39 @@
     config.json     what the run was started with
     rounds.jsonl    one line for each round
     events.jsonl    one line for each event: hospitals that come and go, refusals, rejections
+    audit.jsonl     who was sent and who sent what; hash-chained, see common/audit.py
+    excluded/       one file for each hospital that may not take part until it is removed
+    replies/        what came in the round that is open
     checkpoints/    round-NNNN.pt, the last few
     best.pt         the model with the best validation AUC
     final.pt        the model after the last round
     status.json     how the run stands; a terminal state once the process has ended
 """
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any, Literal
 
+from common.audit import AuditLog
 from common.checkpoint import Provenance, write_checkpoint
 from common.errors import BadInput
-from common.files import append_json, now, write_json, write_whole
+from common.files import append_json, drop_temporary, now, read_lines, write_json, write_whole
 from common.model import Architecture
-from common.wire import State
+from common.wire import Spec, State
+from server.spool import Spool
 
 KEPT_CHECKPOINTS = 3
+
+RESERVE = ".reserve"
+RESERVED_BYTES = 1 << 16
+"""Given up for the last status when the disk is full."""
+
+CHANGEABLE = frozenset(
+    {"run", "rounds", "min_clients", "quorum", "attempts", "round_timeout", "listen", "tls"}
+    | {"insecure", "resume", "device", "threads", "versions", "run_id"}
+)
+"""What ``--resume`` may set anew; everything else decides the result."""
 
 RunState = Literal["running", "finished", "no quorum", "stopped", "failed"]
 
@@ -29,23 +45,71 @@ RunState = Literal["running", "finished", "no quorum", "stopped", "failed"]
 class RunFolder:
     """Writes a run's files, each either whole or a line at a time, and on disk before it returns.
 
-    Args:
-        path: A new or empty folder.
-        config: What goes into ``config.json``.
+    Made by :meth:`create` or :meth:`reopen`.
 
-    Raises:
-        BadInput: There is a run in the folder already, or it cannot be made.
+    Attributes:
+        path: The folder.
+        config: What the run was started with.
+        audit: Its audit log.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path = path
+        self.config = config
+        self.audit = AuditLog(path / "audit.jsonl")
+        (path / RESERVE).write_bytes(bytes(RESERVED_BYTES))
+
+    @classmethod
+    def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
+        """Make a folder for a new run.
+
+        Raises:
+            BadInput: There is a run in the folder already, or it cannot be made.
+        """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise BadInput(f"{path}: is not empty; give --run a new folder")
+            raise BadInput(
+                f"{path}: is not empty; give --run a new folder, or --resume to go on with it"
+            )
         try:
             (path / "checkpoints").mkdir(parents=True)
         except OSError as error:
             raise BadInput(f"{path}: {error.strerror}; give --run another folder") from None
         write_json(path / "config.json", config)
+        return cls(path, config)
+
+    @classmethod
+    def reopen(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
+        """Open a run to go on with it, without what a killed server left half-written.
+
+        Raises:
+            BadInput: There is no run, another server has it, or what it was started with differs
+                in more than what may change.
+        """
+        try:
+            old = json.loads((path / "config.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise BadInput(
+                f"{path / 'config.json'}: {type(error).__name__}; --resume needs the folder of a "
+                "run that was started"
+            ) from None
+        for name in sorted(old.keys() | config.keys()):
+            if name not in CHANGEABLE and old.get(name) != config.get(name):
+                raise BadInput(
+                    f"--{name.replace('_', '-')} is {config.get(name)}, but the run was started "
+                    f"with {old.get(name)}; give the same, or start another run"
+                )
+        folder = cls(path, old)
+        read_lines(path / "events.jsonl")
+        for file in (path / "status.json", path / "best.pt", path / "final.pt"):
+            drop_temporary(file)
+        for file in (path / "checkpoints").iterdir():
+            if not file.match("round-*.pt") or file > folder.checkpoint(len(folder.rounds())):
+                file.unlink()  # of a round without a line, which is done again
+        return folder
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the lines of the rounds that are done."""
+        return read_lines(self.path / "rounds.jsonl")
 
     def write_round(self, line: dict[str, Any]) -> None:
         """Append a round's line to ``rounds.jsonl``."""
@@ -56,8 +120,32 @@ class RunFolder:
         append_json(self.path / "events.jsonl", {"time": now(), "event": event, **fields})
 
     def write_status(self, state: RunState, **fields: Any) -> None:
-        """Replace ``status.json``."""
+        """Replace ``status.json``; a terminal state on a full disk too."""
+        if state != "running":
+            (self.path / RESERVE).unlink(missing_ok=True)
         write_json(self.path / "status.json", {"state": state, "time": now(), **fields})
+
+    def exclude(self, name: str, reason: str) -> None:
+        """Exclude a hospital until a person removes the file."""
+        self._exclusion(name).parent.mkdir(exist_ok=True)
+        write_json(self._exclusion(name), {"time": now(), "reason": reason})
+
+    def exclusion(self, name: str) -> str | None:
+        """Return why a hospital is excluded; None: it is not."""
+        file = self._exclusion(name)
+        if not file.exists():
+            return None
+        return (
+            f"{name} is excluded from this run after bad replies; whoever runs the server lets it "
+            f"in again by removing {file.name} from {file.parent.name}"
+        )
+
+    def _exclusion(self, name: str) -> Path:
+        return self.path / "excluded" / f"{name}.json"
+
+    def spool(self, spec: Spec) -> Spool:
+        """Return an empty place for the replies of one attempt at a round."""
+        return Spool(self.path / "replies", spec)
 
     def checkpoint(self, number: int) -> Path:
         """Return the path of a round's checkpoint."""

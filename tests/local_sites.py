@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -10,7 +11,7 @@ from client.hospital import Hospital
 from common.checkpoint import Provenance
 from common.data.shard import open_shard
 from common.model import build_model, state_of
-from common.protocol import Greeting, Hello, Instruction, Reply
+from common.protocol import Greeting, Hello, Identity, Instruction, Reply
 from common.wire import State, fingerprint, pack, spec_of, unpack
 from server.rounds import Plan, Rounds
 from server.run_folder import RunFolder
@@ -20,30 +21,51 @@ from tests.helpers import exact_mean
 Fault = Callable[[Instruction, Reply, bytes], tuple[Reply, bytes]]
 
 
+GREETING = Greeting(run="test", seed=5, nonce="0" * 32)
+
+
 class LocalSite:
     """A hospital that answers at once, unless it has a fault."""
 
     def __init__(self, hospital: Hospital, greeting: Greeting, fault: Fault | None) -> None:
-        self.hello: Hello = hospital.greet(greeting)
+        self.hello: Hello = hospital.greet(greeting, "localhost")
         self.backbone = self.hello.backbone
+        self.told: list[str] = []
         self._hospital = hospital
         self._fault = fault
+        self._weights = b""
 
-    def ask(self, instruction: Instruction, blob: bytes, timeout: float) -> tuple[Reply, bytes]:
+    def ask(self, sealed: object, timeout: float) -> Reply:
         del timeout
-        answer = self._hospital.answer(instruction, blob)
-        return self._fault(instruction, *answer) if self._fault else answer
+        assert isinstance(sealed, Sealed)
+        answer = self._hospital.answer(*sealed)
+        reply, self._weights = self._fault(sealed.instruction, *answer) if self._fault else answer
+        return reply
+
+    def fetch(self, identity: Identity, timeout: float) -> bytes:
+        del identity, timeout
+        return self._weights
+
+    def tell(self, identity: Identity, reason: str) -> None:
+        del identity
+        self.told.append(reason)
+
+
+class Sealed(NamedTuple):
+    instruction: Instruction
+    blob: bytes
 
 
 class LocalSites:
     """All of them are there from the start."""
 
     def __init__(self, shards: list[Path], seed: int, faults: dict[str, Fault]) -> None:
-        greeting = Greeting(run="test", seed=seed)
-        self.sites: dict[str, Site] = {
+        greeting = GREETING.model_copy(update={"seed": seed})
+        self.sites = {
             path.name: LocalSite(hospital_of(path), greeting, faults.get(path.name))
             for path in shards
         }
+        self.dismissed: dict[str, str] = {}
 
     def wait_for(self, count: int, timeout: float) -> bool:
         del timeout
@@ -51,6 +73,16 @@ class LocalSites:
 
     def present(self) -> dict[str, Site]:
         return dict(self.sites)
+
+    def seal(self, instruction: Instruction, blob: bytes) -> object:
+        return Sealed(instruction, blob)
+
+    def standing(self, name: str) -> str | None:
+        return self.dismissed.get(name)
+
+    def dismiss(self, name: str, reason: str) -> None:
+        self.dismissed[name] = reason
+        del self.sites[name]
 
 
 def hospital_of(path: Path) -> Hospital:
@@ -65,6 +97,9 @@ def plan_of(**changes: object) -> Plan:
         "rounds": 2,
         "min_clients": 3,
         "quorum": 0.6,
+        "attempts": 3,
+        "strategy": "fedavg",
+        "norm_limit": 0.0,
         "round_timeout": 20.0,
         "lr": 0.05,
         "momentum": 0.9,
@@ -79,11 +114,15 @@ def plan_of(**changes: object) -> Plan:
 def rounds_of(
     plan: Plan, shards: list[Path], folder: Path, faults: dict[str, Fault] | None = None
 ) -> Rounds:
+    return rounds_with(plan, LocalSites(shards, plan.seed, faults or {}), folder)
+
+
+def rounds_with(plan: Plan, sites: LocalSites, folder: Path) -> Rounds:
     state = state_of(build_model(plan.architecture, plan.seed))
     return Rounds(
         plan,
-        LocalSites(shards, plan.seed, faults or {}),
-        RunFolder(folder, {}),
+        sites,
+        RunFolder.create(folder, {}),
         state,
         Provenance(method="fedavg", run=plan.run, start=Provenance(method="random")),
         None,
@@ -95,6 +134,7 @@ def instruction_of(plan: Plan, number: int, **changes: object) -> Instruction:
         "identity": {"run": plan.run, "round": number, "attempt": 1},
         "task": "train",
         "weights": "all",
+        "seconds": plan.round_timeout,
         **{
             name: getattr(plan, name)
             for name in (

@@ -17,6 +17,7 @@ from tests.helpers import make_hospitals, make_shard, same_bits
 from tests.local_sites import hospital_of, instruction_of, plan_of
 
 STATE = state_of(build_model("densenet-tiny", 1))
+ANYONE = Greeting(run="r", seed=0, nonce="0" * 32)
 
 
 def test_a_repeated_round_gives_the_same_bytes_and_another_round_does_not(tmp_path: Path) -> None:
@@ -47,7 +48,7 @@ def test_linear_mode_sends_a_head_and_keeps_every_bit_of_the_backbone(tmp_path: 
     _, blob = hospital.answer(instruction_of(plan, 1), pack(STATE))
     head = unpack(blob, spec_of(head_of(STATE)))
     assert not same_bits(head, head_of(STATE))
-    hello = hospital.greet(Greeting(run="r", seed=0))
+    hello = hospital.greet(ANYONE, "localhost")
     assert hello.backbone == fingerprint(pack(backbone_of(STATE)))
     # With the head alone it goes on exactly as with everything.
     whole = {**STATE, **head}
@@ -80,7 +81,7 @@ def test_no_message_has_room_for_a_patient(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "a")
     hospital = hospital_of(shard.path)
     reply, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
-    words = reply.model_dump_json() + hospital.greet(Greeting(run="r", seed=0)).model_dump_json()
+    words = reply.model_dump_json() + hospital.greet(ANYONE, "localhost").model_dump_json()
     for entry in shard.entries:
         assert entry.patient not in words
         assert entry.image not in words
@@ -96,7 +97,7 @@ def test_a_shard_whose_patients_are_all_kept_for_validation_is_refused(tmp_path:
     held_out = next(seed for seed in range(1000) if not len(make_one(tmp_path, seed).split(0)[0]))
     shard = open_shard(tmp_path / f"one-{held_out}")
     with pytest.raises(BadInput, match="no image is left for training"):
-        Hospital("a", shard, torch.device("cpu")).greet(Greeting(run="r", seed=0))
+        Hospital("a", shard, torch.device("cpu")).greet(ANYONE, "localhost")
 
 
 def make_one(folder: Path, number: int) -> Shard:
@@ -155,7 +156,7 @@ def test_one_full_batch_step_of_three_hospitals_is_the_central_step(
 
     average = FedAvg(initial)
     for hospital in range(3):
-        average.add(*step([hospital]))
+        average.add(str(hospital), *step([hospital]))
     central, _ = step([0, 1, 2])
     federated = average.mean()
     moved = max(float(np.abs(central[n] - initial[n]).max(initial=0)) for n in initial)

@@ -71,7 +71,7 @@ def test_three_hospitals_end_with_the_exact_weighted_mean(
     assert provenance is not None
     assert provenance.round == 2
     assert {file.name for file in run.iterdir()} == {
-        *("config.json", "rounds.jsonl", "events.jsonl", "checkpoints"),
+        *("config.json", "rounds.jsonl", "events.jsonl", "audit.jsonl", "checkpoints"),
         *("best.pt", "final.pt", "status.json"),
     }
     assert status_of(run)["state"] == "finished"

@@ -13,10 +13,20 @@ from common.logs import quiet_flower
 
 quiet_flower()
 
-import flwr.client  # noqa: E402
 import flwr.common  # noqa: E402
 import flwr.server  # noqa: E402
-from flwr.server.client_proxy import ClientProxy  # noqa: E402
+from flwr.proto.transport_pb2 import ClientMessage, ServerMessage  # noqa: E402
+from flwr.server.superlink.fleet.grpc_bidi.flower_service_servicer import (  # noqa: E402
+    FlowerServiceServicer,
+)
+from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import (  # noqa: E402
+    GrpcBridge,
+    GrpcBridgeClosed,
+    InsWrapper,
+)
+from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy  # noqa: E402
+
+FACTORIES = ["grpc_bridge_factory", "grpc_client_proxy_factory"]
 
 
 def parameters_of(function: Callable[..., Any]) -> list[str]:
@@ -28,40 +38,38 @@ def test_the_version_is_the_one_that_was_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "used"),
-    [
-        (flwr.server.start_server, {"server_address", "server", "config", "certificates"}),
-        (
-            flwr.client.start_client,
-            {"server_address", "client", "insecure", "root_certificates"},
-        ),
-    ],
-)
-def test_the_two_functions_take_what_is_given_to_them(
-    function: Callable[..., Any], used: set[str]
-) -> None:
-    assert used <= set(parameters_of(function))
-
-
-@pytest.mark.parametrize(
     ("method", "parameters"),
     [
-        (ClientProxy.get_properties, ["self", "ins", "timeout", "group_id"]),
-        (ClientProxy.fit, ["self", "ins", "timeout", "group_id"]),
-        (ClientProxy.reconnect, ["self", "ins", "timeout", "group_id"]),
-        (flwr.server.Server.fit, ["self", "num_rounds", "timeout"]),
-        (flwr.server.Server.disconnect_all_clients, ["self", "timeout"]),
+        (GrpcClientProxy.get_properties, ["self", "ins", "timeout", "group_id"]),
+        (GrpcClientProxy.get_parameters, ["self", "ins", "timeout", "group_id"]),
+        (GrpcClientProxy.__init__, ["self", "cid", "bridge"]),
+        (GrpcBridge.request, ["self", "ins_wrapper"]),
+        (GrpcBridge.close, ["self"]),
+        (InsWrapper, ["server_message", "timeout"]),
         (flwr.server.SimpleClientManager.register, ["self", "client"]),
         (flwr.server.SimpleClientManager.unregister, ["self", "client"]),
-        (flwr.server.SimpleClientManager.wait_for, ["self", "num_clients", "timeout"]),
-        (flwr.client.Client.get_properties, ["self", "ins"]),
-        (flwr.client.Client.fit, ["self", "ins"]),
+        (FlowerServiceServicer.__init__, ["self", "client_manager", *FACTORIES]),
+        (FlowerServiceServicer.Join, ["self", "request_iterator", "context"]),
     ],
 )
-def test_methods_that_are_called_or_overridden_keep_their_parameters(
+def test_what_is_called_or_overridden_keeps_its_parameters(
     method: Callable[..., Any], parameters: list[str]
 ) -> None:
     assert parameters_of(method) == parameters
+
+
+def test_a_closed_bridge_answers_no_request() -> None:
+    bridge = GrpcBridge()
+    bridge.close()
+    with pytest.raises(GrpcBridgeClosed):
+        bridge.request(InsWrapper(ServerMessage(), None))
+
+
+def test_the_messages_have_the_parts_that_are_used() -> None:
+    ins = ServerMessage.DESCRIPTOR.oneofs_by_name["msg"].fields
+    res = ClientMessage.DESCRIPTOR.oneofs_by_name["msg"].fields
+    assert {field.name for field in ins} >= {"get_properties_ins", "get_parameters_ins", "fit_ins"}
+    assert {field.name for field in res} >= {"get_properties_res", "get_parameters_res", "fit_res"}
 
 
 def test_parameters_carry_bytes_of_any_type_and_scalars_carry_text() -> None:

@@ -37,8 +37,8 @@ REPLIES = st.lists(st.tuples(STATES, st.integers(1, 200_000)), min_size=1, max_s
 
 def mean_of(replies: list[tuple[State, int]]) -> State:
     average = FedAvg(replies[0][0])
-    for state, examples in replies:
-        average.add(state, examples)
+    for number, (state, examples) in enumerate(replies):
+        average.add(str(number), state, examples)
     return average.mean()
 
 
@@ -64,6 +64,21 @@ def test_the_order_of_arrival_changes_no_bit(replies: list[tuple[State, int]], r
     shuffled = list(replies)
     random.shuffle(shuffled)
     assert same_bits(mean_of(replies), mean_of(shuffled))
+
+
+@settings(deadline=None)
+@given(REPLIES, REPLIES)
+def test_what_is_taken_back_leaves_no_bit(
+    replies: list[tuple[State, int]], others: list[tuple[State, int]]
+) -> None:
+    average = FedAvg(replies[0][0])
+    for number, (state, examples) in enumerate(others):
+        average.add(f"other {number}", state, examples)
+    for number, (state, examples) in enumerate(replies):
+        average.add(str(number), state, examples)
+    for number, (state, examples) in enumerate(others):
+        average.remove(f"other {number}", state, examples)
+    assert same_bits(average.mean(), mean_of(replies))
 
 
 def test_a_running_float_sum_would_depend_on_the_order() -> None:
@@ -92,9 +107,9 @@ def test_integers_are_not_set_to_zero() -> None:
 def test_what_cannot_be_summed_exactly_is_refused_whole(value: float) -> None:
     like = {"a": np.zeros(2, np.float64), "b": np.zeros(2, np.float64)}
     average = FedAvg(like)
-    average.add({"a": np.ones(2), "b": np.ones(2)}, 5)
+    average.add("x", {"a": np.ones(2), "b": np.ones(2)}, 5)
     with pytest.raises(ValueError, match="tensor b"):
-        average.add({"a": np.full(2, 7.0), "b": np.array([0, value])}, 5)
+        average.add("y", {"a": np.full(2, 7.0), "b": np.array([0, value])}, 5)
     assert average.mean()["a"].tolist() == [1, 1]
 
 

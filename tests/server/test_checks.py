@@ -2,11 +2,19 @@ import numpy as np
 import pytest
 
 from common.protocol import Hello, Identity, Instruction, Reply
-from common.wire import fingerprint, pack, spec_of
-from server.checks import Rejected, check_reply, check_weights, update_norm
+from common.wire import State, fingerprint, pack, spec_of
+from server.checks import Rejected, check_reply, check_weights, outliers, update_norm
 
 IDENTITY = Identity(run="r", round=3, attempt=1)
-HELLO = Hello(site="a", version="0", examples=100, image_size=64, backbone=None)
+HELLO = Hello(
+    site="a",
+    version="0",
+    examples=100,
+    image_size=64,
+    backbone=None,
+    process="0" * 32,
+    server="localhost",
+)
 INSTRUCTION = Instruction(
     identity=IDENTITY,
     task="train",
@@ -19,9 +27,16 @@ INSTRUCTION = Instruction(
     local_epochs=1,
     label_fraction=1,
     seed=0,
+    seconds=60,
 )
-GOOD = Reply(identity=IDENTITY, status="ok", examples=100, loss=0.5)
+GOOD = Reply(identity=IDENTITY, status="ok", examples=100, loss=0.5, weights="0" * 64)
 STATE = {"w": np.ones((2, 2), np.float32), "n": np.array(4)}
+
+
+def check(blob: bytes) -> State:
+    sha256 = fingerprint(blob)
+    reply = GOOD.model_copy(update={"weights": sha256})
+    return check_weights(reply, blob, sha256, spec_of(STATE))
 
 
 def test_a_good_reply_passes() -> None:
@@ -58,15 +73,31 @@ def test_a_bad_reply_is_rejected(change: dict[str, object], why: str) -> None:
 def test_wrong_weights_are_rejected(state: dict[str, np.ndarray], why: str) -> None:
     blob = pack(state)
     with pytest.raises(Rejected, match=why):
-        check_weights(GOOD.model_copy(update={"weights": fingerprint(blob)}), blob, spec_of(STATE))
+        check(blob)
 
 
 def test_other_bytes_than_announced_are_rejected() -> None:
-    reply = GOOD.model_copy(update={"weights": fingerprint(b"other")})
     with pytest.raises(Rejected, match="hash"):
-        check_weights(reply, pack(STATE), spec_of(STATE))
+        check_weights(GOOD, pack(STATE), fingerprint(pack(STATE)), spec_of(STATE))
 
 
 def test_the_norm_is_over_floats_alone() -> None:
     after = {"w": STATE["w"] + np.float32(2), "n": np.array(400)}
     assert update_norm(STATE, after) == pytest.approx(4)
+
+
+def test_a_negative_variance_is_rejected() -> None:
+    state = {"bn.running_var": np.array([1, -1], np.float32)}
+    blob = pack(state)
+    reply = GOOD.model_copy(update={"weights": fingerprint(blob)})
+    with pytest.raises(Rejected, match="running_var is negative"):
+        check_weights(reply, blob, fingerprint(blob), spec_of(state))
+
+
+def test_only_updates_far_beyond_the_median_are_outliers() -> None:
+    norms = {"a": 1.0, "b": 2.0, "c": 20.0, "d": 20.1}
+    assert outliers({**norms, "e": 2.0}, 10).keys() == {"d"}
+    assert "20.1 is more than 10 times the median 2" in outliers({**norms, "e": 2.0}, 10)["d"]
+    assert outliers(norms, 0) == {}
+    assert outliers({"a": 1.0, "d": 100.0}, 10) == {}
+    assert outliers({"a": 0.0, "b": 0.0, "d": 100.0}, 10) == {}

@@ -11,7 +11,7 @@ from tests.helpers import same_bits
 
 
 def test_only_the_last_checkpoints_are_kept_and_copies_are_whole(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run", {"rounds": 5})
+    folder = RunFolder.create(tmp_path / "run", {"rounds": 5})
     states = [state_of(build_model("densenet-tiny", seed)) for seed in range(6)]
     for number in range(1, 6):
         folder.write_checkpoint(
@@ -29,12 +29,12 @@ def test_only_the_last_checkpoints_are_kept_and_copies_are_whole(tmp_path: Path)
 def test_a_folder_with_a_run_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rounds.jsonl").write_text("{}\n")
     with pytest.raises(BadInput, match="not empty"):
-        RunFolder(tmp_path, {})
+        RunFolder.create(tmp_path, {})
     assert [file.name for file in tmp_path.iterdir()] == ["rounds.jsonl"]
 
 
 def test_lines_are_json_and_status_replaces_itself(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run", {"seed": 0})
+    folder = RunFolder.create(tmp_path / "run", {"seed": 0})
     folder.write_round({"round": 1, "auc": None})
     folder.write_round({"round": 2, "auc": 0.5})
     lines = (folder.path / "rounds.jsonl").read_text().splitlines()

@@ -1,0 +1,81 @@
+"""What a hospital allows the server to ask for; a file at the site, which no server can change."""
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.errors import BadInput
+from common.evaluation import Scores
+from common.metrics import mean_auc
+from common.model import Mode
+from common.protocol import Instruction
+
+
+class Policy(BaseModel):
+    """A hospital's own limits; without a file there are none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_local_epochs: int | None = Field(None, ge=1, description="epochs of one round")
+    max_examples: int | None = Field(None, ge=1, description="images that one round may train on")
+    modes: tuple[Mode, ...] = ("finetune", "linear")
+    min_group: int = Field(
+        1, ge=1, description="a number about fewer images than this is not reported"
+    )
+
+    def objection(self, instruction: Instruction, examples: int) -> str | None:
+        """Return what an instruction asks for that is not allowed; None: nothing.
+
+        Args:
+            instruction: The server's.
+            examples: Images that it would train on.
+        """
+        if instruction.mode not in self.modes:
+            return f"mode {instruction.mode} is not allowed here"
+        if self.max_local_epochs is not None and instruction.local_epochs > self.max_local_epochs:
+            return (
+                f"{instruction.local_epochs} local epochs are more than the "
+                f"{self.max_local_epochs} allowed here"
+            )
+        if self.max_examples is not None and examples > self.max_examples:
+            return f"{examples} images are more than the {self.max_examples} allowed here"
+        return None
+
+    def reported(self, scores: Scores, positives: dict[str, int]) -> Scores:
+        """Return scores without what rests on too few images.
+
+        Args:
+            scores: Of the validation images.
+            positives: How many of these have each finding.
+        """
+        if scores.images < self.min_group:
+            nothing = dict.fromkeys(scores.auc_by_finding)
+            return Scores(images=0, loss=None, auc=None, auc_by_finding=nothing)
+        by_finding = {
+            finding: auc
+            if min(positives[finding], scores.images - positives[finding]) >= self.min_group
+            else None
+            for finding, auc in scores.auc_by_finding.items()
+        }
+        return scores.model_copy(update={"auc": mean_auc(by_finding), "auc_by_finding": by_finding})
+
+
+def read_policy(path: Path | None) -> Policy:
+    """Return the policy in a JSON file; without a file one that allows everything.
+
+    Raises:
+        BadInput: The file is missing or says something else; names the field.
+    """
+    if path is None:
+        return Policy()
+    try:
+        return Policy.model_validate(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}; --policy needs a file") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise BadInput(f"{path}: {where}: {problem['msg']}; see docs/deploy.md") from None
+    except ValueError:
+        raise BadInput(f"{path}: no JSON; see docs/deploy.md") from None

@@ -1,0 +1,92 @@
+"""Who may take part: whoever is on the list, signs the challenge, and has not been excluded."""
+
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from cryptography import x509
+
+from common.errors import BadInput
+from common.keys import verifies
+from common.protocol import Greeting, Hello
+from server.registry import Registry
+from server.run_folder import RunFolder
+
+
+class Admission:
+    """Greets with a fresh challenge and judges the answers.
+
+    Args:
+        run: The run's id.
+        seed: The run's seed.
+        image_size: Pixels along each side that a hospital's images must have.
+        folder: Holds who was excluded from the run.
+        registry: The list of sites with their keys; None: whoever comes is believed.
+        names: Under which hospitals reach this server, as its certificate has them.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        seed: int,
+        image_size: int,
+        folder: RunFolder,
+        registry: Registry | None = None,
+        names: Sequence[str] = (),
+    ) -> None:
+        self._run = run
+        self._seed = seed
+        self._image_size = image_size
+        self._folder = folder
+        self._registry = registry
+        self._names = {name.lower() for name in names}
+
+    def greeting(self) -> Greeting:
+        """Return a greeting whose challenge was never used before."""
+        return Greeting(run=self._run, seed=self._seed, nonce=secrets.token_hex(16))
+
+    def refusal(self, greeting: Greeting, hello: Hello) -> str | None:
+        """Return why a hospital may not take part; None: it may.
+
+        Its name is not believed before its signature has been checked.
+        """
+        if self._registry is not None:
+            site = self._registry.lookup(hello.site)
+            part = hello.signed_part(greeting)
+            if site is None or not verifies(site.key, part, hello.signature):
+                return f"{hello.site} is not on the list with the key that it signed with"
+            if hello.server.lower() not in self._names:
+                return f"the signature is meant for another server, {hello.server}"
+        return self.standing(hello.site) or self._unfit(hello)
+
+    def standing(self, name: str) -> str | None:
+        """Return why a hospital that was let in may not stay; None: it may."""
+        revoked = self._registry.refusal(name, datetime.now(UTC)) if self._registry else None
+        return revoked or self._folder.exclusion(name)
+
+    def _unfit(self, hello: Hello) -> str | None:
+        if hello.image_size != self._image_size:
+            return (
+                f"its images are {hello.image_size} pixels wide, this run's are "
+                f"{self._image_size}; make the shard anew with --size {self._image_size}"
+            )
+        return None
+
+
+def names_of(certificate: bytes) -> list[str]:
+    """Return the DNS names and addresses in a server's certificate, PEM.
+
+    Raises:
+        BadInput: It is no certificate, or names nobody.
+    """
+    try:
+        parsed = x509.load_pem_x509_certificate(certificate)
+        extension = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise BadInput(
+            f"server.crt: no certificate with a server's names ({type(error).__name__}); "
+            "make it with flower-provision"
+        ) from None
+    names = extension.value
+    addresses = names.get_values_for_type(x509.IPAddress)
+    return [*names.get_values_for_type(x509.DNSName), *map(str, addresses)]

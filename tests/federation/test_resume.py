@@ -1,0 +1,112 @@
+import signal
+from pathlib import Path
+
+import pytest
+
+from common.audit import verify
+from common.checkpoint import read_checkpoint
+from tests.faults import FaultyFederation, dies_before, dies_within_line
+from tests.federation.test_federation import SEED, lines_of, options, status_of, wait_until
+from tests.helpers import assert_one_line, make_hospitals, run, same_bits
+from tests.local_sites import federate_by_hand, plan_of
+
+RENAME = "str(args[1]).endswith('{}')"
+LINE = "args[1]['round'] == {}"
+
+KILLS = [
+    # Each server dies in the round after the last whole one.
+    dies_before("server.attempt:Attempt._take_in", "len(args[0].collected.hospitals) == 1"),
+    dies_before("pathlib:Path.replace", RENAME.format("round-0001.pt")),
+    dies_before("server.run_folder:RunFolder.write_round", LINE.format(1)),
+    dies_within_line(1),
+    dies_before("server.rounds:Rounds._keep_best", "args[0]._progress.round == 1"),
+    dies_before("pathlib:Path.replace", RENAME.format("best.pt")),
+    dies_before("server.run_folder:RunFolder.write_status", "kwargs.get('round') == 3"),
+    dies_before("server.rounds:Rounds._closing_evaluation"),
+]
+
+
+def test_a_server_that_is_killed_anywhere_goes_on_as_if_nothing_had_happened(
+    tmp_path: Path,
+) -> None:
+    shards = make_hospitals(tmp_path / "data", 3)
+    folder = tmp_path / "run"
+    start = options(folder, 3, rounds=4, quorum=1)
+    with FaultyFederation(tmp_path / "logs") as federation:
+        for shard in shards:
+            federation.start_client(shard)
+        for number, kill in enumerate(KILLS):
+            federation.preludes["server"] = kill
+            federation.start_server([*start, *(["--resume"] if number else [])])
+            assert federation.server is not None
+            assert federation.server.wait(60) == -signal.SIGKILL, number
+            assert status_of(folder)["state"] == "running"
+        federation.preludes.clear()
+        federation.start_server([*start, "--resume"])
+        assert set(federation.wait(60).values()) == {0}
+    lines = lines_of(folder)
+    assert [line["round"] for line in lines] == [1, 2, 3, 4]
+    for line in lines:
+        assert len(line["hospitals"]) == 3
+        assert (line["missing"], line["rejected"]) == ([], {})
+    state, _ = read_checkpoint(folder / "final.pt", "densenet-tiny", 0)
+    assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=4), shards))
+    assert status_of(folder)["state"] == "finished"
+    aucs = {line["round"] - 1: line["auc"] for line in lines[1:]}
+    aucs[4] = status_of(folder)["validation"]["auc"]
+    best = max(aucs, key=lambda number: (aucs[number], -number))
+    _, provenance = read_checkpoint(folder / "best.pt", "densenet-tiny", 0)
+    assert provenance is not None
+    assert (provenance.round, status_of(folder)["best_round"]) == (best, best)
+    assert not list(folder.rglob("*.tmp"))
+    assert not (folder / "replies").exists()
+    verify(folder / "audit.jsonl")
+
+
+def test_what_a_run_was_started_with_cannot_be_changed_on_the_way(tmp_path: Path) -> None:
+    shards = make_hospitals(tmp_path / "data", 1)
+    folder = tmp_path / "run"
+    with FaultyFederation(tmp_path / "logs") as federation:
+        federation.start_server(options(folder, 1))
+        federation.start_client(shards[0])
+        assert set(federation.wait(60).values()) == {0}
+        for name, value in (("lr", 0.1), ("strategy", "median"), ("init", "imagenet")):
+            arguments = options(folder, 1, **{name: value})
+            result = run("flower-server", "--insecure", "--resume", *arguments)
+            assert_one_line(result, 2, f"--{name} is {value}, but the run was started with")
+        fewer = run("flower-server", "--insecure", "--resume", *options(folder, 1, rounds=1))
+        assert_one_line(fewer, 2, "--rounds 1: the run has done 2 rounds already")
+        done = run("flower-server", "--insecure", "--resume", *options(folder, 1))
+        assert done.returncode == 0
+        assert "all 2 rounds of this run are done" in done.stderr
+        assert status_of(folder)["state"] == "finished"
+        # More rounds may be asked for.
+        federation.start_server([*options(folder, 1, rounds=3, quorum=1), "--resume"])
+        federation.start_client(shards[0])
+        assert set(federation.wait(60).values()) == {0}
+    state, _ = read_checkpoint(folder / "final.pt", "densenet-tiny", 0)
+    assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=3), shards))
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}"])
+def test_there_must_be_a_run_to_go_on_with(tmp_path: Path, content: str | None) -> None:
+    folder = tmp_path / "run"
+    if content is not None:
+        folder.mkdir()
+        (folder / "config.json").write_text(content)
+    result = run("flower-server", "--insecure", "--resume", *options(folder, 1))
+    words = "the run was started with" if content == "{}" else "--resume needs the folder"
+    assert_one_line(result, 2, words)
+
+
+def test_two_servers_cannot_have_one_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with FaultyFederation(tmp_path / "logs") as federation:
+        federation.start_server(options(folder, 1))
+        federation.start_client(make_hospitals(tmp_path / "data", 1)[0])
+        federation.wait(60)
+        federation.start_server([*options(folder, 1, rounds=1000), "--resume"])
+        wait_until(lambda: "waiting" in (federation.logs / "server.log").read_text()[-200:])
+        other = options(folder, 1, rounds=1000)
+        result = run("flower-server", "--insecure", "--resume", *other)
+        assert_one_line(result, 2, "another process is writing it")
