@@ -27,7 +27,7 @@ class LocalFederation:
     Args:
         logs: Folder for the processes' logs, made if need be.
         slots: Clients that may compute at once; each computes on one thread.
-        tls: Folder with certificates for loopback; None: no encryption.
+        tls: Folder of ``flower-provision`` for loopback; None: neither encryption nor keys.
     """
 
     def __init__(self, logs: Path, slots: int = 2, tls: Path | None = None) -> None:
@@ -36,7 +36,7 @@ class LocalFederation:
         self.clients: dict[str, subprocess.Popen[bytes]] = {}
         self.logs = logs
         self._slots = slots
-        self._encryption = ["--insecure"] if tls is None else ["--tls", str(tls)]
+        self._tls = tls
         logs.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> "LocalFederation":
@@ -47,12 +47,13 @@ class LocalFederation:
 
     def start_server(self, options: Sequence[str], *, to_terminal: bool = False) -> None:
         """Start ``flower-server`` with these options besides the address."""
-        command = [SERVER, "--listen", self.address, *self._encryption, *options]
+        command = [SERVER, "--listen", self.address, *self._encryption("server"), *options]
         self.server = self._start("server", command, to_terminal)
 
     def start_client(self, shard: Path, options: Sequence[str] = ()) -> None:
         """Start ``flower-client`` on a shard; it is called by the shard's folder."""
-        command = [CLIENT, "--server", self.address, *self._encryption, "--data", str(shard)]
+        encryption = self._encryption(f"sites/{shard.name}")
+        command = [CLIENT, "--server", self.address, *encryption, "--data", str(shard)]
         command += ["--threads", "1", "--slots", str(self._slots)]
         command += ["--slots-dir", str(self.logs / "slots"), *options]
         self.clients[shard.name] = self._start(shard.name, command)
@@ -81,6 +82,9 @@ class LocalFederation:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    def _encryption(self, side: str) -> list[str]:
+        return ["--insecure"] if self._tls is None else ["--tls", str(self._tls / side)]
 
     def _processes(self) -> dict[str, subprocess.Popen[bytes]]:
         server = {"server": self.server} if self.server else {}

@@ -1,0 +1,173 @@
+"""Who may take part: real processes, and hospitals of this process that do not keep to the rules."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
+
+from client.flower import Participant, take_part
+from client.state import ClientState
+from common.errors import Refused
+from common.keys import new_key, read_key
+from common.protocol import Greeting
+from experiments.local import LocalFederation
+from server.provision import revoke
+from tests.federation.provisioned import provision
+from tests.federation.test_federation import lines_of, log_of, options, wait_until
+from tests.helpers import assert_one_line, make_hospitals, run
+from tests.local_sites import hospital_of
+
+NAMES = ["hospital-00", "hospital-01", "hospital-02"]
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> list[Path]:
+    return make_hospitals(tmp_path / "data", 3)
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[LocalFederation]:
+    kits = provision(tmp_path / "kits", NAMES)
+    with LocalFederation(tmp_path / "logs", tls=kits) as federation:
+        yield federation
+
+
+def kit_of(tmp_path: Path, name: str = "hospital-00") -> Path:
+    return tmp_path / "kits" / "sites" / name
+
+
+def client(federation: LocalFederation, kit: Path, shard: Path, *more: object) -> list[object]:
+    return ["--server", federation.address, "--tls", kit, "--data", shard, "--patience", 60, *more]
+
+
+def audit_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "audit.jsonl").read_text().splitlines()]
+
+
+class Witness(Participant):
+    """Keeps what the server sends, and may answer a greeting with other words."""
+
+    def __init__(self, *arguments: Any, words: str | None = None) -> None:
+        super().__init__(*arguments)
+        self.seen: list[str | None] = []
+        self.words = words
+
+    def answer(self, message: ServerMessage, connected: Any) -> ClientMessage:
+        self.seen.append(message.WhichOneof("msg"))
+        return super().answer(message, connected)
+
+    def _hello(self, greeting: Greeting) -> str:
+        self.said = super()._hello(greeting) if self.words is None else self.words
+        return self.said
+
+
+def join(federation: LocalFederation, witness: Witness, kit: Path) -> None:
+    take_part(witness, federation.address, (kit / "ca.crt").read_bytes(), 60)
+
+
+def test_who_is_on_the_list_takes_part_and_both_audit_logs_agree(
+    tmp_path: Path, federation: LocalFederation, shards: list[Path]
+) -> None:
+    federation.start_server(options(tmp_path / "run", 3, quorum=1))
+    for shard in shards:
+        federation.start_client(shard, ["--state", str(tmp_path / "state" / shard.name)])
+    assert set(federation.wait(120).values()) == {0}
+    server = audit_of(tmp_path / "run")
+    for name in NAMES:
+        mine = audit_of(tmp_path / "state" / name)
+        status = json.loads((tmp_path / "state" / name / "status.json").read_text())
+        assert status["state"] == "finished"
+        for there, here in (("sent", "received"), ("received", "sent")):
+            hashes = [
+                [line["sha256"] for line in log if line["event"] == event and line["sha256"]]
+                for log, event in (([x for x in server if x.get("site") == name], there), (mine, here))
+            ]
+            assert hashes[0] == hashes[1]
+            assert len(hashes[0]) >= 2
+    files = [tmp_path / "run", *(tmp_path / "state" / name for name in NAMES)]
+    verified = run("flower-audit", "verify", *(folder / "audit.jsonl" for folder in files))
+    assert verified.returncode == 0, verified.stderr
+
+
+def test_unknown_sites_and_keys_are_refused_before_any_model(
+    tmp_path: Path, federation: LocalFederation, shards: list[Path]
+) -> None:
+    folder = tmp_path / "run"
+    federation.start_server(options(folder, 3))
+    wait_until(lambda: "listening" in log_of(federation, "server"))
+    kit = kit_of(tmp_path)
+    unknown = run("flower-client", *client(federation, kit, shards[0], "--name", "hospital-77"))
+    assert_one_line(unknown, 4, "hospital-77 is not on the list")
+    # One hospital's key does not open another's place.
+    stolen = run("flower-client", *client(federation, kit, shards[0], "--name", "hospital-01"))
+    assert_one_line(stolen, 4, "hospital-01 is not on the list with the key")
+    witness = Witness(hospital_of(shards[0]), federation.address, new_key(), ClientState(None))
+    with pytest.raises(Refused, match="hospital-00 is not on the list with the key"):
+        join(federation, witness, kit)
+    assert set(witness.seen) == {"get_properties_ins"}
+    refused = [line["site"] for line in audit_of(folder) if line["event"] == "refused"]
+    assert refused == ["hospital-77", "hospital-01", "hospital-00"]
+
+
+def test_a_hello_cannot_be_replayed_nor_passed_on(
+    tmp_path: Path, federation: LocalFederation, shards: list[Path]
+) -> None:
+    federation.start_server(options(tmp_path / "run", 3))
+    wait_until(lambda: "listening" in log_of(federation, "server"))
+    kit = kit_of(tmp_path)
+    key = read_key(kit / "site.key")
+    hospital = hospital_of(make_hospitals(tmp_path / "other", 1, size=48)[0])
+    first = Witness(hospital, federation.address, key, ClientState(None))
+    with pytest.raises(Refused, match="48 pixels"):  # its signature is good, its shard is not
+        join(federation, first, kit)
+    replayed = Witness(hospital, federation.address, key, ClientState(None), words=first.said)
+    with pytest.raises(Refused, match="not on the list with the key"):
+        join(federation, replayed, kit)
+    # What a hospital signs for one server is of no use to that server at another one.
+    meant = Witness(hospital_of(shards[0]), "elsewhere.org:8080", key, ClientState(None))
+    with pytest.raises(Refused, match="meant for another server, elsewhere.org"):
+        join(federation, meant, kit)
+
+
+def test_a_site_that_is_revoked_has_to_go_and_the_others_stay(
+    tmp_path: Path, federation: LocalFederation, shards: list[Path]
+) -> None:
+    folder = tmp_path / "run"
+    federation.start_server(options(folder, 3, rounds=60, quorum=0.6))
+    for shard in shards:
+        federation.start_client(shard)
+    wait_until((folder / "rounds.jsonl").exists)
+    revoke(tmp_path / "kits", "hospital-01", datetime.now(UTC))
+    assert federation.clients["hospital-01"].wait(60) == 4
+    done = len(lines_of(folder))
+    codes = federation.wait(120)
+    assert codes == {"server": 0, "hospital-00": 0, "hospital-01": 4, "hospital-02": 0}
+    assert "hospital-01 was revoked" in log_of(federation, "hospital-01")
+    assert done < 60
+    assert list(lines_of(folder)[-1]["hospitals"]) == ["hospital-00", "hospital-02"]
+
+
+def test_a_second_process_of_the_same_site_is_refused(
+    tmp_path: Path, federation: LocalFederation, shards: list[Path]
+) -> None:
+    folder = tmp_path / "run"
+    federation.start_server(options(folder, 3))
+    federation.start_client(shards[0])
+    wait_until(lambda: "joined" in log_of(federation, "server"))
+    second = run("flower-client", *client(federation, kit_of(tmp_path), shards[0]))
+    assert_one_line(second, 4, "a hospital named hospital-00 is connected already")
+    assert audit_of(folder)[-1]["event"] == "refused"
+    assert federation.clients["hospital-00"].poll() is None
+
+
+def test_a_key_that_others_may_read_is_not_used(
+    tmp_path: Path, federation: LocalFederation, shards: list[Path]
+) -> None:
+    kit = kit_of(tmp_path)
+    (kit / "site.key").chmod(0o644)
+    result = run("flower-client", *client(federation, kit, shards[0]))
+    assert_one_line(result, 2, "site.key", "chmod 600")
