@@ -129,7 +129,7 @@ def _new(arguments: Sequence[str], now: datetime) -> None:
     names = settings.names or [f"hospital-{i:02d}" for i in range(settings.sites)]
     new(settings.out, config, names, now)
     print(f"{settings.out / SERVER}: for flower-server --tls, reached at {config.address}")
-    print(f"{settings.out / KITS}: a kit for each of {len(names)} hospitals; it holds a secret key")
+    print(f"{settings.out / KITS}: a kit for each hospital ({len(names)}); it holds a secret key")
     print(f"{settings.out / CA / 'ca.key'}: signs for the server; keep it off the network")
     end = _validity(now + timedelta(days=config.days), now)
     print(f"Each key, and the server's certificate, {end}")
@@ -213,7 +213,12 @@ HELP = "\n".join(
 )
 
 
-def _dispatch(arguments: Sequence[str]) -> None:
+def command(arguments: Sequence[str]) -> None:
+    """Run one of the commands.
+
+    Raises:
+        BadInput: There is no such command, an option cannot be used, or a file.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP)
         return
@@ -225,4 +230,4 @@ def _dispatch(arguments: Sequence[str]) -> None:
 
 def main() -> None:
     """Run ``flower-provision`` and exit with its code."""
-    sys.exit(run_command("flower-provision", _dispatch))
+    sys.exit(run_command("flower-provision", command))
