@@ -58,9 +58,10 @@ def parse(settings: type[SettingsT], arguments: Sequence[str]) -> SettingsT:
 
 def _describe(detail: ErrorDetails, prefix: str) -> str:
     """Return one problem of pydantic's as ``--option (or VARIABLE): what is wrong``."""
-    name = ".".join(str(part) for part in detail["loc"])
-    if not name:
+    if not detail["loc"]:
         return detail["msg"].removeprefix("Value error, ")
+    # What follows the option's name is a place in its value; the value is told anyway.
+    name = str(detail["loc"][0])
     option = f"--{name.replace('_', '-')} (or {prefix}{name.upper()})"
     if detail["type"] == "missing":
         return f"{option} is required"

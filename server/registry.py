@@ -5,10 +5,11 @@ hospital that is revoked is refused without a restart.
 """
 
 import logging
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import Annotated, Literal
+from typing import Annotated, BinaryIO, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -82,7 +83,13 @@ def write_sites(path: Path, sites: dict[str, RegisteredSite]) -> None:
     """
     content = _File(version=1, sites=dict(sorted(sites.items())))
     text = content.model_dump_json(indent=2) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()))
+
+    def write(file: BinaryIO) -> None:
+        # Whatever the umask: the server may be another user, and must not miss a revocation.
+        os.fchmod(file.fileno(), 0o644)
+        file.write(text.encode())
+
+    write_whole(path, write)
 
 
 class Registry:
@@ -131,6 +138,7 @@ class Registry:
         # Looked at before it is read: a change in between is read now and again next time.
         signature = _signature(self.path)
         if signature is not None and signature == self._good:
+            self._warned = None
             return
         try:
             self._sites = read_sites(self.path)

@@ -82,9 +82,10 @@ def run(
     command: str, *arguments: object, environment: dict[str, str] | None = None, timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
     """Run ``flower-server``, ``flower-data`` or another of the commands as a process of its own."""
-    module = {"flower-data": "common.data.cli"}.get(
-        command, f"{command.removeprefix('flower-')}.cli"
-    )
+    module = {
+        "flower-data": "common.data.cli",
+        "flower-provision": "server.provision_cli",
+    }.get(command, f"{command.removeprefix('flower-')}.cli")
     return subprocess.run(
         [sys.executable, "-c", f"from {module} import main; main()", *map(str, arguments)],
         env={**os.environ, **(environment or {})},

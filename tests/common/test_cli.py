@@ -60,6 +60,7 @@ main()
         ("common.data.cli", ["synthetic", "--help"], 0, "--hospitals"),
         ("common.data.cli", ["chestxray14", "--help"], 0, "--allow-missing"),
         ("common.data.cli", ["show", "--help"], 0, "--out"),
+        ("server.provision_cli", ["new", "--help"], 0, "--server"),
         ("pretrain.cli", ["--help"], 0, "--preset"),
         ("pretrain.cli", ["--method", "magic"], 2, "--method (or FLOWER_PRETRAIN_METHOD)"),
         (
