@@ -85,7 +85,7 @@ def verify(path: Path) -> tuple[int, str]:
         OSError: It cannot be read.
     """
     number, last = 0, START
-    for number, last in chain(path):
+    for number, last in chain(path):  # noqa: B007 - the last ones are wanted
         pass
     return number, last
 

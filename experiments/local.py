@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 SERVER = "from server.cli import main; main()"
 CLIENT = "from client.cli import main; main()"
@@ -39,7 +40,7 @@ class LocalFederation:
         self._tls = tls
         logs.mkdir(parents=True, exist_ok=True)
 
-    def __enter__(self) -> "LocalFederation":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -83,6 +83,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run ``flower-server``, ``flower-data`` or another of the commands as a process of its own."""
     module = {
+        "flower-audit": "common.audit_cli",
         "flower-data": "common.data.cli",
         "flower-provision": "server.provision_cli",
     }.get(command, f"{command.removeprefix('flower-')}.cli")

@@ -1,4 +1,4 @@
-"""Who may take part: real processes, and hospitals of this process that do not keep to the rules."""
+"""Who may take part: real processes, and hospitals that do not keep to the rules."""
 
 import json
 from collections.abc import Iterator
@@ -48,6 +48,10 @@ def audit_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "audit.jsonl").read_text().splitlines()]
 
 
+def hashes_of(log: list[dict[str, Any]], event: str) -> list[str]:
+    return [line["sha256"] for line in log if line["event"] == event and line["sha256"]]
+
+
 class Witness(Participant):
     """Keeps what the server sends, and may answer a greeting with other words."""
 
@@ -81,13 +85,11 @@ def test_who_is_on_the_list_takes_part_and_both_audit_logs_agree(
         mine = audit_of(tmp_path / "state" / name)
         status = json.loads((tmp_path / "state" / name / "status.json").read_text())
         assert status["state"] == "finished"
+        at_server = [line for line in server if line.get("site") == name]
         for there, here in (("sent", "received"), ("received", "sent")):
-            hashes = [
-                [line["sha256"] for line in log if line["event"] == event and line["sha256"]]
-                for log, event in (([x for x in server if x.get("site") == name], there), (mine, here))
-            ]
-            assert hashes[0] == hashes[1]
-            assert len(hashes[0]) >= 2
+            hashes = hashes_of(mine, here)
+            assert hashes == hashes_of(at_server, there)
+            assert len(hashes) >= 2
     files = [tmp_path / "run", *(tmp_path / "state" / name for name in NAMES)]
     verified = run("flower-audit", "verify", *(folder / "audit.jsonl" for folder in files))
     assert verified.returncode == 0, verified.stderr
@@ -129,7 +131,7 @@ def test_a_hello_cannot_be_replayed_nor_passed_on(
         join(federation, replayed, kit)
     # What a hospital signs for one server is of no use to that server at another one.
     meant = Witness(hospital_of(shards[0]), "elsewhere.org:8080", key, ClientState(None))
-    with pytest.raises(Refused, match="meant for another server, elsewhere.org"):
+    with pytest.raises(Refused, match=r"meant for another server, elsewhere\.org"):
         join(federation, meant, kit)
 
 
