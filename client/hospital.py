@@ -48,6 +48,9 @@ class Hospital:
         slots: How many clients on this machine may compute at once.
         slots_folder: The folder through which they take turns; None: no turns.
         policy: What the server may ask for.
+
+    Attributes:
+        device: Where it computes; the CPU once the accelerator has failed.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class Hospital:
         self._process = secrets.token_hex(16)
         self.name = name
         self._shard = shard
-        self._device = device
+        self.device = device
         self._slots = slots
         self._slots_folder = slots_folder
         self._model: torch.nn.Module | None = None
@@ -121,10 +124,10 @@ class Hospital:
             try:
                 return self._answer(instruction, blob, wanted)
             except torch.AcceleratorError as error:
-                if self._device.type == "cpu":
+                if self.device.type == "cpu":
                     raise
-                log.error("%s failed (%s); the CPU takes over", self._device, type(error).__name__)
-                self._device = torch.device("cpu")
+                log.error("%s failed (%s); the CPU takes over", self.device, type(error).__name__)
+                self.device = torch.device("cpu")
                 self._model = None
                 return self._answer(instruction, blob, wanted)
         except NotAllowed as objection:
@@ -154,7 +157,7 @@ class Hospital:
             seconds = {"wait": waited, "evaluate": evaluated - start, "train": 0.0}
             if instruction.task == "evaluate":
                 return self._reply(instruction, seconds, validation=scores), b""
-            loss = train(model, self._shard, chosen, instruction, self.name, self._device, wanted)
+            loss = train(model, self._shard, chosen, instruction, self.name, self.device, wanted)
             seconds["train"] = time.monotonic() - evaluated
         state = state_of(model)
         weights = pack(state if instruction.mode == "finetune" else head_of(state))
@@ -172,7 +175,7 @@ class Hospital:
         """Return what may be told of the model's scores on the validation images."""
         counts = self._shard.labelled()[validation].sum(axis=0)
         positives = dict(zip(FINDINGS, map(int, counts), strict=True))
-        scores = evaluate(model, self._shard, validation, self._device)
+        scores = evaluate(model, self._shard, validation, self.device)
         return self._policy.reported(scores, positives)
 
     @staticmethod
@@ -189,7 +192,7 @@ class Hospital:
                 that has no backbone.
         """
         if self._model is None or self._architecture != instruction.architecture:
-            self._model = build_model(instruction.architecture).to(self._device)
+            self._model = build_model(instruction.architecture).to(self.device)
             self._architecture = instruction.architecture
             self._spec = spec_of(state_of(self._model))
             self._backbone = None

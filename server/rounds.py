@@ -79,7 +79,7 @@ class Rounds:
     ) -> None:
         self._plan = plan
         self._sites = sites
-        self._folder = folder
+        self.folder = folder
         self._set_state(state)
         self._provenance = provenance
         self._test = test
@@ -97,7 +97,7 @@ class Rounds:
         plan, done = self._plan, self._progress.round
         if done:
             log.info("going on after round %d of %d", done, plan.rounds)
-            self._folder.write_event("resumed", round=done)
+            self.folder.write_event("resumed", round=done)
             self._keep_best()
         else:
             self._introduce()
@@ -105,10 +105,10 @@ class Rounds:
         for number in range(done + 1, plan.rounds + 1):
             self._round(number)
         validation = self._closing_evaluation()
-        self._folder.copy_checkpoint(plan.rounds, "final.pt")
+        self.folder.copy_checkpoint(plan.rounds, "final.pt")
         best = self._progress.best
         if best is None:
-            self._folder.copy_checkpoint(plan.rounds, "best.pt")
+            self.folder.copy_checkpoint(plan.rounds, "best.pt")
         return {
             "rounds": plan.rounds,
             "best_round": best[1] if best else plan.rounds,
@@ -122,7 +122,7 @@ class Rounds:
         if self._test is not None:
             scores = self._test(self._state)
             log.info("initial model: test AUC %s", console.number(scores.auc))
-            self._folder.write_event("initial model", test=scores.model_dump())
+            self.folder.write_event("initial model", test=scores.model_dump())
 
     def _gather(self, patience: float, enough: bool) -> None:
         """Wait for the hospitals.
@@ -170,9 +170,9 @@ class Rounds:
             log.info("round %d of %d", number, plan.rounds)
             log.info(console.HEADER)
             out = self._outgoing(number, turn, "train")
-            with self._folder.spool(spec_of(out.trained)) as spool:
+            with self.folder.spool(spec_of(out.trained)) as spool:
                 strategy = make_strategy(plan.strategy, out.trained, spool)
-                attempt = Attempt(self._sites, self._folder, out, (spool, strategy))
+                attempt = Attempt(self._sites, self.folder, out, (spool, strategy))
                 found = attempt.collect(plan.round_timeout)
                 self._strike(found)
                 if len(found.hospitals) >= plan.needed:
@@ -186,7 +186,7 @@ class Rounds:
             )
         raise NoQuorum(
             f"round {number}: fewer than {plan.needed} good replies in {plan.attempts} attempts; "
-            f"see rejected and lost in {self._folder.path / 'events.jsonl'}; --resume goes on"
+            f"see rejected and lost in {self.folder.path / 'events.jsonl'}; --resume goes on"
         )
 
     def _outgoing(self, number: int, attempt: int, task: Literal["train", "evaluate"]) -> Round:
@@ -212,9 +212,9 @@ class Rounds:
         """Exclude who has sent too many bad replies in a row."""
         for name in self._progress.struck_out(found.hospitals, found.rejected):
             log.warning("%s is excluded after %d bad replies in a row", name, STRIKES)
-            self._folder.exclude(name, found.rejected[name])
-            self._folder.write_event("excluded", site=name, reason=found.rejected[name])
-            self._folder.audit.write("excluded", site=name, reason=found.rejected[name])
+            self.folder.exclude(name, found.rejected[name])
+            self.folder.write_event("excluded", site=name, reason=found.rejected[name])
+            self.folder.audit.write("excluded", site=name, reason=found.rejected[name])
             self._sites.dismiss(name, self._sites.standing(name) or "")
 
     def _set_state(self, state: State) -> None:
@@ -228,7 +228,7 @@ class Rounds:
         self._set_state({**self._state, **attempt.mean()})
         averaged = monotonic()
         provenance = self._provenance.model_copy(update={"round": number})
-        self._folder.write_checkpoint(number, self._state, self._plan.architecture, provenance)
+        self.folder.write_checkpoint(number, self._state, self._plan.architecture, provenance)
         saved = monotonic()
         test = self._test(self._state) if self._test is not None else None
         hospitals = dict(sorted(found.hospitals.items()))
@@ -253,11 +253,11 @@ class Rounds:
             },
             "model_sha256": fingerprint(self._packed),
         }
-        self._folder.audit.write("averaged", round=number, sha256=line["model_sha256"])
-        self._folder.write_round(line)
+        self.folder.audit.write("averaged", round=number, sha256=line["model_sha256"])
+        self.folder.write_round(line)
         self._progress.note(line)
         self._keep_best()
-        self._folder.write_status("running", round=number, rounds=self._plan.rounds)
+        self.folder.write_status("running", round=number, rounds=self._plan.rounds)
         log.info(console.summary(line, self._plan.rounds, len(found.asked)))
         if test is not None and number == self._plan.rounds:
             for row in console.findings_table({"test AUC": test.auc_by_finding}):
@@ -268,8 +268,8 @@ class Rounds:
         best = self._progress.best
         if best is None or best[1] == self._kept:
             return
-        if self._folder.checkpoint(best[1]).exists():
-            self._folder.copy_checkpoint(best[1], "best.pt")
+        if self.folder.checkpoint(best[1]).exists():
+            self.folder.copy_checkpoint(best[1], "best.pt")
         self._kept = best[1]
 
     def _closing_evaluation(self) -> dict[str, Any]:
@@ -277,7 +277,7 @@ class Rounds:
         log.info("the hospitals score the final model")
         plan = self._plan
         out = self._outgoing(plan.rounds + 1, 1, "evaluate")
-        found = Attempt(self._sites, self._folder, out).collect(plan.round_timeout)
+        found = Attempt(self._sites, self.folder, out).collect(plan.round_timeout)
         validation = across(found.validations)
         self._progress.note_validation(plan.rounds, validation["auc"])
         self._keep_best()

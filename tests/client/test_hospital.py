@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,3 +164,38 @@ def test_one_full_batch_step_of_three_hospitals_is_the_central_step(
     assert moved > 1e-3
     for name in initial:
         np.testing.assert_allclose(federated[name], central[name], rtol=0, atol=1e-6)
+
+
+def test_when_the_accelerator_fails_the_cpu_takes_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = make_shard(tmp_path / "a").path
+    expected = hospital_of(path).answer(instruction_of(plan_of(), 1), pack(STATE))
+
+    to = torch.nn.Module.to
+
+    def fails(model: torch.nn.Module, *target: Any, **how: Any) -> torch.nn.Module:
+        if target == (torch.device("meta"),):
+            raise torch.AcceleratorError("CUDA error: device lost")
+        return to(model, *target, **how)
+
+    monkeypatch.setattr(torch.nn.Module, "to", fails)
+    hospital = Hospital("a", open_shard(path), torch.device("meta"))
+    reply, weights = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
+    assert (reply.status, weights) == ("ok", expected[1])
+    assert "meta failed (AcceleratorError); the CPU takes over" in caplog.text
+    caplog.clear()
+    assert hospital.answer(instruction_of(plan_of(), 1), pack(STATE))[1] == expected[1]
+    assert "takes over" not in caplog.text
+
+
+def test_work_that_nobody_waits_for_is_given_up(tmp_path: Path) -> None:
+    hospital = hospital_of(make_shard(tmp_path / "a").path)
+    asked = iter([True, False])
+    instruction = instruction_of(plan_of(batch_size=4), 1)
+    reply, weights = hospital.answer(instruction, pack(STATE), lambda: next(asked))
+    assert (reply.status, reply.reason, weights) == ("failed", "GivenUp", b"")
+    # The next round starts from the weights that come with it, not from what was left.
+    again, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
+    fresh = hospital_of(tmp_path / "a")
+    assert again.weights == fresh.answer(instruction_of(plan_of(), 1), pack(STATE))[0].weights

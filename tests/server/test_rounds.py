@@ -11,7 +11,15 @@ from common.model import build_model, state_of
 from common.protocol import Instruction, Reply
 from common.wire import backbone_of, fingerprint, head_of, pack, spec_of, unpack
 from tests.helpers import make_hospitals, same_bits
-from tests.local_sites import federate_by_hand, late, lost, plan_of, rounds_of
+from tests.local_sites import (
+    LocalSites,
+    federate_by_hand,
+    late,
+    lost,
+    plan_of,
+    rounds_of,
+    rounds_with,
+)
 
 
 @pytest.fixture
@@ -138,3 +146,73 @@ def test_in_linear_mode_the_real_models_head_travels_alone_and_its_backbone_stay
     after, _ = read_checkpoint(tmp_path / "run" / "final.pt", "densenet121", 0)
     assert same_bits(backbone_of(after), backbone_of(before))
     assert not same_bits(head_of(after), head_of(before))
+
+
+def test_three_bad_replies_in_a_row_exclude_a_hospital_until_it_is_let_in_again(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    bad_rounds = {1, 2, 4, 5, 6}
+
+    def often(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        bad = instruction.identity.round in bad_rounds
+        return poisoned(instruction, reply, blob) if bad else (reply, blob)
+
+    folder = tmp_path / "run"
+    sites = LocalSites(shards, 5, {"hospital-01": often})
+    site = sites.sites["hospital-01"]
+    rounds = rounds_with(plan_of(rounds=8), sites, folder)
+    rounds.run()
+    lines = lines_of(folder)
+    assert [list(line["rejected"]) for line in lines[:6]] == [
+        *([["hospital-01"]] * 2),
+        [],
+        *([["hospital-01"]] * 3),
+    ]
+    assert all(line["missing"] == ["hospital-01"] for line in lines[6:])
+    assert sites.dismissed.keys() == {"hospital-01"}
+    assert len(site.told) == 5
+    assert "norm0.weight is not finite" in site.told[0]
+    assert [file.name for file in (folder / "excluded").iterdir()] == ["hospital-01.json"]
+    assert "removing hospital-01.json" in (rounds.folder.exclusion("hospital-01") or "")
+    (folder / "excluded" / "hospital-01.json").unlink()
+    assert rounds.folder.exclusion("hospital-01") is None
+
+
+def test_an_update_far_from_the_others_is_left_out_after_it_was_added(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    def far(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        if instruction.task == "evaluate":
+            return reply, blob
+        state = unpack(blob, spec_of(state_of(build_model("densenet-tiny"))))
+        state["features.norm0.weight"][3] += 1000
+        blob = pack(state)
+        return reply.model_copy(update={"weights": fingerprint(blob)}), blob
+
+    plan = plan_of(norm_limit=10.0, quorum=0.6)
+    rounds_of(plan, shards, tmp_path / "run", {"hospital-01": far}).run()
+    for line in lines_of(tmp_path / "run"):
+        assert "more than 10 times the median" in line["rejected"]["hospital-01"]
+    state, _ = read_checkpoint(tmp_path / "run" / "final.pt", "densenet-tiny", 0)
+    assert same_bits(state, federate_by_hand(plan, [shards[0], shards[2]]))
+
+
+def test_a_hospital_that_is_revoked_in_mid_round_is_left_out(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    def revoking(_instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        sites.dismissed["hospital-01"] = "hospital-01 was revoked"
+        return reply, blob
+
+    plan = plan_of(rounds=1)
+    sites = LocalSites(shards, plan.seed, {"hospital-01": revoking})
+    rounds_with(plan, sites, tmp_path / "run").run()
+    (line,) = lines_of(tmp_path / "run")
+    assert line["rejected"] == {"hospital-01": "hospital-01 was revoked"}
+    state, _ = read_checkpoint(tmp_path / "run" / "final.pt", "densenet-tiny", 0)
+    assert same_bits(state, federate_by_hand(plan, [shards[0], shards[2]]))
+
+
+@pytest.mark.parametrize(("quorum", "needed"), [(0.8, 8), (0.05, 1), (1, 10), (3, 3), (0.81, 9)])
+def test_a_quorum_is_a_share_or_a_number(quorum: float, needed: int) -> None:
+    assert plan_of(min_clients=10, quorum=quorum).needed == needed

@@ -1,0 +1,98 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from client.hospital import Hospital
+from client.policy import Policy, read_policy
+from common.data.shard import open_shard
+from common.errors import BadInput
+from common.findings import FINDINGS
+from common.model import build_model, state_of
+from common.wire import pack
+from tests.helpers import make_shard
+from tests.local_sites import GREETING, hospital_of, instruction_of, plan_of
+
+BLOB = pack(state_of(build_model("densenet-tiny", 1)))
+
+
+def hospital_with(path: Path, **limits: object) -> Hospital:
+    hospital = hospital_of(path)
+    return Hospital(
+        hospital.name, open_shard(path), hospital.device, policy=Policy.model_validate(limits)
+    )
+
+
+@pytest.mark.parametrize(
+    ("limits", "changes", "why"),
+    [
+        ({"modes": ["linear"]}, {}, "mode finetune is not allowed here"),
+        ({"max_local_epochs": 2}, {"local_epochs": 3}, "3 local epochs are more than the 2"),
+        ({"max_examples": 5}, {}, "images are more than the 5 allowed here"),
+    ],
+)
+def test_what_a_site_does_not_allow_is_answered_by_a_reason(
+    tmp_path: Path, limits: dict[str, object], changes: dict[str, object], why: str
+) -> None:
+    hospital = hospital_with(make_shard(tmp_path / "a").path, **limits)
+    reply, weights = hospital.answer(instruction_of(plan_of(**changes), 1), BLOB)
+    assert (reply.status, weights, reply.weights) == ("failed", b"", None)
+    assert why in reply.reason
+
+
+def test_within_its_limits_a_hospital_does_what_it_does_without_any(tmp_path: Path) -> None:
+    path = make_shard(tmp_path / "a").path
+    bounded = hospital_with(path, max_local_epochs=1, max_examples=1000, modes=["finetune"])
+    instruction = instruction_of(plan_of(), 1)
+    assert bounded.answer(instruction, BLOB)[1] == hospital_of(path).answer(instruction, BLOB)[1]
+
+
+def test_no_number_about_a_small_group_is_reported(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "a", images=80)
+    instruction = instruction_of(plan_of(), 1, task="evaluate")
+    _, validation = shard.split(instruction.seed)
+    counts = shard.labelled()[validation].sum(axis=0)
+    limit = int(sorted(counts)[7])
+    everything = hospital_of(shard.path).answer(instruction, BLOB)[0].validation
+    fewer = hospital_with(shard.path, min_group=limit).answer(instruction, BLOB)[0].validation
+    assert everything is not None
+    assert fewer is not None
+    for finding, count in zip(FINDINGS, counts, strict=True):
+        told = min(count, len(validation) - count) >= limit
+        expected = everything.auc_by_finding[finding] if told else None
+        assert fewer.auc_by_finding[finding] == expected
+    assert 0 < sum(auc is None for auc in fewer.auc_by_finding.values()) < 14
+    hidden = hospital_with(shard.path, min_group=len(validation) + 1)
+    nothing = hidden.answer(instruction, BLOB)[0].validation
+    assert nothing is not None
+    assert (nothing.images, nothing.loss, nothing.auc) == (0, None, None)
+
+
+def test_a_shard_below_the_smallest_group_does_not_take_part(tmp_path: Path) -> None:
+    hospital = hospital_with(make_shard(tmp_path / "a").path, min_group=100)
+    with pytest.raises(BadInput, match="fewer than min_group 100"):
+        hospital.greet(GREETING, "localhost")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "No such file"),
+        ("{", "no JSON"),
+        (json.dumps({"max_epochs": 3}), "max_epochs: Extra inputs"),
+        (json.dumps({"min_group": 0}), "min_group: Input should be greater"),
+    ],
+)
+def test_a_bad_policy_is_named(tmp_path: Path, content: str | None, why: str) -> None:
+    path = tmp_path / "policy.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(BadInput, match=why):
+        read_policy(path)
+
+
+def test_the_policy_of_a_kit_can_be_read() -> None:
+    kit = Path(__file__).parents[2] / "server" / "kit" / "policy.json"
+    policy = read_policy(kit)
+    assert (policy.max_local_epochs, policy.min_group) == (5, 5)
+    assert read_policy(None) == Policy()
