@@ -32,9 +32,9 @@ from flwr.proto.transport_pb2_grpc import FlowerServiceStub  # noqa: E402
 
 from client.hospital import Hospital  # noqa: E402
 from client.state import ClientState  # noqa: E402
+from common import net  # noqa: E402
 from common.errors import BadInput, Refused  # noqa: E402
 from common.keys import sign  # noqa: E402
-from common.net import KEEPALIVE, split_address  # noqa: E402
 from common.protocol import (  # noqa: E402
     CALL,
     FETCH,
@@ -79,7 +79,7 @@ class Participant:
         self, hospital: Hospital, server: str, key: Ed25519PrivateKey | None, state: ClientState
     ) -> None:
         self.hospital = hospital
-        self._server = split_address(server)[0]
+        self._server = net.split_address(server)[0]
         self._key = key
         self._state = state
         self._weights = b""
@@ -265,7 +265,7 @@ def _one_connection(participant: Participant, server: str, root_certificate: byt
 
 def _channel(server: str, root_certificate: bytes | None) -> grpc.Channel:
     options = [
-        *KEEPALIVE,
+        *net.KEEPALIVE,
         ("grpc.max_send_message_length", MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ]

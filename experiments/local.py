@@ -92,10 +92,14 @@ class LocalFederation:
         return {**server, **self.clients}
 
     def _start(
-        self, name: str, command: list[str], to_terminal: bool = False
+        self,
+        name: str,
+        command: list[str],
+        to_terminal: bool = False,
+        prefix: Sequence[str] = (),
     ) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        arguments = [sys.executable, "-c", *command]
+        arguments = [*prefix, sys.executable, "-c", *command]
         if to_terminal:
             return subprocess.Popen(arguments, env=environment)
         with (self.logs / f"{name}.log").open("ab") as log:

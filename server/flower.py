@@ -34,8 +34,8 @@ from flwr.server.superlink.fleet.grpc_bidi.flower_service_servicer import (  # n
 from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import InsWrapper  # noqa: E402
 from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy  # noqa: E402
 
+from common import net  # noqa: E402
 from common.errors import BadInput  # noqa: E402
-from common.net import KEEPALIVE, split_address  # noqa: E402
 from common.protocol import (  # noqa: E402
     HELLO,
     MESSAGE_BYTES,
@@ -249,7 +249,7 @@ def serve(
         ThreadPoolExecutor(CONNECTIONS, "hospital"),
         maximum_concurrent_rpcs=CONNECTIONS,
         options=[
-            *KEEPALIVE,
+            *net.KEEPALIVE,
             ("grpc.max_send_message_length", MESSAGE_BYTES),
             ("grpc.max_receive_message_length", MESSAGE_BYTES),
             # Without it a second server on this port would take half of the hospitals.
@@ -280,7 +280,7 @@ def check_free(listen: str) -> None:
     Raises:
         BadInput: Somebody does, or the address is not this machine's.
     """
-    host, port = split_address(listen)
+    host, port = net.split_address(listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,23 +1,84 @@
 """Federations whose processes end, or misbehave, at a chosen instant."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from subprocess import Popen
 
 from experiments.local import LocalFederation
+from tests.hosts import Host
 
 DIE = "import os, signal\ndef die(): os.kill(os.getpid(), signal.SIGKILL)\n"
 
 
-class FaultyFederation(LocalFederation):
-    """A federation on this machine; ``preludes`` holds Python to run in a process first."""
+IMPATIENT = """
+import common.net
+common.net.KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 1000),
+    ("grpc.keepalive_timeout_ms", 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_ping_recv_interval_without_data_ms", 500),
+)
+import server.roster
+server.roster.HALF_OPEN_SECONDS = 4.0
+"""
+"""A prelude: a dead connection is found within 2 s, not 50 s."""
 
-    def __init__(self, logs: Path, tls: Path | None = None) -> None:
+
+class FaultyFederation(LocalFederation):
+    """A federation on this machine, whose processes may have faults and hosts of their own.
+
+    Args:
+        logs: Folder for the processes' logs.
+        tls: Folder of ``flower-provision``; None: neither encryption nor keys.
+        hosts: The server's, and one for each client in the order in which they start.
+
+    Attributes:
+        preludes: Python to run in a process first, by the process's name.
+    """
+
+    def __init__(self, logs: Path, tls: Path | None = None, hosts: Sequence[Host] = ()) -> None:
         super().__init__(logs, tls=tls)
         self.preludes: dict[str, str] = {}
+        self.hosts: dict[str, Host] = {}
+        self._free = list(hosts)
+        if hosts:
+            self.hosts["server"] = self._free.pop(0)
+            self.address = f"{self.hosts['server'].address}:8080"
 
-    def _start(self, name: str, command: list[str], to_terminal: bool = False) -> Popen[bytes]:
+    def _start(
+        self,
+        name: str,
+        command: list[str],
+        to_terminal: bool = False,
+        prefix: Sequence[str] = (),
+    ) -> Popen[bytes]:
         code = self.preludes.get(name, "") + command[0]
-        return super()._start(name, [code, *command[1:]], to_terminal)
+        if self._free and name not in self.hosts:
+            self.hosts[name] = self._free.pop(0)
+        enter = self.hosts[name].enter if self.hosts else prefix
+        return super()._start(name, [code, *command[1:]], to_terminal, enter)
+
+
+def trains_slowly(seconds: float, rounds: str = "True") -> str:
+    """Return a prelude: local training takes longer, and nothing of the process stands still.
+
+    Args:
+        seconds: How much longer.
+        rounds: In terms of ``number``, the round.
+    """
+    return _wrapped(
+        "client.hospital:train",
+        f"    number = args[3].identity.round\n"
+        f"    import time\n"
+        f"    if {rounds}: time.sleep({seconds})\n"
+        f"    return was(*args, **kwargs)\n",
+    )
+
+
+def fails_to_train() -> str:
+    """Return a prelude: local training raises, with a patient's name in the text."""
+    return _wrapped("client.hospital:train", "    raise RuntimeError('Jane Doe')\n")
 
 
 def dies_before(place: str, condition: str = "True") -> str:
