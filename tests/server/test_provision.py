@@ -349,7 +349,7 @@ NEW = ["new", "--out", "{at}/new", "--server"]
         (["new", "--server", "a"], ["--out (or FLOWER_PROVISION_OUT) is required"]),
         (["new", "--out", "{at}/federation", "--server", "a"], ["federation: is there already"]),
         (["new", "--out", "{at}/federation/provision.json/x", "--server", "a"], ["cannot be made"]),
-        ([*NEW, "a:80"], ["--server", "neither a DNS name nor an IP address", "'a:80'"]),
+        ([*NEW, "a:80"], ["--server (or FLOWER_PROVISION_SERVER): neither a DNS name", "'a:80'"]),
         ([*NEW, "[::1]"], ["--server", "neither", "'[::1]'"]),
         ([*NEW, "*.example.org"], ["--server", "neither", "'*.example.org'"]),
         ([*NEW, "fe80::1%eth0"], ["--server", "neither"]),
