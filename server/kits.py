@@ -5,21 +5,22 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.files import write_whole
 from common.keys import write_key
+from server.certificates import write_certificate
 
-KEY, README = "site.key", "README.md"
-COPIED, FILLED = ("docker-compose.yml", "policy.json"), ("client.env",)
-"""Files of ``server/kit`` that are the same for all, and those that name hospital and server."""
+KEY, README, OPTIONS = "site.key", "README.md", "client.env"
+SAME_FOR_ALL = ("docker-compose.yml", "policy.json")
 
 
 def write_kit(
     folder: Path,
     name: str,
     server: str,
-    root_certificate: Path,
+    authority: x509.Certificate,
     key: Ed25519PrivateKey,
     expires: datetime,
 ) -> None:
@@ -29,18 +30,17 @@ def write_kit(
         folder: Is there and empty.
         name: The hospital's.
         server: HOST:PORT.
-        root_certificate: ``ca.crt``, by which the hospital knows the server.
+        authority: The certificate by which the hospital knows the server.
         key: The hospital's.
         expires: When the key does.
 
     Raises:
         OSError: A file cannot be written.
     """
-    _write(folder / "ca.crt", root_certificate.read_text())
-    for file in COPIED:
+    write_certificate(folder / "ca.crt", authority)
+    for file in SAME_FOR_ALL:
         _write(folder / file, _template(file))
-    for file in FILLED:
-        _write(folder / file, Template(_template(file)).substitute(name=name, server=server))
+    _write(folder / OPTIONS, Template(_template(OPTIONS)).substitute(name=name, server=server))
     renew_kit(folder, name, server, key, expires)
 
 
@@ -52,8 +52,10 @@ def renew_kit(
     Raises:
         OSError: A file cannot be written.
     """
-    values = {"name": name, "server": server, "expires": f"{expires:%Y-%m-%d}"}
-    _write(folder / README, Template(_template(README)).substitute(values))
+    page = Template(_template(README)).substitute(
+        name=name, server=server, expires=f"{expires:%Y-%m-%d}"
+    )
+    _write(folder / README, page)
     write_key(folder / KEY, key)
 
 

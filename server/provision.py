@@ -107,8 +107,9 @@ def new(path: Path, config: Config, names: Sequence[str], now: datetime) -> None
             kit = folder / KITS / name
             kit.mkdir(parents=True)
             site_key, sites[name] = _new_site(config, now)
-            root = folder / CA / "ca.crt"
-            write_kit(kit, name, config.address, root, site_key, sites[name].expires)
+            write_kit(
+                kit, name, config.address, authority.certificate, site_key, sites[name].expires
+            )
         write_sites(folder / SITES, sites)
 
 
@@ -201,8 +202,9 @@ def _add_kit(
     sites: dict[str, RegisteredSite],
 ) -> None:
     """Write a whole kit and the list with its hospital, or neither."""
+    authority = read_certificate(path / CA / "ca.crt")
     with whole_folder(path / KITS / name) as kit:
-        write_kit(kit, name, config.address, path / CA / "ca.crt", key, sites[name].expires)
+        write_kit(kit, name, config.address, authority, key, sites[name].expires)
         write_sites(path / SITES, sites)
 
 

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from common.errors import BadInput
+from common.files import locked
 from common.keys import public_text, read_key
 from common.net import split_address
 from server.certificates import read_certificate
@@ -195,6 +196,7 @@ def test_a_kit_is_filled_in(federation: Path) -> None:
 
 def test_the_address_of_an_ipv6_server_can_be_split() -> None:
     address = Config(hosts=["::1"], port=8080, days=1).address
+    assert address == "[::1]:8080"
     assert split_address(address) == ("::1", 8080)
 
 
@@ -278,6 +280,23 @@ def test_a_full_disk_leaves_everything_as_it_was(
     assert {path.name for path in (federation / "sites").iterdir()} == {"north", "coast"} - {gone}
 
 
+def test_another_cas_key_signs_nothing(federation: Path, tmp_path: Path) -> None:
+    new(tmp_path / "other", CONFIG, ["north"], NOW)
+    (tmp_path / "other" / "ca" / "ca.key").replace(federation / "ca" / "ca.key")
+    before = contents(federation)
+    with pytest.raises(BadInput, match=r"ca\.key: not the key of .*ca\.crt"):
+        renew_server(federation, NOW)
+    assert changed(federation, before) == set()
+
+
+def test_two_commands_do_not_change_a_federation_at_once(federation: Path) -> None:
+    with (
+        locked(federation, federation),
+        pytest.raises(BadInput, match="another process is writing it"),
+    ):
+        add(federation, "west", NOW)
+
+
 def test_the_commands_end_to_end(tmp_path: Path) -> None:
     folder = tmp_path / "federation"
     environment = {"FLOWER_PROVISION_SERVER": "fed.example.org, 192.0.2.7"}
@@ -289,7 +308,8 @@ def test_the_commands_end_to_end(tmp_path: Path) -> None:
         return result.stdout
 
     made = provision("new", "--out", folder, "--sites", 2, "--days", 1, "--port", 443)
-    assert "fed.example.org:443" in made
+    assert "reached at fed.example.org:443\n" in made
+    assert "expires in 1 day, on" in made
     names = read_certificate(folder / "server" / "server.crt").extensions
     alternatives = names.get_extension_for_class(x509.SubjectAlternativeName).value
     assert alternatives.get_values_for_type(x509.DNSName) == ["fed.example.org"]
@@ -329,7 +349,7 @@ NEW = ["new", "--out", "{at}/new", "--server"]
         (["new", "--server", "a"], ["--out (or FLOWER_PROVISION_OUT) is required"]),
         (["new", "--out", "{at}/federation", "--server", "a"], ["federation: is there already"]),
         (["new", "--out", "{at}/federation/provision.json/x", "--server", "a"], ["cannot be made"]),
-        ([*NEW, "a:80"], ["--server", "neither a DNS name nor an IP address", "'a:80'"]),
+        ([*NEW, "a:80"], ["--server (or FLOWER_PROVISION_SERVER): neither a DNS name", "'a:80'"]),
         ([*NEW, "[::1]"], ["--server", "neither", "'[::1]'"]),
         ([*NEW, "*.example.org"], ["--server", "neither", "'*.example.org'"]),
         ([*NEW, "fe80::1%eth0"], ["--server", "neither"]),
@@ -387,6 +407,7 @@ def test_a_mistake_ends_the_command_with_one_line(federation: Path) -> None:
     [
         ("server/sites.json", ["revoke", "north"], "sites.json: not a list of hospitals"),
         ("ca/ca.key", ["renew", "--server"], "ca.key: not the key of"),
+        ("ca/ca.crt", ["add", "west"], "ca.crt: not a certificate in PEM"),
         ("ca/ca.crt", ["show"], "ca.crt: not a certificate in PEM"),
         ("server/server.crt", ["renew", "--server"], "server.crt: not a certificate in PEM"),
     ],
