@@ -44,12 +44,15 @@ class AuditLog:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._size = _whole_size(path)
+            os.ftruncate(self._file, self._size)
+            self._number, self._last = verify(path)
         except BlockingIOError:
-            os.close(self._file)
+            self.close()
             raise BadInput(f"{path}: another process is writing it") from None
-        self._size = _whole_size(path)
-        os.ftruncate(self._file, self._size)
-        self._number, self._last = verify(path)
+        except BaseException:
+            self.close()
+            raise
 
     def write(self, event: str, **fields: Any) -> None:
         """Append a line; it is on disk when this returns.
@@ -75,6 +78,10 @@ class AuditLog:
                 raise
             self._size += len(line)
             self._number, self._last = number, _hash(line)
+
+    def close(self) -> None:
+        """Let another process write it."""
+        os.close(self._file)
 
 
 def verify(path: Path) -> tuple[int, str]:
@@ -103,7 +110,7 @@ def chain(path: Path) -> Iterator[tuple[int, str]]:
             try:
                 content = json.loads(line)
                 follows = (content["number"], content["previous"]) == (number, last)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 follows = False
             if not follows or not line.endswith(b"\n"):
                 raise Broken(
