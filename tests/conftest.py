@@ -2,7 +2,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in every child
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +17,47 @@ torch.set_num_threads(1)
 def federation(tmp_path: Path) -> Iterator[LocalFederation]:
     with LocalFederation(tmp_path / "logs") as federation:
         yield federation
+
+
+FAULTS = pytest.StashKey[dict[str, str]]()
+TABLE_HEAD = """# Faults, and what they end in
+
+Made by `make faults`, which runs the tests named here; all of them are part of `make test`.
+
+| what is done | what it ends in | seen | test |
+|---|---|---|---|
+"""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults-table", type=Path, help="write docs/faults.md from what was seen")
+
+
+def fault_row(item: pytest.Item) -> str | None:
+    """Return the beginning of a test's row in the table of faults, if it has one."""
+    marker = item.get_closest_marker("fault")
+    return None if marker is None else "| {} | {} |".format(*marker.args)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    row = fault_row(item)
+    if row is not None and (report.when == "call" or report.skipped):
+        rows = item.config.stash.setdefault(FAULTS, {})
+        file, _, name = item.nodeid.partition("::")
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+        seen = "yes" if report.passed else f"not here: {reason.removeprefix('Skipped: ')}"
+        if report.failed or rows.get(row, "").startswith(" no"):
+            seen = "no"
+        rows[row] = f" {seen} | `{Path(file).name}`: {name.partition('[')[0]} |"
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    table = session.config.getoption("--faults-table")
+    if table is not None:
+        rows = session.config.stash.get(FAULTS, {})
+        table.write_text(TABLE_HEAD + "".join(f"{row}{seen}\n" for row, seen in rows.items()))

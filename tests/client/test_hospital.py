@@ -166,6 +166,10 @@ def test_one_full_batch_step_of_three_hospitals_is_the_central_step(
         np.testing.assert_allclose(federated[name], central[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.fault(
+    "a hospital's GPU fails in mid-round",
+    "the CPU takes over, in that round and later ones",
+)
 def test_when_the_accelerator_fails_the_cpu_takes_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

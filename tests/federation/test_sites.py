@@ -95,6 +95,10 @@ def test_who_is_on_the_list_takes_part_and_both_audit_logs_agree(
     assert verified.returncode == 0, verified.stderr
 
 
+@pytest.mark.fault(
+    "a site that is not on the list, or signs with another key",
+    "refused with exit code 4 and an audit line, before any model is sent",
+)
 def test_unknown_sites_and_keys_are_refused_before_any_model(
     tmp_path: Path, federation: LocalFederation, shards: list[Path]
 ) -> None:
@@ -115,6 +119,10 @@ def test_unknown_sites_and_keys_are_refused_before_any_model(
     assert refused == ["hospital-77", "hospital-01", "hospital-00"]
 
 
+@pytest.mark.fault(
+    "a signed hello is replayed, or passed on from another server",
+    "refused with exit code 4 and an audit line",
+)
 def test_a_hello_cannot_be_replayed_nor_passed_on(
     tmp_path: Path, federation: LocalFederation, shards: list[Path]
 ) -> None:
@@ -135,6 +143,10 @@ def test_a_hello_cannot_be_replayed_nor_passed_on(
         join(federation, meant, kit)
 
 
+@pytest.mark.fault(
+    "a site is revoked in mid-run",
+    "it is dismissed with exit code 4, without a restart; the others go on",
+)
 def test_a_site_that_is_revoked_has_to_go_and_the_others_stay(
     tmp_path: Path, federation: LocalFederation, shards: list[Path]
 ) -> None:
@@ -153,6 +165,10 @@ def test_a_site_that_is_revoked_has_to_go_and_the_others_stay(
     assert list(lines_of(folder)[-1]["hospitals"]) == ["hospital-00", "hospital-02"]
 
 
+@pytest.mark.fault(
+    "a second process with a site's key",
+    "refused with exit code 4 and an audit line; the first one stays",
+)
 def test_a_second_process_of_the_same_site_is_refused(
     tmp_path: Path, federation: LocalFederation, shards: list[Path]
 ) -> None:

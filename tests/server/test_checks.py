@@ -43,6 +43,10 @@ def test_a_good_reply_passes() -> None:
     check_reply(GOOD, HELLO, INSTRUCTION)
 
 
+@pytest.mark.fault(
+    "a reply claims no example, or more than were announced",
+    "it is rejected",
+)
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -60,6 +64,10 @@ def test_a_bad_reply_is_rejected(change: dict[str, object], why: str) -> None:
         check_reply(GOOD.model_copy(update=change), HELLO, INSTRUCTION)
 
 
+@pytest.mark.fault(
+    "a reply lacks a tensor, or has another one, or another shape or dtype",
+    "it is rejected with the tensor's name",
+)
 @pytest.mark.parametrize(
     ("state", "why"),
     [

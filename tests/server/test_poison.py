@@ -11,11 +11,11 @@ from common.data.shard import Entry, create_shard
 from common.model import build_model, state_of
 from common.protocol import Instruction, Reply
 from common.wire import fingerprint, pack, spec_of, unpack
+from server import testing
 from server.aggregation import is_float
 from server.rounds import Rounds
 from server.run_folder import RunFolder
 from server.strategies import StrategyName
-from server.testing import Tester
 from tests.local_sites import Fault, LocalSites, plan_of
 
 FIRST = state_of(build_model("densenet-tiny", 5))
@@ -62,13 +62,18 @@ class Poisoned(LocalSites):
 
 def final_auc(folder: Path, strategy: StrategyName, sites: LocalSites, test: Path) -> float:
     plan = plan_of(strategy=strategy, rounds=8, min_clients=5, lr=0.2, batch_size=8)
-    tester = Tester(test, "densenet-tiny", "cpu", 1)
+    tester = testing.Tester(test, "densenet-tiny", "cpu", 1)
     provenance = Provenance(method="fedavg", run="test")
     Rounds(plan, sites, RunFolder.create(folder, {}), FIRST, provenance, tester).run()
     last = json.loads((folder / "rounds.jsonl").read_text().splitlines()[-1])
     return float(last["test"]["auc"])
 
 
+@pytest.mark.fault(
+    "one hospital of five sends poisoned updates",
+    "under clipped, trimmed-mean and median the final AUC stays within 0.02 of the clean run; "
+    "under fedavg it does not",
+)
 @pytest.mark.parametrize("strategy", ["clipped", "trimmed-mean", "median"])
 def test_robust_strategies_stay_close_to_the_clean_run_and_fedavg_does_not(
     tmp_path: Path, strategy: StrategyName

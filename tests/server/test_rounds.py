@@ -65,6 +65,10 @@ def test_a_line_names_every_hospital_and_what_it_did(tmp_path: Path, shards: lis
             assert len(entry["auc_by_finding"]) == 14
 
 
+@pytest.mark.fault(
+    "a reply holds NaN",
+    "it is rejected with the reason; the average is that of the others",
+)
 def test_a_hospital_that_sends_nan_loses_its_round_and_no_one_else_does(
     tmp_path: Path, shards: list[Path]
 ) -> None:
@@ -88,6 +92,10 @@ def test_a_hospital_that_does_not_answer_is_missing(
     assert list(line["hospitals"]) == ["hospital-01", "hospital-02"]
 
 
+@pytest.mark.fault(
+    "too few good replies for a quorum",
+    "the round is repeated, and after some attempts the run ends with exit code 3; all is saved",
+)
 def test_below_the_quorum_a_round_is_repeated_and_then_the_run_ends(
     tmp_path: Path, shards: list[Path]
 ) -> None:
@@ -119,6 +127,10 @@ def test_a_round_that_succeeds_at_the_second_attempt_counts_once(
     assert same_bits(state, federate_by_hand(plan, shards))
 
 
+@pytest.mark.fault(
+    "a reply to another round or attempt",
+    "it is rejected",
+)
 def test_a_reply_to_another_attempt_is_never_averaged(tmp_path: Path, shards: list[Path]) -> None:
     def stale(_instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
         old = reply.identity.model_copy(update={"attempt": 7})
@@ -148,6 +160,10 @@ def test_in_linear_mode_the_real_models_head_travels_alone_and_its_backbone_stay
     assert not same_bits(head_of(after), head_of(before))
 
 
+@pytest.mark.fault(
+    "three bad replies in a row",
+    "the hospital is excluded until a person lets it in again",
+)
 def test_three_bad_replies_in_a_row_exclude_a_hospital_until_it_is_let_in_again(
     tmp_path: Path, shards: list[Path]
 ) -> None:
@@ -178,6 +194,10 @@ def test_three_bad_replies_in_a_row_exclude_a_hospital_until_it_is_let_in_again(
     assert rounds.folder.exclusion("hospital-01") is None
 
 
+@pytest.mark.fault(
+    "an update far longer than the others'",
+    "it is taken out of the average again, and no bit of it remains",
+)
 def test_an_update_far_from_the_others_is_left_out_after_it_was_added(
     tmp_path: Path, shards: list[Path]
 ) -> None:

@@ -1,0 +1,89 @@
+"""Whether the server's memory grows with the number of hospitals.
+
+A real ``flower-server`` with a DenseNet-121 runs two rounds with ten hospitals, and again with a
+hundred. They are threads of one process, each with a gRPC connection of its own, that return the
+weights which they received. What counts is the peak of the server's resident memory:
+
+    python -m benchmarks.server_memory [HOSPITALS ...]
+"""
+
+import json
+import multiprocessing
+import platform
+import sys
+import tempfile
+import threading
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.federation_overhead import EchoHospital
+from experiments.local import LocalFederation
+
+ROUNDS = 2
+COUNTS = (10, 100)
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def hospitals(address: str, count: int) -> None:
+    """Take part as so many hospitals; in a process of its own."""
+    from client.flower import Participant, take_part
+    from client.state import ClientState
+
+    def run(number: int) -> None:
+        hospital = EchoHospital(f"hospital-{number:03d}")
+        participant = Participant(hospital, address, None, ClientState(None))  # type: ignore[arg-type]
+        take_part(participant, address, None, patience=300)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def peak_of(count: int) -> tuple[int, float]:
+    """Return the server's peak resident memory in bytes, and the seconds of its last round."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        with LocalFederation(Path(folder) / "logs") as federation:
+            options = {"init": "random", "run": run, "rounds": ROUNDS, "min-clients": count}
+            options |= {"image-size": 64, "threads": 1, "quorum": 1}
+            federation.start_server([t for k, v in options.items() for t in (f"--{k}", str(v))])
+            assert federation.server is not None  # noqa: S101 - it was just started
+            clients = SPAWN.Process(target=hospitals, args=(federation.address, count))
+            clients.start()
+            peak = 0
+            while federation.server.poll() is None:
+                peak = max(peak, _high_water(federation.server.pid))
+                time.sleep(0.05)
+            clients.join()
+            if federation.server.returncode:
+                sys.exit((federation.logs / "server.log").read_text()[-2000:])
+        lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    return peak, lines[-1]["seconds"]["total"]
+
+
+def _high_water(pid: int) -> int:
+    """Return a process's peak resident memory so far, in bytes; 0 once it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+
+
+def main() -> None:
+    """Measure and print."""
+    counts = [int(text) for text in sys.argv[1:]] or list(COUNTS)
+    print(f"Python {platform.python_version()}, flwr {version('flwr')}, grpcio {version('grpcio')}")
+    print("hospitals   peak MB   ratio   s / round")
+    first = 0
+    for count in counts:
+        peak, seconds = peak_of(count)
+        first = first or peak
+        print(f"{count:>9}{peak / 1e6:>10.0f}{peak / first:>8.2f}{seconds:>12.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Whatever bytes arrive: they are understood, or refused by name; nothing else happens."""
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.proto.transport_pb2 import Parameters, Scalar, ServerMessage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from client.flower import Participant
+from client.state import ClientState
+from common.errors import BadInput
+from common.keys import verifies
+from common.protocol import (
+    CALL,
+    FETCH,
+    HELLO,
+    INSTRUCTION,
+    REPLY,
+    Hello,
+    ProtocolError,
+    understand,
+)
+from common.wire import State, WireError, pack, spec_of, unpack
+from tests.server.test_checks import GOOD
+from tests.server.test_checks import HELLO as SOMEONE
+from tests.server.test_checks import INSTRUCTION as ORDER
+
+READERS: list[TypeAdapter[Any]] = [CALL, FETCH, HELLO, INSTRUCTION, REPLY]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+STATE: State = {
+    "w": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "n": np.array(3),
+    "empty": np.zeros(0, np.float32),
+}
+BLOB, SPEC = pack(STATE), spec_of(STATE)
+MESSAGES = [message.model_dump_json() for message in (GOOD, SOMEONE, ORDER)]
+
+
+@st.composite
+def damaged(draw: Any, whole: bytes) -> bytes:
+    """Some bytes of ``whole`` set anew, and some cut off or put in."""
+    content = bytearray(whole)
+    for _ in range(draw(st.integers(1, 6))):
+        content[draw(st.integers(0, len(content) - 1))] = draw(st.integers(0, 255))
+    cut = draw(st.integers(0, len(content)))
+    added: bytes = draw(st.binary(max_size=20))
+    return bytes(content[:cut]) + added + bytes(content[cut:])
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text() | JSON.map(lambda content: json.dumps(content)))
+def test_any_text_is_a_message_or_is_refused(text: str) -> None:
+    for reader in READERS:
+        with pytest.raises(ProtocolError):
+            understand(reader, text)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(MESSAGES), st.data())
+def test_a_damaged_message_is_understood_or_refused_and_never_quoted(
+    message: str, data: Any
+) -> None:
+    text = data.draw(damaged(message.encode())).decode(errors="replace")
+    for reader in READERS:
+        with suppress(ProtocolError):
+            understand(reader, text)
+            continue
+        with pytest.raises(ProtocolError, match=r"^(no message|another version) of protocol 1$"):
+            understand(reader, text)
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.binary(max_size=300) | damaged(BLOB))
+def test_any_blob_is_the_models_state_or_is_refused(blob: bytes) -> None:
+    try:
+        state = unpack(blob, SPEC)
+    except WireError:
+        return
+    assert spec_of(state) == SPEC
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.text(max_size=100)
+    | JSON.map(lambda content: json.dumps(content))
+    | st.sampled_from(MESSAGES),
+    st.sampled_from(["get_properties_ins", "get_parameters_ins", "fit_ins", "reconnect_ins"]),
+    st.lists(st.binary(max_size=100), max_size=3),
+)
+def test_a_client_takes_nothing_but_the_protocol(
+    text: str, kind: str, tensors: list[bytes]
+) -> None:
+    class Nobody:
+        name = "nobody"
+
+        def greet(self, *_: object) -> Hello:
+            return SOMEONE
+
+        def answer(self, instruction: object, blob: bytes, wanted: object) -> Any:
+            del instruction, blob, wanted
+            return GOOD, b"weights"
+
+    participant = Participant(Nobody(), "localhost:1", None, ClientState(None))  # type: ignore[arg-type]
+    message = ServerMessage()
+    part = getattr(message, kind)
+    part.SetInParent()
+    if kind != "reconnect_ins":
+        part.config["message"].CopyFrom(Scalar(string=text))
+    if kind == "fit_ins":
+        part.parameters.CopyFrom(Parameters(tensors=tensors))
+    if kind == "fit_ins" and text == MESSAGES[2]:
+        answer = participant.answer(message, lambda: True)
+        assert answer.WhichOneof("msg") == "fit_res"
+    else:
+        with pytest.raises(BadInput, match="run the same version of FedCXR on both sides"):
+            participant.answer(message, lambda: True)
+
+
+@settings(deadline=None)
+@given(st.text(), st.binary(), st.text())
+def test_no_text_is_a_signature(public: str, message: bytes, signature: str) -> None:
+    assert not verifies(public, message, signature)
