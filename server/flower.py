@@ -9,7 +9,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import BoundedSemaphore, Lock, Semaphore, Thread
+from threading import Lock, Semaphore, Thread, Timer
 from typing import Any, TypeVar
 
 from common.logs import quiet_flower
@@ -25,13 +25,16 @@ from flwr.common import (  # noqa: E402
     serde,
 )
 from flwr.proto.transport_pb2 import ClientMessage, ServerMessage  # noqa: E402
-from flwr.proto.transport_pb2_grpc import add_FlowerServiceServicer_to_server  # noqa: E402
-from flwr.server import SimpleClientManager  # noqa: E402
-from flwr.server.client_proxy import ClientProxy  # noqa: E402
-from flwr.server.superlink.fleet.grpc_bidi.flower_service_servicer import (  # noqa: E402
+from flwr.proto.transport_pb2_grpc import (  # noqa: E402
     FlowerServiceServicer,
+    add_FlowerServiceServicer_to_server,
 )
-from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import InsWrapper  # noqa: E402
+from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import (  # noqa: E402
+    GrpcBridge,
+    GrpcBridgeClosed,
+    InsWrapper,
+    ResWrapper,
+)
 from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy  # noqa: E402
 
 from common import net  # noqa: E402
@@ -151,81 +154,64 @@ def seal(instruction: Instruction, blob: bytes) -> object:
     return ServerMessage(fit_ins=serde.fit_ins_to_proto(ins))
 
 
-class _Greeter(SimpleClientManager):
-    """Greets whoever connects and enters the hospitals in the roster.
+class _Service(FlowerServiceServicer):
+    """Flower's service: one stream a connection, on which each question has one answer.
 
-    Flower's client ids are random for each connection, so they name nobody.
+    Flower's own servicer reads whatever a peer sends, as fast as it comes, and keeps the last
+    message of every connection until the next one.
     """
 
     def __init__(self, roster: Roster) -> None:
-        super().__init__()
         self._roster = roster
-        self._strangers = BoundedSemaphore(STRANGERS)
-
-    def register(self, client: ClientProxy) -> bool:
-        """Take in a new connection, greeted in a thread of its own; close it if too many are."""
-        if not self._strangers.acquire(blocking=False):
-            return False
-        super().register(client)
-        Thread(target=self._greet, args=(client,), daemon=True).start()
-        return True
-
-    def unregister(self, client: ClientProxy) -> None:
-        """Forget a connection that was closed."""
-        super().unregister(client)
-        self._roster.leave(client)
-
-    def _greet(self, client: ClientProxy) -> None:
-        assert isinstance(client, GrpcClientProxy)  # noqa: S101 - this service makes no other
-        greeting = self._roster.admission.greeting()
-        try:
-            ins = GetPropertiesIns(_config(greeting))
-            result = client.get_properties(ins, GREETING_SECONDS, None)
-            hello = understand(HELLO, str(result.properties.get("message")))
-        except Exception as error:  # noqa: BLE001 - whoever it is, it is no hospital
-            reason = str(error) if isinstance(error, ProtocolError) else type(error).__name__
-            self._roster.note_stranger(reason)
-            client.bridge.close()
-        else:
-            self._roster.enter(FlowerSite(client, hello), greeting)
-        finally:
-            self._strangers.release()
-
-
-class _Service(FlowerServiceServicer):
-    """Flower's service, with a bound to what it keeps in memory."""
-
-    def __init__(self, roster: Roster) -> None:
-        super().__init__(_Greeter(roster))
+        self._strangers = Semaphore(STRANGERS)
         self._sending = Semaphore(TRANSFERS)
 
     def Join(  # noqa: N802 - Flower's name
         self, request_iterator: Iterator[ClientMessage], context: grpc.ServicerContext
     ) -> Iterator[ServerMessage]:
-        """Send instructions, a few at a time, and take one answer to each, no more.
+        """Send what the bridge is asked for, weights a few at a time, and take the answers."""
+        if not self._strangers.acquire(blocking=False):
+            return
+        bridge = GrpcBridge()
+        proxy = GrpcClientProxy("", bridge)
 
-        Flower by itself reads whatever a peer sends, as fast as it sends it, and keeps it.
-        """
-        asked = Semaphore(0)
+        def leave() -> None:
+            bridge.close()
+            self._roster.leave(proxy)
 
-        def answers() -> Iterator[ClientMessage]:
-            while True:
-                asked.acquire()
-                answer = next(request_iterator, None)
-                if answer is None:
-                    return
-                yield answer
-
+        context.add_callback(leave)
+        Thread(target=self._greet, args=(proxy,), daemon=True).start()
         try:
-            for message in super().Join(answers(), context):
-                if message.HasField("fit_ins"):
+            for question in bridge.ins_wrapper_iterator():
+                if question.server_message.HasField("fit_ins"):
                     with self._sending:  # held until gRPC has sent it
-                        yield message
+                        yield question.server_message
                 else:
-                    yield message
-                asked.release()
+                    yield question.server_message
+                deadline = Timer(question.timeout or GREETING_SECONDS, context.cancel)
+                deadline.start()
+                try:
+                    bridge.set_res_wrapper(ResWrapper(next(request_iterator)))
+                finally:
+                    deadline.cancel()
+        except (GrpcBridgeClosed, StopIteration, grpc.RpcError):
+            return  # one side has closed the connection
+
+    def _greet(self, proxy: GrpcClientProxy) -> None:
+        """Ask whoever connects for a hello, and enter who it is in the roster."""
+        greeting = self._roster.admission.greeting()
+        try:
+            ins = GetPropertiesIns(_config(greeting))
+            result = proxy.get_properties(ins, GREETING_SECONDS, None)
+            hello = understand(HELLO, str(result.properties.get("message")))
+        except Exception as error:  # noqa: BLE001 - whoever it is, it is no hospital
+            reason = str(error) if isinstance(error, ProtocolError) else type(error).__name__
+            self._roster.note_stranger(reason)
+            proxy.bridge.close()
+        else:
+            self._roster.enter(FlowerSite(proxy, hello), greeting)
         finally:
-            asked.release()
+            self._strangers.release()
 
 
 def serve(

@@ -14,19 +14,15 @@ from common.logs import quiet_flower
 quiet_flower()
 
 import flwr.common  # noqa: E402
-import flwr.server  # noqa: E402
 from flwr.proto.transport_pb2 import ClientMessage, ServerMessage  # noqa: E402
-from flwr.server.superlink.fleet.grpc_bidi.flower_service_servicer import (  # noqa: E402
-    FlowerServiceServicer,
-)
+from flwr.proto.transport_pb2_grpc import FlowerServiceServicer  # noqa: E402
 from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import (  # noqa: E402
     GrpcBridge,
     GrpcBridgeClosed,
     InsWrapper,
+    ResWrapper,
 )
 from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy  # noqa: E402
-
-FACTORIES = ["grpc_bridge_factory", "grpc_client_proxy_factory"]
 
 
 def parameters_of(function: Callable[..., Any]) -> list[str]:
@@ -46,9 +42,9 @@ def test_the_version_is_the_one_that_was_measured() -> None:
         (GrpcBridge.request, ["self", "ins_wrapper"]),
         (GrpcBridge.close, ["self"]),
         (InsWrapper, ["server_message", "timeout"]),
-        (flwr.server.SimpleClientManager.register, ["self", "client"]),
-        (flwr.server.SimpleClientManager.unregister, ["self", "client"]),
-        (FlowerServiceServicer.__init__, ["self", "client_manager", *FACTORIES]),
+        (GrpcBridge.ins_wrapper_iterator, ["self"]),
+        (GrpcBridge.set_res_wrapper, ["self", "res_wrapper"]),
+        (ResWrapper, ["client_message"]),
         (FlowerServiceServicer.Join, ["self", "request_iterator", "context"]),
     ],
 )
