@@ -20,7 +20,7 @@ from common.net import Address, read_tls
 if TYPE_CHECKING:
     from common.checkpoint import Provenance
     from common.wire import State
-    from server.admission import Admission
+    from server.registry import Registry
     from server.rounds import Plan
     from server.run_folder import RunFolder
 
@@ -99,18 +99,18 @@ class ServerSettings(Settings):
 
 def _serve(arguments: Sequence[str]) -> None:
     settings = parse(ServerSettings, arguments)
-    certificates = None
-    if settings.tls is not None:
-        certificate, key = read_tls(settings.tls, "server.crt", "server.key")
-        certificates = (certificate, key)
+    identity = _Identity() if settings.tls is None else _read_identity(settings.tls)
 
     from common.logs import log_to_stderr
+    from server.admission import Admission
     from server.flower import check_free, seal, serve
     from server.roster import Roster
     from server.rounds import Rounds
     from server.testing import Tester
 
     log_to_stderr(settings.debug)
+    if settings.insecure:
+        log.warning("--insecure: nothing is encrypted, and whoever comes is believed")
     keep_freed_memory()
     check_free(settings.listen)
     tester = None
@@ -124,10 +124,11 @@ def _serve(arguments: Sequence[str]) -> None:
         )
     start = _start(settings, size)
     folder, plan = start.folder, start.plan
-    if plan.rounds <= len(folder.rounds()) and (folder.path / "final.pt").exists():
+    if folder.is_finished(plan.rounds):
         log.info("all %d rounds of this run are done already", plan.rounds)
         return
-    roster = Roster(_admission(settings, certificates, plan, size, folder), folder, seal)
+    admission = Admission(plan.run, plan.seed, size, folder, *identity[1:])
+    roster = Roster(admission, folder, seal)
     rounds = Rounds(plan, roster, folder, start.state, start.provenance, tester)
 
     def work() -> None:
@@ -138,7 +139,23 @@ def _serve(arguments: Sequence[str]) -> None:
 
     with _terminal_status(folder):
         folder.write_status("running", round=len(folder.rounds()), rounds=plan.rounds)
-        serve(roster, settings.listen, certificates, work)
+        serve(roster, settings.listen, identity.certificates, work)
+
+
+class _Identity(NamedTuple):
+    """What the server is known by, and whom it knows."""
+
+    certificates: tuple[bytes, bytes] | None = None
+    registry: "Registry | None" = None
+    names: Sequence[str] = ()
+
+
+def _read_identity(folder: Path) -> _Identity:
+    from server.admission import names_of
+    from server.registry import Registry
+
+    certificate, key = read_tls(folder, "server.crt", "server.key")
+    return _Identity((certificate, key), Registry(folder / "sites.json"), names_of(certificate))
 
 
 class _Start(NamedTuple):
@@ -179,24 +196,6 @@ def _start(settings: ServerSettings, size: int) -> _Start:
     init = Path(settings.init).name
     provenance = Provenance(method="fedavg", run=run, init=init, start=origin, seed=settings.seed)
     return _Start(folder, plan, state, provenance)
-
-
-def _admission(
-    settings: ServerSettings,
-    certificates: tuple[bytes, bytes] | None,
-    plan: "Plan",
-    size: int,
-    folder: "RunFolder",
-) -> "Admission":
-    """Return who decides about who may take part."""
-    from server.admission import Admission, names_of
-    from server.registry import Registry
-
-    if settings.tls is None or certificates is None:
-        log.warning("--insecure: nothing is encrypted, and whoever comes is believed")
-        return Admission(plan.run, plan.seed, size, folder)
-    registry = Registry(settings.tls / "sites.json")
-    return Admission(plan.run, plan.seed, size, folder, registry, names_of(certificates[0]))
 
 
 @contextmanager

@@ -125,6 +125,14 @@ class RunFolder:
             (self.path / RESERVE).unlink(missing_ok=True)
         write_json(self.path / "status.json", {"state": state, "time": now(), **fields})
 
+    def is_finished(self, rounds: int) -> bool:
+        """Return whether so many rounds were run to the end."""
+        try:
+            status = json.loads((self.path / "status.json").read_bytes())
+        except (OSError, ValueError):
+            return False
+        return (status.get("state"), status.get("rounds")) == ("finished", rounds)
+
     def exclude(self, name: str, reason: str) -> None:
         """Exclude a hospital until a person removes the file."""
         self._exclusion(name).parent.mkdir(exist_ok=True)

@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def test_a_fault_tells_its_type_and_nothing_of_a_patient(
     def fail(*_: object) -> None:
         raise ValueError("patient Jane Doe, 1961")
 
+    caplog.set_level(logging.INFO, "client")
     monkeypatch.setattr("client.hospital.train", fail)
     hospital = hospital_of(make_shard(tmp_path / "a").path)
     reply, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))

@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import time
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from client.slots import slot
 SPAWN = multiprocessing.get_context("spawn")
 
 
-def take_turns(folder: str, log: str) -> None:
+def take_turns(folder: str, log: str, together: Barrier) -> None:
+    together.wait(60)
     for _ in range(5):
         with slot(Path(folder), 2):
             descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -28,8 +30,10 @@ def hold(folder: str, ready: str) -> None:
 
 def test_never_more_than_the_slots_allow_and_more_than_one(tmp_path: Path) -> None:
     log = tmp_path / "log"
+    together = SPAWN.Barrier(4)
     workers = [
-        SPAWN.Process(target=take_turns, args=(str(tmp_path / "slots"), str(log))) for _ in range(4)
+        SPAWN.Process(target=take_turns, args=(str(tmp_path / "slots"), str(log), together))
+        for _ in range(4)
     ]
     for worker in workers:
         worker.start()

@@ -174,7 +174,7 @@ def test_a_kit_is_filled_in(federation: Path) -> None:
         "FLOWER_CLIENT_TLS": "/kit",
         "FLOWER_CLIENT_DATA": "/data/shard",
         "FLOWER_CLIENT_POLICY": "/kit/policy.json",
-        "FLOWER_CLIENT_AUDIT": "/state/audit.jsonl",
+        "FLOWER_CLIENT_STATE": "/state",
         "FLOWER_CLIENT_STAY": "true",
     }
     for name in options:
