@@ -16,7 +16,7 @@ test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
 faults: $(READY)
-	$(BIN)/python -m pytest -m fault --faults-table docs/faults.md
+	$(BIN)/python -m pytest -m fault --faults-table=docs/faults.md
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -27,6 +27,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.federation_overhead
 	$(BIN)/python -m benchmarks.data_pipeline
 	$(BIN)/python -m benchmarks.pretrain_speed
+	$(BIN)/python -m benchmarks.server_memory
 
 lock: $(READY)
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools > constraints.txt
