@@ -4,6 +4,7 @@ A line that was removed, altered or put in breaks the chain at the line after it
 cut off shows only against a hash that was kept elsewhere.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -71,7 +72,7 @@ class AuditLog:
             line = text.encode() + b"\n"
             try:
                 if os.write(self._file, line) < len(line):
-                    raise OSError("the disk is full")
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(self._file)
             except OSError:
                 os.ftruncate(self._file, self._size)
