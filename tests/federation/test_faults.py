@@ -7,7 +7,9 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import grpc
@@ -16,6 +18,7 @@ from flwr.proto.transport_pb2 import ClientMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
 from common.checkpoint import read_checkpoint
+from common.protocol import MESSAGE_BYTES
 from tests.faults import IMPATIENT, FaultyFederation, fails_to_train, trains_slowly
 from tests.federation.test_federation import (
     SEED,
@@ -222,6 +225,15 @@ def test_sigterm_in_mid_round_ends_both_sides_with_a_status(
     assert status_of(run)["state"] == "stopped"
 
 
+LARGE = [("grpc.max_send_message_length", -1)]
+
+
+def too_large() -> ClientMessage:
+    message = ClientMessage(get_properties_res=ClientMessage.GetPropertiesRes())
+    message.get_properties_res.properties["x"].string = "x" * (MESSAGE_BYTES + 1)
+    return message
+
+
 def flood(address: str, sent: list[int]) -> None:
     """Send large messages that nobody asked for, as fast as they go."""
     message = ClientMessage(get_properties_res=ClientMessage.GetPropertiesRes())
@@ -261,6 +273,10 @@ def test_garbage_at_the_port_does_no_harm(
                 connection.recv(100)
             except OSError:
                 pass
+    with grpc.insecure_channel(federation.address, LARGE) as channel:
+        with pytest.raises(grpc.RpcError) as refused:
+            list(FlowerServiceStub(channel).Join(iter([too_large()])))
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     sent: list[int] = []
     threads = [threading.Thread(target=flood, args=(federation.address, sent)) for _ in range(4)]
     before = memory_of(federation.server.pid)
@@ -273,6 +289,29 @@ def test_garbage_at_the_port_does_no_harm(
     assert set(federation.wait(120).values()) == {0}
     assert all(len(line["hospitals"]) == 3 for line in lines_of(run))
     assert "no hello" in log_of(federation, "server")
+
+
+@pytest.mark.fault(
+    "a peer connects and says nothing", "its connection is closed, and its place is free again"
+)
+def test_a_silent_peer_is_sent_away(
+    tmp_path: Path, federation: FaultyFederation, shards: list[Path]
+) -> None:
+    federation.preludes["server"] = (
+        "import server.flower\nserver.flower.GREETING_SECONDS = 1.0\nserver.flower.STRANGERS = 2\n"
+    )
+    federation.start_server(options(tmp_path / "run", 1, rounds=1))
+    wait_until(lambda: "listening" in log_of(federation, "server"))
+    silence: SimpleQueue[None] = SimpleQueue()
+    with grpc.insecure_channel(federation.address) as channel:
+        silent = [FlowerServiceStub(channel).Join(iter(silence.get, None)) for _ in range(6)]
+        for call in silent:
+            with suppress(grpc.RpcError):
+                assert len(list(call)) <= 1  # a greeting, or nothing: all places were taken
+            silence.put(None)
+    federation.start_client(shards[0])
+    assert set(federation.wait(60).values()) == {0}
+    assert log_of(federation, "server").count("no hello") >= 2
 
 
 def memory_of(pid: int) -> int:

@@ -189,3 +189,30 @@ def test_a_key_that_others_may_read_is_not_used(
     (kit / "site.key").chmod(0o644)
     result = run("flower-client", *client(federation, kit, shards[0]))
     assert_one_line(result, 2, "site.key", "chmod 600")
+
+
+def test_a_client_that_stays_takes_part_in_run_after_run_within_its_policy(
+    tmp_path: Path, federation: LocalFederation, shards: list[Path]
+) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"max_local_epochs": 1}))
+    state = tmp_path / "state"
+    stays = ["--stay", "--policy", str(policy), "--state", str(state), "--patience", "1"]
+    federation.start_client(shards[0], stays)
+    for number in range(2):
+        federation.start_server(options(tmp_path / f"run-{number}", 1, rounds=1))
+        assert federation.server is not None
+        assert federation.server.wait(60) == 0
+    federation.start_server(
+        options(tmp_path / "greedy", 1, rounds=1, attempts=1, **{"local-epochs": 2})
+    )
+    assert federation.server is not None
+    assert federation.server.wait(60) == 3
+    events = (tmp_path / "greedy" / "events.jsonl").read_text()
+    assert "against the site's policy: 2 local epochs are more than the 1 allowed here" in events
+    client = federation.clients["hospital-00"]
+    assert client.poll() is None
+    client.terminate()
+    assert client.wait(10) == 143
+    assert [line["event"] for line in audit_of(state)].count("hello") >= 3
+    assert json.loads((state / "status.json").read_text())["state"] == "stopped"
