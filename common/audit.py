@@ -1,10 +1,16 @@
-"""An audit log: JSON lines, each with the hash of the one before, so that a change shows.
+"""A log that shows whether it was changed: every line holds the hash of the line before it.
 
-A line that was removed, altered or put in breaks the chain at the line after it. That the end was
-cut off shows only against a hash that was kept elsewhere.
+::
+
+    {"number": 1, "time": "...", "event": "started", ..., "previous": "000...0"}
+    {"number": 2, "time": "...", "event": "stopped", ..., "previous": "8d1f...e"}
+
+``previous`` is the SHA-256 of the bytes of the line before, without its newline. A line that is
+changed, moved, taken out or put in breaks the chain there. Only the end can be cut off, or changed,
+unseen, and whoever may write the file can make the whole chain anew: a hash of a line that is kept
+elsewhere, an :attr:`AuditLog.head`, shows both.
 """
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -12,125 +18,207 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from common.errors import BadInput
-from common.files import now
+from common.files import now, sync_folder
 
-START = "0" * 64
-"""What the first line has in the place of a hash."""
+LONGEST = 1 << 20
+"""Bytes of a line with its newline; a longer one is neither written nor read."""
 
 
-class Broken(BadInput):
-    """An audit log is not as it was written; the message names the line."""
+class Head(NamedTuple):
+    """The last line of a chain: its number, from 1, and the SHA-256 of its bytes."""
+
+    number: int
+    sha256: str
+
+
+EMPTY = Head(0, "0" * 64)
+"""What the first line follows."""
+
+
+class BrokenLog(BadInput):
+    """A log's chain does not hold.
+
+    Args:
+        path: The log.
+        line: The number, from 1, of the first line that does not follow the one before it.
+        problem: What is wrong with it.
+    """
+
+    def __init__(self, path: Path, line: int, problem: str) -> None:
+        super().__init__(f"{path}, line {line}: {problem}")
+        self.line = line
+        self.problem = problem
 
 
 class AuditLog:
-    """Appends to an audit log; may be used by several threads of one process.
+    """Appends lines to a log, from any thread of one process.
 
-    A last line that was cut off, when a process was killed while it wrote, is removed first: it
-    was never said to be written.
+    A file that is there is gone on with; a last line that a kill or a power cut left unfinished is
+    dropped first. Only its owner may read the file.
 
     Args:
-        path: The file; made, for its owner alone, if need be.
+        path: The file, in a folder that is there.
 
     Raises:
-        BadInput: Another process writes it.
-        Broken: It was altered.
-        OSError: It cannot be opened.
+        BrokenLog: The chain that is there does not hold.
+        BadInput: The file cannot be opened, or another process is writing it.
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._lock = Lock()
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise BadInput(f"{path}: cannot be opened: {error.strerror}") from None
+        self._file = os.fdopen(descriptor, "ab+", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._size = _whole_size(path)
-            os.ftruncate(self._file, self._size)
-            self._number, self._last = verify(path)
-        except BlockingIOError:
-            self.close()
-            raise BadInput(f"{path}: another process is writing it") from None
-        except BaseException:
-            self.close()
+            # One attribute, for a signal may come between two assignments.
+            self._end = self._read()
+            self._cut()
+            sync_folder(path.parent)
+        except BaseException as error:
+            self._file.close()
+            if isinstance(error, BlockingIOError):
+                raise BadInput(f"{path}: another process is writing it") from None
             raise
 
+    def __enter__(self) -> "AuditLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def head(self) -> Head:
+        """The last line, to be kept elsewhere."""
+        return self._end[0]
+
     def write(self, event: str, **fields: Any) -> None:
-        """Append a line; it is on disk when this returns.
+        """Append a line; it is on disk when this returns, and not there if this raises.
 
         Args:
             event: What happened.
-            fields: What belongs to it, for JSON; nothing of a patient.
+            fields: What JSON can hold; not ``number``, ``time`` or ``previous``.
 
         Raises:
-            OSError: The disk is full; the log is as it was before.
+            OSError: It cannot be written, for instance because the disk is full.
+            ValueError: A field's name is taken, a number is not finite, or the line is too long.
         """
+        if taken := fields.keys() & {"number", "time", "previous"}:
+            raise ValueError(f"a field cannot be called {min(taken)}: every line has one")
         with self._lock:
-            number = self._number + 1
-            content = {"number": number, "time": now(), "event": event, **fields}
-            text = json.dumps({**content, "previous": self._last}, allow_nan=False)
-            line = text.encode() + b"\n"
+            head, size = self._end
+            number = head.number + 1
+            line = {"number": number, "time": now(), "event": event, **fields}
+            data = json.dumps({**line, "previous": head.sha256}, allow_nan=False).encode() + b"\n"
+            if len(data) > LONGEST:
+                raise ValueError(f"a line of {len(data)} bytes; at most {LONGEST} fit")
             try:
-                if os.write(self._file, line) < len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(self._file)
-            except OSError:
-                os.ftruncate(self._file, self._size)
+                self._append(data)
+                self._end = Head(number, _hash(data)), size + len(data)
+            except BaseException:
+                self._cut()
                 raise
-            self._size += len(line)
-            self._number, self._last = number, _hash(line)
 
     def close(self) -> None:
-        """Let another process write it."""
-        os.close(self._file)
+        """Let go of the file."""
+        self._file.close()
+
+    def _append(self, data: bytes) -> None:
+        # One write, unless the disk is full: then the second one says so.
+        while data:
+            data = data[self._file.write(data) :]
+        os.fsync(self._file.fileno())
+
+    def _cut(self) -> None:
+        """Cut off what is not, or not wholly, written."""
+        self._file.truncate(self._end[1])
+
+    def _read(self) -> tuple[Head, int]:
+        """Return the last whole line, and the bytes up to its end."""
+        head, size = EMPTY, 0
+        self._file.seek(0)
+        with open(self._file.fileno(), "rb", closefd=False) as file:
+            for line in _lines(file):
+                if _is_torn(line):
+                    break
+                try:
+                    head = _follow(self.path, head, line)
+                except BrokenLog as error:
+                    remedy = f"{error.problem}; keep the file, and begin another elsewhere"
+                    raise BrokenLog(self.path, error.line, remedy) from None
+                size += len(line)
+        return head, size
 
 
-def verify(path: Path) -> tuple[int, str]:
-    """Check the chain; return the number of lines and the hash of the last one.
+def verify(path: Path, sha256: str | None = None) -> Head:
+    """Read a log and check that every line follows the one before it; return the last one.
+
+    Holds one line at a time. The last line of a log that is being written may look torn.
+
+    Args:
+        path: The log; nothing is changed.
+        sha256: The hash of a line that must be in it; finds an end that was cut off.
 
     Raises:
-        Broken: It was altered; names the first line that does not follow from the one before.
-        OSError: It cannot be read.
+        BrokenLog: A line does not follow the one before it, or none has the hash.
+        BadInput: The file cannot be read.
     """
-    number, last = 0, START
-    for number, last in chain(path):  # noqa: B007 - the last ones are wanted
-        pass
-    return number, last
+    head = EMPTY
+    found = sha256 in (None, head.sha256)
+    try:
+        with path.open("rb") as file:
+            for line in _lines(file):
+                head = _follow(path, head, line)
+                found = found or head.sha256 == sha256
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+    if not found:
+        problem = f"no line has the hash {sha256}: the end of the log was cut off or changed"
+        raise BrokenLog(path, head.number + 1, problem)
+    return head
 
 
-def chain(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the number and hash of each line, checked.
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: file.readline(LONGEST), b"")
 
-    Raises:
-        Broken: It was altered.
-        OSError: It cannot be read.
-    """
-    last = START
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                content = json.loads(line)
-                follows = (content["number"], content["previous"]) == (number, last)
-            except (ValueError, KeyError, TypeError, RecursionError):
-                follows = False
-            if not follows or not line.endswith(b"\n"):
-                raise Broken(
-                    f"{path}: line {number} does not follow from the one before; something was "
-                    "altered, removed or put in there"
-                )
-            last = _hash(line)
-            yield number, last
+
+def _is_torn(line: bytes) -> bool:
+    """Return whether a file ends in this line, without a newline."""
+    return not line.endswith(b"\n") and len(line) < LONGEST
 
 
 def _hash(line: bytes) -> str:
     return hashlib.sha256(line.removesuffix(b"\n")).hexdigest()
 
 
-def _whole_size(path: Path) -> int:
-    """Return the bytes up to the last line that is whole."""
-    size = 0
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                size += len(line)
-    return size
+def _follow(path: Path, head: Head, line: bytes) -> Head:
+    """Return the head after one more line.
+
+    Raises:
+        BrokenLog: The line does not follow the head.
+    """
+    number = head.number + 1
+    if _is_torn(line):
+        problem = "is torn: the file ends in the middle of it; who writes it next cuts it off"
+        raise BrokenLog(path, number, problem)
+    if not line.endswith(b"\n"):
+        raise BrokenLog(path, number, f"is longer than {LONGEST} bytes")
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        raise BrokenLog(path, number, "is not JSON") from None
+    if not isinstance(content, dict) or not {"number", "previous"} <= content.keys():
+        raise BrokenLog(path, number, "is not an audit log's")
+    if content["number"] != number:
+        problem = "has another number: lines were moved, put in or taken out"
+        raise BrokenLog(path, number, problem)
+    if content["previous"] != head.sha256:
+        problem = "does not hold the hash of the line before it: one of the two was changed"
+        raise BrokenLog(path, number, problem)
+    return Head(number, _hash(line))

@@ -56,6 +56,7 @@ main()
     [
         ("server.cli", ["--help"], 0, "--min-clients"),
         ("client.cli", ["--help"], 0, "--slots-dir"),
+        ("common.audit_cli", ["verify", "--help"], 0, "--head"),
         ("common.data.cli", ["--help"], 0, "chestxray14"),
         ("common.data.cli", ["synthetic", "--help"], 0, "--hospitals"),
         ("common.data.cli", ["chestxray14", "--help"], 0, "--allow-missing"),
