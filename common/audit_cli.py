@@ -8,8 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from common.audit import verify
-from common.cli import Settings, parse, run_command
-from common.errors import BadInput
+from common.cli import Command, Settings, choose_command, parse, run_command
 
 
 class VerifySettings(Settings):
@@ -40,33 +39,15 @@ def _verify(arguments: Sequence[str]) -> None:
         print(f"{path}: {number} lines, unbroken, last {sha256}")
 
 
-COMMANDS = {"verify": ("check that no line of a log was changed, moved or taken out", _verify)}
-"""What each command does, and its function."""
-
-HELP = "\n".join(
-    [
-        "usage: flower-audit COMMAND [options]",
-        "",
-        "Checks that audit logs were not changed.",
-        "",
-        *(f"  {name:<12} {text}" for name, (text, _) in COMMANDS.items()),
-        "",
-        "flower-audit COMMAND --help shows a command's options.",
-    ]
-)
+COMMANDS = {
+    "verify": Command("check that no line of a log was changed, moved or taken out", _verify)
+}
 
 
-def _dispatch(arguments: Sequence[str]) -> None:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP)
-        return
-    name = arguments[0]
-    if name not in COMMANDS:
-        raise BadInput(f"{name!r} is not a command; one of {', '.join(COMMANDS)} (see --help)")
-    _, command = COMMANDS[name]
-    command(arguments[1:])
+def _choose(arguments: Sequence[str]) -> None:
+    choose_command("flower-audit", "Checks that audit logs were not changed.", COMMANDS, arguments)
 
 
 def main() -> None:
     """Run ``flower-audit`` and exit with its code."""
-    sys.exit(run_command("flower-audit", _dispatch))
+    sys.exit(run_command("flower-audit", _choose))

@@ -5,9 +5,9 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -121,6 +121,38 @@ def run_command(
     except Exception as error:  # noqa: BLE001 - the last place that can turn a fault into a line
         return _fail(name, given, f"a fault of ours, {type(error).__name__}", FedCXRError.exit_code)
     return 0
+
+
+class Command(NamedTuple):
+    """One of several commands under a program's name.
+
+    Attributes:
+        text: What it does, in a line.
+        run: Takes its arguments.
+    """
+
+    text: str
+    run: Callable[[Sequence[str]], None]
+
+
+def choose_command(
+    program: str, summary: str, commands: Mapping[str, Command], arguments: Sequence[str]
+) -> None:
+    """Run the command that the first argument names, or print which there are.
+
+    Raises:
+        BadInput: There is no such command.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: {program} COMMAND [options]\n\n{summary}\n")
+        for name, command in commands.items():
+            print(f"  {name:<12} {command.text}")
+        print(f"\n{program} COMMAND --help shows a command's options.")
+        return
+    name = arguments[0]
+    if name not in commands:
+        raise BadInput(f"{name!r} is not a command; one of {', '.join(commands)} (see --help)")
+    commands[name].run(arguments[1:])
 
 
 def leave(exit_code: int) -> NoReturn:

@@ -9,6 +9,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Lock, Semaphore, Thread, Timer
 from typing import Any, TypeVar
 
@@ -55,7 +56,7 @@ from common.protocol import (  # noqa: E402
     understand,
 )
 from server.roster import Roster  # noqa: E402
-from server.sites import TRANSFERS, SiteLost  # noqa: E402
+from server.sites import TRANSFER_SECONDS, TRANSFERS, SiteLost  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -184,16 +185,12 @@ class _Service(FlowerServiceServicer):
         try:
             for question in bridge.ins_wrapper_iterator():
                 if question.server_message.HasField("fit_ins"):
-                    with self._sending:  # held until gRPC has sent it
-                        yield question.server_message
+                    with self._sending, _cancelled_after(TRANSFER_SECONDS, context):
+                        yield question.server_message  # gRPC comes back when it is sent
                 else:
                     yield question.server_message
-                deadline = Timer(question.timeout or GREETING_SECONDS, context.cancel)
-                deadline.start()
-                try:
+                with _cancelled_after(question.timeout or GREETING_SECONDS, context):
                     bridge.set_res_wrapper(ResWrapper(next(request_iterator)))
-                finally:
-                    deadline.cancel()
         except (GrpcBridgeClosed, StopIteration, grpc.RpcError):
             return  # one side has closed the connection
 
@@ -212,6 +209,18 @@ class _Service(FlowerServiceServicer):
             self._roster.enter(FlowerSite(proxy, hello), greeting)
         finally:
             self._strangers.release()
+
+
+@contextmanager
+def _cancelled_after(seconds: float, context: grpc.ServicerContext) -> Iterator[None]:
+    """Close the connection if the block takes too long."""
+    timer = Timer(seconds, context.cancel)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def serve(

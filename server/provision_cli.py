@@ -1,16 +1,16 @@
 """``flower-provision``: certificates, keys and kits for a federation's server and hospitals."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import CliPositionalArg, NoDecode, SettingsConfigDict
 
-from common.cli import Settings, parse, run_command
-from common.errors import BadInput
+from common.cli import Command, Settings, choose_command, parse, run_command
 from common.net import SiteName
 from server.certificates import LONGEST, Host, read_certificate
 from server.provision import (
@@ -185,32 +185,14 @@ def _validity(end: datetime, now: datetime) -> str:
     return f"expires in {days} day{'s' if days > 1 else ''}, on {end:%Y-%m-%d}"
 
 
-class Command(NamedTuple):
-    """What a command does, in words and in code; it takes its arguments and the time in UTC."""
-
-    text: str
-    run: Callable[[Sequence[str], datetime], None]
-
-
 COMMANDS = {
-    "new": Command("make a CA, the server's certificate, and a kit for each hospital", _new),
-    "add": Command("put one more hospital on the list and write its kit", _add),
-    "renew": Command("give a hospital a new key, or the server a new certificate", _renew),
-    "revoke": Command("shut a hospital out", _revoke),
-    "show": Command("print for how long CA, server and hospitals are valid", _show),
+    "new": ("make a CA, the server's certificate, and a kit for each hospital", _new),
+    "add": ("put one more hospital on the list and write its kit", _add),
+    "renew": ("give a hospital a new key, or the server a new certificate", _renew),
+    "revoke": ("shut a hospital out", _revoke),
+    "show": ("print for how long CA, server and hospitals are valid", _show),
 }
-
-HELP = "\n".join(
-    [
-        "usage: flower-provision COMMAND [options]",
-        "",
-        "Makes certificates, keys and kits for a federation's server and hospitals.",
-        "",
-        *(f"  {name:<12} {command.text}" for name, command in COMMANDS.items()),
-        "",
-        "flower-provision COMMAND --help shows a command's options.",
-    ]
-)
+"""What each command does, and its function, which takes the arguments and the time in UTC."""
 
 
 def command(arguments: Sequence[str]) -> None:
@@ -219,13 +201,12 @@ def command(arguments: Sequence[str]) -> None:
     Raises:
         BadInput: There is no such command, an option cannot be used, or a file.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP)
-        return
-    name = arguments[0]
-    if name not in COMMANDS:
-        raise BadInput(f"{name!r} is not a command; one of {', '.join(COMMANDS)} (see --help)")
-    COMMANDS[name].run(arguments[1:], datetime.now(UTC).replace(microsecond=0))
+    now = datetime.now(UTC).replace(microsecond=0)
+    commands = {
+        name: Command(text, partial(run, now=now)) for name, (text, run) in COMMANDS.items()
+    }
+    summary = "Makes certificates, keys and kits for a federation's server and hospitals."
+    choose_command("flower-provision", summary, commands, arguments)
 
 
 def main() -> None:

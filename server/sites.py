@@ -12,6 +12,10 @@ from server.checks import Rejected
 TRANSFERS = 8
 """Weights that are fetched, or sent, at once: what bounds the server's memory."""
 
+TRANSFER_SECONDS = 600.0
+"""How long the weights of one hospital may take one way, so that none keeps its place for ever; a
+DenseNet-121 takes 226 s at 1 Mbit/s."""
+
 
 class SiteLost(Exception):  # noqa: N818 - a finding, not a fault
     """A hospital went away, or its answer did not come in time; says which."""
@@ -152,7 +156,8 @@ def _fetch(errand: Errand, reply: Reply, deadline: float, room: Semaphore) -> by
     if not room.acquire(timeout=max(0.0, deadline - monotonic())):
         raise SiteLost("there was no time left to fetch its weights")
     try:
-        return errand.site.fetch(errand.instruction.identity, deadline - monotonic())
+        left = min(deadline - monotonic(), TRANSFER_SECONDS)
+        return errand.site.fetch(errand.instruction.identity, left)
     except SiteLost:
         room.release()
         raise

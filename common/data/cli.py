@@ -3,9 +3,9 @@
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 
-from common.cli import run_command
-from common.errors import BadInput
+from common.cli import Command, choose_command, run_command
 
 COMMANDS = {
     "synthetic": "write synthetic hospitals of procedural chest phantoms",
@@ -17,29 +17,16 @@ COMMANDS = {
 }
 """What each command does; the module of the same name has a function ``command``."""
 
-HELP = "\n".join(
-    [
-        "usage: flower-data COMMAND [options]",
-        "",
-        "Makes shards and looks at them.",
-        "",
-        *(f"  {name:<12} {text}" for name, text in COMMANDS.items()),
-        "",
-        "flower-data COMMAND --help shows a command's options.",
-    ]
-)
+
+def _run(name: str, arguments: Sequence[str]) -> None:
+    importlib.import_module(f"common.data.{name}").command(arguments)
 
 
-def _dispatch(arguments: Sequence[str]) -> None:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP)
-        return
-    name = arguments[0]
-    if name not in COMMANDS:
-        raise BadInput(f"{name!r} is not a command; one of {', '.join(COMMANDS)} (see --help)")
-    importlib.import_module(f"common.data.{name}").command(arguments[1:])
+def _choose(arguments: Sequence[str]) -> None:
+    commands = {name: Command(text, partial(_run, name)) for name, text in COMMANDS.items()}
+    choose_command("flower-data", "Makes shards and looks at them.", commands, arguments)
 
 
 def main() -> None:
     """Run ``flower-data`` and exit with its code."""
-    sys.exit(run_command("flower-data", _dispatch))
+    sys.exit(run_command("flower-data", _choose))

@@ -44,3 +44,33 @@ def test_lines_are_json_and_status_replaces_itself(tmp_path: Path) -> None:
     assert json.loads((folder.path / "status.json").read_text())["state"] == "finished"
     with pytest.raises(ValueError, match="JSON compliant"):
         folder.write_round({"auc": float("nan")})
+
+
+def test_only_what_does_not_decide_the_result_may_change(tmp_path: Path) -> None:
+    config = {"rounds": 5, "lr": 0.1, "init": "random", "run_id": "a", "listen": "a:1"}
+    RunFolder.create(tmp_path / "run", config).audit.close()
+    changed = config | {"rounds": 7, "run_id": "b", "listen": "b:2"}
+    again = RunFolder.reopen(tmp_path / "run", changed)
+    assert again.config == config
+    again.audit.close()
+    for change in ({"lr": 0.2}, {"init": "imagenet"}, {"label_fraction": 0.5}):
+        (name,) = change
+        option = name.replace("_", "-")
+        with pytest.raises(BadInput, match=f"--{option} is .*, but the run was started with"):
+            RunFolder.reopen(tmp_path / "run", config | change)
+
+
+def test_what_was_half_written_is_dropped_when_a_run_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", {})
+    folder.write_round({"round": 1})
+    for name in ("round-0001.pt", "round-0002.pt", ".round-0002.pt.7.tmp"):
+        (folder.path / "checkpoints" / name).write_bytes(b"x")
+    (folder.path / ".best.pt.7.tmp").write_bytes(b"x")
+    with (folder.path / "rounds.jsonl").open("a") as file:
+        file.write('{"round": 2')
+    folder.audit.close()
+    again = RunFolder.reopen(folder.path, {})
+    assert again.rounds() == [{"round": 1}]
+    assert [file.name for file in (folder.path / "checkpoints").iterdir()] == ["round-0001.pt"]
+    assert not list(folder.path.glob("*.tmp"))
+    assert not list(folder.path.glob(".*.tmp"))
