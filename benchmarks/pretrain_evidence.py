@@ -51,17 +51,17 @@ class Profile(NamedTuple):
 # The queue is smaller than the shard, and the followers fast enough for so few steps.
 MOCO = ["--queue", "1024", "--ema", "0.99"]
 CPU_PROFILE = Profile(
-    size=64,
+    size=96,
     jobs=2,
     common=[
-        *("--batch-size", "64", "--image-size", "40", "--lr", "0.2"),
+        *("--batch-size", "64", "--image-size", "64", "--lr", "0.2"),
         *("--precision", "bf16", "--threads", "1"),
     ],
     runs={
-        "mocov2": ["--epochs", "28", *MOCO],
-        "simclr": ["--epochs", "22", "--temperature", "0.2"],
-        "byol": ["--epochs", "16"],
-        "rotation": ["--epochs", "9"],
+        "mocov2": ["--epochs", "120", *MOCO],
+        "simclr": ["--epochs", "100", "--temperature", "0.2"],
+        "byol": ["--epochs", "80"],
+        "rotation": ["--epochs", "60"],
     },
 )
 GPU_PROFILE = Profile(
