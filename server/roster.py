@@ -100,7 +100,6 @@ class Roster:
     def note_stranger(self, reason: str) -> None:
         """Note that somebody connected who is no hospital."""
         log.warning("a connection was closed: no hello (%s)", reason)
-        self._folder.audit.write("no hello", reason=reason)
 
     def enter(self, site: Connected, greeting: Greeting) -> None:
         """Take in who said hello, or tell why not."""
