@@ -191,9 +191,11 @@ def _text(config: Any) -> str:
 
 @contextmanager
 def _ended_if_stuck(instruction: Instruction) -> Iterator[None]:
-    """End the process long after the deadline, which only what never returns can reach.
+    """End the process if it is still at work a minute after the deadline.
 
-    Whatever restarts the client brings it back to life; it would never come back by itself.
+    Work is given up at the deadline between two batches, so by then it is held up by something that
+    may never return: a driver, or other clients that keep the slots of this machine. Whatever
+    restarts the client brings it back.
     """
 
     def end() -> None:
