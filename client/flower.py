@@ -193,9 +193,9 @@ def _text(config: Any) -> str:
 def _ended_if_stuck(instruction: Instruction) -> Iterator[None]:
     """End the process if it is still at work a minute after the deadline.
 
-    Work is given up at the deadline between two batches, so by then it is held up by something that
-    may never return: a driver, or other clients that keep the slots of this machine. Whatever
-    restarts the client brings it back.
+    Work is given up at the deadline, between two batches or while it waits for a slot, so by then
+    it is held up by something that may never return, such as a driver. Whatever restarts the client
+    brings it back.
     """
 
     def end() -> None:

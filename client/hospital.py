@@ -118,7 +118,8 @@ class Hospital:
         Args:
             instruction: What is to be done.
             blob: The weights to do it with.
-            wanted: Asked between batches; once it is false the work is given up.
+            wanted: Asked between batches and while it waits for a slot; once it is false the work
+                is given up.
         """
         try:
             try:
@@ -150,7 +151,7 @@ class Hospital:
         if objection is not None:
             raise NotAllowed(objection)
         model = self._receive(instruction, blob)
-        with slot(self._slots_folder, self._slots) as waited:
+        with slot(self._slots_folder, self._slots, wanted) as waited:
             start = time.monotonic()
             scores = self._scores(model, validation)
             evaluated = time.monotonic()

@@ -2,15 +2,21 @@
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 POLL_SECONDS = 0.05
 
 
+class GivenUp(Exception):  # noqa: N818 - a decision, not a fault
+    """Nobody waits for the result any more."""
+
+
 @contextmanager
-def slot(folder: Path | None, slots: int) -> Iterator[float]:
+def slot(
+    folder: Path | None, slots: int, wanted: Callable[[], bool] = lambda: True
+) -> Iterator[float]:
     """Hold one of a number of slots for the length of the block.
 
     The kernel releases a slot when its holder ends, however it ends.
@@ -18,9 +24,13 @@ def slot(folder: Path | None, slots: int) -> Iterator[float]:
     Args:
         folder: Where the lock files are, made if need be; None: there is nobody to wait for.
         slots: How many may hold one at once.
+        wanted: Asked while it waits; once it is false the waiting is given up.
 
     Yields:
         Seconds spent waiting.
+
+    Raises:
+        GivenUp: Asked while it waited, ``wanted`` said no.
     """
     if folder is None:
         yield 0.0
@@ -30,6 +40,8 @@ def slot(folder: Path | None, slots: int) -> Iterator[float]:
     files = [(folder / f"slot-{i}.lock").open("a") for i in range(slots)]
     try:
         while not any(_lock(file.fileno()) for file in files):
+            if not wanted():
+                raise GivenUp
             time.sleep(POLL_SECONDS)
         yield time.monotonic() - start
     finally:

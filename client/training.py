@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from client.slots import GivenUp
 from common.data.shard import Shard
 from common.evaluation import loss_of
 from common.images import random_crops, to_device
@@ -53,10 +54,6 @@ def batches(
     for chosen in np.array_split(draws.permutation(indices), count):
         images = to_device(random_crops(shard.images[chosen], draws), device)
         yield to_input(images), to_device(labels[chosen], device)
-
-
-class GivenUp(Exception):  # noqa: N818 - a decision, not a fault
-    """Nobody waits for the result any more."""
 
 
 def train_epoch(

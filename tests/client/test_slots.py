@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from client.slots import slot
+from client.slots import GivenUp, slot
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -60,6 +60,18 @@ def test_a_holder_that_is_killed_gives_its_slot_back(tmp_path: Path) -> None:
     with slot(tmp_path / "slots", 1):
         pass
     holder.join(10)
+
+
+def test_waiting_is_given_up_when_nobody_wants_the_result(tmp_path: Path) -> None:
+    asked = iter([True, True, False])
+    with (
+        slot(tmp_path, 1),
+        pytest.raises(GivenUp),
+        slot(tmp_path, 1, lambda: next(asked)),
+    ):
+        pytest.fail("two held one slot")
+    with slot(tmp_path, 1):
+        pass
 
 
 def test_without_a_folder_there_is_nobody_to_wait_for() -> None:
