@@ -39,7 +39,6 @@ from common.protocol import (  # noqa: E402
     CALL,
     FETCH,
     INSTRUCTION,
-    MESSAGE_BYTES,
     Farewell,
     Greeting,
     Instruction,
@@ -266,12 +265,7 @@ def _one_connection(participant: Participant, server: str, root_certificate: byt
 
 
 def _channel(server: str, root_certificate: bytes | None) -> grpc.Channel:
-    options = [
-        *net.KEEPALIVE,
-        ("grpc.max_send_message_length", MESSAGE_BYTES),
-        ("grpc.max_receive_message_length", MESSAGE_BYTES),
-    ]
     if root_certificate is None:
-        return grpc.insecure_channel(server, options)
+        return grpc.insecure_channel(server, net.GRPC_OPTIONS)
     credentials = grpc.ssl_channel_credentials(root_certificate)
-    return grpc.secure_channel(server, credentials, options)
+    return grpc.secure_channel(server, credentials, net.GRPC_OPTIONS)

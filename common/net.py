@@ -10,16 +10,20 @@ from common.errors import BadInput
 SiteName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 """A hospital's name: up to 63 letters, digits, dots, dashes and underscores."""
 
+MESSAGE_BYTES = 64 << 20
+"""Of the largest message that either side takes; a packed DenseNet-121 is 28.3 MB."""
 
-KEEPALIVE = (
+GRPC_OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.ping_timeout_ms", 20_000),  # without it a stopped peer is kept for a minute
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
 )
-"""gRPC options of both sides, which must agree: a dead connection is found within 50 s, and one
+"""Of both sides, which must agree on keepalive: a dead connection is found within 50 s, and one
 on which nothing is said for hours, since a hospital trains, stays open through firewalls.
 https://grpc.github.io/grpc/core/md_doc_keepalive.html"""
 

@@ -36,9 +36,6 @@ Nonce = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 VERSION: Literal[1] = 1
 """Of the protocol."""
 
-MESSAGE_BYTES = 64 << 20
-"""Of the largest message that either side takes; a packed DenseNet-121 is 28.3 MB."""
-
 
 class Message(BaseModel):
     """What every message has."""

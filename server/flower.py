@@ -42,7 +42,6 @@ from common import net  # noqa: E402
 from common.errors import BadInput  # noqa: E402
 from common.protocol import (  # noqa: E402
     HELLO,
-    MESSAGE_BYTES,
     REPLY,
     Farewell,
     Fetch,
@@ -181,7 +180,7 @@ class _Service(FlowerServiceServicer):
             self._roster.leave(proxy)
 
         context.add_callback(leave)
-        Thread(target=self._greet, args=(proxy,), daemon=True).start()
+        Thread(target=self._greet, args=(proxy, context), daemon=True).start()
         try:
             for question in bridge.ins_wrapper_iterator():
                 if question.server_message.HasField("fit_ins"):
@@ -194,7 +193,7 @@ class _Service(FlowerServiceServicer):
         except (GrpcBridgeClosed, StopIteration, grpc.RpcError):
             return  # one side has closed the connection
 
-    def _greet(self, proxy: GrpcClientProxy) -> None:
+    def _greet(self, proxy: GrpcClientProxy, context: grpc.ServicerContext) -> None:
         """Ask whoever connects for a hello, and enter who it is in the roster."""
         greeting = self._roster.admission.greeting()
         try:
@@ -207,6 +206,8 @@ class _Service(FlowerServiceServicer):
             proxy.bridge.close()
         else:
             self._roster.enter(FlowerSite(proxy, hello), greeting)
+            if not context.is_active():  # it left while it was entered
+                self._roster.leave(proxy)
         finally:
             self._strangers.release()
 
@@ -243,13 +244,8 @@ def serve(
     server = grpc.server(
         ThreadPoolExecutor(CONNECTIONS, "hospital"),
         maximum_concurrent_rpcs=CONNECTIONS,
-        options=[
-            *net.KEEPALIVE,
-            ("grpc.max_send_message_length", MESSAGE_BYTES),
-            ("grpc.max_receive_message_length", MESSAGE_BYTES),
-            # Without it a second server on this port would take half of the hospitals.
-            ("grpc.so_reuseport", 0),
-        ],
+        # The last one, or a second server on this port would take half of the hospitals.
+        options=[*net.GRPC_OPTIONS, ("grpc.so_reuseport", 0)],
     )
     add_FlowerServiceServicer_to_server(_Service(roster), server)
     try:

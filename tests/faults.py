@@ -12,14 +12,13 @@ DIE = "import os, signal\ndef die(): os.kill(os.getpid(), signal.SIGKILL)\n"
 
 IMPATIENT = """
 import common.net
-common.net.KEEPALIVE = (
-    ("grpc.keepalive_time_ms", 1000),
-    ("grpc.keepalive_timeout_ms", 1000),
-    ("grpc.http2.ping_timeout_ms", 1000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.http2.min_ping_interval_without_data_ms", 500),
-)
+sooner = {
+    "grpc.keepalive_time_ms": 1000,
+    "grpc.keepalive_timeout_ms": 1000,
+    "grpc.http2.ping_timeout_ms": 1000,
+    "grpc.http2.min_ping_interval_without_data_ms": 500,
+}
+common.net.GRPC_OPTIONS = tuple({**dict(common.net.GRPC_OPTIONS), **sooner}.items())
 import server.roster
 server.roster.HALF_OPEN_SECONDS = 4.0
 """

@@ -18,7 +18,7 @@ from flwr.proto.transport_pb2 import ClientMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
 from common.checkpoint import read_checkpoint
-from common.protocol import MESSAGE_BYTES
+from common.net import MESSAGE_BYTES
 from tests.faults import IMPATIENT, FaultyFederation, fails_to_train, trains_slowly
 from tests.federation.test_federation import (
     SEED,
