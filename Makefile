@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow faults lint bench lock clean
+.PHONY: demo test test-slow test-long faults lint bench lock clean
 
 demo: $(READY)
 	$(BIN)/python -m experiments.demo
@@ -14,6 +14,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+test-long: $(READY)
+	$(BIN)/python -m pytest -m long
 
 faults: $(READY)
 	$(BIN)/python -m pytest -m fault --faults-table=docs/faults.md

@@ -58,7 +58,7 @@ def peak_of(count: int) -> tuple[int, float]:
                 peak = max(peak, _high_water(federation.server.pid))
                 time.sleep(0.05)
             clients.join()
-            if federation.server.returncode:
+            if federation.server.poll():
                 sys.exit((federation.logs / "server.log").read_text()[-2000:])
         lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
     return peak, lines[-1]["seconds"]["total"]

@@ -1,13 +1,13 @@
 """A whole federation on this machine: one server and its clients, each a process of its own."""
 
-import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
+
+from experiments.processes import Process
 
 SERVER = "from server.cli import main; main()"
 CLIENT = "from client.cli import main; main()"
@@ -33,8 +33,8 @@ class LocalFederation:
 
     def __init__(self, logs: Path, slots: int = 2, tls: Path | None = None) -> None:
         self.address = f"127.0.0.1:{free_port()}"
-        self.server: subprocess.Popen[bytes] | None = None
-        self.clients: dict[str, subprocess.Popen[bytes]] = {}
+        self.server: Process | None = None
+        self.clients: dict[str, Process] = {}
         self.logs = logs
         self._slots = slots
         self._tls = tls
@@ -48,16 +48,18 @@ class LocalFederation:
 
     def start_server(self, options: Sequence[str], *, to_terminal: bool = False) -> None:
         """Start ``flower-server`` with these options besides the address."""
-        command = [SERVER, "--listen", self.address, *self._encryption("server"), *options]
-        self.server = self._start("server", command, to_terminal)
+        arguments = ["--listen", self.address, *self._encryption("server"), *options]
+        log = None if to_terminal else self.logs / "server.log"
+        self.server = self._start("server", SERVER, arguments, log)
 
     def start_client(self, shard: Path, options: Sequence[str] = ()) -> None:
         """Start ``flower-client`` on a shard; it is called by the shard's folder."""
         encryption = self._encryption(f"sites/{shard.name}")
-        command = [CLIENT, "--server", self.address, *encryption, "--data", str(shard)]
-        command += ["--threads", "1", "--slots", str(self._slots)]
-        command += ["--slots-dir", str(self.logs / "slots"), *options]
-        self.clients[shard.name] = self._start(shard.name, command)
+        arguments = ["--server", self.address, *encryption, "--data", str(shard)]
+        arguments += ["--threads", "1", "--slots", str(self._slots)]
+        arguments += ["--slots-dir", str(self.logs / "slots"), *options]
+        log = self.logs / f"{shard.name}.log"
+        self.clients[shard.name] = self._start(shard.name, CLIENT, arguments, log)
 
     def wait(self, timeout: float | None = None) -> dict[str, int]:
         """Wait until every process has ended; return their exit codes by name.
@@ -87,22 +89,10 @@ class LocalFederation:
     def _encryption(self, side: str) -> list[str]:
         return ["--insecure"] if self._tls is None else ["--tls", str(self._tls / side)]
 
-    def _processes(self) -> dict[str, subprocess.Popen[bytes]]:
+    def _processes(self) -> dict[str, Process]:
         server = {"server": self.server} if self.server else {}
         return {**server, **self.clients}
 
-    def _start(
-        self,
-        name: str,
-        command: list[str],
-        to_terminal: bool = False,
-        prefix: Sequence[str] = (),
-    ) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        arguments = [*prefix, sys.executable, "-c", *command]
-        if to_terminal:
-            return subprocess.Popen(arguments, env=environment)
-        with (self.logs / f"{name}.log").open("ab") as log:
-            return subprocess.Popen(
-                arguments, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+    def _start(self, name: str, code: str, arguments: list[str], log: Path | None) -> Process:
+        del name
+        return Process(code, arguments, {"OMP_NUM_THREADS": "1"}, (log, log) if log else None)

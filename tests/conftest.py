@@ -22,7 +22,8 @@ def federation(tmp_path: Path) -> Iterator[LocalFederation]:
 FAULTS = pytest.StashKey[dict[str, str]]()
 TABLE_HEAD = """# Faults, and what they end in
 
-Made by `make faults`, which runs the tests named here; all of them are part of `make test`.
+Made by `make faults`, which runs the tests named here; all but the one of ten minutes are part of
+`make test`.
 
 | what is done | what it ends in | seen | test |
 |---|---|---|---|

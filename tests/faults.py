@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from subprocess import Popen
 
 from experiments.local import LocalFederation
+from experiments.processes import Process
 from tests.hosts import Host
 
 DIE = "import os, signal\ndef die(): os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -46,18 +46,11 @@ class FaultyFederation(LocalFederation):
             self.hosts["server"] = self._free.pop(0)
             self.address = f"{self.hosts['server'].address}:8080"
 
-    def _start(
-        self,
-        name: str,
-        command: list[str],
-        to_terminal: bool = False,
-        prefix: Sequence[str] = (),
-    ) -> Popen[bytes]:
-        code = self.preludes.get(name, "") + command[0]
+    def _start(self, name: str, code: str, arguments: list[str], log: Path | None) -> Process:
         if self._free and name not in self.hosts:
             self.hosts[name] = self._free.pop(0)
-        enter = self.hosts[name].enter if self.hosts else prefix
-        return super()._start(name, [code, *command[1:]], to_terminal, enter)
+        enter = self.hosts[name].enter if self.hosts else ""
+        return super()._start(name, enter + self.preludes.get(name, "") + code, arguments, log)
 
 
 def trains_slowly(seconds: float, rounds: str = "True") -> str:

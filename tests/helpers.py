@@ -1,16 +1,16 @@
 """What several tests need: small shards, small states, the commands as processes."""
 
-import os
 import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 
 from common.data.shard import Entry, Shard, create_shard, open_shard
 from common.wire import State
+from experiments.processes import Process
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -87,14 +87,16 @@ def run(
         "flower-data": "common.data.cli",
         "flower-provision": "server.provision_cli",
     }.get(command, f"{command.removeprefix('flower-')}.cli")
-    return subprocess.run(
-        [sys.executable, "-c", f"from {module} import main; main()", *map(str, arguments)],
-        env={**os.environ, **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    given = [str(argument) for argument in arguments]
+    with TemporaryDirectory() as folder:
+        outputs = Path(folder) / "stdout", Path(folder) / "stderr"
+        process = Process(f"from {module} import main; main()", given, environment or {}, outputs)
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+        stdout, stderr = (path.read_text() for path in outputs)
+    return subprocess.CompletedProcess(given, code, stdout, stderr)
 
 
 def assert_one_line(result: subprocess.CompletedProcess[str], code: int, *fragments: str) -> None:

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 import pytest
@@ -23,17 +24,29 @@ def tc(*arguments: str) -> bool:
     return subprocess.run(["tc", *arguments], check=False, capture_output=True).returncode == 0
 
 
+ENTER = """
+import ctypes, os, subprocess
+libc = ctypes.CDLL(None)
+assert libc.setns(os.open("/run/netns/{name}", os.O_RDONLY), 0x40000000) == 0  # CLONE_NEWNET
+"""
+KNOW = """
+assert libc.unshare(0x00020000) == 0  # CLONE_NEWNS
+subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+subprocess.run(["mount", "--bind", {hosts!r}, "/etc/hosts"], check=True)
+"""
+
+
 class Host:
     """A network namespace with one address.
 
     Attributes:
         address: IPv4.
-        enter: What to put before a command that is to run there.
+        enter: A prelude: the process runs there.
     """
 
     def __init__(self, name: str, number: int, switch: str) -> None:
         self.address = f"10.213.0.{number + 1}"
-        self.enter = ["ip", "netns", "exec", name]
+        self.enter = ENTER.format(name=name)
         self._switch = switch
         self._port = f"p{number}"
         self._name = name
@@ -44,6 +57,10 @@ class Host:
         ip("-n", switch, "link", "set", self._port, "master", "switch", "up")
         ip("-n", name, "address", "add", f"{self.address}/24", "dev", "eth0")
         ip("-n", name, "link", "set", "eth0", "up")
+
+    def know(self, hosts: Path) -> None:
+        """Let processes that start there have another ``/etc/hosts``."""
+        self.enter += KNOW.format(hosts=str(hosts))
 
     def cut(self) -> None:
         """Cut the line; neither end is told."""

@@ -125,6 +125,28 @@ def test_a_late_hospital_is_left_out(
 
 
 @pytest.mark.fault(
+    "a hospital's GPU, or its driver, never returns",
+    "the round goes on without it; its client ends with exit code 1 for whatever restarts it, and "
+    "takes part again",
+)
+def test_a_client_that_is_stuck_ends(
+    tmp_path: Path, federation: FaultyFederation, shards: list[Path]
+) -> None:
+    run = tmp_path / "run"
+    soon = "import client.flower\nclient.flower.GRACE_SECONDS = 1.0\n"
+    federation.preludes["hospital-00"] = trains_slowly(1)
+    federation.preludes["hospital-01"] = soon + trains_slowly(600, "number == 1")
+    start(federation, run, shards, rounds=20, quorum=2, **{"round-timeout": 5})
+    assert federation.clients["hospital-01"].wait(60) == 1
+    assert "round 1: stuck; the process ends" in log_of(federation, "hospital-01")
+    federation.start_client(shards[1])
+    assert set(federation.wait(120).values()) == {0}
+    lines = lines_of(run)
+    assert lines[0]["missing"] == ["hospital-01"]
+    assert len(lines[-1]["hospitals"]) == 3
+
+
+@pytest.mark.fault(
     "training raises at a hospital",
     "the round goes on without it; after three in a row it is excluded (exit code 4); "
     "the exception's text stays at the hospital",
@@ -166,6 +188,24 @@ def test_a_long_epoch_does_not_cost_the_stream(
     kinds = [event["event"] for event in events_of(run)]
     assert kinds.count("joined") == 2
     assert "lost" not in kinds
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.fault(
+    "local training takes more than ten minutes, with keepalive as it is",
+    "the connection stays, and the reply counts",
+)
+def test_an_epoch_of_ten_minutes_does_not_cost_the_stream(
+    tmp_path: Path, federation: FaultyFederation, shards: list[Path]
+) -> None:
+    run = tmp_path / "run"
+    federation.preludes["hospital-00"] = trains_slowly(620)
+    start(federation, run, shards[:1], rounds=1, quorum=1, **{"round-timeout": 800})
+    assert set(federation.wait(800).values()) == {0}
+    assert lines_of(run)[0]["seconds"]["total"] > 620
+    assert len(lines_of(run)[0]["hospitals"]) == 1
+    assert [event["event"] for event in events_of(run)].count("joined") == 1
 
 
 @pytest.mark.fault(
@@ -353,33 +393,26 @@ def test_a_server_that_moves_is_found(tmp_path: Path, shards: list[Path]) -> Non
     start_options = options(run, 2, rounds=6, quorum=1)
     with Hosts(4) as hosts, FaultyFederation(tmp_path / "logs", hosts=hosts) as federation:
         first, second = hosts[0], hosts[3]
-        names = Path("/etc/netns")
-        folders = [names / host.enter[-1] for host in hosts[1:3]]
-        try:
-            for folder in folders:
-                folder.mkdir(parents=True)
-                (folder / "hosts").write_text(f"{first.address} server.test\n")
-            for name in ("server", *(shard.name for shard in shards)):
-                federation.preludes[name] = IMPATIENT + trains_slowly(0.5)
-            listen, federation.address = federation.address, "server.test:8080"
-            federation.start_server([*start_options, "--listen", listen])
-            for shard in shards[:2]:
-                federation.start_client(shard)
-            wait_until((run / "rounds.jsonl").exists)
-            first.cut()
-            assert federation.server is not None
-            federation.server.kill()
-            federation.server.wait()
-            for folder in folders:
-                (folder / "hosts").write_text(f"{second.address} server.test\n")
-            federation.hosts["server"] = second
-            moved = ["--listen", f"{second.address}:8080", "--resume"]
-            federation.start_server([*start_options, *moved])
-            assert set(federation.wait(120).values()) == {0}
-        finally:
-            for folder in folders:
-                (folder / "hosts").unlink(missing_ok=True)
-                folder.rmdir()
+        names = tmp_path / "hosts"
+        names.write_text(f"{first.address} server.test\n")
+        for host in hosts[1:3]:
+            host.know(names)
+        for name in ("server", *(shard.name for shard in shards)):
+            federation.preludes[name] = IMPATIENT + trains_slowly(0.5)
+        listen, federation.address = federation.address, "server.test:8080"
+        federation.start_server([*start_options, "--listen", listen])
+        for shard in shards[:2]:
+            federation.start_client(shard)
+        wait_until((run / "rounds.jsonl").exists)
+        first.cut()
+        assert federation.server is not None
+        federation.server.kill()
+        federation.server.wait()
+        names.write_text(f"{second.address} server.test\n")
+        federation.hosts["server"] = second
+        moved = ["--listen", f"{second.address}:8080", "--resume"]
+        federation.start_server([*start_options, *moved])
+        assert set(federation.wait(120).values()) == {0}
     state, _ = read_checkpoint(run / "final.pt", "densenet-tiny", 0)
     assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=6), shards[:2]))
 
