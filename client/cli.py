@@ -38,7 +38,8 @@ class ClientSettings(Settings):
         None, description="JSON file with what the server may ask for; default: everything"
     )
     state: Path | None = Field(
-        None, description="folder for status.json and the audit log; default: neither is written"
+        None,
+        description="folder for status.json, the log and the audit log; default: none is written",
     )
     stay: bool = Field(False, description="wait for the next run when one is over")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
@@ -89,7 +90,7 @@ def _take_part(arguments: Sequence[str]) -> None:
     hospital = Hospital(settings.name, shard, device, settings.slots, settings.slots_dir, policy)
     if settings.insecure:
         log.warning("--insecure: nothing is encrypted, and the server is not checked")
-    state = ClientState(settings.state)
+    state = ClientState(settings.state, device=str(device))
     participant = Participant(hospital, settings.server, key, state)
     with _terminal_status(state):
         while True:

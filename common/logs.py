@@ -3,6 +3,7 @@
 import logging
 import sys
 import threading
+from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -15,12 +16,24 @@ def log_to_stderr(debug: bool) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.raiseExceptions = False  # a line that cannot be written ends nothing
     logging.basicConfig(
         level=logging.WARNING if debug else logging.CRITICAL, handlers=[handler], force=True
     )
     threading.excepthook = _note_thread_fault
     for package in ("client", "common", "server", "pretrain"):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def log_to_file(path: Path) -> None:
+    """Append the same lines to a file, with the date.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    logging.getLogger().addHandler(handler)
 
 
 def _note_thread_fault(fault: threading.ExceptHookArgs) -> None:

@@ -81,7 +81,10 @@ class ServerSettings(Settings):
     insecure: bool = Field(
         False, description="serve without encryption and let in whoever comes, by any name"
     )
-    resume: bool = Field(False, description="go on with the run in --run after its last round")
+    resume: bool = Field(
+        False,
+        description="go on with the run in --run after its last round; begin if there is none",
+    )
     device: str = Field("auto", description="for --test: auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
 
@@ -135,11 +138,22 @@ def _serve(arguments: Sequence[str]) -> None:
         result = rounds.run()
         folder.write_status("finished", **result)
         folder.audit.write("finished", rounds=plan.rounds)
+        _write_report(folder.path)
         roster.say_farewell(f"{plan.rounds} rounds are done")
 
     with _terminal_status(folder):
         folder.write_status("running", round=len(folder.rounds()), rounds=plan.rounds)
         serve(roster, settings.listen, identity.certificates, work)
+
+
+def _write_report(run: Path) -> None:
+    """Write the page on a run that is done; the run has not failed if that cannot be done."""
+    from server.report import write_report
+
+    try:
+        write_report(run, run / "report.html")
+    except BadInput as error:
+        log.warning("no report: %s", error)
 
 
 class _Identity(NamedTuple):
@@ -171,15 +185,17 @@ def _start(settings: ServerSettings, size: int) -> _Start:
     """Return a new run, or the one in the folder where it stands."""
     from common.checkpoint import Provenance, read_checkpoint
     from common.initial import initial_state
+    from common.logs import log_to_file
     from server.rounds import Plan
     from server.run_folder import RunFolder
 
     versions = {name: version(name) for name in ("fedcxr", "flwr", "numpy", "torch")}
     config = settings.model_dump(mode="json", exclude={"debug"})
     config |= {"run_id": secrets.token_hex(6), "image_size": size, "versions": versions}
-    if settings.resume:
+    resumed = settings.resume and not RunFolder.is_new(settings.run)
+    if resumed:
         folder = RunFolder.reopen(settings.run, config)
-    done = len(folder.rounds()) if settings.resume else 0
+    done = len(folder.rounds()) if resumed else 0
     if done > settings.rounds:
         raise BadInput(f"--rounds {settings.rounds}: the run has done {done} rounds already")
     if done:
@@ -187,10 +203,12 @@ def _start(settings: ServerSettings, size: int) -> _Start:
         origin = last.start if last is not None else None
     else:
         state, origin = initial_state(settings.init, settings.architecture, settings.seed)
-    if not settings.resume:
+    if not resumed:
         folder = RunFolder.create(settings.run, config)
+    log_to_file(folder.path / "server.log")
     run = folder.config["run_id"]
-    folder.audit.write("resumed" if settings.resume else "started", run=run)
+    log.info("run %s in %s", run, folder.path)
+    folder.audit.write("resumed" if resumed else "started", run=run)
     chosen = settings.model_dump(include=set(Plan.__dataclass_fields__) - {"run"})
     plan = Plan(run=run, **chosen)
     init = Path(settings.init).name

@@ -1,9 +1,11 @@
 """What people see of the rounds: a table that grows as hospitals answer, plain enough for logs."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.findings import FINDINGS
-from common.metrics import AucByFinding
+
+if TYPE_CHECKING:
+    from common.metrics import AucByFinding
 
 HEADER = "  hospital              images   loss    AUC   train s  wait s   MB in  MB out"
 
@@ -33,7 +35,7 @@ def summary(line: dict[str, Any], rounds: int, asked: int) -> str:
     )
 
 
-def findings_table(columns: dict[str, AucByFinding]) -> list[str]:
+def findings_table(columns: "dict[str, AucByFinding]") -> list[str]:
     """Return the rows of a table with an AUC for every finding in each of the columns."""
     width = max(len(finding) for finding in FINDINGS)
     rows = [f"  {'finding':<{width}}" + "".join(f"{name:>12}" for name in columns)]

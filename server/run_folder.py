@@ -12,6 +12,8 @@
     best.pt         the model with the best validation AUC
     final.pt        the model after the last round
     status.json     how the run stands; a terminal state once the process has ended
+    server.log      what the server said
+    report.html     a page on the run, once it is done
 """
 
 import json
@@ -66,16 +68,24 @@ class RunFolder:
         Raises:
             BadInput: There is a run in the folder already, or it cannot be made.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not cls.is_new(path):
             raise BadInput(
                 f"{path}: is not empty; give --run a new folder, or --resume to go on with it"
             )
         try:
-            (path / "checkpoints").mkdir(parents=True)
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput(f"{path}: {error.strerror}; give --run another folder") from None
         write_json(path / "config.json", config)
         return cls(path, config)
+
+    @staticmethod
+    def is_new(path: Path) -> bool:
+        """Return whether no run was begun in a folder, which need not be there."""
+        drop_temporary(path / "config.json")
+        left = path / "checkpoints"  # what a server leaves that is killed while it begins
+        files = list(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
+        return files in ([], [left]) and not (left.is_dir() and any(left.iterdir()))
 
     @classmethod
     def reopen(cls, path: Path, config: dict[str, Any]) -> "RunFolder":

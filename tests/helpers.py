@@ -84,8 +84,10 @@ def run(
     """Run ``flower-server``, ``flower-data`` or another of the commands as a process of its own."""
     module = {
         "flower-audit": "common.audit_cli",
+        "flower-containers": "experiments.containers",
         "flower-data": "common.data.cli",
         "flower-provision": "server.provision_cli",
+        "flower-report": "server.report",
     }.get(command, f"{command.removeprefix('flower-')}.cli")
     given = [str(argument) for argument in arguments]
     with TemporaryDirectory() as folder:

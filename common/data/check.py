@@ -111,7 +111,9 @@ def check(paths: Sequence[Path]) -> Report:
 
 
 def _films(shards: Sequence[Shard]) -> Iterator[Film]:
-    with tqdm(total=sum(map(len, shards)), unit=" images", desc="looking") as progress:
+    with tqdm(
+        total=sum(map(len, shards)), unit=" images", desc="looking", disable=None
+    ) as progress:
         for shard in shards:
             for row in range(len(shard)):
                 yield Film(shard, row, look_at(shard.images[row]))

@@ -192,7 +192,9 @@ def _fill(fillings: Sequence[_Filling], size: int, workers: int, read: Reader) -
         print(f"going on: {total - len(tasks)} of {total} images are done", file=sys.stderr)
     problems: dict[Path, str] = {}
     results = in_order(partial(_make_row, read=read, size=size), tasks, workers)
-    bar = tqdm(total=total, initial=total - len(tasks), unit=" images", desc="decoding")
+    bar = tqdm(
+        total=total, initial=total - len(tasks), unit=" images", desc="decoding", disable=None
+    )
     with closing(results), bar, _noting(fillings) as note:
         for (filling, row), result in zip(todo, results, strict=True):
             if result.problem is None:

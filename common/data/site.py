@@ -174,7 +174,10 @@ def _choose(
     films: list[Film] = []
     refused: dict[PurePosixPath, str] = {}
     results = in_order(partial(examine, views=settings.views), files, settings.workers)
-    with closing(results), tqdm(total=len(files), unit=" files", desc="reading headers") as bar:
+    with (
+        closing(results),
+        tqdm(total=len(files), unit=" files", desc="reading headers", disable=None) as bar,
+    ):
         for file, examined in zip(relative, results, strict=True):
             bar.update()
             try:

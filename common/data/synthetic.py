@@ -97,7 +97,7 @@ def command(arguments: Sequence[str]) -> None:
     with (
         whole_folder(settings.out) as folder,
         closing(pictures),
-        tqdm(total=total, unit=" images", desc="drawing") as progress,
+        tqdm(total=total, unit=" images", desc="drawing", disable=None) as progress,
     ):
         for name, films in parts.items():
             split = "test" if name == "test" else "train"

@@ -57,6 +57,8 @@ main()
         ("server.cli", ["--help"], 0, "--min-clients"),
         ("client.cli", ["--help"], 0, "--slots-dir"),
         ("common.audit_cli", ["verify", "--help"], 0, "--head"),
+        ("experiments.containers", ["chaos", "--help"], 0, "--seconds"),
+        ("server.report", ["--help"], 0, "--out"),
         ("common.data.cli", ["--help"], 0, "chestxray14"),
         ("common.data.cli", ["synthetic", "--help"], 0, "--hospitals"),
         ("common.data.cli", ["chestxray14", "--help"], 0, "--allow-missing"),
