@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from queue import SimpleQueue
 from threading import Timer
 from typing import Any
@@ -113,6 +114,10 @@ class Participant:
         finally:
             self.heard = time.monotonic()
 
+    def lost(self) -> None:
+        """Note that there is no connection."""
+        self._state.write_status("connecting")
+
     def _properties(self, text: str) -> ClientMessage:
         """Answer a greeting with a hello; take other words to heart."""
         words = ""
@@ -146,7 +151,10 @@ class Participant:
         identity = instruction.identity
         blob = ins.parameters.tensors[0] if len(ins.parameters.tensors) == 1 else b""
         self._state.note("received", identity=identity.model_dump(), sha256=fingerprint(blob))
-        self._state.write_status("working", run=identity.run, round=identity.round)
+        until = datetime.now(UTC) + timedelta(seconds=instruction.seconds + GRACE_SECONDS)
+        self._state.write_status(
+            "working", run=identity.run, round=identity.round, until=until.isoformat()
+        )
         what = "scoring the final model" if instruction.task == "evaluate" else "training"
         log.info("round %d: %.1f MB received, %s", identity.round, len(blob) / 1e6, what)
         deadline = time.monotonic() + instruction.seconds
@@ -244,6 +252,7 @@ def take_part(
             )
         pause = 0.5 if participant.heard != before else min(pause * 2, LONGEST_PAUSE)
         log.info("%s is out of reach (%s); trying again", server, reason)
+        participant.lost()
         time.sleep(min(pause * random.uniform(0.5, 1), patience))  # noqa: S311 - not a secret
 
 

@@ -37,6 +37,11 @@ from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import (  # noqa: E402
     ResWrapper,
 )
 from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy  # noqa: E402
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse  # noqa: E402
+from grpc_health.v1.health_pb2_grpc import (  # noqa: E402
+    HealthServicer,
+    add_HealthServicer_to_server,
+)
 
 from common import net  # noqa: E402
 from common.errors import BadInput  # noqa: E402
@@ -224,6 +229,21 @@ def _cancelled_after(seconds: float, context: grpc.ServicerContext) -> Iterator[
         timer.cancel()
 
 
+class _Health(HealthServicer):
+    """Answers the standard question whether the server serves.
+
+    https://github.com/grpc/grpc/blob/master/doc/health-checking.md, without Watch, with which
+    strangers would hold connections.
+    """
+
+    def Check(  # noqa: N802 - gRPC's name
+        self, request: HealthCheckRequest, context: grpc.ServicerContext
+    ) -> HealthCheckResponse:
+        """Say that it does."""
+        del request, context
+        return HealthCheckResponse(status=HealthCheckResponse.SERVING)
+
+
 def serve(
     roster: Roster,
     listen: str,
@@ -248,6 +268,7 @@ def serve(
         options=[*net.GRPC_OPTIONS, ("grpc.so_reuseport", 0)],
     )
     add_FlowerServiceServicer_to_server(_Service(roster), server)
+    add_HealthServicer_to_server(_Health(), server)
     try:
         if certificates is None:
             server.add_insecure_port(listen)

@@ -1,0 +1,68 @@
+"""``python -m client.health``: whether this container's client is connected, for containers.
+
+It takes the client's own variable ``FLOWER_CLIENT_STATE``. Prints how the client stands; exit code
+0, or 1 if it is not connected, is stuck, or has lost its GPU. Nothing large is imported: ten
+clients may share two cores, and each is asked twice a minute.
+"""
+
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+class Unhealthy(Exception):  # noqa: N818 - a finding, not a fault
+    """Says what is wrong."""
+
+
+def standing(folder: Path, now: datetime) -> str:
+    """Return what a client is doing, from its ``status.json``.
+
+    Args:
+        folder: The client's ``--state``.
+        now: The time, with its zone.
+
+    Raises:
+        Unhealthy: It is not connected, is at work long after the round's end, or has lost its GPU.
+    """
+    try:
+        status = json.loads((folder / "status.json").read_bytes())
+    except (OSError, ValueError):
+        raise Unhealthy("no status yet") from None
+    state = status["state"]
+    if state not in ("connected", "working"):
+        raise Unhealthy(f"{state}: {status['reason']}" if "reason" in status else state)
+    if state == "working" and now > datetime.fromisoformat(status["until"]):
+        raise Unhealthy(f"stuck in round {status['round']}")
+    if status["device"].startswith("cuda"):
+        _look_at_gpu()
+    return f"{state}, round {status['round']}" if "round" in status else state
+
+
+def _look_at_gpu() -> None:
+    """See whether the driver still shows a GPU; a container can lose it while it runs.
+
+    Raises:
+        Unhealthy: It does not.
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        if not pynvml.nvmlDeviceGetCount():
+            raise Unhealthy("no GPU is visible any more")
+    except pynvml.NVMLError as error:
+        raise Unhealthy(f"no GPU is visible any more ({error})") from None
+
+
+def main() -> None:
+    """Print how the client stands and exit."""
+    try:
+        print(standing(Path(os.environ.get("FLOWER_CLIENT_STATE", "")), datetime.now(UTC)))
+    except Unhealthy as finding:
+        sys.exit(str(finding))
+
+
+if __name__ == "__main__":
+    main()

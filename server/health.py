@@ -1,0 +1,65 @@
+"""``python -m server.health``: asks the server of this machine whether it serves, for containers.
+
+It takes the server's own variables. Prints how the run stands; exit code 0, or 1 if nobody answers.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from common.cli import parse
+from common.net import split_address
+from server.admission import names_of
+from server.cli import ServerSettings
+
+SECONDS = 5.0
+
+
+def answers(port: int, tls: Path | None) -> bool:
+    """Return whether a server on this machine answers gRPC's standard health request.
+
+    Args:
+        port: Its port.
+        tls: Its folder, as given to ``flower-server``; None: it does not encrypt.
+    """
+    address = f"127.0.0.1:{port}"
+    if tls is None:
+        channel = grpc.insecure_channel(address)
+    else:
+        name = names_of((tls / "server.crt").read_bytes())[0]
+        credentials = grpc.ssl_channel_credentials((tls / "ca.crt").read_bytes())
+        options = [("grpc.ssl_target_name_override", name)]
+        channel = grpc.secure_channel(address, credentials, options)
+    with channel:
+        try:
+            HealthStub(channel).Check(HealthCheckRequest(), timeout=SECONDS)  # type: ignore[attr-defined]
+        except grpc.RpcError:
+            return False
+    return True
+
+
+def standing(run: Path) -> str:
+    """Return how a run stands, in a few words."""
+    try:
+        status = json.loads((run / "status.json").read_bytes())
+        return f"round {status['round']} of {status['rounds']} done"
+    except (OSError, ValueError, KeyError):
+        return "no round yet"
+
+
+def main() -> None:
+    """Print how the server stands and exit."""
+    settings = parse(ServerSettings, [])
+    _, port = split_address(settings.listen)
+    if answers(port, settings.tls):
+        print(standing(settings.run))
+    else:
+        sys.exit("it does not answer")
+
+
+if __name__ == "__main__":
+    main()

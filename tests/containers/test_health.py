@@ -1,0 +1,98 @@
+"""Health checks of both sides, as the images call them."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.health import Unhealthy, standing
+from experiments.local import LocalFederation
+from tests.federation.provisioned import provision
+from tests.federation.test_federation import log_of, options, wait_until
+from tests.helpers import make_shard
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+WORKING = {
+    "state": "working",
+    "device": "cpu",
+    "round": 3,
+    "until": (NOW + timedelta(minutes=1)).isoformat(),
+}
+
+
+def check(module: str, **variables: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+    return subprocess.run(
+        [sys.executable, "-m", module], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def look(folder: Path, status: dict[str, Any], now: datetime = NOW) -> str:
+    (folder / "status.json").write_text(json.dumps(status))
+    return standing(folder, now)
+
+
+def test_a_client_is_healthy_while_it_is_connected(tmp_path: Path) -> None:
+    assert look(tmp_path, {"state": "connected", "device": "cpu"}) == "connected"
+    assert look(tmp_path, WORKING) == "working, round 3"
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        ({"state": "connecting", "device": "cpu"}, "connecting"),
+        ({"state": "refused", "device": "cpu", "reason": "revoked"}, "refused: revoked"),
+        ({**WORKING, "until": (NOW - timedelta(seconds=1)).isoformat()}, "stuck in round 3"),
+        ({**WORKING, "device": "cuda:0"}, "no GPU is visible any more"),
+    ],
+)
+def test_a_client_that_is_away_stuck_or_without_its_gpu_is_not(
+    tmp_path: Path, status: dict[str, Any], why: str
+) -> None:
+    # The last case is this machine without a GPU: what a container sees that has lost its own.
+    if status["device"] == "cuda:0" and Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(Unhealthy, match=why):
+        look(tmp_path, status)
+
+
+def test_before_there_is_a_status_a_client_is_not_healthy(tmp_path: Path) -> None:
+    result = check("client.health", FLOWER_CLIENT_STATE=tmp_path)
+    assert (result.returncode, result.stderr) == (1, "no status yet\n")
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_both_sides_of_a_federation_are_healthy_while_it_runs(
+    tmp_path: Path, encrypted: bool
+) -> None:
+    keys = provision(tmp_path / "keys", ["site"]) if encrypted else None
+    shard = make_shard(tmp_path / "site").path
+    state, run = tmp_path / "state", tmp_path / "run"
+    side = {"FLOWER_SERVER_TLS": keys / "server"} if keys else {"FLOWER_SERVER_INSECURE": "true"}
+    with LocalFederation(tmp_path / "logs", tls=keys) as federation:
+        server = {
+            **side,
+            "FLOWER_SERVER_LISTEN": federation.address,
+            "FLOWER_SERVER_RUN": run,
+            "FLOWER_SERVER_INIT": "random",
+        }
+        away = check("server.health", **server)
+        assert (away.returncode, away.stderr) == (1, "it does not answer\n")
+        federation.start_server(options(run, 1, rounds=100_000))
+        wait_until(lambda: "listening" in log_of(federation, "server"))
+        federation.start_client(shard, ["--state", str(state)])
+        wait_until((run / "rounds.jsonl").exists)
+        here = check("server.health", **server)
+        assert here.returncode == 0, here.stderr
+        assert here.stdout.startswith("round ")
+        client = check("client.health", FLOWER_CLIENT_STATE=state)
+        assert client.returncode == 0, client.stderr
+        assert client.stdout.partition(",")[0] in ("connected", "working")
+        assert federation.server is not None
+        federation.server.kill()
+        wait_until(lambda: check("client.health", FLOWER_CLIENT_STATE=state).returncode == 1)
