@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-long faults lint bench lock clean
+.PHONY: demo test test-slow test-long test-docker faults lint bench lock clean
 
 demo: $(READY)
 	$(BIN)/python -m experiments.demo
@@ -18,6 +18,9 @@ test-slow: $(READY)
 test-long: $(READY)
 	$(BIN)/python -m pytest -m long
 
+test-docker: $(READY)
+	$(BIN)/python -m pytest -m docker tests/containers
+
 faults: $(READY)
 	$(BIN)/python -m pytest -m fault --faults-table=docs/faults.md
 
@@ -25,6 +28,12 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile.server Dockerfile.client
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose*.yml server/kit/docker-compose.yml
+	if docker compose version >/dev/null 2>&1; then \
+	  docker compose config -q && docker compose -f docker-compose.yml -f docker-compose.gpu.yml config -q && \
+	  docker compose --project-directory server/kit config -q --no-env-resolution; \
+	else echo "no docker compose here: its own check of the files was NOT run"; fi
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.federation_overhead

@@ -1,0 +1,189 @@
+"""The ten hospitals of ``docker compose up`` on a real engine, disturbed on the way."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import docker
+import pytest
+from docker.models.containers import Container
+
+from common.audit import verify
+from common.checkpoint import read_checkpoint
+from experiments.containers import containers_of
+from experiments.simulation import NAMES, OWNER
+from tests.federation.test_federation import lines_of, status_of, wait_until
+from tests.helpers import run
+
+ROOT = Path(__file__).parents[2]
+PROJECT = f"fedcxr-test-{os.getpid()}"
+SETTINGS = {
+    "ROUNDS": 2,
+    "SYNTHETIC_IMAGES": 24,
+    "PRETRAIN_EPOCHS": 1,
+    "PRETRAIN_BATCH_SIZE": 32,
+    "PRETRAIN_QUEUE": 64,
+}
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800), pytest.mark.xdist_group("docker")]
+
+
+def compose(folder: Path, *arguments: str) -> list[str]:
+    files = ["--file", str(ROOT / "docker-compose.yml"), "--project-directory", str(folder)]
+    return ["docker", "compose", "--project-name", PROJECT, *files, *arguments]
+
+
+class Simulation(NamedTuple):
+    """A federation that has run to its end while it was disturbed."""
+
+    folder: Path
+    code: int
+    log: str
+    killed: list[str]
+    containers: dict[str, Container]
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "runs" / "first"
+
+
+@pytest.fixture(scope="module")
+def simulation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
+    folder = tmp_path_factory.mktemp("simulation")
+    (folder / ".env").write_text("".join(f"{k}={v}\n" for k, v in SETTINGS.items()))
+    subprocess.run(["docker", "compose", "build"], cwd=ROOT, check=True)
+    engine = docker.from_env()
+    run_folder = folder / "runs" / "first"
+    killed = ["hospital-03", "server"]
+    try:
+        with (folder / "up.log").open("wb") as log:
+            up = subprocess.Popen(
+                compose(folder, "up", "--no-build", "--no-color"), stdout=log, stderr=log
+            )
+            try:
+                wait_until((run_folder / "rounds.jsonl").exists, 600)
+                containers = containers_of(engine, PROJECT)
+                for name in killed:
+                    containers[name].kill()
+                assert len(lines_of(run_folder)) == 1
+                for name in killed:
+                    containers[name].start()
+                code = up.wait(600)
+            finally:
+                up.kill()
+        log_text = (folder / "up.log").read_text(errors="replace")
+        yield Simulation(folder, code, log_text, killed, containers_of(engine, PROJECT))
+    finally:
+        subprocess.run(compose(folder, "down", "--volumes"), check=True, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_it_ends_well_although_a_hospital_and_the_server_were_killed(
+    simulation: Simulation,
+) -> None:
+    assert simulation.code == 0, simulation.log[-3000:]
+    for name, container in simulation.containers.items():
+        assert container.attrs["State"]["ExitCode"] == 0, (name, simulation.log[-3000:])
+    lines = lines_of(simulation.run)
+    assert [line["round"] for line in lines] == [1, 2]
+    assert all(len(line["hospitals"]) >= 8 for line in lines)
+    events = (simulation.run / "events.jsonl").read_text()
+    assert '"resumed"' in events
+    assert status_of(simulation.run)["state"] == "finished"
+    _, provenance = read_checkpoint(simulation.run / "final.pt", "densenet121", 0)
+    assert provenance is not None
+    assert provenance.start is not None
+    assert provenance.start.method == "mocov2"
+    verify(simulation.run / "audit.jsonl")
+
+
+def test_model_report_and_logs_are_on_the_host(simulation: Simulation) -> None:
+    assert "Hospital by hospital" in (simulation.run / "report.html").read_text()
+    assert "round 2 of 2" in (simulation.run / "server.log").read_text()
+    for name in NAMES:
+        state = simulation.folder / "runs" / "sites" / name
+        assert "the run is over" in (state / "client.log").read_text()
+        assert json.loads((state / "status.json").read_text())["state"] == "finished"
+        verify(state / "audit.jsonl")
+
+
+def test_nobody_is_more_than_it_must_be(simulation: Simulation) -> None:
+    for name, container in simulation.containers.items():
+        host: dict[str, Any] = container.attrs["HostConfig"]
+        assert host["ReadonlyRootfs"], name
+        assert host["CapDrop"] == ["ALL"], name
+        assert "no-new-privileges:true" in host["SecurityOpt"], name
+        if name != "folders":
+            assert container.attrs["Config"]["User"] == str(OWNER), name
+            assert not host["CapAdd"], name
+    network = docker.from_env().networks.get(f"{PROJECT}_federation")
+    assert network.attrs["Internal"]
+
+
+PROBE = """
+import json, os, pathlib, socket
+def shards(): return sorted(str(p.parent) for p in pathlib.Path('/').rglob('images.npy'))
+def capabilities():
+    lines = pathlib.Path('/proc/self/status').read_text().splitlines()
+    return [line.split()[1] for line in lines if line.startswith('CapEff')]
+def can(action):
+    try: action()
+    except OSError: return False
+    return True
+print(json.dumps({
+    'uid': os.getuid(), 'shards': shards(), 'capabilities': capabilities(),
+    'writes to': [f for f in ('/shard', '/kit', '/opt', '/state')
+                  if can(lambda: open(f + '/x', 'w'))],
+    'reaches out': can(lambda: socket.create_connection(('1.1.1.1', 53), 3)),
+}))
+"""
+
+
+def test_from_within_a_hospital_there_is_its_own_shard_and_no_way_out(
+    simulation: Simulation,
+) -> None:
+    command = compose(
+        simulation.folder, "run", "--rm", "--no-deps", "--entrypoint", "python", "hospital-04"
+    )
+    result = subprocess.run([*command, "-c", PROBE], check=True, capture_output=True, text=True)
+    seen = json.loads(result.stdout.splitlines()[-1])
+    assert seen == {
+        "uid": OWNER,
+        "shards": ["/shard"],
+        "capabilities": ["0" * 16],
+        "writes to": ["/state"],
+        "reaches out": False,
+    }
+    own = (simulation.folder / "federation/hospitals/hospital-04/manifest.json").read_bytes()
+    shown = subprocess.run(
+        [*command, "-c", "print(open('/shard/manifest.json').read(), end='')"],
+        check=True,
+        capture_output=True,
+    )
+    assert own == shown.stdout
+
+
+def test_a_second_up_finds_the_run_done(simulation: Simulation) -> None:
+    before = (simulation.run / "rounds.jsonl").read_bytes()
+    again = subprocess.run(
+        compose(simulation.folder, "up", "--no-build", "--no-color"),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert again.returncode == 0, again.stdout[-3000:]
+    assert "done already" in again.stdout
+    assert (simulation.run / "rounds.jsonl").read_bytes() == before
+
+
+def test_the_containers_are_shown(simulation: Simulation) -> None:
+    result = run("flower-containers", "status", "--project", PROJECT)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:4] == ["container", "state", "health", "restarts"]
+    assert {line.split()[0] for line in lines[1:]} == simulation.containers.keys()

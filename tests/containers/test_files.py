@@ -1,0 +1,71 @@
+"""What can be said of the container files without an engine."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
+
+from experiments.simulation import NAMES, OWNER
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+LAST_STAGE = "\nFROM environment\n"
+
+
+def stages(name: str) -> list[str]:
+    return (ROOT / name).read_text().split("\n\n", 1)[1].split(LAST_STAGE)
+
+
+def test_both_images_share_all_layers_but_the_last() -> None:
+    (server, own), (client, other) = stages("Dockerfile.server"), stages("Dockerfile.client")
+    assert server == client
+    assert own != other
+
+
+def test_images_run_as_the_owner_of_the_folders() -> None:
+    for name in ("Dockerfile.server", "Dockerfile.client"):
+        text = (ROOT / name).read_text()
+        assert f"--uid {OWNER} " in text
+        assert f"\nUSER {OWNER}\n" in text
+
+
+def test_every_container_is_fenced_in() -> None:
+    for name, service in COMPOSE["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service.get("cap_add", []) == (
+            [] if name != "folders" else ["CHOWN", "DAC_OVERRIDE"]
+        )
+        assert (service.get("user") == "0") == (name == "folders"), name
+    assert COMPOSE["networks"]["federation"] == {"internal": True}
+
+
+def test_each_hospital_has_its_own_shard_key_and_state_and_no_others() -> None:
+    for name in NAMES:
+        service = COMPOSE["services"][name]
+        sources = [volume.rpartition(":/")[0] for volume in service["volumes"]]
+        assert len(sources) == 4
+        assert sources.pop() == "slots"
+        assert all(source.endswith(f"/{name}") for source in sources)
+        shard, kit, _state, _slots = service["volumes"]
+        assert shard.endswith(":/shard:ro")
+        assert kit.endswith(":/kit:ro")
+        assert service["environment"]["FLOWER_CLIENT_NAME"] == name
+
+
+def test_the_gpu_file_names_the_same_services() -> None:
+    gpu = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())["services"]
+    assert gpu.keys() == {*NAMES, "server", "pretrain"}
+
+
+def test_every_variable_stands_in_the_example_with_its_default() -> None:
+    text = "".join((ROOT / f"docker-compose{kind}.yml").read_text() for kind in ("", ".gpu"))
+    used = dict(re.findall(r"\$\{([A-Z_]+):?-([^{}$]*)\}", text))
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert example.pop("PRETRAIN_DIR") == ""  # its default follows from another variable
+    assert example == used
+    for before, line in pairwise(lines):
+        assert line.startswith("#") or before.startswith("#") or not line, line
