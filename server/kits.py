@@ -13,7 +13,7 @@ from common.keys import write_key
 from server.certificates import write_certificate
 
 KEY, README, OPTIONS = "site.key", "README.md", "client.env"
-SAME_FOR_ALL = ("docker-compose.yml", "policy.json")
+SAME_FOR_ALL = (".env", "docker-compose.yml", "policy.json")
 
 
 def write_kit(

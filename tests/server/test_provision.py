@@ -24,7 +24,7 @@ from tests.helpers import assert_one_line, run
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
 CONFIG = Config(hosts=["localhost", "127.0.0.1", "::1"], port=8443, days=30)
-KIT = ["README.md", "ca.crt", "client.env", "docker-compose.yml", "policy.json", "site.key"]
+KIT = [".env", "README.md", "ca.crt", "client.env", "docker-compose.yml", "policy.json", "site.key"]
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_kit_is_filled_in(federation: Path) -> None:
         assert value in page
     assert "$" not in page
     compose = (kit / "docker-compose.yml").read_text()
-    assert "${SHARD:?" in compose
+    assert "${DATA:?" in compose
 
 
 def test_the_address_of_an_ipv6_server_can_be_split() -> None:

@@ -1,0 +1,79 @@
+"""A hospital with nothing but its kit, an image and a folder of films."""
+
+import json
+import os
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import docker
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.containers import containers_of
+from experiments.local import LocalFederation, free_port
+from experiments.simulation import OWNER
+from server.provision import Config, new
+from tests.containers.test_compose import ROOT
+from tests.federation.test_federation import lines_of, options
+
+PROJECT = f"fedcxr-site-{os.getpid()}"
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
+
+
+def write_films(folder: Path, count: int) -> None:
+    folder.mkdir()
+    draws = np.random.default_rng(0)
+    lines = ["Image Index,Finding Labels,Patient ID"]
+    for number in range(count):
+        pixels = draws.integers(0, 256, (80, 80), np.uint8)
+        Image.fromarray(pixels).save(folder / f"IM{number:04d}.png")
+        lines.append(f"IM{number:04d}.png,{'Effusion' if number % 3 else 'No Finding'},{number}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_a_kit_makes_a_shard_and_takes_part(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    engine = docker.from_env()
+    subprocess.run(["docker", "compose", "build", "hospital-00"], cwd=ROOT, check=True)
+    lan = engine.networks.create(f"{PROJECT}-lan")
+    request.addfinalizer(lan.remove)
+    lan.reload()
+    gateway = lan.attrs["IPAM"]["Config"][0]["Gateway"]  # this machine, as containers reach it
+    keys, run = tmp_path / "keys", tmp_path / "run"
+    new(keys, Config(hosts=[gateway], port=free_port(), days=2), ["north"], datetime.now(UTC))
+    kit, films, data = keys / "sites" / "north", tmp_path / "films", tmp_path / "data"
+    write_films(films, 40)
+    data.mkdir()
+    (kit / ".env").write_text(f"FILMS={films}\nDATA={data}\n")
+    for path in (data, *kit.iterdir()):
+        os.chown(path, OWNER, OWNER)
+    for folder in tmp_path.parents[:2]:
+        folder.chmod(0o755)  # pytest's own, into which the container has to see
+
+    def compose(*arguments: str) -> None:
+        command = ["docker", "compose", "--project-name", PROJECT, *arguments]
+        subprocess.run(command, cwd=kit, check=True)
+
+    with LocalFederation(tmp_path / "logs", tls=keys) as federation:
+        port = json.loads((keys / "provision.json").read_text())["port"]
+        federation.address = f"{gateway}:{port}"
+        try:
+            made = ("site", "--images", "/films", "--labels", "/films/labels.csv")
+            compose("run", "--rm", "shard", *made, "--size", "64", "--out", "/data/shard")
+            compose("run", "--rm", "shard", "check", "/data/shard")
+            federation.start_server(options(run, 1, rounds=2, image_size=64))
+            compose("up", "-d")
+            assert federation.server is not None
+            assert federation.server.wait(120) == 0
+            client = containers_of(engine, PROJECT)["client"]
+            assert client.status == "running"  # it waits for the next run
+            assert client.attrs["Config"]["User"] == str(OWNER)
+            client.stop(timeout=10)
+            client.reload()
+            assert client.attrs["State"]["ExitCode"] == 143
+        finally:
+            compose("down", "--volumes")
+    assert [list(line["hospitals"]) for line in lines_of(run)] == [["north"]] * 2
+    assert (data / "shard.private.json").stat().st_mode & 0o777 == 0o600
