@@ -1,8 +1,37 @@
+import logging
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from common.logs import log_to_stderr
+from common.logs import log_to_file, log_to_stderr
+
+
+@pytest.fixture
+def root() -> Iterator[logging.Logger]:
+    root = logging.getLogger()
+    before = root.handlers[:]
+    yield root
+    for handler in set(root.handlers) - set(before):
+        root.removeHandler(handler)
+
+
+@pytest.mark.fault(
+    "a line of a log cannot be written, for instance because the disk is full",
+    "it is not in the log; nothing else happens",
+)
+def test_a_line_that_cannot_be_written_ends_nothing(
+    root: logging.Logger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_to_stderr(False)
+    log_to_file(Path("/dev/full"))
+    log_to_file(tmp_path / "whole.log")
+    logging.getLogger("server").info("all is well")
+    assert (tmp_path / "whole.log").read_text().endswith(" all is well\n")
+    shown = capsys.readouterr().err
+    assert shown.endswith(" all is well\n")
+    assert shown.count("\n") == 1  # and not a word about the line that could not be written
 
 
 @pytest.mark.parametrize("debug", [False, True])

@@ -1,3 +1,4 @@
+import json
 import signal
 from pathlib import Path
 
@@ -91,15 +92,49 @@ def test_what_a_run_was_started_with_cannot_be_changed_on_the_way(tmp_path: Path
     assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=3), shards))
 
 
-@pytest.mark.parametrize("content", [None, "{", "{}"])
-def test_there_must_be_a_run_to_go_on_with(tmp_path: Path, content: str | None) -> None:
+@pytest.mark.parametrize("content", ["{", "{}"])
+def test_a_run_must_be_whole_to_go_on_with(tmp_path: Path, content: str) -> None:
     folder = tmp_path / "run"
-    if content is not None:
-        folder.mkdir()
-        (folder / "config.json").write_text(content)
+    folder.mkdir()
+    (folder / "config.json").write_text(content)
     result = run("flower-server", "--insecure", "--resume", *options(folder, 1))
     words = "the run was started with" if content == "{}" else "--resume needs the folder"
     assert_one_line(result, 2, words)
+
+
+def test_where_there_is_no_run_resume_begins_one(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with FaultyFederation(tmp_path / "logs") as federation:
+        federation.start_server([*options(folder, 1, rounds=1), "--resume"])
+        federation.start_client(make_hospitals(tmp_path / "data", 1)[0])
+        assert set(federation.wait(60).values()) == {0}
+    assert len(lines_of(folder)) == 1
+    first = json.loads((folder / "audit.jsonl").read_text().splitlines()[0])
+    assert first["event"] == "started"
+    assert "round 1" in (folder / "server.log").read_text()
+
+
+@pytest.mark.parametrize("again", [[], ["--resume"]], ids=["anew", "resume"])
+@pytest.mark.fault(
+    "the server is killed while it makes the folder of a run",
+    "both --resume and a start without it take the folder and begin the run",
+)
+def test_a_folder_in_which_nothing_was_begun_is_taken(tmp_path: Path, again: list[str]) -> None:
+    folder = tmp_path / "run"
+    start = options(folder, 1, rounds=1)
+    with FaultyFederation(tmp_path / "logs") as federation:
+        federation.preludes["server"] = dies_before("pathlib:Path.replace")
+        federation.start_server(start)
+        assert federation.server is not None
+        assert federation.server.wait(60) == -signal.SIGKILL
+        assert (folder / "checkpoints").is_dir()
+        assert not (folder / "config.json").exists()
+        federation.preludes.clear()
+        federation.start_server([*start, *again])
+        federation.start_client(make_hospitals(tmp_path / "data", 1)[0])
+        assert set(federation.wait(60).values()) == {0}
+    assert status_of(folder)["state"] == "finished"
+    assert not list(folder.glob(".*"))
 
 
 def test_two_servers_cannot_have_one_run(tmp_path: Path) -> None:
