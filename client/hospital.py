@@ -85,7 +85,7 @@ class Hospital:
         Raises:
             BadInput: No image is left for training, or too few to be told of.
         """
-        training, _ = self._shard.split(greeting.seed)
+        training, validation = self._shard.split(greeting.seed)
         if not len(training):
             raise BadInput(
                 f"{self._shard.path}: no image is left for training, since all its patients are "
@@ -104,6 +104,7 @@ class Hospital:
             backbone=self._backbone,
             process=self._process,
             server=server,
+            validation=len(validation) if len(validation) >= self._policy.min_group else 0,
         )
 
     def answer(

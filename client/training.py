@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from client.slots import GivenUp
 from common.data.shard import Shard
-from common.evaluation import loss_of
+from common.evaluation import LARGEST_LOSS, loss_of
 from common.images import random_crops, to_device
 from common.model import set_training_mode, to_input
 from common.protocol import Instruction
@@ -98,7 +98,7 @@ def train(
     repeated round gives the same weights.
 
     Raises:
-        FloatingPointError: The loss is not finite.
+        FloatingPointError: The training has diverged.
         GivenUp: Asked before a step, ``wanted`` said no.
     """
     parameters = set_training_mode(model, instruction.mode)
@@ -114,6 +114,6 @@ def train(
         for _ in range(instruction.local_epochs)
     ]
     loss = sum(losses) / len(losses)
-    if not math.isfinite(loss):
-        raise FloatingPointError("the training loss is not finite")
+    if not loss <= LARGEST_LOSS:
+        raise FloatingPointError("the training has diverged")
     return loss

@@ -1,12 +1,17 @@
 """How good a model is: the area under the ROC curve, finding by finding."""
 
+from typing import Annotated
+
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from sklearn.metrics import roc_auc_score
 
 from common.findings import FINDINGS
 
-AucByFinding = dict[str, float | None]
+Auc = Annotated[float, Field(ge=0, le=1)]
+
+AucByFinding = dict[str, Auc | None]
 
 
 def auc_by_finding(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float32]) -> AucByFinding:
@@ -19,7 +24,7 @@ def auc_by_finding(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float32
         scores: float, N x 14; higher means more likely. Logits serve as well as probabilities.
     """
     return {
-        finding: float(roc_auc_score(labels[:, i], scores[:, i]))
+        finding: min(1.0, float(roc_auc_score(labels[:, i], scores[:, i])))  # it rounds
         if 0 < labels[:, i].sum() < len(labels)
         else None
         for i, finding in enumerate(FINDINGS)

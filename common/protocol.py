@@ -14,27 +14,51 @@
     Farewell  (finished or refused)  ->
 
 Every message carries the protocol's version; unknown fields are refused, not ignored. No message
-has room for anything about a patient: counts, metrics, times and weights are all there is.
+has room for anything about a patient: counts, metrics, times and weights are all there is. Every
+number has bounds, so that no sum or mean of what was understood can overflow, and every text is
+printable, so that it can do no harm in a log.
 """
 
 import json
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from common.data.shard import SMALLEST
-from common.evaluation import Scores
+from common.evaluation import LARGEST_LOSS, MOST_IMAGES, Scores
 from common.model import Architecture, Mode
 from common.net import SiteName
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
 
 Nonce = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """128 random bits."""
 
 VERSION: Literal[1] = 1
 """Of the protocol."""
+
+MOST_ROUNDS = 2**31
+"""A round's or an attempt's number is below this."""
+
+LONGEST_SECONDS = 1e7
+"""Of work on one instruction: four months."""
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("has characters that are not printable")
+    return text
+
+
+Printable = Annotated[str, AfterValidator(_printable)]
+"""Text without line ends, escapes and other control characters."""
 
 
 class Message(BaseModel):
@@ -50,16 +74,16 @@ class Identity(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    run: str = Field(min_length=1, max_length=64)
-    round: int = Field(ge=0)
-    attempt: int = Field(ge=1)
+    run: Printable = Field(min_length=1, max_length=64)
+    round: int = Field(ge=0, lt=MOST_ROUNDS)
+    attempt: int = Field(ge=1, lt=MOST_ROUNDS)
 
 
 class Greeting(Message):
     """The server's first words to whoever connects."""
 
     kind: Literal["greeting"] = "greeting"
-    run: str = Field(min_length=1, max_length=64)
+    run: Printable = Field(min_length=1, max_length=64)
     seed: int = Field(ge=0, description="with the patient, decides who is kept for validation")
     nonce: Nonce = Field(description="challenge of this connection, to be signed")
 
@@ -69,12 +93,19 @@ class Hello(Message):
 
     kind: Literal["hello"] = "hello"
     site: SiteName
-    version: str = Field(max_length=64, description="of the client")
-    examples: int = Field(ge=1, description="images for training, validation not among them")
+    version: Printable = Field(max_length=64, description="of the client")
+    examples: int = Field(
+        ge=1, le=MOST_IMAGES, description="images for training, validation not among them"
+    )
+    validation: int = Field(
+        0, ge=0, le=MOST_IMAGES, description="images on which it will score models; 0: none"
+    )
     image_size: int = Field(ge=SMALLEST, description="pixels along each side")
     backbone: Sha256 | None = Field(description="hash of the backbone it holds, if any")
     process: Nonce = Field(description="of the client's process, the same at every connection")
-    server: str = Field(max_length=255, description="the name under which it reached the server")
+    server: Printable = Field(
+        max_length=255, description="the name under which it reached the server"
+    )
     signature: str = Field("", max_length=100, description="see signed_part; empty: no key")
 
     def signed_part(self, greeting: Greeting) -> bytes:
@@ -110,9 +141,9 @@ class Seconds(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    wait: float = Field(ge=0, description="for a slot on a shared machine")
-    evaluate: float = Field(ge=0)
-    train: float = Field(ge=0)
+    wait: float = Field(ge=0, le=LONGEST_SECONDS, description="for a slot on a shared machine")
+    evaluate: float = Field(ge=0, le=LONGEST_SECONDS)
+    train: float = Field(ge=0, le=LONGEST_SECONDS)
 
 
 class Reply(Message):
@@ -121,9 +152,13 @@ class Reply(Message):
     kind: Literal["reply"] = "reply"
     identity: Identity
     status: Literal["ok", "failed"]
-    reason: str = Field("", max_length=200, description="why it failed; never an exception's text")
-    examples: int = Field(0, ge=0, description="images that it trained on")
-    loss: float | None = Field(None, ge=0, description="mean training loss over the local epochs")
+    reason: Printable = Field(
+        "", max_length=200, description="why it failed; never an exception's text"
+    )
+    examples: int = Field(0, ge=0, le=MOST_IMAGES, description="images that it trained on")
+    loss: float | None = Field(
+        None, ge=0, le=LARGEST_LOSS, description="mean training loss over the local epochs"
+    )
     validation: Scores | None = Field(None, description="of the received model, before training")
     seconds: Seconds = Seconds(wait=0, evaluate=0, train=0)
     weights: Sha256 | None = Field(None, description="hash of the blob to fetch, if it trained")
@@ -141,7 +176,7 @@ class Verdict(Message):
 
     kind: Literal["verdict"] = "verdict"
     identity: Identity
-    reason: str = Field(max_length=500)
+    reason: Printable = Field(max_length=500)
 
 
 class Ping(Message):
@@ -155,7 +190,7 @@ class Farewell(Message):
 
     kind: Literal["farewell"] = "farewell"
     outcome: Literal["finished", "refused"]
-    reason: str = Field("", max_length=500)
+    reason: Printable = Field("", max_length=500)
 
 
 Call = Annotated[Greeting | Verdict | Ping | Farewell, Field(discriminator="kind")]

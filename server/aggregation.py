@@ -96,10 +96,7 @@ class FedAvg:
             ValueError: A value is too large or not finite, or there are too many states. Nothing
                 has been added then.
         """
-        for tensor in self._floats:
-            bound = float(np.abs(state[tensor]).max(initial=0))
-            if not bound * examples < LARGEST_TERM:
-                raise ValueError(f"tensor {tensor} holds {bound}, too large to be averaged")
+        check_terms(state, examples)
         self._add(state, examples)
         self._integers[name] = {t: state[t] for t in state.keys() - set(self._floats)}
 
@@ -135,6 +132,18 @@ class FedAvg:
             name: np.asarray(mean[name].reshape(array.shape), dtype=array.dtype)
             for name, array in self._like.items()
         }
+
+
+def check_terms(state: State, examples: int) -> None:
+    """Check that a state can be added with a weight.
+
+    Raises:
+        ValueError: A value is too large or not finite.
+    """
+    for tensor, array in state.items():
+        bound = float(np.abs(array).max(initial=0)) if is_float(array) else 0
+        if not bound * examples < LARGEST_TERM:
+            raise ValueError(f"tensor {tensor} holds {bound}, too large to be averaged")
 
 
 def is_float(array: npt.NDArray[Any]) -> bool:

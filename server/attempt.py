@@ -3,11 +3,11 @@
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.evaluation import Scores
 from common.protocol import Instruction
-from common.wire import Spec, State, fingerprint, head_of, pack, spec_of
+from common.wire import State, fingerprint, head_of, pack
 from server import console
 from server.checks import Rejected, check_reply, check_weights, outliers, update_norm
 from server.history import hospital_entry
@@ -55,6 +55,15 @@ class Collected:
     lost: dict[str, str] = field(default_factory=dict)
 
 
+class _Parcel(NamedTuple):
+    """An instruction with its weights, ready to be sent."""
+
+    instruction: Instruction
+    sealed: object
+    size: int
+    sha256: str
+
+
 class Attempt:
     """Collects the replies to one instruction.
 
@@ -76,7 +85,6 @@ class Attempt:
         self._folder = folder
         self._out = out
         self._into = into
-        self._spec: Spec = spec_of(out.trained)
         self._added: set[str] = set()
         self._errands = self._make_errands()
         self.collected = Collected(asked=list(self._errands))
@@ -114,20 +122,14 @@ class Attempt:
     def _make_errands(self) -> dict[str, Errand]:
         """Return what each hospital is asked; who holds the frozen backbone gets the head alone."""
         out = self._out
-        everything = (out.instruction, out.packed)
-        head = (out.instruction.model_copy(update={"weights": "head"}), pack(head_of(out.state)))
         errands: dict[str, Errand] = {}
-        ready: dict[str, tuple[object, str]] = {}
+        ready: dict[bool, _Parcel] = {}
         for name, site in self._sites.present().items():
             has_backbone = out.backbone is not None and site.backbone == out.backbone
-            instruction, blob = head if has_backbone else everything
-            if instruction.weights not in ready:
-                ready[instruction.weights] = (
-                    self._sites.seal(instruction, blob),
-                    fingerprint(blob),
-                )
-            sealed, sha256 = ready[instruction.weights]
-            errands[name] = Errand(site, instruction, sealed, len(blob))
+            if has_backbone not in ready:
+                ready[has_backbone] = self._parcel(has_backbone)
+            instruction, sealed, size, sha256 = ready[has_backbone]
+            errands[name] = Errand(site, instruction, sealed, size)
             self._folder.audit.write(
                 "sent",
                 site=name,
@@ -137,6 +139,15 @@ class Attempt:
                 sha256=sha256,
             )
         return errands
+
+    def _parcel(self, head_alone: bool) -> _Parcel:
+        """Return what goes to all who have the backbone, or to all others."""
+        instruction, blob = self._out.instruction, self._out.packed
+        if head_alone:
+            instruction = instruction.model_copy(update={"weights": "head"})
+            blob = pack(head_of(self._out.state))
+        sealed = self._sites.seal(instruction, blob)
+        return _Parcel(instruction, sealed, len(blob), fingerprint(blob))
 
     def _take_in(self, outcome: Outcome) -> None:
         """Check one reply, hand on its weights and note the hospital's part.
@@ -162,8 +173,9 @@ class Attempt:
         errand.site.backbone = self._out.backbone
         if self._into is not None:
             spool, strategy = self._into
-            state = check_weights(reply, blob, received, self._spec)
-            norm = update_norm(self._out.trained, state)
+            before = self._out.trained
+            state = check_weights(reply, blob, received, before, errand.instruction)
+            norm = update_norm(before, state)
             if not math.isfinite(norm):
                 raise Rejected("its update's norm is not finite")
             spool.put(outcome.name, blob)

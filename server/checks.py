@@ -6,11 +6,15 @@ hang on a missing tensor.
 
 import math
 import statistics
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from common.protocol import Hello, Instruction, Reply
-from common.wire import Spec, State, WireError, unpack
+from common.wire import State, WireError, spec_of, unpack
+
+IntArray = npt.NDArray[np.integer[Any]]
 
 FEWEST_NORMS = 3
 """Of two updates none can be called the outlier."""
@@ -30,6 +34,11 @@ def check_reply(reply: Reply, hello: Hello, instruction: Instruction) -> None:
         raise Rejected(f"answers another attempt ({reply.identity})")
     if reply.status != "ok":
         raise Rejected(f"failed at the hospital ({reply.reason})")
+    if reply.validation is not None and reply.validation.images > hello.validation:
+        raise Rejected(
+            f"claims {reply.validation.images} validation images, having announced "
+            f"{hello.validation}"
+        )
     if instruction.task == "evaluate":
         return
     if not 0 < reply.examples <= hello.examples:
@@ -38,39 +47,60 @@ def check_reply(reply: Reply, hello: Hello, instruction: Instruction) -> None:
         raise Rejected("tells no training loss")
 
 
-def check_weights(reply: Reply, blob: bytes, received: str | None, spec: Spec) -> State:
+def check_weights(
+    reply: Reply, blob: bytes, received: str | None, before: State, instruction: Instruction
+) -> State:
     """Return the weights of a reply.
 
     Args:
         reply: Announces their hash.
         blob: What came.
         received: Hash of what came.
-        spec: Of the model.
+        before: What was to be trained.
+        instruction: How it was to be trained.
 
     Raises:
-        Rejected: The blob is not what was hashed, not the model's, or not finite.
+        Rejected: The blob is not what was hashed, not the model's, not finite, or its counters
+            cannot be those of such training.
     """
     if received is None or received != reply.weights:
         raise Rejected("the weights do not have the hash that was announced")
     try:
-        state = unpack(blob, spec)
+        state = unpack(blob, spec_of(before))
     except WireError as error:
         raise Rejected(str(error)) from None
+    steps = instruction.local_epochs * math.ceil(reply.examples / instruction.batch_size)
     for name, array in state.items():
         if not np.isfinite(array).all():
             raise Rejected(f"tensor {name} is not finite")
-        if name.endswith(("running_var", "num_batches_tracked")) and (array < 0).any():
+        if name.endswith("running_var") and (array < 0).any():
             raise Rejected(f"tensor {name} is negative")
+        if np.issubdtype(array.dtype, np.integer):
+            _check_counter(name, before[name], array, steps)
     return state
 
 
+def _check_counter(name: str, before: IntArray, after: IntArray, steps: int) -> None:
+    """Check that a counter of batches has gone up by no more than the steps that were taken.
+
+    The next model has the highest of them, so that one that is too high would stay.
+    """
+    for old, new in zip(before.ravel().tolist(), after.ravel().tolist(), strict=True):
+        if not 0 <= new - old <= steps:
+            raise Rejected(f"tensor {name} went from {old} to {new} in {steps} steps")
+
+
 def update_norm(before: State, after: State) -> float:
-    """Return the Euclidean norm of the change over all floating tensors of ``after``."""
+    """Return the Euclidean norm of the change over all floating tensors of ``after``.
+
+    Infinite if it is too large for a float32.
+    """
     total = 0.0
-    for name, array in after.items():
-        if np.issubdtype(array.dtype, np.floating):
-            change = (array - before[name]).ravel()
-            total += float(np.dot(change, change))
+    with np.errstate(over="ignore"):
+        for name, array in after.items():
+            if np.issubdtype(array.dtype, np.floating):
+                change = (array - before[name]).ravel()
+                total += float(np.dot(change, change))
     return math.sqrt(total)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.wire import State
-from server.aggregation import FedAvg, is_float
+from server.aggregation import FedAvg, check_terms, is_float
 from server.checks import update_norm
 from server.spool import Spool
 
@@ -74,6 +74,8 @@ class ClippedMean:
 
     def add(self, name: str, state: State, examples: int) -> None:
         """Note the norm of a reply's update."""
+        check_terms(state, examples)
+        check_terms(self._before, examples)  # what is shortened lies between the two
         self._norms[name] = update_norm(self._before, state)
         self._examples[name] = examples
 

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
+from common.evaluation import Scores
+from common.findings import FINDINGS
 from common.protocol import Hello, Identity, Instruction, Reply
-from common.wire import State, fingerprint, pack, spec_of
+from common.wire import State, fingerprint, pack
 from server.checks import Rejected, check_reply, check_weights, outliers, update_norm
 
 IDENTITY = Identity(run="r", round=3, attempt=1)
@@ -10,6 +12,7 @@ HELLO = Hello(
     site="a",
     version="0",
     examples=100,
+    validation=10,
     image_size=64,
     backbone=None,
     process="0" * 32,
@@ -33,14 +36,25 @@ GOOD = Reply(identity=IDENTITY, status="ok", examples=100, loss=0.5, weights="0"
 STATE = {"w": np.ones((2, 2), np.float32), "n": np.array(4)}
 
 
+def scores_of(images: int) -> Scores:
+    by_finding = dict.fromkeys(FINDINGS, 0.5)
+    return Scores(images=images, loss=0.3, auc=0.5, auc_by_finding=by_finding)
+
+
 def check(blob: bytes) -> State:
     sha256 = fingerprint(blob)
     reply = GOOD.model_copy(update={"weights": sha256})
-    return check_weights(reply, blob, sha256, spec_of(STATE))
+    return check_weights(reply, blob, sha256, STATE, INSTRUCTION)
 
 
 def test_a_good_reply_passes() -> None:
-    check_reply(GOOD, HELLO, INSTRUCTION)
+    check_reply(GOOD.model_copy(update={"validation": scores_of(10)}), HELLO, INSTRUCTION)
+
+
+def test_validation_images_are_bounded_in_the_closing_evaluation_too() -> None:
+    evaluate = INSTRUCTION.model_copy(update={"task": "evaluate"})
+    with pytest.raises(Rejected, match="claims 11 validation images"):
+        check_reply(GOOD.model_copy(update={"validation": scores_of(11)}), HELLO, evaluate)
 
 
 @pytest.mark.fault(
@@ -57,6 +71,7 @@ def test_a_good_reply_passes() -> None:
         ({"examples": 0}, "claims 0"),
         ({"examples": 101}, "claims 101"),
         ({"loss": None}, "no training loss"),
+        ({"validation": scores_of(11)}, "claims 11 validation images, having announced 10"),
     ],
 )
 def test_a_bad_reply_is_rejected(change: dict[str, object], why: str) -> None:
@@ -86,7 +101,7 @@ def test_wrong_weights_are_rejected(state: dict[str, np.ndarray], why: str) -> N
 
 def test_other_bytes_than_announced_are_rejected() -> None:
     with pytest.raises(Rejected, match="hash"):
-        check_weights(GOOD, pack(STATE), fingerprint(pack(STATE)), spec_of(STATE))
+        check_weights(GOOD, pack(STATE), fingerprint(pack(STATE)), STATE, INSTRUCTION)
 
 
 def test_the_norm_is_over_floats_alone() -> None:
@@ -99,7 +114,23 @@ def test_a_negative_variance_is_rejected() -> None:
     blob = pack(state)
     reply = GOOD.model_copy(update={"weights": fingerprint(blob)})
     with pytest.raises(Rejected, match="running_var is negative"):
-        check_weights(reply, blob, fingerprint(blob), spec_of(state))
+        check_weights(reply, blob, fingerprint(blob), state, INSTRUCTION)
+
+
+@pytest.mark.parametrize(
+    ("counter", "good"),
+    [(4, True), (18, True), (19, False), (3, False), (2**63 - 1, False), (-(2**63), False)],
+)
+def test_a_counter_goes_up_by_no_more_than_the_steps_taken(counter: int, good: bool) -> None:
+    blob = pack({**STATE, "n": np.array(counter)})
+    reply = GOOD.model_copy(update={"weights": fingerprint(blob)})
+    # 100 examples in batches of 16 are 7 steps an epoch.
+    twice = INSTRUCTION.model_copy(update={"batch_size": 16, "local_epochs": 2})
+    if good:
+        check_weights(reply, blob, fingerprint(blob), STATE, twice)
+    else:
+        with pytest.raises(Rejected, match=f"n went from 4 to {counter} in 14 steps"):
+            check_weights(reply, blob, fingerprint(blob), STATE, twice)
 
 
 def test_only_updates_far_beyond_the_median_are_outliers() -> None:

@@ -1,0 +1,79 @@
+"""Every number of a message has bounds, and every text can stand in a log."""
+
+import json
+from typing import Any
+
+import pytest
+
+from common.findings import FINDINGS
+from common.protocol import HELLO, REPLY, ProtocolError, understand
+
+IDENTITY = {"run": "r", "round": 3, "attempt": 1}
+HELLO_WORDS = {
+    "site": "a",
+    "version": "0",
+    "examples": 100,
+    "image_size": 64,
+    "backbone": None,
+    "process": "0" * 32,
+    "server": "localhost",
+}
+SCORES = {"images": 10, "loss": 0.3, "auc": 0.5, "auc_by_finding": dict.fromkeys(FINDINGS, 0.5)}
+SECONDS = {"wait": 0, "evaluate": 1, "train": 1}
+REPLY_WORDS = {
+    "identity": IDENTITY,
+    "status": "ok",
+    "examples": 100,
+    "loss": 0.5,
+    "validation": SCORES,
+    "seconds": SECONDS,
+    "weights": "0" * 64,
+}
+
+
+def test_ordinary_words_are_understood() -> None:
+    assert understand(HELLO, json.dumps(HELLO_WORDS)).validation == 0
+    reply = understand(REPLY, json.dumps(REPLY_WORDS))
+    assert reply.validation is not None
+    assert tuple(reply.validation.auc_by_finding) == FINDINGS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"examples": 2**24 + 1},
+        {"examples": 10**400},
+        {"loss": 1.1e9},
+        {"loss": 1e308},
+        {"seconds": {**SECONDS, "train": 1.1e7}},
+        {"identity": {**IDENTITY, "round": 2**31}},
+        {"identity": {**IDENTITY, "attempt": 10**400}},
+        {"identity": {**IDENTITY, "run": "r\n"}},
+        {"validation": {**SCORES, "images": 2**24 + 1}},
+        {"validation": {**SCORES, "loss": 1.1e9}},
+        {"validation": {**SCORES, "auc": 1.01}},
+        {"validation": {**SCORES, "auc_by_finding": dict.fromkeys(FINDINGS, 1.01)}},
+        {"validation": {**SCORES, "auc_by_finding": dict.fromkeys(FINDINGS[1:], 0.5)}},
+        {"validation": {**SCORES, "auc_by_finding": dict.fromkeys([*FINDINGS, "<b>"], 0.5)}},
+        {"reason": "two\nlines"},
+        {"reason": "\x1b[31mred"},
+        {"reason": "\u202eturned round"},
+    ],
+)
+def test_a_reply_with_an_impossible_number_or_text_is_no_message(change: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError):
+        understand(REPLY, json.dumps({**REPLY_WORDS, **change}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"examples": 2**24 + 1},
+        {"validation": 2**24 + 1},
+        {"version": "1\r"},
+        {"server": "\x1b]0;title\x07"},
+    ],
+)
+def test_a_hello_with_an_impossible_number_or_text_is_no_message(change: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError):
+        understand(HELLO, json.dumps({**HELLO_WORDS, **change}))
