@@ -184,19 +184,24 @@ class _Service(FlowerServiceServicer):
             bridge.close()
             self._roster.leave(proxy)
 
-        context.add_callback(leave)
+        if not context.add_callback(leave):
+            leave()  # the connection has ended before anybody could be told of it
         Thread(target=self._greet, args=(proxy, context), daemon=True).start()
         try:
             for question in bridge.ins_wrapper_iterator():
+                seconds = question.timeout or GREETING_SECONDS
                 if question.server_message.HasField("fit_ins"):
                     with self._sending, _cancelled_after(TRANSFER_SECONDS, context):
                         yield question.server_message  # gRPC comes back when it is sent
                 else:
-                    yield question.server_message
-                with _cancelled_after(question.timeout or GREETING_SECONDS, context):
+                    with _cancelled_after(seconds, context):
+                        yield question.server_message
+                with _cancelled_after(seconds, context):
                     bridge.set_res_wrapper(ResWrapper(next(request_iterator)))
         except (GrpcBridgeClosed, StopIteration, grpc.RpcError):
             return  # one side has closed the connection
+        finally:
+            bridge.close()
 
     def _greet(self, proxy: GrpcClientProxy, context: grpc.ServicerContext) -> None:
         """Ask whoever connects for a hello, and enter who it is in the roster."""

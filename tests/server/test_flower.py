@@ -4,19 +4,22 @@ import json
 import threading
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import grpc
 import pytest
-from flwr.proto.transport_pb2 import ClientMessage, Scalar
+from flwr.proto.transport_pb2 import ClientMessage, Scalar, ServerMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
 from common.protocol import Greeting, Hello
 from experiments.local import free_port
+from server import flower
 from server.admission import Admission
 from server.flower import seal, serve
 from server.roster import Roster
 from server.run_folder import RunFolder
 from tests.federation.test_federation import wait_until
+from tests.http2 import Peer
 from tests.server.test_checks import HELLO
 
 
@@ -78,3 +81,97 @@ def events_of(folder: RunFolder) -> list[str]:
     file = folder.path / "events.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
     return [json.loads(line)["event"] for line in lines]
+
+
+class Context:
+    """Of a call that is over, or is not."""
+
+    def __init__(self, active: bool) -> None:
+        self._active = active
+
+    def add_callback(self, callback: object) -> bool:
+        del callback
+        return self._active
+
+    def is_active(self) -> bool:
+        return self._active
+
+    def cancel(self) -> None:
+        self._active = False
+
+
+def roster_in(tmp_path: Path) -> Roster:
+    folder = RunFolder.create(tmp_path / "run", {})
+    return Roster(Admission("r", 0, HELLO.image_size, folder), folder, seal)
+
+
+def is_greeted(address: str) -> bool:
+    """Return whether somebody who connects now gets a greeting."""
+    answers: SimpleQueue[None] = SimpleQueue()
+    with grpc.insecure_channel(address) as channel:
+        call = FlowerServiceStub(channel).Join(iter(answers.get, None))
+        greeting = next(call, None)
+        answers.put(None)
+        call.cancel()
+    return greeting is not None
+
+
+def test_a_call_that_is_over_at_once_leaves_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flower, "STRANGERS", 1)
+    service = flower._Service(roster_in(tmp_path))
+
+    def join(active: bool) -> list[Any]:
+        context: Any = Context(active)
+        return list(service.Join(iter(()), context))
+
+    assert join(active=False) == []
+    wait_until(lambda: len(join(active=True)) == 1, 10)
+
+
+@pytest.mark.fault(
+    "a stranger takes all places and leaves no room for the greeting (HTTP/2 window of 0)",
+    "its calls are ended, and its places are free again",
+)
+def test_who_cannot_be_greeted_leaves_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flower, "STRANGERS", 4)
+    monkeypatch.setattr(flower, "GREETING_SECONDS", 1.0)
+    address = f"127.0.0.1:{free_port()}"
+
+    def work() -> None:
+        peer = Peer(address, streams=4, window=0)
+        wait_until(lambda: len(peer.ended) == 4, 20)
+        assert is_greeted(address)
+        peer.close()
+
+    serve(roster_in(tmp_path), address, None, work)
+
+
+@pytest.mark.fault(
+    "a peer that is refused does not read why",
+    "its call is ended all the same",
+)
+def test_who_does_not_read_the_farewell_has_to_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flower, "GREETING_SECONDS", 20.0)
+    monkeypatch.setattr(flower, "WORD_SECONDS", 0.5)
+    address = f"127.0.0.1:{free_port()}"
+    roster = roster_in(tmp_path)
+    greeting = {"message": Scalar(string=roster.admission.greeting().model_dump_json())}
+    asked = ServerMessage(get_properties_ins=ServerMessage.GetPropertiesIns(config=greeting))
+    room = 5 + asked.ByteSize()  # gRPC's frame; nothing fits behind it
+    other_size = HELLO.model_copy(update={"image_size": HELLO.image_size + 1})
+
+    def work() -> None:
+        peer = Peer(address, streams=1, window=room)
+        wait_until(lambda: len(peer.received.get(1, b"")) == room, 10)
+        peer.say(1, hello_of(other_size).SerializeToString())
+        wait_until(lambda: 1 in peer.ended, 10)
+        assert len(peer.received[1]) == room
+        peer.close()
+
+    serve(roster, address, None, work)
