@@ -9,7 +9,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Lock, Semaphore, Thread, Timer
 from typing import Any, TypeVar
 
@@ -66,8 +66,15 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-GREETING_SECONDS = 30.0
-"""How long whoever connects may take to say hello."""
+GREETING_SECONDS = 10.0
+"""How long whoever connects may take to be greeted, and, when it is its turn, to say hello."""
+
+HELLO_READERS = 2
+"""Hellos that are read at once. gRPC takes messages of up to 64 MiB from strangers too; what is not
+being read waits at its sender."""
+
+HELLO_BYTES = 1 << 16
+"""Of a hello, at most; it has room for a few hundred."""
 
 WORD_SECONDS = 5.0
 """How long a hospital may take to answer a word that asks for no work."""
@@ -169,6 +176,7 @@ class _Service(FlowerServiceServicer):
     def __init__(self, roster: Roster) -> None:
         self._roster = roster
         self._strangers = Semaphore(STRANGERS)
+        self._reading = Semaphore(HELLO_READERS)
         self._sending = Semaphore(TRANSFERS)
 
     def Join(  # noqa: N802 - Flower's name
@@ -187,6 +195,7 @@ class _Service(FlowerServiceServicer):
         if not context.add_callback(leave):
             leave()  # the connection has ended before anybody could be told of it
         Thread(target=self._greet, args=(proxy, context), daemon=True).start()
+        said_hello = False
         try:
             for question in bridge.ins_wrapper_iterator():
                 seconds = question.timeout or GREETING_SECONDS
@@ -196,8 +205,14 @@ class _Service(FlowerServiceServicer):
                 else:
                     with _cancelled_after(seconds, context):
                         yield question.server_message
-                with _cancelled_after(seconds, context):
-                    bridge.set_res_wrapper(ResWrapper(next(request_iterator)))
+                turn = nullcontext() if said_hello else self._reading
+                with turn, _cancelled_after(seconds, context):
+                    answer = next(request_iterator)
+                    if not said_hello and answer.ByteSize() > HELLO_BYTES:
+                        return
+                    bridge.set_res_wrapper(ResWrapper(answer))
+                    del answer  # or the weights stay until the next answer
+                said_hello = True
         except (GrpcBridgeClosed, StopIteration, grpc.RpcError):
             return  # one side has closed the connection
         finally:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from flwr.proto.transport_pb2 import ClientMessage, Scalar, ServerMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
+from client.flower import Participant, take_part
+from client.state import ClientState
 from common.protocol import Greeting, Hello
 from experiments.local import free_port
 from server import flower
@@ -175,3 +178,80 @@ def test_who_does_not_read_the_farewell_has_to_go(
         peer.close()
 
     serve(roster, address, None, work)
+
+
+class Newcomer:
+    """A hospital that says hello and does no work."""
+
+    def __init__(self, number: int) -> None:
+        self.name = f"hospital-{number:03d}"
+        self._process = f"{number:032x}"
+
+    def greet(self, greeting: Greeting, server: str) -> Hello:
+        del greeting
+        words = {"site": self.name, "process": self._process, "server": server}
+        return HELLO.model_copy(update=words)
+
+
+def join_in_background(newcomer: Any, address: str, patience: float = 60.0) -> threading.Thread:
+    participant = Participant(newcomer, address, None, ClientState(None))
+    thread = threading.Thread(target=take_part, args=(participant, address, None, patience))
+    thread.start()
+    return thread
+
+
+@pytest.mark.fault(
+    "a hundred hospitals connect in one instant",
+    "all of them are let in within seconds",
+)
+def test_a_hundred_hospitals_come_at_once(tmp_path: Path) -> None:
+    roster = roster_in(tmp_path)
+    address = f"127.0.0.1:{free_port()}"
+
+    def work() -> None:
+        threads = [join_in_background(Newcomer(number), address) for number in range(100)]
+        assert roster.wait_for(100, 30)
+        roster.say_farewell("enough")
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
+
+    serve(roster, address, None, work)
+
+
+@pytest.mark.fault(
+    "strangers say hello at once, each with as much as a message may hold",
+    "two of them are read at a time, and none is listened to",
+)
+def test_large_hellos_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    service = flower._Service(roster_in(tmp_path))
+    large = hello_of(HELLO)
+    large.get_properties_res.properties["more"].string = "x" * flower.HELLO_BYTES
+    go_on, lock = threading.Event(), threading.Lock()
+    asked: list[int] = []
+    reading = [0]
+    most = [0]
+
+    def answers() -> Iterator[ClientMessage]:
+        with lock:
+            reading[0] += 1
+            most[0] = max(most[0], reading[0])
+        assert go_on.wait(30)
+        with lock:
+            reading[0] -= 1
+        yield large
+
+    def join() -> None:
+        context: Any = Context(active=True)
+        asked.extend(1 for _question in service.Join(answers(), context))
+
+    threads = [threading.Thread(target=join) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(asked) == 6 and reading[0] == 2)
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert most == [2]
+    assert len(asked) == 6  # the greeting, and nothing after it
