@@ -6,6 +6,7 @@ loop and strategies are not. See docs/decisions/0001-flower-transport.md and
 """
 
 import logging
+import resource
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -80,7 +81,13 @@ WORD_SECONDS = 5.0
 """How long a hospital may take to answer a word that asks for no work."""
 
 CONNECTIONS = 1000
-"""At once, at most."""
+"""At once, at most; fewer where fewer files may be open."""
+
+OWN_FILES = 100
+"""That the server may have open besides its connections and one file for each hospital's reply."""
+
+IDLE_SECONDS = 30
+"""How long a connection may be open on which nothing is called; a hospital calls at once."""
 
 STRANGERS = 64
 """Connections that have not said hello, at most."""
@@ -281,11 +288,18 @@ def serve(
     Raises:
         BadInput: The address cannot be listened on.
     """
+    connections = max(1, min(CONNECTIONS, (_most_files() - OWN_FILES) // 2))
     server = grpc.server(
-        ThreadPoolExecutor(CONNECTIONS, "hospital"),
-        maximum_concurrent_rpcs=CONNECTIONS,
-        # The last one, or a second server on this port would take half of the hospitals.
-        options=[*net.GRPC_OPTIONS, ("grpc.so_reuseport", 0)],
+        ThreadPoolExecutor(connections, "hospital"),
+        maximum_concurrent_rpcs=connections,
+        options=[
+            *net.GRPC_OPTIONS,
+            ("grpc.max_allowed_incoming_connections", connections),
+            ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
+            ("grpc.server_handshake_timeout_ms", IDLE_SECONDS * 1000),
+            # Or a second server on this port would take half of the hospitals.
+            ("grpc.so_reuseport", 0),
+        ],
     )
     add_FlowerServiceServicer_to_server(_Service(roster), server)
     add_HealthServicer_to_server(_Health(), server)
@@ -304,6 +318,13 @@ def serve(
         work()
     finally:
         server.stop(None)
+
+
+def _most_files() -> int:
+    """Let this process open as many files as it may; return how many these are."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return 1 << 20 if most == resource.RLIM_INFINITY else most
 
 
 def check_free(listen: str) -> None:

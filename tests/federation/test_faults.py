@@ -7,7 +7,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -352,6 +352,28 @@ def test_a_silent_peer_is_sent_away(
     federation.start_client(shards[0])
     assert set(federation.wait(60).values()) == {0}
     assert log_of(federation, "server").count("no hello") >= 2
+
+
+@pytest.mark.fault(
+    "a stranger opens connections without end, and says nothing on them",
+    "those beyond a limit are closed; the server has files left, and the run goes on",
+)
+def test_open_connections_do_not_end_the_run(
+    tmp_path: Path, federation: FaultyFederation, shards: list[Path]
+) -> None:
+    run = tmp_path / "run"
+    federation.preludes["server"] = (
+        "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (150, 300))\n"
+    )
+    federation.preludes["hospital-00"] = trains_slowly(1)
+    start(federation, run, shards, rounds=4, quorum=3)
+    wait_until((run / "rounds.jsonl").exists)
+    host, _, port = federation.address.partition(":")
+    with ExitStack() as stack:
+        for _ in range(400):
+            stack.enter_context(socket.create_connection((host, int(port)), 10))
+        assert set(federation.wait(60).values()) == {0}
+    assert all(len(line["hospitals"]) == 3 for line in lines_of(run))
 
 
 def memory_of(pid: int) -> int:
