@@ -146,8 +146,14 @@ def test_too_small_a_disk_is_told_before_anything_is_decoded(
 
 
 COMMAND = """
+import time
 import common.data.convert
 common.data.convert.SYNC_SECONDS = 0.0
+class Slow(common.data.convert.tqdm):
+    def update(self, n=1):
+        time.sleep(0.01)  # so that it can be ended before it is done
+        return super().update(n)
+common.data.convert.tqdm = Slow
 from common.data.cli import main
 main()
 """
