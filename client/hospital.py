@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from client.policy import Policy
-from client.slots import slot
+from client.slots import GivenUp, slot
 from client.training import labelled_fraction, train
 from common.data.shard import Shard
 from common.errors import BadInput
@@ -154,7 +154,7 @@ class Hospital:
         model = self._receive(instruction, blob)
         with slot(self._slots_folder, self._slots, wanted) as waited:
             start = time.monotonic()
-            scores = self._scores(model, validation)
+            scores = self._scores(model, validation, wanted)
             evaluated = time.monotonic()
             seconds = {"wait": waited, "evaluate": evaluated - start, "train": 0.0}
             if instruction.task == "evaluate":
@@ -173,11 +173,25 @@ class Hospital:
         )
         return reply, weights
 
-    def _scores(self, model: torch.nn.Module, validation: npt.NDArray[np.intp]) -> Scores:
-        """Return what may be told of the model's scores on the validation images."""
+    def _scores(
+        self,
+        model: torch.nn.Module,
+        validation: npt.NDArray[np.intp],
+        wanted: Callable[[], bool],
+    ) -> Scores:
+        """Return what may be told of the model's scores on the validation images.
+
+        Raises:
+            GivenUp: Asked before a batch, ``wanted`` said no.
+        """
+
+        def go_on() -> None:
+            if not wanted():
+                raise GivenUp
+
         counts = self._shard.labelled()[validation].sum(axis=0)
         positives = dict(zip(FINDINGS, map(int, counts), strict=True))
-        scores = evaluate(model, self._shard, validation, self.device)
+        scores = evaluate(model, self._shard, validation, self.device, go_on)
         return self._policy.reported(scores, positives)
 
     @staticmethod

@@ -1,5 +1,7 @@
 """Scoring a model on labelled radiographs, at a hospital and at the server alike."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -53,13 +55,19 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def evaluate(
-    model: nn.Module, shard: Shard, indices: npt.NDArray[np.intp], device: torch.device
+    model: nn.Module,
+    shard: Shard,
+    indices: npt.NDArray[np.intp],
+    device: torch.device,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Score the model on the central crops of some images of a labelled shard.
 
     The model is put into evaluation mode first: in training mode DenseNet's BatchNorm would
     normalise by the batch, and its running statistics would change. A model that has diverged
     (see :data:`LARGEST_LOSS`) has neither loss nor AUC.
+
+    Whatever ``before_batch`` raises ends the scoring.
     """
     model.eval()
     labels = shard.labelled()[indices]
@@ -71,6 +79,7 @@ def evaluate(
         return undefined
     with torch.inference_mode():
         for start in range(0, len(indices), EVALUATION_BATCH):
+            before_batch()
             chosen = indices[start : start + EVALUATION_BATCH]
             images = to_device(centre_crops(shard.images[chosen]), device)
             logits[start : start + len(chosen)] = model(to_input(images))

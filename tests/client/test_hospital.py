@@ -197,7 +197,7 @@ def test_when_the_accelerator_fails_the_cpu_takes_over(
 
 def test_work_that_nobody_waits_for_is_given_up(tmp_path: Path) -> None:
     hospital = hospital_of(make_shard(tmp_path / "a").path)
-    asked = iter([True, False])
+    asked = iter([True, True, False])  # before the scoring and before each step
     instruction = instruction_of(plan_of(batch_size=4), 1)
     reply, weights = hospital.answer(instruction, pack(STATE), lambda: next(asked))
     assert (reply.status, reply.reason, weights) == ("failed", "GivenUp", b"")
@@ -205,3 +205,15 @@ def test_work_that_nobody_waits_for_is_given_up(tmp_path: Path) -> None:
     again, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
     fresh = hospital_of(tmp_path / "a")
     assert again.weights == fresh.answer(instruction_of(plan_of(), 1), pack(STATE))[0].weights
+
+
+def test_scoring_that_nobody_waits_for_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.evaluation.EVALUATION_BATCH", 1)
+    hospital = hospital_of(make_shard(tmp_path / "a", images=80).path)
+    asked = iter([True, False])
+    instruction = instruction_of(plan_of(), 1, task="evaluate")
+    reply, _ = hospital.answer(instruction, pack(STATE), lambda: next(asked))
+    assert (reply.status, reply.reason) == ("failed", "GivenUp")
+    assert hospital.answer(instruction, pack(STATE))[0].status == "ok"
