@@ -21,7 +21,7 @@ from threading import Lock
 from typing import Any, BinaryIO, NamedTuple
 
 from common.errors import BadInput
-from common.files import now, sync_folder
+from common.files import now, sync_folder, write_out
 
 LONGEST = 1 << 20
 """Bytes of a line with its newline; a longer one is neither written nor read."""
@@ -119,7 +119,7 @@ class AuditLog:
             if len(data) > LONGEST:
                 raise ValueError(f"a line of {len(data)} bytes; at most {LONGEST} fit")
             try:
-                self._append(data)
+                write_out(self._file, data)
                 self._end = Head(number, _hash(data)), size + len(data)
             except BaseException:
                 self._cut()
@@ -128,12 +128,6 @@ class AuditLog:
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
-
-    def _append(self, data: bytes) -> None:
-        # One write, unless the disk is full: then the second one says so.
-        while data:
-            data = data[self._file.write(data) :]
-        os.fsync(self._file.fileno())
 
     def _cut(self) -> None:
         """Cut off what is not, or not wholly, written."""

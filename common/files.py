@@ -1,5 +1,6 @@
 """Files that are either whole or not there, and their hashes."""
 
+import errno
 import fcntl
 import glob
 import hashlib
@@ -10,9 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock, get_native_id
 from typing import Any, BinaryIO
 
 from common.errors import BadInput
+
+RESERVED_BYTES = 1 << 16
+"""Of the disk, which :func:`keep_reserve` takes."""
+
+_appending = Lock()
 
 
 def sha256_of(path: Path) -> str:
@@ -75,7 +82,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o6
     Raises:
         OSError: The disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{get_native_id()}.tmp")
     temporary.unlink(missing_ok=True)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -100,16 +107,31 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def append_json(path: Path, line: dict[str, Any]) -> None:
-    """Append one line of JSON; it is on disk when this returns.
+    """Append one line of JSON, from any thread; it is on disk when this returns.
 
     Raises:
+        OSError: It cannot be written; nothing of it is left in the file.
         ValueError: A number is not finite.
     """
-    text = json.dumps(line, allow_nan=False) + "\n"
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    data = json.dumps(line, allow_nan=False).encode() + b"\n"
+    with _appending, path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            write_out(file, data)
+        except BaseException:
+            file.truncate(end)
+            raise
+
+
+def write_out(file: BinaryIO, data: bytes) -> None:
+    """Write to an unbuffered file; the data are on disk when this returns.
+
+    Raises:
+        OSError: They cannot be written; a part may have been.
+    """
+    while data:  # once, unless the disk is full: then the second write says so
+        data = data[file.write(data) :]
+    os.fsync(file.fileno())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -120,14 +142,44 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        os.truncate(path, len(whole))
+    drop_torn_line(path)
     try:
-        return [json.loads(line) for line in whole.splitlines()]
+        return [json.loads(line) for line in path.read_bytes().splitlines()]
     except ValueError:
         raise BadInput(f"{path}: damaged; restore it from a backup") from None
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line that a process which was killed has not written to its end."""
+    content = path.read_bytes() if path.exists() else b""
+    if not content.endswith(b"\n") and content:
+        os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def keep_reserve(folder: Path) -> None:
+    """Take some of the disk, to be given up for what must be written when it is full.
+
+    Raises:
+        OSError: There is no room for it.
+    """
+    if not _reserve(folder).exists():
+        write_whole(_reserve(folder), lambda file: file.write(bytes(RESERVED_BYTES)))
+
+
+def give_up_reserve(folder: Path) -> None:
+    """Give up what :func:`keep_reserve` took."""
+    _reserve(folder).unlink(missing_ok=True)
+
+
+def _reserve(folder: Path) -> Path:
+    return folder / ".reserve"
+
+
+def remedy(error: OSError) -> str:
+    """Return what is to be done about a file that cannot be written, for an error's line."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room"
+    return "see that it can be written"
 
 
 def now() -> str:

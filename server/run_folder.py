@@ -17,6 +17,7 @@
 """
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -24,16 +25,25 @@ from typing import Any, Literal
 from common.audit import AuditLog
 from common.checkpoint import Provenance, write_checkpoint
 from common.errors import BadInput
-from common.files import append_json, drop_temporary, now, read_lines, write_json, write_whole
+from common.files import (
+    append_json,
+    drop_temporary,
+    drop_torn_line,
+    give_up_reserve,
+    keep_reserve,
+    now,
+    read_lines,
+    remedy,
+    write_json,
+    write_whole,
+)
 from common.model import Architecture
 from common.wire import Spec, State
 from server.spool import Spool
 
-KEPT_CHECKPOINTS = 3
+log = logging.getLogger(__name__)
 
-RESERVE = ".reserve"
-RESERVED_BYTES = 1 << 16
-"""Given up for the last status when the disk is full."""
+KEPT_CHECKPOINTS = 3
 
 CHANGEABLE = frozenset(
     {"run", "rounds", "min_clients", "quorum", "attempts", "round_timeout", "listen", "tls"}
@@ -42,6 +52,11 @@ CHANGEABLE = frozenset(
 """What ``--resume`` may set anew; everything else decides the result."""
 
 RunState = Literal["running", "finished", "no quorum", "stopped", "failed"]
+
+
+def unwritable(path: Path, error: OSError) -> BadInput:
+    """Return what ends a run whose folder cannot be written, with what to do."""
+    return BadInput(f"{path}: {error.strerror}; {remedy(error)} and go on with --resume")
 
 
 class RunFolder:
@@ -59,7 +74,6 @@ class RunFolder:
         self.path = path
         self.config = config
         self.audit = AuditLog(path / "audit.jsonl")
-        (path / RESERVE).write_bytes(bytes(RESERVED_BYTES))
 
     @classmethod
     def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
@@ -74,10 +88,11 @@ class RunFolder:
             )
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            write_json(path / "config.json", config)
+            return cls(path, config)
         except OSError as error:
-            raise BadInput(f"{path}: {error.strerror}; give --run another folder") from None
-        write_json(path / "config.json", config)
-        return cls(path, config)
+            what = f"{remedy(error)}, or give --run another folder"
+            raise BadInput(f"{path}: {error.strerror}; {what}") from None
 
     @staticmethod
     def is_new(path: Path) -> bool:
@@ -108,14 +123,21 @@ class RunFolder:
                     f"--{name.replace('_', '-')} is {config.get(name)}, but the run was started "
                     f"with {old.get(name)}; give the same, or start another run"
                 )
-        folder = cls(path, old)
-        read_lines(path / "events.jsonl")
-        for file in (path / "status.json", path / "best.pt", path / "final.pt"):
-            drop_temporary(file)
-        for file in (path / "checkpoints").iterdir():
-            if not file.match("round-*.pt") or file > folder.checkpoint(len(folder.rounds())):
-                file.unlink()  # of a round without a line, which is done again
+        try:
+            folder = cls(path, old)
+            folder._drop_what_is_half_written()
+        except OSError as error:
+            raise unwritable(path, error) from None
         return folder
+
+    def _drop_what_is_half_written(self) -> None:
+        drop_torn_line(self.path / "events.jsonl")
+        for name in ("status.json", "best.pt", "final.pt", ".reserve"):
+            drop_temporary(self.path / name)
+        last = self.checkpoint(len(self.rounds()))
+        for file in (self.path / "checkpoints").iterdir():
+            if not file.match("round-*.pt") or file > last:
+                file.unlink()  # of a round without a line, which is done again
 
     def rounds(self) -> list[dict[str, Any]]:
         """Return the lines of the rounds that are done."""
@@ -130,10 +152,23 @@ class RunFolder:
         append_json(self.path / "events.jsonl", {"time": now(), "event": event, **fields})
 
     def write_status(self, state: RunState, **fields: Any) -> None:
-        """Replace ``status.json``; a terminal state on a full disk too."""
-        if state != "running":
-            (self.path / RESERVE).unlink(missing_ok=True)
+        """Replace ``status.json``; a terminal state on a full disk too.
+
+        Raises:
+            OSError: It cannot be written, or there is no room for a terminal state later.
+        """
+        if state == "running":
+            keep_reserve(self.path)
+        else:
+            give_up_reserve(self.path)
         write_json(self.path / "status.json", {"state": state, "time": now(), **fields})
+
+    def end(self, state: RunState, reason: str) -> None:
+        """Write how the run ended, if that can be written."""
+        try:
+            self.write_status(state, reason=reason)
+        except OSError as error:
+            log.error("status.json could not be written: %s", error.strerror)
 
     def is_finished(self, rounds: int) -> bool:
         """Return whether so many rounds were run to the end."""

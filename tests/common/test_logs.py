@@ -9,20 +9,21 @@ from common.logs import log_to_file, log_to_stderr
 
 
 @pytest.fixture
-def root() -> Iterator[logging.Logger]:
+def own_handlers() -> Iterator[None]:
     root = logging.getLogger()
     before = root.handlers[:]
-    yield root
+    yield
     for handler in set(root.handlers) - set(before):
         root.removeHandler(handler)
 
 
+@pytest.mark.usefixtures("own_handlers")
 @pytest.mark.fault(
     "a line of a log cannot be written, for instance because the disk is full",
     "it is not in the log; nothing else happens",
 )
 def test_a_line_that_cannot_be_written_ends_nothing(
-    root: logging.Logger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log_to_stderr(False)
     log_to_file(Path("/dev/full"))

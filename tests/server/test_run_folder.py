@@ -74,3 +74,15 @@ def test_what_was_half_written_is_dropped_when_a_run_goes_on(tmp_path: Path) -> 
     assert [file.name for file in (folder.path / "checkpoints").iterdir()] == ["round-0001.pt"]
     assert not list(folder.path.glob("*.tmp"))
     assert not list(folder.path.glob(".*.tmp"))
+
+
+def test_events_do_not_decide_whether_a_run_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", {})
+    folder.audit.close()
+    events = folder.path / "events.jsonl"
+    events.write_text('{"event": {"event": "left"}\n{"event": "joi')
+    again = RunFolder.reopen(folder.path, {})
+    again.write_event("resumed")
+    lines = events.read_text().splitlines()
+    assert lines[0] == '{"event": {"event": "left"}'
+    assert [json.loads(line)["event"] for line in lines[1:]] == ["resumed"]
