@@ -12,6 +12,7 @@ from pydantic_settings import SettingsConfigDict
 
 from common.cli import Settings, Stopped, leave, parse, run_command
 from common.errors import FedCXRError, Refused
+from common.guard import Guard
 from common.memory import keep_freed_memory
 from common.net import Address, SiteName, read_tls
 
@@ -66,6 +67,7 @@ class ClientSettings(Settings):
 
 def _take_part(arguments: Sequence[str]) -> None:
     settings = parse(ClientSettings, arguments)
+    guard = Guard()
     root_certificate = read_tls(settings.tls, "ca.crt")[0] if settings.tls else None
 
     import torch
@@ -92,6 +94,7 @@ def _take_part(arguments: Sequence[str]) -> None:
         log.warning("--insecure: nothing is encrypted, and the server is not checked")
     state = ClientState(settings.state, device=str(device))
     participant = Participant(hospital, settings.server, key, state)
+    guard.last_words = lambda stopped: state.end("stopped", reason=str(stopped))
     with _terminal_status(state):
         while True:
             state.write_status("connecting")
@@ -114,11 +117,9 @@ def _terminal_status(state: "ClientState") -> Iterator[None]:
         elif isinstance(error, Refused):
             standing = "refused"
         reason = str(error) if isinstance(error, FedCXRError | Stopped) else type(error).__name__
-        state.note(standing, reason=reason)
-        state.write_status(standing, reason=reason)
+        state.end(standing, reason=reason)
         raise
-    state.note("finished")
-    state.write_status("finished")
+    state.end("finished")
 
 
 def main() -> None:

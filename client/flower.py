@@ -5,7 +5,6 @@ the hospital answers. See docs/decisions/0001-flower-transport.md and 0002-flowe
 """
 
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +34,7 @@ from client.hospital import Hospital  # noqa: E402
 from client.state import ClientState  # noqa: E402
 from common import net  # noqa: E402
 from common.errors import BadInput, Refused  # noqa: E402
+from common.guard import end_process  # noqa: E402
 from common.keys import sign  # noqa: E402
 from common.protocol import (  # noqa: E402
     CALL,
@@ -158,7 +158,7 @@ class Participant:
         what = "scoring the final model" if instruction.task == "evaluate" else "training"
         log.info("round %d: %.1f MB received, %s", identity.round, len(blob) / 1e6, what)
         deadline = time.monotonic() + instruction.seconds
-        with _ended_if_stuck(instruction):
+        with _ended_if_stuck(instruction, self._state):
             reply, self._weights = self.hospital.answer(
                 instruction, blob, lambda: connected() and time.monotonic() < deadline
             )
@@ -197,7 +197,7 @@ def _text(config: Any) -> str:
 
 
 @contextmanager
-def _ended_if_stuck(instruction: Instruction) -> Iterator[None]:
+def _ended_if_stuck(instruction: Instruction, state: ClientState) -> Iterator[None]:
     """End the process if it is still at work a minute after the deadline.
 
     Work is given up at the deadline, between two batches or while it waits for a slot, so by then
@@ -205,11 +205,12 @@ def _ended_if_stuck(instruction: Instruction) -> Iterator[None]:
     brings it back.
     """
 
-    def end() -> None:
-        log.critical("round %d: stuck; the process ends", instruction.identity.round)
-        os._exit(1)
+    def words() -> None:
+        number = instruction.identity.round
+        state.end("failed", reason=f"stuck in round {number}")
+        log.critical("round %d: stuck; the process ends", number)
 
-    timer = Timer(instruction.seconds + GRACE_SECONDS, end)
+    timer = Timer(instruction.seconds + GRACE_SECONDS, end_process, (1, words))
     timer.daemon = True
     timer.start()
     try:

@@ -14,6 +14,7 @@ from pydantic_settings import SettingsConfigDict
 from common.cli import Settings, Stopped, leave, parse, run_command
 from common.data.shard import SMALLEST
 from common.errors import BadInput, FedCXRError, NoQuorum
+from common.guard import Guard
 from common.memory import keep_freed_memory
 from common.net import Address, read_tls
 
@@ -102,9 +103,10 @@ class ServerSettings(Settings):
 
 def _serve(arguments: Sequence[str]) -> None:
     settings = parse(ServerSettings, arguments)
+    guard = Guard()
     identity = _Identity() if settings.tls is None else _read_identity(settings.tls)
 
-    from common.logs import log_to_stderr
+    from common.logs import log_to_file, log_to_stderr
     from server.admission import Admission
     from server.flower import check_free, seal, serve
     from server.roster import Roster
@@ -141,8 +143,12 @@ def _serve(arguments: Sequence[str]) -> None:
         _write_report(folder.path)
         roster.say_farewell(f"{plan.rounds} rounds are done")
 
+    guard.last_words = lambda stopped: folder.end("stopped", str(stopped))
     with _terminal_status(folder):
         folder.write_status("running", round=len(folder.rounds()), rounds=plan.rounds)
+        log_to_file(folder.path / "server.log")
+        log.info("run %s in %s", plan.run, folder.path)
+        folder.audit.write("resumed" if start.resumed else "started", run=plan.run)
         serve(roster, settings.listen, identity.certificates, work)
 
 
@@ -176,6 +182,7 @@ class _Start(NamedTuple):
     """What the rounds start from."""
 
     folder: "RunFolder"
+    resumed: bool
     plan: "Plan"
     state: "State"
     provenance: "Provenance"
@@ -185,7 +192,6 @@ def _start(settings: ServerSettings, size: int) -> _Start:
     """Return a new run, or the one in the folder where it stands."""
     from common.checkpoint import Provenance, read_checkpoint
     from common.initial import initial_state
-    from common.logs import log_to_file
     from server.rounds import Plan
     from server.run_folder import RunFolder
 
@@ -205,35 +211,38 @@ def _start(settings: ServerSettings, size: int) -> _Start:
         state, origin = initial_state(settings.init, settings.architecture, settings.seed)
     if not resumed:
         folder = RunFolder.create(settings.run, config)
-    log_to_file(folder.path / "server.log")
     run = folder.config["run_id"]
-    log.info("run %s in %s", run, folder.path)
-    folder.audit.write("resumed" if resumed else "started", run=run)
     chosen = settings.model_dump(include=set(Plan.__dataclass_fields__) - {"run"})
     plan = Plan(run=run, **chosen)
     init = Path(settings.init).name
     provenance = Provenance(method="fedavg", run=run, init=init, start=origin, seed=settings.seed)
-    return _Start(folder, plan, state, provenance)
+    return _Start(folder, resumed, plan, state, provenance)
 
 
 @contextmanager
 def _terminal_status(folder: "RunFolder") -> Iterator[None]:
-    """Write how the run ended, should it not end well."""
+    """Write how the run ended, should it not end well.
+
+    Raises:
+        BadInput: A file of the run cannot be written.
+    """
+    from server.run_folder import unwritable
+
     try:
         yield
     except Stopped as stopped:
-        folder.write_status("stopped", reason=str(stopped))
+        folder.end("stopped", str(stopped))
         raise
     except NoQuorum as error:
-        folder.write_status("no quorum", reason=str(error))
+        folder.end("no quorum", str(error))
         raise
     except OSError as error:
-        reason = f"{folder.path}: {error.strerror}; make room and go on with --resume"
-        folder.write_status("failed", reason=reason)
-        raise BadInput(reason) from error
+        fault = unwritable(folder.path, error)
+        folder.end("failed", str(fault))
+        raise fault from error
     except BaseException as error:
         reason = str(error) if isinstance(error, FedCXRError) else type(error).__name__
-        folder.write_status("failed", reason=reason)
+        folder.end("failed", reason)
         raise
 
 

@@ -25,6 +25,10 @@ server.roster.HALF_OPEN_SECONDS = 4.0
 """A prelude: a dead connection is found within 2 s, not 50 s."""
 
 
+STUCK = "in a call that never returns"
+"""What a process says before :func:`hangs` has its way."""
+
+
 class FaultyFederation(LocalFederation):
     """A federation on this machine, whose processes may have faults and hosts of their own.
 
@@ -66,6 +70,21 @@ def trains_slowly(seconds: float, rounds: str = "True") -> str:
         f"    import time\n"
         f"    if {rounds}: time.sleep({seconds})\n"
         f"    return was(*args, **kwargs)\n",
+    )
+
+
+def hangs(place: str) -> str:
+    """Return a prelude: a function calls C that never returns, not for a signal either.
+
+    Args:
+        place: ``module:function`` or ``module:Class.method``.
+    """
+    return _wrapped(
+        place,
+        f"    import ctypes, sys\n"
+        f"    print({STUCK!r}, file=sys.stderr, flush=True)\n"
+        "    lock = ctypes.create_string_buffer(256)\n"
+        "    while True: ctypes.CDLL(None).pthread_mutex_lock(lock)\n",
     )
 
 

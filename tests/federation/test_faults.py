@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -17,9 +16,17 @@ import pytest
 from flwr.proto.transport_pb2 import ClientMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
+from common.audit import verify
 from common.checkpoint import read_checkpoint
 from common.net import MESSAGE_BYTES
-from tests.faults import IMPATIENT, FaultyFederation, fails_to_train, trains_slowly
+from tests.faults import (
+    IMPATIENT,
+    STUCK,
+    FaultyFederation,
+    fails_to_train,
+    hangs,
+    trains_slowly,
+)
 from tests.federation.test_federation import (
     SEED,
     lines_of,
@@ -28,7 +35,7 @@ from tests.federation.test_federation import (
     status_of,
     wait_until,
 )
-from tests.helpers import make_hospitals, same_bits
+from tests.helpers import make_hospitals, needs_root, same_bits, small_disk
 from tests.hosts import Hosts, needs_hosts
 from tests.local_sites import federate_by_hand, plan_of
 
@@ -48,6 +55,10 @@ def shards(tmp_path: Path) -> list[Path]:
 
 def events_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+
+
+def last_noted(state: Path) -> str:
+    return str(json.loads((state / "audit.jsonl").read_text().splitlines()[-1])["event"])
 
 
 def start(federation: FaultyFederation, run: Path, shards: list[Path], **changes: object) -> None:
@@ -126,19 +137,25 @@ def test_a_late_hospital_is_left_out(
 
 @pytest.mark.fault(
     "a hospital's GPU, or its driver, never returns",
-    "the round goes on without it; its client ends with exit code 1 for whatever restarts it, and "
-    "takes part again",
+    "the round goes on without it; its client writes that it failed and ends with exit code 1 for "
+    "whatever restarts it, and takes part again",
 )
 def test_a_client_that_is_stuck_ends(
     tmp_path: Path, federation: FaultyFederation, shards: list[Path]
 ) -> None:
-    run = tmp_path / "run"
+    run, state = tmp_path / "run", tmp_path / "state"
     soon = "import client.flower\nclient.flower.GRACE_SECONDS = 1.0\n"
     federation.preludes["hospital-00"] = trains_slowly(1)
     federation.preludes["hospital-01"] = soon + trains_slowly(600, "number == 1")
-    start(federation, run, shards, rounds=20, quorum=2, **{"round-timeout": 5})
+    start(federation, run, [], rounds=20, quorum=2, min_clients=3, **{"round-timeout": 5})
+    for shard in shards:
+        own = ["--state", str(state)] if shard.name == "hospital-01" else []
+        federation.start_client(shard, own)
     assert federation.clients["hospital-01"].wait(60) == 1
     assert "round 1: stuck; the process ends" in log_of(federation, "hospital-01")
+    status = json.loads((state / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("failed", "stuck in round 1")
+    assert last_noted(state) == "failed"
     federation.start_client(shards[1])
     assert set(federation.wait(120).values()) == {0}
     lines = lines_of(run)
@@ -212,36 +229,86 @@ def test_an_epoch_of_ten_minutes_does_not_cost_the_stream(
     "the server's disk fills up",
     "it stops with exit code 2 and what to do; the last round is whole, and --resume goes on",
 )
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+@needs_root
 def test_a_full_disk_stops_the_server_cleanly(
     tmp_path: Path, federation: FaultyFederation, shards: list[Path]
 ) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk], check=True)
-    try:
-        run = disk / "run"
+    with small_disk(tmp_path / "disk") as disk:
+        run = disk.path / "run"
         federation.preludes["hospital-00"] = trains_slowly(1)
         start(federation, run, shards, rounds=6, quorum=1)
         wait_until((run / "rounds.jsonl").exists)
-        left = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize
-        (disk / "others").write_bytes(bytes(left))
+        disk.fill()
         assert federation.server is not None
         assert federation.server.wait(60) == 2
-        assert "No space left on device; make room and go on with --resume" in log_of(
-            federation, "server"
-        )
+        complaint = "No space left on device; make room and go on with --resume"
+        assert log_of(federation, "server").count(complaint) == 1
         assert status_of(run)["state"] == "failed"
         done = len(lines_of(run))
         read_checkpoint(run / "checkpoints" / f"round-{done:04d}.pt", "densenet-tiny", 0)
-        (disk / "others").unlink()
-        federation.start_server([*options(run, 3, rounds=6, quorum=1), "--resume"])
+        again = [*options(run, 3, rounds=6, quorum=1), "--resume"]
+        disk.fill()
+        federation.start_server(again)
+        assert federation.server.wait(60) == 2
+        assert log_of(federation, "server").count(complaint) == 2
+        assert status_of(run)["state"] == "failed"
+        disk.make_room()
+        federation.start_server(again)
         assert set(federation.wait(60).values()) == {0}
         state, _ = read_checkpoint(run / "final.pt", "densenet-tiny", 0)
         assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=6), shards))
-    finally:
-        federation.stop()
-        subprocess.run(["umount", disk], check=True)
+
+
+@needs_root
+@pytest.mark.fault(
+    "the disk is full when a run is begun",
+    "the server ends with exit code 2 and what to do; once there is room, it begins",
+)
+def test_a_run_is_not_begun_on_a_full_disk(tmp_path: Path, federation: FaultyFederation) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        run = disk.path / "run"
+        for room in (0, 4096, 16384):  # for nothing, for config.json, but not for the reserve
+            disk.fill()
+            os.truncate(disk.path / "others", (disk.path / "others").stat().st_size - room)
+            federation.start_server([*options(run, 1), "--resume"])
+            assert federation.server is not None
+            assert federation.server.wait(60) == 2
+        last = log_of(federation, "server").splitlines()
+        assert sum("No space left on device; make room" in line for line in last) == 3
+        assert status_of(run)["state"] == "failed"
+        disk.make_room()
+        federation.start_server([*options(run, 1), "--resume"])
+        wait_until(lambda: status_of(run)["state"] == "running")
+
+
+@needs_root
+@pytest.mark.fault(
+    "the disk with a client's --state fills up",
+    "the client ends with exit code 2, what to do, and a status; the audit log stays whole",
+)
+def test_a_full_disk_stops_a_client_cleanly(
+    tmp_path: Path, federation: FaultyFederation, shards: list[Path]
+) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        state = disk.path / "state"
+        for shard in shards:
+            federation.preludes[shard.name] = trains_slowly(1)
+        federation.start_server(options(tmp_path / "run", 2, rounds=15, quorum=0.5))
+        federation.start_client(shards[1])
+        federation.start_client(shards[0], ["--state", str(state)])
+        wait_until(lambda: in_round(federation, "hospital-00", 1))
+        disk.fill()
+        assert federation.clients["hospital-00"].wait(60) == 2
+        complaint = f"{state}: No space left on device; make room, or give --state another folder"
+        assert log_of(federation, "hospital-00").endswith(f"error: {complaint}\n")
+        status = json.loads((state / "status.json").read_text())
+        assert (status["state"], status["reason"]) == ("failed", complaint)
+        verify(state / "audit.jsonl")
+        disk.make_room()
+        federation.start_client(shards[0], ["--state", str(state)])
+        assert set(federation.wait(60).values()) == {0}
+        assert json.loads((state / "status.json").read_text())["state"] == "finished"
+        verify(state / "audit.jsonl")
 
 
 @pytest.mark.fault(
@@ -263,6 +330,35 @@ def test_sigterm_in_mid_round_ends_both_sides_with_a_status(
         assert process.wait(10) == 143
     assert json.loads((state / "status.json").read_text())["state"] == "stopped"
     assert status_of(run)["state"] == "stopped"
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.fault(
+    "SIGTERM while the client, or the server, is in a call of a driver's that never returns",
+    "it ends within 10 s with exit code 143 and writes that it was stopped",
+)
+def test_sigterm_ends_a_process_that_is_stuck_in_a_call(
+    tmp_path: Path, federation: FaultyFederation, shards: list[Path], side: str
+) -> None:
+    run, state = tmp_path / "run", tmp_path / "state"
+    if side == "client":
+        federation.preludes["hospital-00"] = hangs("client.hospital:train")
+    else:
+        federation.preludes["server"] = hangs("server.rounds:Rounds._closing_evaluation")
+    federation.start_server(options(run, 1, rounds=1, quorum=1))
+    federation.start_client(shards[0], ["--state", str(state)])
+    name = "hospital-00" if side == "client" else side
+    wait_until(lambda: STUCK in log_of(federation, name))
+    process = federation.server if side == "server" else federation.clients["hospital-00"]
+    assert process is not None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 143
+    if side == "server":
+        assert status_of(run)["state"] == "stopped"
+        return
+    status = json.loads((state / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("stopped", "SIGTERM")
+    assert last_noted(state) == "stopped"
 
 
 LARGE = [("grpc.max_send_message_length", -1)]
