@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from cryptography import x509
 
 from common.errors import BadInput
+from common.evaluation import MOST_IMAGES
 from common.keys import verifies
 from common.protocol import Greeting, Hello
 from server.registry import Registry
@@ -23,6 +24,7 @@ class Admission:
         folder: Holds who was excluded from the run.
         registry: The list of sites with their keys; None: whoever comes is believed.
         names: Under which hospitals reach this server, as its certificate has them.
+        max_examples: How many images a hospital may announce, for training or validation.
     """
 
     def __init__(
@@ -33,12 +35,14 @@ class Admission:
         folder: RunFolder,
         registry: Registry | None = None,
         names: Sequence[str] = (),
+        max_examples: int = MOST_IMAGES,
     ) -> None:
         self._run = run
         self._seed = seed
         self._image_size = image_size
         self._folder = folder
         self._registry = registry
+        self._max_examples = max_examples
         self._names = {name.lower() for name in names}
 
     def greeting(self) -> Greeting:
@@ -69,6 +73,12 @@ class Admission:
             return (
                 f"its images are {hello.image_size} pixels wide, this run's are "
                 f"{self._image_size}; make the shard anew with --size {self._image_size}"
+            )
+        announced = max(hello.examples, hello.validation)
+        if announced > self._max_examples:
+            return (
+                f"it announces {announced} images, more than --max-examples {self._max_examples} "
+                "of the server allows; its share in the average would be too large"
             )
         return None
 

@@ -57,6 +57,12 @@ class ServerSettings(Settings):
     norm_limit: float = Field(
         10, ge=0, description="leave out updates longer than this many times the median; 0: none"
     )
+    max_examples: int = Field(
+        1_000_000,
+        ge=1,
+        le=2**24,
+        description="turn away a hospital that announces more images; bounds its weight",
+    )
     lr: float = Field(0.001, gt=0, description="learning rate of the hospitals' SGD")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of the hospitals' SGD")
     batch_size: int = Field(64, ge=1, description="images a step")
@@ -132,7 +138,8 @@ def _serve(arguments: Sequence[str]) -> None:
     if folder.is_finished(plan.rounds):
         log.info("all %d rounds of this run are done already", plan.rounds)
         return
-    admission = Admission(plan.run, plan.seed, size, folder, *identity[1:])
+    known = identity.registry, identity.names
+    admission = Admission(plan.run, plan.seed, size, folder, *known, settings.max_examples)
     roster = Roster(admission, folder, seal)
     rounds = Rounds(plan, roster, folder, start.state, start.provenance, tester)
 

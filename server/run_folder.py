@@ -47,7 +47,7 @@ KEPT_CHECKPOINTS = 3
 
 CHANGEABLE = frozenset(
     {"run", "rounds", "min_clients", "quorum", "attempts", "round_timeout", "listen", "tls"}
-    | {"insecure", "resume", "device", "threads", "versions", "run_id"}
+    | {"insecure", "resume", "device", "threads", "versions", "run_id", "max_examples"}
 )
 """What ``--resume`` may set anew; everything else decides the result."""
 
