@@ -95,6 +95,22 @@ def test_the_median_is_that_of_each_weight(tmp_path: Path) -> None:
             assert float(result[key][index]) == pytest.approx(statistics.median(values))
 
 
+@pytest.mark.parametrize("value", [2.0**32, 1e30])
+@pytest.mark.parametrize("name", ["fedavg", "clipped"])
+def test_what_is_too_large_to_be_summed_is_refused_when_it_comes(
+    tmp_path: Path, name: StrategyName, value: float
+) -> None:
+    large = {**BEFORE, "scale": np.array(value, np.float32)}
+    for before, after in ((BEFORE, large), (large, BEFORE)):
+        with Spool(tmp_path / "replies", spec_of(BEFORE)) as spool:
+            strategy = make_strategy(name, before, spool)
+            if name == "fedavg" and after is BEFORE:
+                strategy.add("a", after, 1000)
+                continue
+            with pytest.raises(ValueError, match=r"scale holds .*, too large to be averaged"):
+                strategy.add("a", after, 1000)
+
+
 def test_clipped_updates_are_no_longer_than_the_median(tmp_path: Path) -> None:
     given = replies()
     long = {key: BEFORE[key] + 1000 * (a - BEFORE[key]) for key, a in given[NAMES[3]][0].items()}
