@@ -11,6 +11,9 @@ from common.protocol import Reply
 STRIKES = 3
 """Bad replies in a row after which a hospital is excluded."""
 
+REPEATED = "repeated"
+"""The event of an attempt with too few good replies; names who sent good and bad ones."""
+
 
 def hospital_entry(
     reply: Reply, asked: float, fetched: float, received: int, sent: int, update_norm: float
@@ -65,7 +68,7 @@ def mean_loss(hospitals: dict[str, dict[str, Any]]) -> float:
 
 @dataclass
 class Progress:
-    """How far a run is; follows from its lines, so that a resumed run knows the same.
+    """How far a run is; follows from what it wrote, so that a resumed run knows the same.
 
     Attributes:
         round: The last one that is done.
@@ -79,12 +82,17 @@ class Progress:
     _strikes: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, lines: list[dict[str, Any]]) -> "Progress":
-        """Return what the lines of ``rounds.jsonl`` say."""
+    def of(cls, lines: list[dict[str, Any]], events: list[dict[str, Any]]) -> "Progress":
+        """Return what the lines of ``rounds.jsonl`` and of ``events.jsonl`` say.
+
+        A round that was repeated has its event ``REPEATED`` before it has a line.
+        """
         progress = cls()
-        for line in lines:
-            progress.struck_out(line["hospitals"], line["rejected"])
-            progress.note(line)
+        repeated = [event for event in events if event["event"] == REPEATED]
+        for entry in sorted([*repeated, *lines], key=lambda entry: entry["round"]):
+            progress.struck_out(entry["hospitals"], entry["rejected"])
+            if "event" not in entry:
+                progress.note(entry)
         return progress
 
     def note(self, line: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from common.protocol import Identity, Instruction
 from common.wire import State, backbone_of, fingerprint, pack, spec_of
 from server import console
 from server.attempt import Attempt, Collected, Round
-from server.history import STRIKES, Progress, across, mean_loss
+from server.history import REPEATED, STRIKES, Progress, across, mean_loss
 from server.run_folder import RunFolder
 from server.sites import Sites
 from server.strategies import StrategyName, make_strategy
@@ -83,7 +83,7 @@ class Rounds:
         self._set_state(state)
         self._provenance = provenance
         self._test = test
-        self._progress = Progress.of(folder.rounds())
+        self._progress = Progress.of(folder.rounds(), folder.events())
         self._kept: int | None = None
         self._backbone = fingerprint(pack(backbone_of(state)))
 
@@ -178,6 +178,8 @@ class Rounds:
                 if len(found.hospitals) >= plan.needed:
                     self._finish_round(number, turn, start, attempt)
                     return
+            names = {"hospitals": sorted(found.hospitals), "rejected": sorted(found.rejected)}
+            self.folder.write_event(REPEATED, round=number, attempt=turn, **names)
             log.warning(
                 "round %d: only %d of the %d hospitals that are needed; the round is repeated",
                 number,

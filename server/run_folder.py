@@ -19,6 +19,7 @@
 import json
 import logging
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,6 +143,15 @@ class RunFolder:
     def rounds(self) -> list[dict[str, Any]]:
         """Return the lines of the rounds that are done."""
         return read_lines(self.path / "rounds.jsonl")
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the events so far; a line that is damaged is passed over."""
+        file = self.path / "events.jsonl"
+        events = []
+        for line in file.read_bytes().splitlines() if file.exists() else ():
+            with suppress(ValueError):
+                events.append(json.loads(line))
+        return events
 
     def write_round(self, line: dict[str, Any]) -> None:
         """Append a round's line to ``rounds.jsonl``."""

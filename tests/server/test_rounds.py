@@ -5,13 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.checkpoint import read_checkpoint
+from common.checkpoint import Provenance, read_checkpoint
 from common.errors import NoQuorum
 from common.model import build_model, state_of
 from common.protocol import Instruction, Reply
 from common.wire import backbone_of, fingerprint, head_of, pack, spec_of, unpack
+from server.history import Progress
+from server.rounds import Rounds
+from server.run_folder import RunFolder
 from tests.helpers import make_hospitals, same_bits
 from tests.local_sites import (
+    Fault,
     LocalSites,
     federate_by_hand,
     late,
@@ -192,6 +196,40 @@ def test_three_bad_replies_in_a_row_exclude_a_hospital_until_it_is_let_in_again(
     assert "removing hospital-01.json" in (rounds.folder.exclusion("hospital-01") or "")
     (folder / "excluded" / "hospital-01.json").unlink()
     assert rounds.folder.exclusion("hospital-01") is None
+
+
+def test_bad_replies_to_a_round_that_was_repeated_count_after_a_resume_too(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    plan = plan_of(rounds=1, attempts=2)
+    faults: dict[str, Fault] = {"hospital-01": poisoned, "hospital-02": poisoned}
+    rounds = rounds_of(plan, shards, tmp_path / "run", faults)
+    with pytest.raises(NoQuorum, match="in 2 attempts"):
+        rounds.run()
+    assert not (tmp_path / "run" / "excluded").exists()
+    rounds.folder.audit.close()
+
+    folder = RunFolder.reopen(tmp_path / "run", {})
+    sites = LocalSites(shards, plan.seed, {"hospital-02": poisoned})
+    state = state_of(build_model(plan.architecture, plan.seed))
+    Rounds(plan, sites, folder, state, Provenance(method="fedavg"), None).run()
+    assert sites.dismissed.keys() == {"hospital-02"}
+    assert list(lines_of(tmp_path / "run")[0]["rejected"]) == ["hospital-02"]
+
+
+def test_a_good_reply_to_a_repeated_round_ends_the_row() -> None:
+    def line(number: int, rejected: list[str]) -> dict[str, Any]:
+        return {"round": number, "hospitals": {}, "rejected": rejected, "missing": [], "auc": None}
+
+    def repeated(number: int, hospitals: list[str], rejected: list[str]) -> dict[str, Any]:
+        names = {"hospitals": hospitals, "rejected": rejected}
+        return {"event": "repeated", "round": number, "attempt": 1, **names}
+
+    lines = [line(1, ["a", "b"]), line(2, ["a", "b"])]
+    events = [{"event": "joined", "site": "a"}, repeated(2, ["b"], ["c"]), repeated(3, [], ["c"])]
+    progress = Progress.of(lines, events)
+    assert progress.round == 2
+    assert sorted(progress.struck_out([], ["a", "b", "c"])) == ["a", "c"]
 
 
 @pytest.mark.fault(
