@@ -42,6 +42,7 @@ from common.protocol import (  # noqa: E402
     INSTRUCTION,
     Farewell,
     Greeting,
+    Identity,
     Instruction,
     ProtocolError,
     Verdict,
@@ -83,6 +84,7 @@ class Participant:
         self._key = key
         self._state = state
         self._weights = b""
+        self._ready: Identity | None = None
         self.farewell: Farewell | None = None
         self.heard = time.monotonic()
 
@@ -158,10 +160,12 @@ class Participant:
         what = "scoring the final model" if instruction.task == "evaluate" else "training"
         log.info("round %d: %.1f MB received, %s", identity.round, len(blob) / 1e6, what)
         deadline = time.monotonic() + instruction.seconds
+        self._ready = None
         with _ended_if_stuck(instruction, self._state):
             reply, self._weights = self.hospital.answer(
                 instruction, blob, lambda: connected() and time.monotonic() < deadline
             )
+        self._ready = identity if self._weights else None
         if reply.loss is not None:
             log.info(
                 "round %d: loss %.4f over %d images in %.1f s, %.1f MB to send",
@@ -181,11 +185,17 @@ class Participant:
         )
 
     def _parameters(self, text: str) -> ClientMessage:
-        """Hand over the weights of the last reply."""
+        """Hand over the weights of the last reply, once, and those of no other."""
         identity = understand(FETCH, text).identity
-        self._state.note("sent", identity=identity.model_dump(), sha256=fingerprint(self._weights))
-        parameters = Parameters(tensors=[self._weights], tensor_type="safetensors")
-        self._weights = b""
+        parameters = Parameters(tensor_type="safetensors")
+        if identity == self._ready:
+            sha256 = fingerprint(self._weights)
+            self._state.note("sent", identity=identity.model_dump(), sha256=sha256)
+            parameters.tensors.append(self._weights)
+        else:
+            log.warning("round %d: asked for weights that there are not", identity.round)
+            self._state.note("not sent", identity=identity.model_dump())
+        self._ready, self._weights = None, b""
         return ClientMessage(
             get_parameters_res=ClientMessage.GetParametersRes(status=OK, parameters=parameters)
         )
