@@ -22,6 +22,7 @@ from common.model import build_model, load_state, state_of
 from common.protocol import Greeting, Hello, Instruction, Reply
 from common.wire import (
     Spec,
+    State,
     WireError,
     backbone_of,
     fingerprint,
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class NotAllowed(Exception):  # noqa: N818 - a verdict, not a fault
-    """The site's policy forbids what the server asks for; the message says what."""
+    """The site forbids what the server asks for; the message says what."""
 
 
 class Hospital:
@@ -50,7 +51,7 @@ class Hospital:
         policy: What the server may ask for.
 
     Attributes:
-        device: Where it computes; the CPU once the accelerator has failed.
+        device: Where it computes; the CPU once the accelerator has failed for good.
     """
 
     def __init__(
@@ -70,13 +71,15 @@ class Hospital:
         self.device = device
         self._slots = slots
         self._slots_folder = slots_folder
+        self._greeting: Greeting | None = None
         self._model: torch.nn.Module | None = None
         self._architecture: str | None = None
         self._spec: Spec = {}
+        self._frozen: State = {}  # on the CPU, which may have to take over
         self._backbone: str | None = None
 
     def greet(self, greeting: Greeting, server: str) -> Hello:
-        """Introduce the hospital to a run, unsigned.
+        """Introduce the hospital to a run, unsigned; instructions must be of that run from now on.
 
         Args:
             greeting: The server's.
@@ -96,15 +99,16 @@ class Hospital:
                 f"{self._shard.path}: {len(training)} images for training, fewer than min_group "
                 f"{self._policy.min_group} of this site's policy; give a larger shard"
             )
+        self._greeting = greeting
         return Hello(
             site=self.name,
             version=version("fedcxr"),
             examples=len(training),
+            validation=len(validation) if len(validation) >= self._policy.min_group else 0,
             image_size=self._shard.manifest.size,
             backbone=self._backbone,
             process=self._process,
             server=server,
-            validation=len(validation) if len(validation) >= self._policy.min_group else 0,
         )
 
     def answer(
@@ -113,8 +117,9 @@ class Hospital:
         """Score the received weights, train them if asked, and return the reply and new weights.
 
         Never raises for a fault of its own: a failed reply carries the exception's type alone,
-        since its text may hold patient data. If the accelerator fails, the CPU takes over, in
-        this round and in those after it.
+        since its text may hold patient data. If the accelerator fails, the CPU takes over: for
+        this round, since memory may be free again in the next one, or for good if the accelerator
+        is of no more use to this process.
 
         Args:
             instruction: What is to be done.
@@ -125,13 +130,14 @@ class Hospital:
         try:
             try:
                 return self._answer(instruction, blob, wanted)
-            except torch.AcceleratorError as error:
+            except RuntimeError as error:  # of torch; out of memory and cuDNN's are such
                 if self.device.type == "cpu":
                     raise
                 log.error("%s failed (%s); the CPU takes over", self.device, type(error).__name__)
-                self.device = torch.device("cpu")
-                self._model = None
-                return self._answer(instruction, blob, wanted)
+                log.debug("the fault", exc_info=True)
+                for_good = isinstance(error, torch.AcceleratorError)
+            # Only here is what the error held of the accelerator's memory free again.
+            return self._answer_on_the_cpu(instruction, blob, wanted, for_good)
         except NotAllowed as objection:
             log.error("round %d refused: %s", instruction.identity.round, objection)
             reason = f"against the site's policy: {objection}"
@@ -141,9 +147,22 @@ class Hospital:
             reason = type(error).__name__
         return Reply(identity=instruction.identity, status="failed", reason=reason), b""
 
+    def _answer_on_the_cpu(
+        self, instruction: Instruction, blob: bytes, wanted: Callable[[], bool], for_good: bool
+    ) -> tuple[Reply, bytes]:
+        accelerator, self.device = self.device, torch.device("cpu")
+        self._model = None
+        try:
+            return self._answer(instruction, blob, wanted)
+        finally:
+            if not for_good:
+                self.device = accelerator
+                self._model = None
+
     def _answer(
         self, instruction: Instruction, blob: bytes, wanted: Callable[[], bool]
     ) -> tuple[Reply, bytes]:
+        self._check_run(instruction)
         training, validation = self._shard.split(instruction.seed)
         chosen = labelled_fraction(
             training, instruction.label_fraction, instruction.seed, self.name
@@ -172,6 +191,18 @@ class Hospital:
             weights=fingerprint(weights),
         )
         return reply, weights
+
+    def _check_run(self, instruction: Instruction) -> None:
+        """Check that an instruction is of the run that was greeted.
+
+        With a seed of its own for each instruction a server could choose single films to train on.
+
+        Raises:
+            NotAllowed: It is not.
+        """
+        known = self._greeting
+        if known is None or (instruction.identity.run, instruction.seed) != (known.run, known.seed):
+            raise NotAllowed("an instruction of another run or seed than was greeted")
 
     def _scores(
         self,
@@ -207,18 +238,22 @@ class Hospital:
             WireError: The blob is not what the instruction says, or a head came to a client
                 that has no backbone.
         """
-        if self._model is None or self._architecture != instruction.architecture:
-            self._model = build_model(instruction.architecture).to(self.device)
+        if self._architecture != instruction.architecture:
+            self._model = None
+            self._frozen, self._backbone = {}, None
             self._architecture = instruction.architecture
-            self._spec = spec_of(state_of(self._model))
-            self._backbone = None
+        if self._model is None:
+            model = build_model(instruction.architecture)
+            self._spec = spec_of(state_of(model))
+            self._model = model.to(self.device)
         if instruction.weights == "head" and self._backbone is None:
             raise WireError("the head alone came before any backbone")
         spec = self._spec if instruction.weights == "all" else head_of(self._spec)
         state = unpack(blob, spec)
-        load_state(self._model, state)
         if instruction.mode == "finetune":
-            self._backbone = None
+            self._frozen, self._backbone = {}, None
         elif instruction.weights == "all":
-            self._backbone = fingerprint(pack(backbone_of(state)))
+            self._frozen = backbone_of(state)
+            self._backbone = fingerprint(pack(self._frozen))
+        load_state(self._model, {**self._frozen, **state})
         return self._model

@@ -21,7 +21,10 @@ class Policy(BaseModel):
     max_examples: int | None = Field(None, ge=1, description="images that one round may train on")
     modes: tuple[Mode, ...] = ("finetune", "linear")
     min_group: int = Field(
-        1, ge=1, description="a number about fewer images than this is not reported"
+        1,
+        ge=1,
+        description="a number about fewer images than this is not reported, nor are so few "
+        "trained on",
     )
 
     def objection(self, instruction: Instruction, examples: int) -> str | None:
@@ -40,6 +43,8 @@ class Policy(BaseModel):
             )
         if self.max_examples is not None and examples > self.max_examples:
             return f"{examples} images are more than the {self.max_examples} allowed here"
+        if instruction.task == "train" and examples < self.min_group:
+            return f"training on fewer than {self.min_group} images is not allowed here"
         return None
 
     def reported(self, scores: Scores, positives: dict[str, int]) -> Scores:

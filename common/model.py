@@ -53,11 +53,15 @@ def build_model(architecture: Architecture, seed: int = 0) -> DenseNet:
 def seeded_layers(seed: int, purpose: str) -> Iterator[None]:
     """Let the layers made in this block draw their weights from (seed, purpose).
 
-    torch's layers draw from its global generator, which is as before after the block.
+    torch's layers draw from its global generator on the CPU, which is as before after the block.
+    No other device is touched: ``torch.manual_seed`` would raise once an accelerator has failed.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator(seed, purpose).integers(2**63)))
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(int(generator(seed, purpose).integers(2**63)))
+    try:
         yield
+    finally:
+        torch.set_rng_state(before)
 
 
 def to_input(images: Tensor) -> Tensor:

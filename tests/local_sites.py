@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from client.hospital import Hospital
+from client.policy import Policy
 from common.checkpoint import Provenance
 from common.data.shard import open_shard
 from common.model import build_model, state_of
@@ -85,8 +86,13 @@ class LocalSites:
         del self.sites[name]
 
 
-def hospital_of(path: Path) -> Hospital:
-    return Hospital(path.name, open_shard(path), torch.device("cpu"))
+def hospital_of(
+    path: Path, device: str = "cpu", policy: Policy | None = None, greeting: Greeting = GREETING
+) -> Hospital:
+    """Return a hospital that has been greeted."""
+    hospital = Hospital(path.name, open_shard(path), torch.device(device), policy=policy)
+    hospital.greet(greeting, "localhost")
+    return hospital
 
 
 def plan_of(**changes: object) -> Plan:

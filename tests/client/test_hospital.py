@@ -1,4 +1,5 @@
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -6,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
+from client import hospital as hospital_module
 from client.hospital import Hospital
 from client.training import batches, labelled_fraction, train_epoch
 from common.data.shard import Entry, Shard, create_shard, open_shard
 from common.errors import BadInput
-from common.model import Architecture, build_model, load_state, state_of, to_input
-from common.protocol import Greeting
+from common.model import Architecture, Mode, build_model, load_state, state_of, to_input
+from common.protocol import Greeting, Instruction
 from common.seeds import generator
 from common.wire import backbone_of, fingerprint, head_of, pack, spec_of, unpack
 from server.aggregation import FedAvg
 from tests.helpers import make_hospitals, make_shard, same_bits
-from tests.local_sites import hospital_of, instruction_of, plan_of
+from tests.local_sites import GREETING, hospital_of, instruction_of, plan_of
 
 STATE = state_of(build_model("densenet-tiny", 1))
-ANYONE = Greeting(run="r", seed=0, nonce="0" * 32)
 
 
 def test_a_repeated_round_gives_the_same_bytes_and_another_round_does_not(tmp_path: Path) -> None:
@@ -50,7 +51,7 @@ def test_linear_mode_sends_a_head_and_keeps_every_bit_of_the_backbone(tmp_path: 
     _, blob = hospital.answer(instruction_of(plan, 1), pack(STATE))
     head = unpack(blob, spec_of(head_of(STATE)))
     assert not same_bits(head, head_of(STATE))
-    hello = hospital.greet(ANYONE, "localhost")
+    hello = hospital.greet(GREETING, "localhost")
     assert hello.backbone == fingerprint(pack(backbone_of(STATE)))
     # With the head alone it goes on exactly as with everything.
     whole = {**STATE, **head}
@@ -84,7 +85,7 @@ def test_no_message_has_room_for_a_patient(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "a")
     hospital = hospital_of(shard.path)
     reply, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
-    words = reply.model_dump_json() + hospital.greet(ANYONE, "localhost").model_dump_json()
+    words = reply.model_dump_json() + hospital.greet(GREETING, "localhost").model_dump_json()
     for entry in shard.entries:
         assert entry.patient not in words
         assert entry.image not in words
@@ -97,10 +98,10 @@ def test_diverged_training_is_a_failed_reply(tmp_path: Path) -> None:
 
 
 def test_a_shard_whose_patients_are_all_kept_for_validation_is_refused(tmp_path: Path) -> None:
-    held_out = next(seed for seed in range(1000) if not len(make_one(tmp_path, seed).split(0)[0]))
+    held_out = next(seed for seed in range(1000) if not len(make_one(tmp_path, seed).split(5)[0]))
     shard = open_shard(tmp_path / f"one-{held_out}")
     with pytest.raises(BadInput, match="no image is left for training"):
-        Hospital("a", shard, torch.device("cpu")).greet(ANYONE, "localhost")
+        hospital_of(shard.path)
 
 
 def make_one(folder: Path, number: int) -> Shard:
@@ -168,31 +169,149 @@ def test_one_full_batch_step_of_three_hospitals_is_the_central_step(
         np.testing.assert_allclose(federated[name], central[name], rtol=0, atol=1e-6)
 
 
+class FakeAccelerator:
+    """Stands for a GPU as the device ``meta``, and computes on the CPU until it has an error.
+
+    It shows what a hospital does about an error that is raised where torch would raise it. It
+    shows neither that a GPU raises these, nor that its memory is free again afterwards.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.error: Exception | None = None
+        self.device = torch.device("meta")
+        to = torch.nn.Module.to
+
+        def moved(model: torch.nn.Module, *target: Any, **how: Any) -> torch.nn.Module:
+            return model if target == (self.device,) else to(model, *target, **how)
+
+        monkeypatch.setattr(torch.nn.Module, "to", moved)
+        for module, name in ((hospital_module, "evaluate"), (hospital_module, "train")):
+            monkeypatch.setattr(module, name, self._work(getattr(module, name)))
+
+    def _work(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def work(model: torch.nn.Module, *given: Any) -> Any:
+            here = [isinstance(a, torch.device) and a == self.device for a in given]
+            if not any(here):
+                return function(model, *given)
+            if self.error is not None and function.__name__ == "train":
+                with torch.no_grad():  # what was in its memory is lost
+                    for tensor in model.state_dict().values():
+                        tensor.fill_(0)
+                raise self.error
+            cpu = torch.device("cpu")
+            return function(
+                model, *(cpu if is_device else a for a, is_device in zip(given, here, strict=True))
+            )
+
+        return work
+
+
+FAILS_FOR_GOOD = torch.AcceleratorError("CUDA error: device lost")
+FAILS_ONCE = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+]
+
+
 @pytest.mark.fault(
     "a hospital's GPU fails in mid-round",
     "the CPU takes over, in that round and later ones",
 )
+@pytest.mark.parametrize("mode", ["finetune", "linear"])
 def test_when_the_accelerator_fails_the_cpu_takes_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mode: Mode
 ) -> None:
     path = make_shard(tmp_path / "a").path
-    expected = hospital_of(path).answer(instruction_of(plan_of(), 1), pack(STATE))
-
-    to = torch.nn.Module.to
-
-    def fails(model: torch.nn.Module, *target: Any, **how: Any) -> torch.nn.Module:
-        if target == (torch.device("meta"),):
-            raise torch.AcceleratorError("CUDA error: device lost")
-        return to(model, *target, **how)
-
-    monkeypatch.setattr(torch.nn.Module, "to", fails)
-    hospital = Hospital("a", open_shard(path), torch.device("meta"))
-    reply, weights = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
-    assert (reply.status, weights) == ("ok", expected[1])
-    assert "meta failed (AcceleratorError); the CPU takes over" in caplog.text
-    caplog.clear()
-    assert hospital.answer(instruction_of(plan_of(), 1), pack(STATE))[1] == expected[1]
+    rounds = rounds_in(mode)
+    expected = [hospital_answers(hospital_of(path), rounds)]
+    accelerator = FakeAccelerator(monkeypatch)
+    hospital = hospital_of(path, "meta")
+    first = hospital.answer(*rounds[0])
     assert "takes over" not in caplog.text
+    accelerator.error = FAILS_FOR_GOOD
+    second = hospital.answer(*rounds[1])
+    assert "meta failed (AcceleratorError); the CPU takes over" in caplog.text
+    assert [second[0].status, hospital.device.type] == ["ok", "cpu"]
+    caplog.clear()
+    assert [[first[1], second[1], hospital.answer(*rounds[2])[1]]] == expected
+    assert "takes over" not in caplog.text
+
+
+@pytest.mark.fault(
+    "a hospital's GPU is out of memory, or cuDNN fails",
+    "the CPU takes over for that round; the next one is tried on the GPU again",
+)
+@pytest.mark.parametrize("error", FAILS_ONCE, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("mode", ["finetune", "linear"])
+def test_when_the_accelerator_fails_once_the_cpu_takes_over_for_a_round(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    mode: Mode,
+    error: Exception,
+) -> None:
+    path = make_shard(tmp_path / "a").path
+    rounds = rounds_in(mode)
+    expected = hospital_answers(hospital_of(path), rounds)
+    accelerator = FakeAccelerator(monkeypatch)
+    hospital = hospital_of(path, "meta")
+    answers = []
+    for instruction, blob in rounds:
+        accelerator.error = error if instruction.identity.round == 2 else None
+        caplog.clear()
+        answers.append(hospital.answer(instruction, blob)[1])
+        assert ("takes over" in caplog.text) == (instruction.identity.round == 2)
+    assert answers == expected
+    assert hospital.device.type == "meta"
+
+
+def test_a_fault_that_the_cpu_has_too_is_a_failed_reply(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of the program")
+
+    monkeypatch.setattr("client.hospital.train", fail)
+    for device in ("cpu", "meta"):
+        hospital = hospital_of(make_shard(tmp_path / device).path, device)
+        reply, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
+        assert (reply.status, reply.reason) == ("failed", "RuntimeError")
+
+
+def rounds_in(mode: Mode) -> list[tuple[Instruction, bytes]]:
+    """Return three instructions; those of linear mode have the head alone but for the first."""
+    plan = plan_of(mode=mode)
+    later = ("head", pack(head_of(STATE))) if mode == "linear" else ("all", pack(STATE))
+    return [
+        (instruction_of(plan, 1), pack(STATE)),
+        *((instruction_of(plan, number, weights=later[0]), later[1]) for number in (2, 3)),
+    ]
+
+
+def hospital_answers(hospital: Hospital, rounds: list[tuple[Instruction, bytes]]) -> list[bytes]:
+    return [hospital.answer(instruction, blob)[1] for instruction, blob in rounds]
+
+
+@pytest.mark.parametrize("changes", [{"run": "another"}, {"seed": 6}])
+def test_an_instruction_of_another_run_or_seed_than_greeted_is_refused(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    hospital = hospital_of(make_shard(tmp_path / "a").path)
+    other = instruction_of(plan_of(**changes), 1)
+    for task in ("train", "evaluate"):
+        order = other.model_copy(update={"task": task})
+        reply, blob = hospital.answer(order, pack(STATE))
+        assert (reply.status, reply.validation, blob) == ("failed", None, b"")
+        assert "another run or seed than was greeted" in reply.reason
+    hospital.greet(Greeting(run=other.identity.run, seed=other.seed, nonce="0" * 32), "localhost")
+    assert hospital.answer(other, pack(STATE))[0].status == "ok"
+
+
+def test_an_instruction_before_any_greeting_is_refused(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "a")
+    hospital = Hospital("a", shard, torch.device("cpu"))
+    reply, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
+    assert "another run or seed than was greeted" in reply.reason
 
 
 def test_work_that_nobody_waits_for_is_given_up(tmp_path: Path) -> None:

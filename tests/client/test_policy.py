@@ -5,22 +5,18 @@ import pytest
 
 from client.hospital import Hospital
 from client.policy import Policy, read_policy
-from common.data.shard import open_shard
 from common.errors import BadInput
 from common.findings import FINDINGS
 from common.model import build_model, state_of
 from common.wire import pack
 from tests.helpers import make_shard
-from tests.local_sites import GREETING, hospital_of, instruction_of, plan_of
+from tests.local_sites import hospital_of, instruction_of, plan_of
 
 BLOB = pack(state_of(build_model("densenet-tiny", 1)))
 
 
 def hospital_with(path: Path, **limits: object) -> Hospital:
-    hospital = hospital_of(path)
-    return Hospital(
-        hospital.name, open_shard(path), hospital.device, policy=Policy.model_validate(limits)
-    )
+    return hospital_of(path, policy=Policy.model_validate(limits))
 
 
 @pytest.mark.parametrize(
@@ -29,6 +25,12 @@ def hospital_with(path: Path, **limits: object) -> Hospital:
         ({"modes": ["linear"]}, {}, "mode finetune is not allowed here"),
         ({"max_local_epochs": 2}, {"local_epochs": 3}, "3 local epochs are more than the 2"),
         ({"max_examples": 5}, {}, "images are more than the 5 allowed here"),
+        ({"min_group": 5}, {"label_fraction": 1e-9}, "training on fewer than 5 images"),
+        (
+            {"min_group": 5},
+            {"label_fraction": 1e-9, "mode": "linear"},
+            "training on fewer than 5 images",
+        ),
     ],
 )
 def test_what_a_site_does_not_allow_is_answered_by_a_reason(
@@ -38,6 +40,19 @@ def test_what_a_site_does_not_allow_is_answered_by_a_reason(
     reply, weights = hospital.answer(instruction_of(plan_of(**changes), 1), BLOB)
     assert (reply.status, weights, reply.weights) == ("failed", b"", None)
     assert why in reply.reason
+
+
+def test_fewer_images_than_a_group_may_be_scored_with_but_not_trained_on(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "a")
+    training, _ = shard.split(plan_of().seed)
+    hospital = hospital_with(shard.path, min_group=10)
+    for count, allowed in ((9, False), (10, True)):
+        plan = plan_of(label_fraction=count / len(training) - 1e-9)
+        assert hospital.answer(instruction_of(plan, 1), BLOB)[0].status == (
+            "ok" if allowed else "failed"
+        )
+        score = instruction_of(plan, 1, task="evaluate")
+        assert hospital.answer(score, BLOB)[0].status == "ok"
 
 
 def test_within_its_limits_a_hospital_does_what_it_does_without_any(tmp_path: Path) -> None:
@@ -69,9 +84,9 @@ def test_no_number_about_a_small_group_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_shard_below_the_smallest_group_does_not_take_part(tmp_path: Path) -> None:
-    hospital = hospital_with(make_shard(tmp_path / "a").path, min_group=100)
+    path = make_shard(tmp_path / "a").path
     with pytest.raises(BadInput, match="fewer than min_group 100"):
-        hospital.greet(GREETING, "localhost")
+        hospital_with(path, min_group=100)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from common.model import (
     state_of,
     to_input,
 )
+from tests.helpers import same_bits
 
 
 def test_densenet121_has_torchvisions_names_and_shapes() -> None:
@@ -63,3 +64,22 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     for wish in ("gpu", "cuda:99"):
         with pytest.raises(BadInput, match=wish):
             choose_device(wish)
+
+
+def test_weights_can_be_drawn_after_an_accelerator_has_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.AcceleratorError("CUDA error: device lost")
+
+    expected = state_of(build_model("densenet-tiny", 3))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", fail)
+    with pytest.raises(torch.AcceleratorError):
+        torch.manual_seed(0)
+    assert same_bits(state_of(build_model("densenet-tiny", 3)), expected)
+
+
+def test_drawing_weights_leaves_the_global_generator_as_it_was() -> None:
+    before = torch.get_rng_state()
+    build_model("densenet-tiny", 3)
+    assert torch.equal(torch.get_rng_state(), before)
