@@ -1,4 +1,3 @@
-import errno
 import json
 import os
 from itertools import count
@@ -17,13 +16,11 @@ def test_a_line_for_which_there_is_no_room_leaves_nothing(tmp_path: Path) -> Non
         path = disk.path / "lines.jsonl"
         (disk.path / "reserve").write_bytes(bytes(8192))
         written = 0
-        try:
-            while written < 1000:
+        with pytest.raises(OSError, match="No space left"):
+            while True:
                 append_json(path, {"number": written, "padding": "x" * 300})
                 written += 1
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
-        assert 0 < written < 1000
+        assert written
         (disk.path / "reserve").unlink()
         append_json(path, {"number": written})
         assert [line["number"] for line in read_lines(path)] == list(range(written + 1))
