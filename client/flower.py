@@ -6,6 +6,7 @@ the hospital answers. See docs/decisions/0001-flower-transport.md and 0002-flowe
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,6 +58,9 @@ OK = Status(code=Code.OK)
 LONGEST_PAUSE = 30.0
 """Seconds between two attempts to connect, at most."""
 
+GREETING_SECONDS = 60.0
+"""How long a server may take to greet once it is called."""
+
 GRACE_SECONDS = 60.0
 """After the deadline of a round, until a client that is stuck ends its process."""
 
@@ -73,7 +77,7 @@ class Participant:
     Attributes:
         hospital: Who takes part.
         farewell: The server's last words, once they have come.
-        heard: When the server was last heard of, by the monotonic clock.
+        heard: Whether anything came from the server; to be set anew for each connection.
     """
 
     def __init__(
@@ -86,7 +90,7 @@ class Participant:
         self._weights = b""
         self._ready: Identity | None = None
         self.farewell: Farewell | None = None
-        self.heard = time.monotonic()
+        self.heard = False
 
     def answer(self, message: ServerMessage, connected: Callable[[], bool]) -> ClientMessage:
         """Return the answer to a message.
@@ -98,7 +102,7 @@ class Participant:
         Raises:
             BadInput: The server speaks another protocol.
         """
-        self.heard = time.monotonic()
+        self.heard = True
         try:
             match message.WhichOneof("msg"):
                 case "get_properties_ins":
@@ -113,8 +117,6 @@ class Participant:
             raise BadInput(
                 f"{self._server} sent {error}; run the same version of FedCXR on both sides"
             ) from None
-        finally:
-            self.heard = time.monotonic()
 
     def lost(self) -> None:
         """Note that there is no connection."""
@@ -246,9 +248,9 @@ def take_part(
     """
     pause = 0.5
     participant.farewell = None
-    participant.heard = time.monotonic()
+    lost = time.monotonic()
     while True:
-        before = participant.heard
+        participant.heard = False
         reason = _one_connection(participant, server, root_certificate)
         farewell = participant.farewell
         if farewell is not None and farewell.outcome == "refused":
@@ -256,15 +258,17 @@ def take_part(
         if farewell is not None:
             log.info("the run is over: %s", farewell.reason)
             return
-        if time.monotonic() - participant.heard > patience:
+        if participant.heard:
+            pause, lost = 0.5, time.monotonic()
+        elif time.monotonic() - lost > patience:
             raise BadInput(
                 f"{server}: no server within {patience:.0f} s ({reason}); check that it runs, that "
                 "the address is right, and that both sides use --tls or both --insecure"
             )
-        pause = 0.5 if participant.heard != before else min(pause * 2, LONGEST_PAUSE)
         log.info("%s is out of reach (%s); trying again", server, reason)
         participant.lost()
         time.sleep(min(pause * random.uniform(0.5, 1), patience))  # noqa: S311 - not a secret
+        pause = min(pause * 2, LONGEST_PAUSE)
 
 
 def _one_connection(participant: Participant, server: str, root_certificate: bytes | None) -> str:
@@ -272,16 +276,37 @@ def _one_connection(participant: Participant, server: str, root_certificate: byt
     answers: SimpleQueue[ClientMessage | None] = SimpleQueue()
     with _channel(server, root_certificate) as channel:
         call = FlowerServiceStub(channel).Join(iter(answers.get, None))
+        silence = Timer(GREETING_SECONDS, call.cancel)
+        silence.daemon = True
+        silence.start()
         try:
             for message in call:
+                silence.cancel()
                 answers.put(participant.answer(message, call.is_active))
                 if participant.farewell is not None:
                     answers.put(None)  # the server closes the connection once it has read this
         except grpc.RpcError as error:
-            return error.code().name if isinstance(error, grpc.Call) else type(error).__name__
+            return _reason(error, participant.heard)
         finally:
+            silence.cancel()
             answers.put(None)
     return "the connection was closed"
+
+
+def _reason(error: grpc.RpcError, heard: bool) -> str:
+    """Return in a few words why a connection ended, and what is wrong with the certificates."""
+    if not isinstance(error, grpc.Call):
+        return type(error).__name__
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.CANCELLED and not heard:
+        return f"no greeting within {GREETING_SECONDS:.0f} s"
+    if "Hostname Verification Check failed" in details:
+        return f"{code.name}, the server's certificate is for other names"
+    if found := re.search(r"CERTIFICATE_VERIFY_FAILED: ([\w -]+)", details):
+        return f"{code.name}, the server's certificate is not accepted: {found[1]}; see ca.crt"
+    if "Failed to create security handshaker" in details:
+        return f"{code.name}, ca.crt is no certificate"
+    return code.name
 
 
 def _channel(server: str, root_certificate: bytes | None) -> grpc.Channel:

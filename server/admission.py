@@ -3,8 +3,11 @@
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from common.errors import BadInput
 from common.evaluation import MOST_IMAGES
@@ -54,19 +57,29 @@ class Admission:
 
         Its name is not believed before its signature has been checked.
         """
-        if self._registry is not None:
-            site = self._registry.lookup(hello.site)
-            part = hello.signed_part(greeting)
-            if site is None or not verifies(site.key, part, hello.signature):
-                return f"{hello.site} is not on the list with the key that it signed with"
-            if hello.server.lower() not in self._names:
-                return f"the signature is meant for another server, {hello.server}"
-        return self.standing(hello.site) or self._unfit(hello)
+        return self._forged(greeting, hello) or self.barred(hello.site) or self._unfit(hello)
 
-    def standing(self, name: str) -> str | None:
-        """Return why a hospital that was let in may not stay; None: it may."""
+    def standing(self, greeting: Greeting, hello: Hello) -> str | None:
+        """Return why a hospital that was let in may not stay; None: it may.
+
+        Its signature is checked anew: the key on the list may be another one by now.
+        """
+        return self.barred(hello.site) or self._forged(greeting, hello)
+
+    def barred(self, name: str) -> str | None:
+        """Return why nobody of this name may take part; None: somebody may."""
         revoked = self._registry.refusal(name, datetime.now(UTC)) if self._registry else None
         return revoked or self._folder.exclusion(name)
+
+    def _forged(self, greeting: Greeting, hello: Hello) -> str | None:
+        if self._registry is None:
+            return None
+        site = self._registry.lookup(hello.site)
+        if site is None or not verifies(site.key, hello.signed_part(greeting), hello.signature):
+            return f"{hello.site} is not on the list with the key that it signed with"
+        if hello.server.lower() not in self._names:
+            return f"the signature is meant for another server, {hello.server}"
+        return None
 
     def _unfit(self, hello: Hello) -> str | None:
         if hello.image_size != self._image_size:
@@ -100,3 +113,28 @@ def names_of(certificate: bytes) -> list[str]:
     names = extension.value
     addresses = names.get_values_for_type(x509.IPAddress)
     return [*names.get_values_for_type(x509.DNSName), *map(str, addresses)]
+
+
+def check_pair(folder: Path, certificate: bytes, key: bytes) -> None:
+    """Check that a server's key is that of its certificate, both PEM.
+
+    Args:
+        folder: Where both are from.
+        certificate: The content of ``server.crt``, which is a certificate.
+        key: The content of ``server.key``.
+
+    Raises:
+        BadInput: It is not.
+    """
+    try:
+        public = load_pem_private_key(key, None).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise BadInput(
+            f"{folder / 'server.key'}: no private key in PEM without a passphrase "
+            f"({type(error).__name__}); restore it from a copy"
+        ) from None
+    if public != x509.load_pem_x509_certificate(certificate).public_key():
+        raise BadInput(
+            f"{folder / 'server.key'}: not the key of server.crt beside it; "
+            "give both files of one flower-provision"
+        )

@@ -107,7 +107,7 @@ class Attempt:
         for name in self._errands.keys() - answered - found.lost.keys():
             self._lose(name, "no reply before the deadline")
         norms = {name: entry["update_norm"] for name, entry in found.hospitals.items()}
-        gone = {name: self._sites.standing(name) for name in found.hospitals}
+        gone = {name: self._sites.standing(self._errands[name].site) for name in found.hospitals}
         left_out = outliers(norms, self._out.norm_limit)
         left_out |= {name: why for name, why in gone.items() if why is not None}
         for name, why in left_out.items():

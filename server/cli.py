@@ -3,7 +3,8 @@
 import logging
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -114,7 +115,8 @@ def _serve(arguments: Sequence[str]) -> None:
 
     from common.logs import log_to_file, log_to_stderr
     from server.admission import Admission
-    from server.flower import check_free, seal, serve
+    from server.flower import seal, serve
+    from server.port import check_free
     from server.roster import Roster
     from server.rounds import Rounds
     from server.testing import Tester
@@ -135,23 +137,28 @@ def _serve(arguments: Sequence[str]) -> None:
         )
     start = _start(settings, size)
     folder, plan = start.folder, start.plan
-    if folder.is_finished(plan.rounds):
-        log.info("all %d rounds of this run are done already", plan.rounds)
-        return
     known = identity.registry, identity.names
     admission = Admission(plan.run, plan.seed, size, folder, *known, settings.max_examples)
     roster = Roster(admission, folder, seal)
+    over = f"{plan.rounds} rounds are done"
+    if folder.is_finished(plan.rounds):
+        log.info("all %d rounds of this run are done already", plan.rounds)
+        tell = partial(roster.say_farewell, over, folder.last_hospitals())
+        serve(roster, settings.listen, identity.certificates, tell)
+        return
     rounds = Rounds(plan, roster, folder, start.state, start.provenance, tester)
 
     def work() -> None:
         result = rounds.run()
         folder.write_status("finished", **result)
         folder.audit.write("finished", rounds=plan.rounds)
+        status.close()  # whatever comes now, it is finished
         _write_report(folder.path)
-        roster.say_farewell(f"{plan.rounds} rounds are done")
+        roster.say_farewell(over, rounds.asked)
 
     guard.last_words = lambda stopped: folder.end("stopped", str(stopped))
-    with _terminal_status(folder):
+    with ExitStack() as status:
+        status.enter_context(_terminal_status(folder))
         folder.write_status("running", round=len(folder.rounds()), rounds=plan.rounds)
         log_to_file(folder.path / "server.log")
         log.info("run %s in %s", plan.run, folder.path)
@@ -178,11 +185,13 @@ class _Identity(NamedTuple):
 
 
 def _read_identity(folder: Path) -> _Identity:
-    from server.admission import names_of
+    from server.admission import check_pair, names_of
     from server.registry import Registry
 
     certificate, key = read_tls(folder, "server.crt", "server.key")
-    return _Identity((certificate, key), Registry(folder / "sites.json"), names_of(certificate))
+    names = names_of(certificate)
+    check_pair(folder, certificate, key)
+    return _Identity((certificate, key), Registry(folder / "sites.json"), names)
 
 
 class _Start(NamedTuple):

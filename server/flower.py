@@ -6,12 +6,11 @@ loop and strategies are not. See docs/decisions/0001-flower-transport.md and
 """
 
 import logging
-import resource
-import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from threading import Lock, Semaphore, Thread, Timer
+from time import monotonic
 from typing import Any, TypeVar
 
 from common.logs import quiet_flower
@@ -48,9 +47,11 @@ from common import net  # noqa: E402
 from common.errors import BadInput  # noqa: E402
 from common.protocol import (  # noqa: E402
     HELLO,
+    INSTRUCTION,
     REPLY,
     Farewell,
     Fetch,
+    Greeting,
     Hello,
     Identity,
     Instruction,
@@ -60,6 +61,7 @@ from common.protocol import (  # noqa: E402
     Verdict,
     understand,
 )
+from server.port import most_files  # noqa: E402
 from server.roster import Roster  # noqa: E402
 from server.sites import TRANSFER_SECONDS, TRANSFERS, SiteLost  # noqa: E402
 
@@ -93,11 +95,16 @@ STRANGERS = 64
 """Connections that have not said hello, at most."""
 
 
+NOT_SENT = ClientMessage()
+"""Stands for the answer to what was not sent."""
+
+
 class FlowerSite:
     """A hospital behind a connection of Flower's; see :class:`server.roster.Connected`."""
 
-    def __init__(self, proxy: GrpcClientProxy, hello: Hello) -> None:
+    def __init__(self, proxy: GrpcClientProxy, greeting: Greeting, hello: Hello) -> None:
         self.connection = proxy
+        self.greeting = greeting
         self.hello = hello
         self.backbone = hello.backbone
         self._line = Lock()  # Flower's bridge takes one request at a time
@@ -105,8 +112,15 @@ class FlowerSite:
     def ask(self, sealed: object, timeout: float) -> Reply:
         """Send what :func:`seal` made and wait for the reply."""
         assert isinstance(sealed, ServerMessage)  # noqa: S101 - seal made it
-        wrapped = InsWrapper(sealed, max(timeout, 0.1))
-        answer = self._call(lambda: self.connection.bridge.request(wrapped), timeout)
+        deadline = monotonic() + timeout  # its line may be busy first
+
+        def request() -> ResWrapper:
+            left = max(deadline - monotonic(), 0.1)
+            return self.connection.bridge.request(InsWrapper(sealed, left))
+
+        answer = self._call(request, timeout)
+        if answer.client_message is NOT_SENT:
+            raise SiteLost("its turn to be sent the weights did not come")
         return understand(REPLY, answer.client_message.fit_res.metrics["message"].string)
 
     def fetch(self, identity: Identity, timeout: float) -> bytes:
@@ -142,10 +156,11 @@ class FlowerSite:
         """Whether something is being asked of it."""
         return self._line.locked()
 
-    def part(self, farewell: Farewell) -> None:
-        """Say the last words and close the connection."""
-        self.answers(farewell)
+    def part(self, farewell: Farewell) -> bool:
+        """Say the last words and close the connection; return whether they were answered."""
+        answered = self.answers(farewell)
         self.close()
+        return answered
 
     def close(self) -> None:
         """Close the connection."""
@@ -205,16 +220,18 @@ class _Service(FlowerServiceServicer):
         said_hello = False
         try:
             for question in bridge.ins_wrapper_iterator():
-                seconds = question.timeout or GREETING_SECONDS
-                if question.server_message.HasField("fit_ins"):
-                    with self._sending, _cancelled_after(TRANSFER_SECONDS, context):
-                        yield question.server_message  # gRPC comes back when it is sent
-                else:
-                    with _cancelled_after(seconds, context):
-                        yield question.server_message
+                deadline = monotonic() + (question.timeout or GREETING_SECONDS)
+                with self._turn_to_send(question.server_message, proxy, deadline) as message:
+                    if message is None:
+                        bridge.set_res_wrapper(ResWrapper(NOT_SENT))
+                        continue
+                    with _cancelled_after(min(TRANSFER_SECONDS, deadline - monotonic()), context):
+                        yield message  # gRPC comes back when it is sent
                 turn = nullcontext() if said_hello else self._reading
-                with turn, _cancelled_after(seconds, context):
-                    answer = next(request_iterator)
+                with turn:
+                    left = deadline - monotonic() if said_hello else GREETING_SECONDS
+                    with _cancelled_after(left, context):
+                        answer = next(request_iterator)
                     if not said_hello and answer.ByteSize() > HELLO_BYTES:
                         return
                     bridge.set_res_wrapper(ResWrapper(answer))
@@ -224,6 +241,32 @@ class _Service(FlowerServiceServicer):
             return  # one side has closed the connection
         finally:
             bridge.close()
+
+    @contextmanager
+    def _turn_to_send(
+        self, message: ServerMessage, proxy: GrpcClientProxy, deadline: float
+    ) -> Iterator[ServerMessage | None]:
+        """Wait until there is room to send; give what is to be sent then, None: nothing.
+
+        Whoever has to wait for the weights has less time for its work, and may not be allowed to
+        have them any more.
+        """
+        if not message.HasField("fit_ins"):
+            yield message
+            return
+        waits = not self._sending.acquire(blocking=False)
+        if waits and not self._sending.acquire(timeout=max(0.0, deadline - monotonic())):
+            yield None
+            return
+        try:
+            if waits:
+                left = deadline - monotonic()
+                stays = left > 0 and self._roster.may_stay(proxy)
+                yield _with_seconds(message, left) if stays else None
+            else:
+                yield message
+        finally:
+            self._sending.release()
 
     def _greet(self, proxy: GrpcClientProxy, context: grpc.ServicerContext) -> None:
         """Ask whoever connects for a hello, and enter who it is in the roster."""
@@ -237,17 +280,32 @@ class _Service(FlowerServiceServicer):
             self._roster.note_stranger(reason)
             proxy.bridge.close()
         else:
-            self._roster.enter(FlowerSite(proxy, hello), greeting)
-            if not context.is_active():  # it left while it was entered
-                self._roster.leave(proxy)
+            entered = False
+            try:
+                self._roster.enter(FlowerSite(proxy, greeting, hello))
+                entered = context.is_active()  # or it left while it was entered
+            finally:
+                if not entered:
+                    proxy.bridge.close()
+                    self._roster.leave(proxy)
         finally:
             self._strangers.release()
+
+
+def _with_seconds(message: ServerMessage, seconds: float) -> ServerMessage:
+    """Return an instruction, with its weights, that gives less time."""
+    shorter = ServerMessage()
+    shorter.CopyFrom(message)
+    text = shorter.fit_ins.config["message"]
+    instruction = understand(INSTRUCTION, text.string)
+    text.string = instruction.model_copy(update={"seconds": seconds}).model_dump_json()
+    return shorter
 
 
 @contextmanager
 def _cancelled_after(seconds: float, context: grpc.ServicerContext) -> Iterator[None]:
     """Close the connection if the block takes too long."""
-    timer = Timer(seconds, context.cancel)
+    timer = Timer(max(0.0, seconds), context.cancel)
     timer.daemon = True
     timer.start()
     try:
@@ -288,7 +346,7 @@ def serve(
     Raises:
         BadInput: The address cannot be listened on.
     """
-    connections = max(1, min(CONNECTIONS, (_most_files() - OWN_FILES) // 2))
+    connections = max(1, min(CONNECTIONS, (most_files() - OWN_FILES) // 2))
     server = grpc.server(
         ThreadPoolExecutor(connections, "hospital"),
         maximum_concurrent_rpcs=connections,
@@ -318,28 +376,3 @@ def serve(
         work()
     finally:
         server.stop(None)
-
-
-def _most_files() -> int:
-    """Let this process open as many files as it may; return how many these are."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return 1 << 20 if most == resource.RLIM_INFINITY else most
-
-
-def check_free(listen: str) -> None:
-    """Check early, before anything is written, that nobody listens on an address.
-
-    Raises:
-        BadInput: Somebody does, or the address is not this machine's.
-    """
-    host, port = net.split_address(listen)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise BadInput(
-                f"--listen {listen}: {error.strerror}; choose another port or end what uses it"
-            ) from None

@@ -1,11 +1,12 @@
 """The hospitals that are connected, by name: who comes, who goes, who has to go."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from threading import Condition, Thread
+from time import monotonic
 from typing import Protocol
 
-from common.protocol import Farewell, Greeting, Instruction, Message, Ping
+from common.protocol import Farewell, Instruction, Message, Ping
 from server.admission import Admission
 from server.run_folder import RunFolder
 from server.sites import Site
@@ -17,6 +18,13 @@ HALF_OPEN_SECONDS = 60.0
 
 FAREWELL_SECONDS = 10.0
 """How long all hospitals together may take to hear that the run is over."""
+
+ABSENT_SECONDS = 60.0
+"""How long the end waits for who took part to the last and is not there to hear of it; twice the
+longest pause of a client between two attempts to connect."""
+
+GLANCE_SECONDS = 0.05
+"""Between two looks at whether hospitals are busy, which nobody tells of."""
 
 
 class Connected(Site, Protocol):
@@ -33,8 +41,8 @@ class Connected(Site, Protocol):
     def answers(self, message: Message) -> bool:
         """Say something that asks for no work; return whether an answer came."""
 
-    def part(self, farewell: Farewell) -> None:
-        """Say the last words and close the connection."""
+    def part(self, farewell: Farewell) -> bool:
+        """Say the last words and close the connection; return whether they were answered."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -59,6 +67,8 @@ class Roster:
         self.seal = seal
         self._folder = folder
         self._sites: dict[str, Connected] = {}
+        self._farewell: Farewell | None = None
+        self._told: dict[str, str] = {}  # the process by the hospital's name
         self._changed = Condition()
 
     def wait_for(self, count: int, timeout: float) -> bool:
@@ -66,19 +76,38 @@ class Roster:
         with self._changed:
             return self._changed.wait_for(lambda: len(self._sites) >= count, timeout)
 
+    def wait_for_return(self, names: Collection[str], timeout: float) -> None:
+        """Wait until these hospitals are there and free, those who still may take part."""
+        awaited = [name for name in names if self.admission.barred(name) is None]
+        deadline = monotonic() + timeout
+
+        def are_back() -> bool:
+            sites = [self._sites.get(name) for name in awaited]
+            return all(site is not None and not site.busy for site in sites)
+
+        with self._changed:
+            while not are_back() and monotonic() < deadline:
+                self._changed.wait(GLANCE_SECONDS)
+
     def present(self) -> dict[str, Site]:
         """Return those who have said hello, are still connected and may still take part."""
         with self._changed:
             sites = dict(sorted(self._sites.items()))
-        standings = {name: self.admission.standing(name) for name in sites}
+        standings = {name: self.standing(site) for name, site in sites.items()}
         for name, reason in standings.items():
             if reason is not None:
                 self.dismiss(name, reason)
         return {name: site for name, site in sites.items() if standings[name] is None}
 
-    def standing(self, name: str) -> str | None:
+    def standing(self, site: Site) -> str | None:
         """Return why a hospital may not take part any more; None: it may."""
-        return self.admission.standing(name)
+        return self.admission.standing(site.greeting, site.hello)
+
+    def may_stay(self, connection: object) -> bool:
+        """Return whether a connection is that of a hospital which may still take part."""
+        with self._changed:
+            sites = [site for site in self._sites.values() if site.connection is connection]
+        return any(self.standing(site) is None for site in sites)
 
     def dismiss(self, name: str, reason: str) -> None:
         """Tell a hospital that it may not take part any more."""
@@ -87,28 +116,59 @@ class Roster:
         if site is not None:
             self._refuse(site, reason)
 
-    def say_farewell(self, reason: str) -> None:
-        """Tell everybody that the run is over, all at once."""
+    def say_farewell(self, reason: str, awaited: Collection[str] = ()) -> None:
+        """Tell everybody that the run is over, all at once, and from now on whoever comes.
+
+        Args:
+            reason: Why it is over.
+            awaited: Hospitals to wait a while for, should they not be there.
+        """
         farewell = Farewell(outcome="finished", reason=reason)
         with self._changed:
+            self._farewell = farewell
             sites = list(self._sites.values())
         for site in sites:
-            Thread(target=site.part, args=(farewell,), daemon=True).start()
+            self._part(site, farewell)
         with self._changed:
             self._changed.wait_for(lambda: not self._sites, FAREWELL_SECONDS)
+        awaited = {name for name in awaited if self.admission.barred(name) is None}
+        with self._changed:
+            if absent := sorted(awaited - self._told.keys()):
+                log.info("waiting up to %.0f s to tell %s", ABSENT_SECONDS, ", ".join(absent))
+                self._changed.wait_for(lambda: self._told.keys() >= awaited, ABSENT_SECONDS)
+
+    def _part(self, site: Connected, farewell: Farewell) -> None:
+        """Tell a hospital that the run is over, and note that it has heard."""
+
+        def part() -> None:
+            if site.part(farewell):
+                with self._changed:
+                    self._told[site.hello.site] = site.hello.process
+                    self._changed.notify_all()
+
+        Thread(target=part, daemon=True).start()
 
     def note_stranger(self, reason: str) -> None:
         """Note that somebody connected who is no hospital."""
         log.warning("a connection was closed: no hello (%s)", reason)
 
-    def enter(self, site: Connected, greeting: Greeting) -> None:
-        """Take in who said hello, or tell why not."""
+    def enter(self, site: Connected) -> None:
+        """Take in who said hello, or tell why not.
+
+        Raises:
+            OSError: It cannot be written down; the connection is to be closed then.
+        """
         hello = site.hello
-        refusal = self.admission.refusal(greeting, hello) or self._displace(site)
+        refusal = self.admission.refusal(site.greeting, hello)
+        if refusal is None and self._told.get(hello.site) == hello.process:
+            return  # it waits for the next run, and finds that this server has ended
+        refusal = refusal or self._displace(site)
         if refusal is not None:
             self._refuse(site, refusal)
             return
         log.info("%s joined with %d images", hello.site, hello.examples)
+        if self._farewell is not None:
+            self._part(site, self._farewell)
         self._folder.write_event("joined", site=hello.site, examples=hello.examples)
         self._folder.audit.write("joined", site=hello.site, hello=hello.model_dump())
         with self._changed:
@@ -135,13 +195,17 @@ class Roster:
         taken = f"a hospital named {name} is connected already; use --name"
         with self._changed:
             old = self._sites.get(name)
-        if old is not None and old.hello.process != site.hello.process and self._alive(old):
+        gone = None if old is None else self.standing(old)
+        other = old is not None and gone is None and old.hello.process != site.hello.process
+        if old is not None and other and self._alive(old):
             return taken
         with self._changed:
             if self._sites.get(name, old) is not old:
                 return taken
             self._sites[name] = site
-        if old is not None:
+        if old is not None and gone is not None:
+            self._refuse(old, gone)
+        elif old is not None:
             old.close()
         return None
 
@@ -160,7 +224,9 @@ class Roster:
     def _refuse(self, site: Connected, reason: str) -> None:
         name = site.hello.site
         log.warning("%s refused: %s", name, reason)
-        self._folder.write_event("refused", site=name, reason=reason)
-        self._folder.audit.write("refused", site=name, reason=reason)
         farewell = Farewell(outcome="refused", reason=reason)
-        Thread(target=site.part, args=(farewell,), daemon=True).start()
+        try:
+            self._folder.write_event("refused", site=name, reason=reason)
+            self._folder.audit.write("refused", site=name, reason=reason)
+        finally:  # on a full disk it has to go, too
+            Thread(target=site.part, args=(farewell,), daemon=True).start()

@@ -26,6 +26,10 @@ RETURN_SECONDS = 60.0
 """How long a resumed run waits for all hospitals before it goes on with a quorum; twice the
 longest pause of a client between two attempts to connect."""
 
+BACK_SECONDS = 5.0
+"""How long a round waits for who was asked last and is not there, such as who was late and cut off.
+Who is gone for good costs this once: it is not asked in that round."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -66,6 +70,10 @@ class Rounds:
         state: The global model of the last round that is done; the first one, if none is.
         provenance: Of the run's models; its ``start`` is where the first one comes from.
         test: Scores a state on the test shard; None: there is none.
+
+    Attributes:
+        folder: The run's.
+        asked: Hospitals that were asked last: in the last round or to score its model.
     """
 
     def __init__(
@@ -85,6 +93,7 @@ class Rounds:
         self._test = test
         self._progress = Progress.of(folder.rounds(), folder.events())
         self._kept: int | None = None
+        self.asked: set[str] = set()
         self._backbone = fingerprint(pack(backbone_of(state)))
 
     def run(self) -> dict[str, Any]:
@@ -166,6 +175,7 @@ class Rounds:
         for turn in range(1, plan.attempts + 1):
             if not self._wait_for(plan.needed, plan.round_timeout):
                 self._no_quorum(plan.needed)
+            self._sites.wait_for_return(self.asked, BACK_SECONDS)
             start = monotonic()
             log.info("round %d of %d", number, plan.rounds)
             log.info(console.HEADER)
@@ -173,6 +183,7 @@ class Rounds:
             with self.folder.spool(spec_of(out.trained)) as spool:
                 strategy = make_strategy(plan.strategy, out.trained, spool)
                 attempt = Attempt(self._sites, self.folder, out, (spool, strategy))
+                self.asked = set(attempt.collected.asked)
                 found = attempt.collect(plan.round_timeout)
                 self._strike(found)
                 if len(found.hospitals) >= plan.needed:
@@ -217,7 +228,7 @@ class Rounds:
             self.folder.exclude(name, found.rejected[name])
             self.folder.write_event("excluded", site=name, reason=found.rejected[name])
             self.folder.audit.write("excluded", site=name, reason=found.rejected[name])
-            self._sites.dismiss(name, self._sites.standing(name) or "")
+            self._sites.dismiss(name, self.folder.exclusion(name) or "")
 
     def _set_state(self, state: State) -> None:
         self._state = state
@@ -279,7 +290,10 @@ class Rounds:
         log.info("the hospitals score the final model")
         plan = self._plan
         out = self._outgoing(plan.rounds + 1, 1, "evaluate")
-        found = Attempt(self._sites, self.folder, out).collect(plan.round_timeout)
+        self._sites.wait_for_return(self.asked, BACK_SECONDS)
+        attempt = Attempt(self._sites, self.folder, out)
+        self.asked |= set(attempt.collected.asked)
+        found = attempt.collect(plan.round_timeout)
         validation = across(found.validations)
         self._progress.note_validation(plan.rounds, validation["auc"])
         self._keep_best()

@@ -188,6 +188,11 @@ class RunFolder:
             return False
         return (status.get("state"), status.get("rounds")) == ("finished", rounds)
 
+    def last_hospitals(self) -> set[str]:
+        """Return who answered in the last round."""
+        last = self.rounds()[-1]
+        return {*last["hospitals"], *last["rejected"]}
+
     def exclude(self, name: str, reason: str) -> None:
         """Exclude a hospital until a person removes the file."""
         self._exclusion(name).parent.mkdir(exist_ok=True)

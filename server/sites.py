@@ -1,12 +1,12 @@
 """What the round loop needs of a transport; ``server/flower.py`` provides it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from queue import Empty, Queue
 from threading import Semaphore, Thread
 from time import monotonic
 from typing import NamedTuple, Protocol
 
-from common.protocol import Hello, Identity, Instruction, ProtocolError, Reply
+from common.protocol import Greeting, Hello, Identity, Instruction, ProtocolError, Reply
 from server.checks import Rejected
 
 TRANSFERS = 8
@@ -25,10 +25,12 @@ class Site(Protocol):
     """A hospital that has said hello.
 
     Attributes:
+        greeting: What it was greeted with.
         hello: What it said.
         backbone: Hash of the backbone that it holds, as far as is known.
     """
 
+    greeting: Greeting
     hello: Hello
     backbone: str | None
 
@@ -57,10 +59,13 @@ class Sites(Protocol):
     def wait_for(self, count: int, timeout: float) -> bool:
         """Wait until so many hospitals have said hello; return whether they have."""
 
+    def wait_for_return(self, names: Collection[str], timeout: float) -> None:
+        """Wait until these hospitals are there and free, those who still may take part."""
+
     def present(self) -> dict[str, Site]:
         """Return those who have said hello and are still connected, by name, sorted."""
 
-    def standing(self, name: str) -> str | None:
+    def standing(self, site: Site) -> str | None:
         """Return why a hospital may not take part any more; None: it may."""
 
     def seal(self, instruction: Instruction, blob: bytes) -> object:

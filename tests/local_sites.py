@@ -1,7 +1,7 @@
 """Hospitals in this very process, behind the interface that the round loop uses."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ class LocalSite:
     """A hospital that answers at once, unless it has a fault."""
 
     def __init__(self, hospital: Hospital, greeting: Greeting, fault: Fault | None) -> None:
+        self.greeting = greeting
         self.hello: Hello = hospital.greet(greeting, "localhost")
         self.backbone = self.hello.backbone
         self.told: list[str] = []
@@ -78,8 +79,11 @@ class LocalSites:
     def seal(self, instruction: Instruction, blob: bytes) -> object:
         return Sealed(instruction, blob)
 
-    def standing(self, name: str) -> str | None:
-        return self.dismissed.get(name)
+    def wait_for_return(self, names: Collection[str], timeout: float) -> None:
+        del names, timeout
+
+    def standing(self, site: Site) -> str | None:
+        return self.dismissed.get(site.hello.site)
 
     def dismiss(self, name: str, reason: str) -> None:
         self.dismissed[name] = reason

@@ -7,7 +7,7 @@ import pytest
 from common.audit import verify
 from common.checkpoint import read_checkpoint
 from tests.faults import FaultyFederation, dies_before, dies_within_line
-from tests.federation.test_federation import SEED, lines_of, options, status_of, wait_until
+from tests.federation.test_federation import SEED, lines_of, log_of, options, status_of, wait_until
 from tests.helpers import assert_one_line, make_hospitals, run, same_bits
 from tests.local_sites import federate_by_hand, plan_of
 
@@ -69,6 +69,37 @@ def test_a_server_that_is_killed_anywhere_goes_on_as_if_nothing_had_happened(
     verify(folder / "audit.jsonl")
 
 
+@pytest.mark.fault(
+    "the server is killed after the run is finished, before it has told anybody",
+    "--resume waits up to a minute for the hospitals of the last round and tells them (exit code "
+    "0)",
+)
+def test_a_finished_run_tells_who_has_not_heard_of_it(tmp_path: Path) -> None:
+    shards = make_hospitals(tmp_path / "data", 2)
+    folder = tmp_path / "run"
+    start = options(folder, 2, rounds=1)
+    with FaultyFederation(tmp_path / "logs") as federation:
+        federation.preludes["server"] = dies_before("server.roster:Roster.say_farewell")
+        federation.start_server(start)
+        for shard in shards:
+            federation.start_client(shard)
+        assert federation.server is not None
+        assert federation.server.wait(60) == -signal.SIGKILL
+        federation.preludes.clear()
+        lost = federation.clients.pop("hospital-01")
+        lost.kill()
+        federation.start_server([*start, "--resume"])
+        assert federation.clients["hospital-00"].wait(30) == 0
+        assert federation.server.poll() is None
+        federation.server.terminate()  # while it waits for the other one
+        assert federation.server.wait(10) == 143
+        assert status_of(folder)["state"] == "finished"
+        federation.start_server([*start, "--resume"])
+        for shard in shards:
+            federation.start_client(shard)
+        assert set(federation.wait(30).values()) == {0}
+
+
 def test_what_a_run_was_started_with_cannot_be_changed_on_the_way(tmp_path: Path) -> None:
     shards = make_hospitals(tmp_path / "data", 1)
     folder = tmp_path / "run"
@@ -80,9 +111,10 @@ def test_what_a_run_was_started_with_cannot_be_changed_on_the_way(tmp_path: Path
         assert_one_line(other, 2, "--lr is 0.1, but the run was started with 0.05")
         fewer = run("flower-server", "--insecure", "--resume", *options(folder, 1, rounds=1))
         assert_one_line(fewer, 2, "--rounds 1: the run has done 2 rounds already")
-        done = run("flower-server", "--insecure", "--resume", *options(folder, 1))
-        assert done.returncode == 0
-        assert "all 2 rounds of this run are done" in done.stderr
+        federation.start_server([*options(folder, 1), "--resume"])
+        federation.start_client(shards[0])
+        assert set(federation.wait(60).values()) == {0}
+        assert "all 2 rounds of this run are done" in log_of(federation, "server")
         assert status_of(folder)["state"] == "finished"
         # More rounds may be asked for.
         federation.start_server([*options(folder, 1, rounds=3, quorum=1), "--resume"])

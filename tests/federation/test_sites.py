@@ -15,7 +15,7 @@ from common.errors import Refused
 from common.keys import new_key, read_key
 from common.protocol import Greeting
 from experiments.local import LocalFederation
-from server.provision import revoke
+from server.provision import renew, revoke
 from tests.federation.provisioned import provision
 from tests.federation.test_federation import lines_of, log_of, options, wait_until
 from tests.helpers import assert_one_line, make_hospitals, run
@@ -163,6 +163,27 @@ def test_a_site_that_is_revoked_has_to_go_and_the_others_stay(
     assert "hospital-01 was revoked" in log_of(federation, "hospital-01")
     assert done < 60
     assert list(lines_of(folder)[-1]["hospitals"]) == ["hospital-00", "hospital-02"]
+
+
+@pytest.mark.fault(
+    "a site's key is renewed in mid-run",
+    "who signed with the old one is dismissed with exit code 4, and the new one's holder gets in",
+)
+def test_a_renewed_key_ends_the_session_of_the_old_one(
+    tmp_path: Path, federation: LocalFederation, shards: list[Path]
+) -> None:
+    folder = tmp_path / "run"
+    federation.start_server(options(folder, 2))
+    federation.start_client(shards[0])
+    wait_until(lambda: "hospital-00 joined" in log_of(federation, "server"))
+    old = federation.clients["hospital-00"]
+    renew(tmp_path / "kits", "hospital-00", datetime.now(UTC))
+    federation.start_client(shards[0])
+    assert old.wait(60) == 4
+    federation.start_client(shards[1])
+    codes = federation.wait(60)
+    assert codes == {"server": 0, "hospital-00": 0, "hospital-01": 0}
+    assert all(len(line["hospitals"]) == 2 for line in lines_of(folder))
 
 
 @pytest.mark.fault(

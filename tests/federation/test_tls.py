@@ -17,6 +17,8 @@ def test_hospitals_train_over_tls_and_only_with_the_right_ca(tmp_path: Path) -> 
         client = ["--server", federation.address, "--data", shard.path, "--patience", 1]
         for wrong in (["--tls", others / "sites" / "site"], ["--insecure"]):
             assert_one_line(run("flower-client", *client, *wrong), 2, "no server within 1 s")
+        wrong_ca = run("flower-client", *client, "--tls", others / "sites" / "site")
+        assert_one_line(wrong_ca, 2, "certificate is not accepted: unable to get local issuer")
         federation.start_client(shard.path)
         assert federation.wait(120) == {"server": 0, "site": 0}
 
@@ -27,6 +29,16 @@ def test_a_missing_file_of_the_servers_folder_is_named(tmp_path: Path, name: str
     (folder / name).unlink()
     result = run("flower-server", *options(tmp_path / "run", 1, tls=folder))
     assert_one_line(result, 2, f"{name}: ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("key", ["another", "garbage"])
+def test_a_key_that_is_not_the_certificates_is_named(tmp_path: Path, key: str) -> None:
+    folder, other = (provision(tmp_path / name, ["site"]) / "server" for name in ("ours", "others"))
+    content = (other / "server.key").read_bytes() if key == "another" else b"garbage"
+    (folder / "server.key").write_bytes(content)
+    result = run("flower-server", *options(tmp_path / "run", 1, tls=folder))
+    assert_one_line(result, 2, f"{folder / 'server.key'}: ")
     assert not (tmp_path / "run").exists()
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +23,7 @@ from server.run_folder import RunFolder
 from server.sites import Site
 from server.strategies import StrategyName
 from tests.common.test_protocol import HELLO_WORDS, REPLY_WORDS, SCORES
-from tests.local_sites import Sealed, plan_of
+from tests.local_sites import GREETING, Sealed, plan_of
 
 BEFORE = state_of(build_model("densenet-tiny", 1))
 
@@ -80,6 +80,7 @@ class Scripted:
 
     def __init__(self, hello: dict[str, Any], words: dict[str, Any], state: State) -> None:
         self.hello: Hello = understand(HELLO, json.dumps(hello))
+        self.greeting = GREETING
         self.backbone: str | None = None
         self._words = words
         self._blob = pack(state)
@@ -108,14 +109,17 @@ class ScriptedSites:
         del timeout
         return len(self._sites) >= count
 
+    def wait_for_return(self, names: Collection[str], timeout: float) -> None:
+        pass
+
     def present(self) -> dict[str, Site]:
         return dict(self._sites)
 
     def seal(self, instruction: Instruction, blob: bytes) -> object:
         return Sealed(instruction, blob)
 
-    def standing(self, name: str) -> str | None:
-        del name
+    def standing(self, site: Site) -> str | None:
+        del site
         return None
 
     def dismiss(self, name: str, reason: str) -> None:

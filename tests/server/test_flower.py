@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -14,7 +15,8 @@ from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
 from client.flower import Participant, take_part
 from client.state import ClientState
-from common.protocol import Greeting, Hello
+from common.protocol import INSTRUCTION as INSTRUCTION_READER
+from common.protocol import Greeting, Hello, understand
 from experiments.local import free_port
 from server import flower
 from server.admission import Admission
@@ -23,7 +25,7 @@ from server.roster import Roster
 from server.run_folder import RunFolder
 from tests.federation.test_federation import wait_until
 from tests.http2 import Peer
-from tests.server.test_checks import HELLO
+from tests.server.test_checks import HELLO, INSTRUCTION
 
 
 class SlowAdmission(Admission):
@@ -255,3 +257,129 @@ def test_large_hellos_are_read_a_few_at_a_time(tmp_path: Path) -> None:
         assert not thread.is_alive()
     assert most == [2]
     assert len(asked) == 6  # the greeting, and nothing after it
+
+
+@pytest.mark.fault(
+    "the disk is full when a hospital is let in, or refused",
+    "its connection is closed, and no client hangs",
+)
+def test_a_full_disk_closes_the_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    roster = roster_in(tmp_path)
+    address = f"127.0.0.1:{free_port()}"
+
+    def full(*_args: object, **_fields: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "write_event", full)
+    # That threads end with the error is what is tested.
+    monkeypatch.setattr(threading, "excepthook", lambda _error: None)
+
+    def answers_to(words: Hello) -> list[ServerMessage]:
+        said: SimpleQueue[ClientMessage | None] = SimpleQueue()
+        heard = []
+        with grpc.insecure_channel(address) as channel:
+            call = FlowerServiceStub(channel).Join(iter(said.get, None), timeout=20)
+            for message in call:
+                heard.append(message)
+                said.put(hello_of(words))
+            said.put(None)
+        return heard
+
+    def work() -> None:
+        assert len(answers_to(HELLO)) == 1  # the greeting; then the connection is closed
+        wait_until(lambda: roster.present() == {}, 10)
+        other_size = HELLO.model_copy(update={"image_size": HELLO.image_size + 1})
+        assert 1 <= len(answers_to(other_size)) <= 2
+
+    serve(roster, address, None, work)
+
+
+@pytest.mark.fault(
+    "a hospital is not connected in the instant in which the run ends",
+    "it is told when it comes back, and ends with exit code 0",
+)
+def test_who_comes_after_the_farewell_is_told(tmp_path: Path) -> None:
+    roster = roster_in(tmp_path)
+    address = f"127.0.0.1:{free_port()}"
+    late: list[threading.Thread] = []
+
+    def work() -> None:
+        first = join_in_background(Newcomer(0), address)
+        assert roster.wait_for(1, 10)
+        ended = threading.Event()
+
+        def end() -> None:
+            roster.say_farewell("enough", ["hospital-000", "hospital-001"])
+            ended.set()
+
+        threading.Thread(target=end).start()
+        first.join(10)
+        assert not first.is_alive()
+        assert not ended.is_set()
+        late.append(join_in_background(Newcomer(1), address))
+        assert ended.wait(10)
+        late[0].join(10)
+        assert not late[0].is_alive()
+
+    serve(roster, address, None, work)
+
+
+def test_who_waits_for_the_next_run_is_told_once(tmp_path: Path) -> None:
+    roster = roster_in(tmp_path)
+    address = f"127.0.0.1:{free_port()}"
+    joined: list[str] = []
+
+    class Stays(Newcomer):
+        def greet(self, greeting: Greeting, server: str) -> Hello:
+            joined.append(server)
+            return super().greet(greeting, server)
+
+    def work() -> None:
+        stays = Stays(0)
+        first = join_in_background(stays, address)
+        assert roster.wait_for(1, 10)
+        roster.say_farewell("enough")
+        first.join(10)
+        participant = Participant(stays, address, None, ClientState(None))  # type: ignore[arg-type]
+        again = (participant, address, None, 1e9)
+        threading.Thread(target=take_part, args=again, daemon=True).start()
+        wait_until(lambda: len(joined) == 2, 10)
+        start = time.monotonic()
+        roster.say_farewell("enough", ["hospital-000"])
+        assert time.monotonic() - start < 5
+
+    serve(roster, address, None, work)
+
+
+def test_who_is_not_sent_to_in_time_keeps_its_connection_and_others_have_less_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flower, "TRANSFERS", 1)
+    roster = roster_in(tmp_path)
+    service = flower._Service(roster)
+    message = seal(INSTRUCTION, b"weights")
+    assert isinstance(message, ServerMessage)
+    allowed = [True]
+    proxy: Any = None
+    monkeypatch.setattr(roster, "may_stay", lambda _connection: allowed[0])
+
+    def turn(seconds: float, after: float) -> ServerMessage | None:
+        """Return what is sent to somebody for whom there is room only ``after`` a while."""
+        ours = service._turn_to_send(message, proxy, time.monotonic() + 60)
+        assert ours.__enter__() is message
+        room = threading.Timer(after, ours.__exit__, (None, None, None))
+        room.start()
+        with service._turn_to_send(message, proxy, time.monotonic() + seconds) as sent:
+            room.join()
+            return sent
+
+    assert turn(seconds=0.2, after=0.6) is None
+    shortened = turn(seconds=30, after=0.5)
+    assert shortened is not None
+    words = understand(INSTRUCTION_READER, shortened.fit_ins.config["message"].string)
+    assert 20 < words.seconds < 29.9
+    assert shortened.fit_ins.parameters.tensors == [b"weights"]
+    allowed[0] = False
+    assert turn(seconds=30, after=0.5) is None
+    with service._turn_to_send(message, proxy, time.monotonic()) as sent:
+        assert sent is message  # there is room again
