@@ -156,11 +156,10 @@ class FlowerSite:
         """Whether something is being asked of it."""
         return self._line.locked()
 
-    def part(self, farewell: Farewell) -> bool:
-        """Say the last words and close the connection; return whether they were answered."""
-        answered = self.answers(farewell)
+    def part(self, farewell: Farewell) -> None:
+        """Say the last words and close the connection."""
+        self.answers(farewell)
         self.close()
-        return answered
 
     def close(self) -> None:
         """Close the connection."""

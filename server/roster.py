@@ -41,8 +41,8 @@ class Connected(Site, Protocol):
     def answers(self, message: Message) -> bool:
         """Say something that asks for no work; return whether an answer came."""
 
-    def part(self, farewell: Farewell) -> bool:
-        """Say the last words and close the connection; return whether they were answered."""
+    def part(self, farewell: Farewell) -> None:
+        """Say the last words and close the connection."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -141,10 +141,13 @@ class Roster:
         """Tell a hospital that the run is over, and note that it has heard."""
 
         def part() -> None:
-            if site.part(farewell):
-                with self._changed:
-                    self._told[site.hello.site] = site.hello.process
-                    self._changed.notify_all()
+            try:
+                if site.answers(farewell):
+                    with self._changed:
+                        self._told[site.hello.site] = site.hello.process
+                        self._changed.notify_all()
+            finally:
+                site.close()
 
         Thread(target=part, daemon=True).start()
 

@@ -176,7 +176,7 @@ def test_two_servers_cannot_have_one_run(tmp_path: Path) -> None:
         federation.start_client(make_hospitals(tmp_path / "data", 1)[0])
         federation.wait(60)
         federation.start_server([*options(folder, 1, rounds=1000), "--resume"])
-        wait_until(lambda: "waiting" in (federation.logs / "server.log").read_text()[-200:])
+        wait_until(lambda: "waiting for" in (federation.logs / "server.log").read_text()[-200:])
         other = options(folder, 1, rounds=1000)
         result = run("flower-server", "--insecure", "--resume", *other)
         assert_one_line(result, 2, "another process is writing it")
