@@ -1,3 +1,4 @@
+import logging
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in every child
@@ -11,6 +12,15 @@ import torch
 from experiments.local import LocalFederation
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_handlers() -> Iterator[None]:
+    """Let no test log into the files of another one."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    yield
+    root.handlers[:] = before
 
 
 @pytest.fixture

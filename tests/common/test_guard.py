@@ -9,7 +9,8 @@ import ctypes, time
 import common.guard
 from common.cli import leave, run_command
 
-common.guard.LEAVE_SECONDS = common.guard.WORDS_SECONDS = 0.2
+common.guard.LEAVE_SECONDS = 0.2
+common.guard.WORDS_SECONDS = 5.0
 
 def command(arguments):
     guard = common.guard.Guard()

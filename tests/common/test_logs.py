@@ -1,6 +1,5 @@
 import logging
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,16 +7,6 @@ import pytest
 from common.logs import log_to_file, log_to_stderr
 
 
-@pytest.fixture
-def own_handlers() -> Iterator[None]:
-    root = logging.getLogger()
-    before = root.handlers[:]
-    yield
-    for handler in set(root.handlers) - set(before):
-        root.removeHandler(handler)
-
-
-@pytest.mark.usefixtures("own_handlers")
 @pytest.mark.fault(
     "a line of a log cannot be written, for instance because the disk is full",
     "it is not in the log; nothing else happens",
