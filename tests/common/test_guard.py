@@ -1,8 +1,11 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.federation.test_federation import wait_until
 
 STUCK = """
 import ctypes, time
@@ -22,6 +25,10 @@ def command(arguments):
 
 leave(run_command("x", command, []))
 """
+
+
+def sleeps(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("S")
 
 
 @pytest.mark.parametrize(
@@ -48,6 +55,7 @@ def test_a_call_that_never_returns_does_not_keep_a_process(
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "stuck\n"
+        wait_until(lambda: sleeps(process.pid))  # in the call, not on its way there
         process.send_signal(number)
         output, _ = process.communicate(timeout=30)
     finally:
