@@ -12,11 +12,11 @@ from common.cli import Stopped
 
 log = logging.getLogger(__name__)
 
-LEAVE_SECONDS = 8.0
+LEAVE_SECONDS = 7.0
 """From SIGINT or SIGTERM on, until a command that is still running is ended; Docker kills it 10 s
 after the signal."""
 
-WORDS_SECONDS = 1.0
+WORDS_SECONDS = 2.0
 """How long last words may take."""
 
 
