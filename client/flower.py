@@ -194,10 +194,10 @@ class Participant:
             sha256 = fingerprint(self._weights)
             self._state.note("sent", identity=identity.model_dump(), sha256=sha256)
             parameters.tensors.append(self._weights)
+            self._ready, self._weights = None, b""
         else:
             log.warning("round %d: asked for weights that there are not", identity.round)
             self._state.note("not sent", identity=identity.model_dump())
-        self._ready, self._weights = None, b""
         return ClientMessage(
             get_parameters_res=ClientMessage.GetParametersRes(status=OK, parameters=parameters)
         )
