@@ -176,8 +176,8 @@ def test_a_second_up_finds_the_run_done(simulation: Simulation) -> None:
         text=True,
         timeout=300,
     )
-    assert again.returncode == 0, again.stdout[-3000:]
-    assert "done already" in again.stdout
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "done already" in again.stderr  # where Compose shows what a container logs
     assert (simulation.run / "rounds.jsonl").read_bytes() == before
 
 
