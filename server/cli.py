@@ -115,7 +115,8 @@ def _serve(arguments: Sequence[str]) -> None:
 
     from common.logs import log_to_file, log_to_stderr
     from server.admission import Admission
-    from server.flower import seal, serve
+    from server.flower import serve
+    from server.flower_site import seal
     from server.port import check_free
     from server.roster import Roster
     from server.rounds import Rounds

@@ -1,4 +1,4 @@
-"""The server's side of Flower; no other file under ``server`` imports it.
+"""The server's side of Flower: the port, and who comes there; ``flower_site.py`` is one connection.
 
 Of Flower 1.41 its gRPC service is used: one port, one bidirectional stream a hospital. Its round
 loop and strategies are not. See docs/decisions/0001-flower-transport.md and
@@ -9,9 +9,9 @@ import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from threading import Lock, Semaphore, Thread, Timer
+from threading import Semaphore, Thread, Timer
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from common.logs import quiet_flower
 
@@ -19,11 +19,7 @@ quiet_flower()
 
 import grpc  # noqa: E402
 from flwr.common import (  # noqa: E402
-    FitIns,
-    GetParametersIns,
     GetPropertiesIns,
-    Parameters,
-    serde,
 )
 from flwr.proto.transport_pb2 import ClientMessage, ServerMessage  # noqa: E402
 from flwr.proto.transport_pb2_grpc import (  # noqa: E402
@@ -33,7 +29,6 @@ from flwr.proto.transport_pb2_grpc import (  # noqa: E402
 from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import (  # noqa: E402
     GrpcBridge,
     GrpcBridgeClosed,
-    InsWrapper,
     ResWrapper,
 )
 from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy  # noqa: E402
@@ -48,22 +43,13 @@ from common.errors import BadInput  # noqa: E402
 from common.protocol import (  # noqa: E402
     HELLO,
     INSTRUCTION,
-    REPLY,
-    Farewell,
-    Fetch,
-    Greeting,
-    Hello,
-    Identity,
-    Instruction,
-    Message,
     ProtocolError,
-    Reply,
-    Verdict,
     understand,
 )
+from server.flower_site import NOT_SENT, FlowerSite, config_of  # noqa: E402
 from server.port import most_files  # noqa: E402
 from server.roster import Roster  # noqa: E402
-from server.sites import TRANSFER_SECONDS, TRANSFERS, SiteLost  # noqa: E402
+from server.sites import TRANSFER_SECONDS, TRANSFERS  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +65,6 @@ being read waits at its sender."""
 HELLO_BYTES = 1 << 16
 """Of a hello, at most; it has room for a few hundred."""
 
-WORD_SECONDS = 5.0
-"""How long a hospital may take to answer a word that asks for no work."""
-
 CONNECTIONS = 1000
 """At once, at most; fewer where fewer files may be open."""
 
@@ -93,98 +76,6 @@ IDLE_SECONDS = 30
 
 STRANGERS = 64
 """Connections that have not said hello, at most."""
-
-
-NOT_SENT = ClientMessage()
-"""Stands for the answer to what was not sent."""
-
-
-class FlowerSite:
-    """A hospital behind a connection of Flower's; see :class:`server.roster.Connected`."""
-
-    def __init__(self, proxy: GrpcClientProxy, greeting: Greeting, hello: Hello) -> None:
-        self.connection = proxy
-        self.greeting = greeting
-        self.hello = hello
-        self.backbone = hello.backbone
-        self._line = Lock()  # Flower's bridge takes one request at a time
-
-    def ask(self, sealed: object, timeout: float) -> Reply:
-        """Send what :func:`seal` made and wait for the reply."""
-        assert isinstance(sealed, ServerMessage)  # noqa: S101 - seal made it
-        deadline = monotonic() + timeout  # its line may be busy first
-
-        def request() -> ResWrapper:
-            left = max(deadline - monotonic(), 0.1)
-            return self.connection.bridge.request(InsWrapper(sealed, left))
-
-        answer = self._call(request, timeout)
-        if answer.client_message is NOT_SENT:
-            raise SiteLost("its turn to be sent the weights did not come")
-        return understand(REPLY, answer.client_message.fit_res.metrics["message"].string)
-
-    def fetch(self, identity: Identity, timeout: float) -> bytes:
-        """Return the weights that go with a reply."""
-        ins = GetParametersIns(_config(Fetch(identity=identity)))
-        result = self._call(
-            lambda: self.connection.get_parameters(ins, max(timeout, 0.1), None), timeout
-        )
-        tensors: list[bytes] = result.parameters.tensors
-        return tensors[0] if len(tensors) == 1 else b""
-
-    def tell(self, identity: Identity, reason: str) -> None:
-        """Tell why its reply is not averaged."""
-        verdict = Verdict(identity=identity, reason=reason[:500])
-        Thread(target=self.answers, args=(verdict,), daemon=True).start()
-
-    def answers(self, message: Message) -> bool:
-        """Say something that asks for no work; return whether an answer came."""
-        try:
-            self._call(
-                lambda: self.connection.get_properties(
-                    GetPropertiesIns(_config(message)), WORD_SECONDS, None
-                ),
-                WORD_SECONDS,
-            )
-        except SiteLost as lost:
-            log.debug("%s: %s", self.hello.site, lost)
-            return False
-        return True
-
-    @property
-    def busy(self) -> bool:
-        """Whether something is being asked of it."""
-        return self._line.locked()
-
-    def part(self, farewell: Farewell) -> None:
-        """Say the last words and close the connection."""
-        self.answers(farewell)
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.connection.bridge.close()
-
-    def _call(self, request: Callable[[], T], timeout: float) -> T:
-        if not self._line.acquire(timeout=max(timeout, 0.1)):
-            raise SiteLost("it is still busy")
-        try:
-            return request()
-        except Exception as error:  # noqa: BLE001 - whatever Flower raises, the hospital is lost
-            raise SiteLost(f"no reply ({type(error).__name__})") from None
-        finally:
-            self._line.release()
-
-
-def _config(message: Message) -> dict[str, Any]:
-    """Return a message as it stands in a call of Flower's."""
-    return {"message": message.model_dump_json()}
-
-
-def seal(instruction: Instruction, blob: bytes) -> object:
-    """Return an instruction and its weights as they travel."""
-    ins = FitIns(Parameters([blob], "safetensors"), _config(instruction))
-    return ServerMessage(fit_ins=serde.fit_ins_to_proto(ins))
 
 
 class _Service(FlowerServiceServicer):
@@ -271,7 +162,7 @@ class _Service(FlowerServiceServicer):
         """Ask whoever connects for a hello, and enter who it is in the roster."""
         greeting = self._roster.admission.greeting()
         try:
-            ins = GetPropertiesIns(_config(greeting))
+            ins = GetPropertiesIns(config_of(greeting))
             result = proxy.get_properties(ins, GREETING_SECONDS, None)
             hello = understand(HELLO, str(result.properties.get("message")))
         except Exception as error:  # noqa: BLE001 - whoever it is, it is no hospital

@@ -12,6 +12,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from common.cli import parse
+from common.errors import BadInput
 from common.net import split_address
 from server.admission import names_of
 from server.cli import ServerSettings
@@ -25,6 +26,10 @@ def answers(port: int, tls: Path | None) -> bool:
     Args:
         port: Its port.
         tls: Its folder, as given to ``flower-server``; None: it does not encrypt.
+
+    Raises:
+        BadInput: Its certificate is none.
+        OSError: A file of its folder cannot be read.
     """
     address = f"127.0.0.1:{port}"
     if tls is None:
@@ -53,12 +58,15 @@ def standing(run: Path) -> str:
 
 def main() -> None:
     """Print how the server stands and exit."""
-    settings = parse(ServerSettings, [])
-    _, port = split_address(settings.listen)
-    if answers(port, settings.tls):
-        print(standing(settings.run))
-    else:
+    try:
+        settings = parse(ServerSettings, [])
+        _, port = split_address(settings.listen)
+        answered = answers(port, settings.tls)
+    except (BadInput, OSError) as error:
+        sys.exit(str(error))
+    if not answered:
         sys.exit("it does not answer")
+    print(standing(settings.run))
 
 
 if __name__ == "__main__":

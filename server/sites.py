@@ -1,4 +1,4 @@
-"""What the round loop needs of a transport; ``server/flower.py`` provides it."""
+"""What the round loop needs of a transport: ``server/roster.py`` and ``server/flower_site.py``."""
 
 from collections.abc import Collection, Iterator
 from queue import Empty, Queue

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.local import LocalFederation
-
 torch.set_num_threads(1)
 
 
@@ -21,12 +19,6 @@ def own_handlers() -> Iterator[None]:
     before = root.handlers[:]
     yield
     root.handlers[:] = before
-
-
-@pytest.fixture
-def federation(tmp_path: Path) -> Iterator[LocalFederation]:
-    with LocalFederation(tmp_path / "logs") as federation:
-        yield federation
 
 
 FAULTS = pytest.StashKey[dict[str, str]]()

@@ -81,6 +81,10 @@ def test_both_sides_of_a_federation_are_healthy_while_it_runs(
             "FLOWER_SERVER_RUN": run,
             "FLOWER_SERVER_INIT": "random",
         }
+        if encrypted:
+            gone = check("server.health", **{**server, "FLOWER_SERVER_TLS": tmp_path})
+            assert (gone.returncode, gone.stderr.count("\n")) == (1, 1)
+            assert "server.crt" in gone.stderr
         away = check("server.health", **server)
         assert (away.returncode, away.stderr) == (1, "it does not answer\n")
         federation.start_server(options(run, 1, rounds=100_000))

@@ -25,11 +25,6 @@ NAMES = ["hospital-00", "hospital-01", "hospital-02"]
 
 
 @pytest.fixture
-def shards(tmp_path: Path) -> list[Path]:
-    return make_hospitals(tmp_path / "data", 3)
-
-
-@pytest.fixture
 def federation(tmp_path: Path) -> Iterator[LocalFederation]:
     kits = provision(tmp_path / "kits", NAMES)
     with LocalFederation(tmp_path / "logs", tls=kits) as federation:

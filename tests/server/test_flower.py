@@ -18,9 +18,10 @@ from client.state import ClientState
 from common.protocol import INSTRUCTION as INSTRUCTION_READER
 from common.protocol import Greeting, Hello, understand
 from experiments.local import free_port
-from server import flower
+from server import flower, flower_site
 from server.admission import Admission
-from server.flower import seal, serve
+from server.flower import serve
+from server.flower_site import seal
 from server.roster import Roster
 from server.run_folder import RunFolder
 from tests.federation.test_federation import wait_until
@@ -163,7 +164,7 @@ def test_who_does_not_read_the_farewell_has_to_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flower, "GREETING_SECONDS", 20.0)
-    monkeypatch.setattr(flower, "WORD_SECONDS", 0.5)
+    monkeypatch.setattr(flower_site, "WORD_SECONDS", 0.5)
     address = f"127.0.0.1:{free_port()}"
     roster = roster_in(tmp_path)
     greeting = {"message": Scalar(string=roster.admission.greeting().model_dump_json())}
