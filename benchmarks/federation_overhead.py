@@ -82,7 +82,8 @@ class EchoHospital:
 
 def echo_client(name: str, address: str) -> None:
     """Take part in a run without training."""
-    from client.flower import Participant, take_part
+    from client.connection import take_part
+    from client.flower import Participant
     from client.state import ClientState
 
     keep_freed_memory()

@@ -27,7 +27,8 @@ SPAWN = multiprocessing.get_context("spawn")
 
 def hospitals(address: str, count: int) -> None:
     """Take part as so many hospitals; in a process of its own."""
-    from client.flower import Participant, take_part
+    from client.connection import take_part
+    from client.flower import Participant
     from client.state import ClientState
 
     def run(number: int) -> None:

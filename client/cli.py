@@ -72,7 +72,8 @@ def _take_part(arguments: Sequence[str]) -> None:
 
     import torch
 
-    from client.flower import Participant, take_part
+    from client.connection import take_part
+    from client.flower import Participant
     from client.hospital import Hospital
     from client.policy import read_policy
     from client.state import ClientState

@@ -79,7 +79,9 @@ def test_parameters_carry_bytes_of_any_type_and_scalars_carry_text() -> None:
     assert back.config == {"message": "{}"}
 
 
-@pytest.mark.parametrize("adapter", ["server.flower", "server.flower_site", "client.flower"])
+@pytest.mark.parametrize(
+    "adapter", ["server.flower", "server.flower_site", "client.flower", "client.connection"]
+)
 def test_what_phones_home_is_off_before_flower_is_imported(adapter: str) -> None:
     code = f"import {adapter}, flwr.supercore.telemetry as t; print(t.FLWR_TELEMETRY_ENABLED)"
     command = [sys.executable, "-c", code]

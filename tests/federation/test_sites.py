@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
 
-from client.flower import Participant, take_part
+from client.connection import take_part
+from client.flower import Participant
 from client.state import ClientState
 from common.errors import Refused
 from common.keys import new_key, read_key

@@ -13,7 +13,8 @@ import pytest
 from flwr.proto.transport_pb2 import ClientMessage, Scalar, ServerMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
-from client.flower import Participant, take_part
+from client.connection import take_part
+from client.flower import Participant
 from client.state import ClientState
 from common.protocol import INSTRUCTION as INSTRUCTION_READER
 from common.protocol import Greeting, Hello, understand

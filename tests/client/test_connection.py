@@ -14,8 +14,9 @@ from flwr.proto.transport_pb2_grpc import (
     add_FlowerServiceServicer_to_server,
 )
 
-from client import flower
-from client.flower import Participant, take_part
+from client import connection
+from client.connection import take_part
+from client.flower import Participant
 from client.state import ClientState
 from common.errors import BadInput
 from common.protocol import Farewell, Greeting, Hello, Message
@@ -90,7 +91,7 @@ def test_patience_begins_when_the_connection_is_lost() -> None:
     "the client hangs up after a minute, and gives up once its patience is over",
 )
 def test_a_silent_server_does_not_hold_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flower, "GREETING_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "GREETING_SECONDS", 0.5)
     over = threading.Event()
 
     def script(number: int, answers: Iterator[Any]) -> Iterator[ServerMessage]:
