@@ -18,13 +18,12 @@ from common.logs import quiet_flower
 quiet_flower()
 
 import grpc  # noqa: E402
-from flwr.common import (  # noqa: E402
-    GetPropertiesIns,
-)
-from flwr.proto.transport_pb2 import ClientMessage, ServerMessage  # noqa: E402
-from flwr.proto.transport_pb2_grpc import (  # noqa: E402
-    FlowerServiceServicer,
-    add_FlowerServiceServicer_to_server,
+from flwr.common import GetPropertiesIns  # noqa: E402
+from flwr.proto.transport_pb2 import (  # noqa: E402
+    DESCRIPTOR,
+    ClientMessage,
+    Scalar,
+    ServerMessage,
 )
 from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import (  # noqa: E402
     GrpcBridge,
@@ -78,7 +77,14 @@ STRANGERS = 64
 """Connections that have not said hello, at most."""
 
 
-class _Service(FlowerServiceServicer):
+Outgoing = tuple[ServerMessage, ...]
+"""Messages that are sent as one: what is sent one after the other is merged where it arrives, and
+what comes last counts (https://protobuf.dev/programming-guides/encoding/#last-one-wins). So all
+hospitals share the weights, whatever else each is told; gRPC keeps what it was given to send to a
+hospital until it is given the next."""
+
+
+class _Service:
     """Flower's service: one stream a connection, on which each question has one answer.
 
     Flower's own servicer reads whatever a peer sends, as fast as it comes, and keeps the last
@@ -93,7 +99,7 @@ class _Service(FlowerServiceServicer):
 
     def Join(  # noqa: N802 - Flower's name
         self, request_iterator: Iterator[ClientMessage], context: grpc.ServicerContext
-    ) -> Iterator[ServerMessage]:
+    ) -> Iterator[Outgoing]:
         """Send what the bridge is asked for, weights a few at a time, and take the answers."""
         if not self._strangers.acquire(blocking=False):
             return
@@ -111,12 +117,12 @@ class _Service(FlowerServiceServicer):
         try:
             for question in bridge.ins_wrapper_iterator():
                 deadline = monotonic() + (question.timeout or GREETING_SECONDS)
-                with self._turn_to_send(question.server_message, proxy, deadline) as message:
-                    if message is None:
+                with self._turn_to_send(question.server_message, proxy, deadline) as outgoing:
+                    if outgoing is None:
                         bridge.set_res_wrapper(ResWrapper(NOT_SENT))
                         continue
                     with _cancelled_after(min(TRANSFER_SECONDS, deadline - monotonic()), context):
-                        yield message  # gRPC comes back when it is sent
+                        yield outgoing  # gRPC comes back when it is sent
                 turn = nullcontext() if said_hello else self._reading
                 with turn:
                     left = deadline - monotonic() if said_hello else GREETING_SECONDS
@@ -135,14 +141,14 @@ class _Service(FlowerServiceServicer):
     @contextmanager
     def _turn_to_send(
         self, message: ServerMessage, proxy: GrpcClientProxy, deadline: float
-    ) -> Iterator[ServerMessage | None]:
+    ) -> Iterator[Outgoing | None]:
         """Wait until there is room to send; give what is to be sent then, None: nothing.
 
         Whoever has to wait for the weights has less time for its work, and may not be allowed to
         have them any more.
         """
         if not message.HasField("fit_ins"):
-            yield message
+            yield (message,)
             return
         waits = not self._sending.acquire(blocking=False)
         if waits and not self._sending.acquire(timeout=max(0.0, deadline - monotonic())):
@@ -152,9 +158,9 @@ class _Service(FlowerServiceServicer):
             if waits:
                 left = deadline - monotonic()
                 stays = left > 0 and self._roster.may_stay(proxy)
-                yield _with_seconds(message, left) if stays else None
+                yield (message, _with_seconds(message, left)) if stays else None
             else:
-                yield message
+                yield (message,)
         finally:
             self._sending.release()
 
@@ -182,14 +188,24 @@ class _Service(FlowerServiceServicer):
             self._strangers.release()
 
 
+def _serialize(outgoing: Outgoing) -> bytes:
+    """Return the messages as they travel."""
+    return b"".join([message.SerializeToString() for message in outgoing])
+
+
+def _add_to_server(service: _Service, server: grpc.Server) -> None:
+    """Offer Flower's service, as Flower's own function does but for the serialiser."""
+    join = grpc.stream_stream_rpc_method_handler(service.Join, ClientMessage.FromString, _serialize)
+    name = DESCRIPTOR.services_by_name["FlowerService"].full_name
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, {"Join": join})])
+
+
 def _with_seconds(message: ServerMessage, seconds: float) -> ServerMessage:
-    """Return an instruction, with its weights, that gives less time."""
-    shorter = ServerMessage()
-    shorter.CopyFrom(message)
-    text = shorter.fit_ins.config["message"]
-    instruction = understand(INSTRUCTION, text.string)
-    text.string = instruction.model_copy(update={"seconds": seconds}).model_dump_json()
-    return shorter
+    """Return what, sent after an instruction, gives less time for it."""
+    text = message.fit_ins.config["message"].string
+    shorter = understand(INSTRUCTION, text).model_copy(update={"seconds": seconds})
+    fit = ServerMessage.FitIns(config={"message": Scalar(string=shorter.model_dump_json())})
+    return ServerMessage(fit_ins=fit)
 
 
 @contextmanager
@@ -249,7 +265,7 @@ def serve(
             ("grpc.so_reuseport", 0),
         ],
     )
-    add_FlowerServiceServicer_to_server(_Service(roster), server)
+    _add_to_server(_Service(roster), server)
     add_HealthServicer_to_server(_Health(), server)
     try:
         if certificates is None:
