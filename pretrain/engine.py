@@ -84,6 +84,7 @@ class Engine:
             BadInput: The loss is not finite; the last good checkpoint is kept.
         """
         recipe = self._recipe
+        done = self.trainer.step == self.trainer.steps
         bar = tqdm(
             total=self.trainer.steps * recipe.images_per_step,
             initial=self.trainer.step * recipe.images_per_step,
@@ -94,8 +95,8 @@ class Engine:
         )
         with logging_redirect_tqdm(), bar:
             self._train(bar)
-        if not self._out.exists():
-            self._write_checkpoint()
+        if done:
+            self._write_checkpoint()  # it may have been killed between the last two files
 
     def _train(self, bar: "tqdm[Never]") -> None:
         per_epoch = self.batches.steps_per_epoch
@@ -122,11 +123,11 @@ class Engine:
                 losses.clear()
             if self._folder is not None:
                 self._folder.write_metrics(line)
-            if ends_epoch:
-                self._write_checkpoint()
             if ends_epoch or late:
                 self._save()
                 saved = time.monotonic()
+            if ends_epoch:
+                self._write_checkpoint()  # after the state, without which it would be in the way
             started = time.monotonic()
 
     def _look(self, pending: list[Outcome]) -> dict[str, Any]:

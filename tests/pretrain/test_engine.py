@@ -89,6 +89,34 @@ def test_a_finished_run_that_is_resumed_changes_nothing(tmp_path: Path, shard: S
     assert curve(again) == lines
 
 
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_who_dies_right_after_a_checkpoint_or_right_before_it_goes_on(
+    tmp_path: Path, shard: Shard, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    recipe = recipe_of("simclr")
+    whole = Run(tmp_path / "whole", recipe, shard)
+    whole.engine.run()
+    for written in (True, False):
+        folder = tmp_path / f"{written}-{epoch}"
+        cut = Run(folder, recipe, shard)
+        write = cut.engine._write_checkpoint
+
+        def write_and_die(cut: Run = cut, write: Any = write, written: bool = written) -> None:
+            dies = cut.engine.trainer.step == epoch * cut.engine.trainer.steps // 3
+            if written or not dies:
+                write()
+            if dies:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(cut.engine, "_write_checkpoint", write_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            cut.engine.run()
+        again = Run(folder, recipe, shard)
+        again.engine.run()
+        assert again.out.read_bytes() == whole.out.read_bytes()
+        assert curve(again) == curve(whole)
+
+
 def test_labels_are_not_looked_at(tmp_path: Path) -> None:
     states = []
     for labelled in (True, False):
