@@ -86,7 +86,22 @@ def write_checkpoint(
         "state_dict": {name: torch.from_numpy(array) for name, array in state.items()},
         "provenance": provenance.model_dump(),
     }
-    write_whole(path, lambda file: torch.save(content, file))
+    write_tensors(path, content)
+
+
+def write_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write a dict of tensors and plain values whole; see :func:`~common.files.write_whole`.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written.
+    """
+    try:
+        write_whole(path, lambda file: torch.save(content, file))
+    except RuntimeError as error:
+        # torch hides what kept it from writing behind an error of its own archive's.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def read_checkpoint(

@@ -29,6 +29,7 @@ class Settings(BaseSettings):
         cli_hide_none_type=True,
         cli_exit_on_error=False,
         env_ignore_empty=True,
+        allow_inf_nan=False,
         extra="forbid",
     )
 

@@ -121,7 +121,7 @@ def choose_device(wish: str) -> torch.device:
     """Return the device to compute on; ``auto`` is the GPU if there is one.
 
     Raises:
-        BadInput: torch does not know the device, or it is not there.
+        BadInput: torch does not know the device, it is not there, or neither a CPU nor a GPU.
     """
     if wish == "auto":
         wish = "cuda" if torch.cuda.is_available() else "cpu"
@@ -130,4 +130,6 @@ def choose_device(wish: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
         raise BadInput(f"--device {wish}: not to be had here; try --device cpu") from None
+    if device.type not in ("cpu", "cuda"):
+        raise BadInput(f"--device {wish}: none that this project computes on; give cpu or cuda")
     return device

@@ -13,7 +13,7 @@ from pydantic_settings import SettingsConfigDict
 from common.cli import Settings, Stopped, leave, parse, run_command
 from common.data.shard import MANIFEST, Shard, open_shard
 from common.errors import BadInput, FedCXRError
-from common.files import sha256_of
+from common.files import remedy, sha256_of
 from pretrain.recipe import MethodName, MoCoSettings, PresetName, Recipe, make_recipe
 
 if TYPE_CHECKING:
@@ -126,19 +126,20 @@ def _pretrain(arguments: Sequence[str]) -> None:
         folder = RunFolder(run_folder_of(settings.out))
         if rank():
             logging.disable()
-        engine = Engine(
-            recipe,
-            shard,
-            settings.out,
-            device,
-            None if rank() else folder,
-            compiled=settings.compile,
-            probe=probe,
-            probe_every=settings.probe_every,
-        )
+        with _within_memory():
+            engine = Engine(
+                recipe,
+                shard,
+                settings.out,
+                device,
+                None if rank() else folder,
+                compiled=settings.compile,
+                probe=probe,
+                probe_every=settings.probe_every,
+            )
         with nullcontext() if rank() else folder.held(settings.out):
             _begin(settings, recipe, shard, engine, folder, device)
-            with nullcontext() if rank() else _terminal_status(folder):
+            with nullcontext() if rank() else _terminal_status(folder), _within_memory():
                 state = folder.read_state() if settings.resume else None
                 if state is not None:
                     engine.trainer.load(state)
@@ -157,13 +158,15 @@ def _begin(
     """Let the first process begin the run, or end all of them with what keeps it from that."""
     from pretrain.distributed import fail_together, rank
 
-    error = None
+    error: FedCXRError | None = None
     if rank() == 0:
         _introduce(recipe, shard, engine)
         try:
             folder.begin(_config(recipe, shard), settings.out, settings.resume)
         except FedCXRError as found:
             error = found
+        except OSError as found:
+            error = _unwritable(folder, found)
     fail_together(error, device)
 
 
@@ -216,6 +219,13 @@ def _introduce(recipe: Recipe, shard: Shard, engine: "Engine") -> None:
     for name, value in recipe.model_dump().items():
         for item in value if isinstance(value, tuple) else [value]:
             log.info("  %-12s %s", name, _words(item))
+    if size > 2 * recipe.image_size:
+        log.warning(
+            "warning: views of %d pixels are taken from films of %d without smoothing, which makes "
+            "fine structure noise; give a larger --image-size, or a smaller shard",
+            recipe.image_size,
+            size,
+        )
     if isinstance(recipe.method, MoCoSettings) and recipe.method.queue >= len(shard):
         log.warning(
             "warning: the queue holds %d keys, but there are %d images: films become their own "
@@ -245,8 +255,6 @@ def _words(value: Any) -> str:
 @contextmanager
 def _terminal_status(folder: "RunFolder") -> Iterator[None]:
     """Write that the run goes on, and how it ended; explain what is no fault of ours."""
-    import torch
-
     try:
         folder.write_status("running")
         yield
@@ -254,21 +262,34 @@ def _terminal_status(folder: "RunFolder") -> Iterator[None]:
     except Stopped as stopped:
         folder.write_status("stopped", reason=str(stopped))
         raise
-    except torch.OutOfMemoryError:
-        folder.write_status("failed", reason="out of memory")
-        raise BadInput(
-            "the GPU's memory does not do; give a smaller --batch-size, or --accumulate"
-        ) from None
     except OSError as error:
         with suppress(OSError):
             folder.write_status("failed", reason=error.strerror)
-        raise BadInput(
-            f"{error.filename or folder.path}: {error.strerror}; mend that and go on with --resume"
-        ) from error
+        raise _unwritable(folder, error) from error
     except BaseException as error:
         reason = str(error) if isinstance(error, FedCXRError) else type(error).__name__
         folder.write_status("failed", reason=reason)
         raise
+
+
+def _unwritable(folder: "RunFolder", error: OSError) -> BadInput:
+    return BadInput(
+        f"{error.filename or folder.path}: {error.strerror}; {remedy(error)} and go on with "
+        "--resume"
+    )
+
+
+@contextmanager
+def _within_memory() -> Iterator[None]:
+    """Explain what does not fit on the GPU."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise BadInput(
+            "the GPU's memory does not do; give a smaller --batch-size, or --accumulate"
+        ) from None
 
 
 def main() -> None:

@@ -60,10 +60,9 @@ def process_group(device: torch.device) -> Iterator[None]:
         torch.cuda.set_device(gpu)
     backend = "gloo" if gpu is None else "nccl"
     dist.init_process_group(backend, timeout=PATIENCE, device_id=gpu)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    yield
+    # Not after an error: NCCL would wait for processes that wait for this one.
+    dist.destroy_process_group()
 
 
 class _Gather(torch.autograd.Function):

@@ -221,14 +221,15 @@ class Engine:
 
 
 def _provenance(recipe: Recipe, shard: Shard, origin: Provenance) -> Provenance:
+    init = Path(recipe.init).name  # a path would tell of the machine
     return Provenance(
         method=recipe.method.name,
         preset=recipe.preset,
         data=sha256_of(shard.path / MANIFEST),
         source=shard.manifest.source,
         images=len(shard),
-        settings=recipe.model_dump(mode="json"),
-        init=Path(recipe.init).name,
+        settings=recipe.model_dump(mode="json") | {"init": init},
+        init=init,
         start=None if recipe.init in ("random", "imagenet") else origin,
         seed=recipe.seed,
         versions={name: version(name) for name in ("fedcxr", "numpy", "torch", "torchvision")},

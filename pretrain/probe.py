@@ -1,6 +1,6 @@
 """What a backbone has learned, told from its features and a labelled shard."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ Features = npt.NDArray[np.float32]
 NEIGHBOURS = 20
 FOLDS = 5
 
-PENALTIES = (10.0, 100.0, 1_000.0, 10_000.0)
+PENALTIES = tuple(10 ** (half / 2) for half in range(2, 9))
 """Weights of the squared norm that are tried, on features of unit variance."""
 
 
@@ -84,8 +84,25 @@ def knn_auc(features: Features, shard: Shard) -> float | None:
     return mean_auc(auc_by_finding(labels, scores))
 
 
-def linear_evaluation(train: Features, shard: Shard, test: Features, labels: Bytes) -> AucByFinding:
-    """Return the AUC of a logistic regression for each finding on frozen features.
+class LinearEvaluation(NamedTuple):
+    """How well logistic regressions tell the findings from frozen features.
+
+    Attributes:
+        auc_by_finding: On the test images; None for one without both values in both sets.
+        penalty: The weight of the squared norm, the same for all findings.
+        inside_auc: Mean AUC on the training images, cross-validated, by which that was chosen; None
+            where it could not be.
+    """
+
+    auc_by_finding: AucByFinding
+    penalty: float
+    inside_auc: float | None
+
+
+def linear_evaluation(
+    train: Features, shard: Shard, test: Features, labels: Bytes
+) -> LinearEvaluation:
+    """Fit a logistic regression for each finding on frozen features, and score it on others.
 
     How strongly its weights are penalised is chosen on the training images, cross-validated by
     patient; the test images have no say in it.
@@ -96,25 +113,22 @@ def linear_evaluation(train: Features, shard: Shard, test: Features, labels: Byt
         test: float32, M x F.
         labels: uint8, M x 14, 0 or 1, of the test images.
 
-    Returns:
-        By finding; None for one that does not have both values in both sets.
-
     Raises:
         BadInput: The shard has no labels.
     """
     known = shard.labelled()
     cuts = _folds(shard)
-
-    def quality(penalty: float) -> float:
+    inside: dict[float, float | None] = {PENALTIES[-1]: None}
+    for penalty in PENALTIES if cuts else ():
         scores = np.zeros(known.shape, np.float32)
-        for inside, outside in cuts:
-            scores[outside] = _regression(train[inside], known[inside], train[outside], penalty)
-        return mean_auc(auc_by_finding(known, scores)) or 0.0
-
-    penalty = max(PENALTIES, key=quality) if cuts else PENALTIES[-1]
-    by_finding = auc_by_finding(labels, _regression(train, known, test, penalty))
+        for fit, held_out in cuts:
+            scores[held_out] = _regression(train[fit], known[fit], train[held_out], penalty)
+        inside[penalty] = mean_auc(auc_by_finding(known, scores))
+    chosen = max(inside, key=lambda penalty: inside[penalty] or 0)
+    by_finding = auc_by_finding(labels, _regression(train, known, test, chosen))
     constant = known.min(axis=0) == known.max(axis=0)
-    return by_finding | {FINDINGS[column]: None for column in np.flatnonzero(constant)}
+    by_finding |= {FINDINGS[column]: None for column in np.flatnonzero(constant)}
+    return LinearEvaluation(by_finding, chosen, inside[chosen])
 
 
 def _regression(train: Features, labels: Bytes, test: Features, penalty: float) -> Features:

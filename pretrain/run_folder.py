@@ -20,6 +20,7 @@ from zipfile import BadZipFile
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from common.checkpoint import write_tensors
 from common.errors import BadInput
 from common.files import append_json, drop_temporary, locked, now, write_json, write_whole
 
@@ -28,6 +29,9 @@ RunState = Literal["running", "finished", "stopped", "failed"]
 METRICS = "metrics.jsonl"
 TRAINER = "trainer.pt"
 CONFIG = "config.json"
+
+STATE = {"step", "parameters", "buffers", "optimizer"}
+"""Keys of a trainer's state."""
 
 
 class RunFolder:
@@ -97,7 +101,7 @@ class RunFolder:
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Replace ``trainer.pt``."""
-        write_whole(self.path / TRAINER, lambda file: torch.save(state, file))
+        write_tensors(self.path / TRAINER, state)
 
     def write_status(self, state: RunState, **fields: Any) -> None:
         """Replace ``status.json``."""
@@ -106,6 +110,8 @@ class RunFolder:
     def read_state(self) -> dict[str, Any] | None:
         """Return what ``trainer.pt`` holds, on the CPU; None if the run has not been saved yet.
 
+        It has the keys of :meth:`pretrain.trainer.Trainer.state`.
+
         Raises:
             BadInput: It is damaged.
         """
@@ -113,9 +119,11 @@ class RunFolder:
         if not file.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            state = torch.load(file, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, BadZipFile):
-            raise BadInput(f"{file}: damaged; begin anew, under another --out") from None
+            raise _damaged(file) from None
+        if not isinstance(state, dict) or state.keys() != STATE:
+            raise _damaged(file)
         return state
 
     def _forget_after(self, step: int) -> None:
@@ -124,15 +132,22 @@ class RunFolder:
         if not file.exists():
             return
         whole = [line for line in file.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n"]
-        kept = b"".join(line for line in whole if json.loads(line)["step"] <= step)
+        try:
+            kept = b"".join(line for line in whole if json.loads(line)["step"] <= step)
+        except (ValueError, TypeError, KeyError):
+            raise _damaged(file) from None
         write_whole(file, lambda target: target.write(kept))
+
+
+def _damaged(file: Path) -> BadInput:
+    return BadInput(f"{file}: damaged; begin anew, under another --out")
 
 
 def _check_same(file: Path, config: dict[str, Any]) -> None:
     try:
         before = json.loads(file.read_bytes())
     except ValueError:
-        raise BadInput(f"{file}: damaged; begin anew, under another --out") from None
+        raise _damaged(file) from None
     was, given = _leaves(before), _leaves(json.loads(json.dumps(config)))
     for name in sorted(was.keys() | given.keys()):
         if was.get(name) != given.get(name):

@@ -18,7 +18,7 @@ from pretrain.methods import make_method
 from pretrain.methods.base import Outcome
 from pretrain.networks import Encoder
 from pretrain.optimizers import learning_rate, make_optimizer
-from pretrain.recipe import Recipe, SimCLRSettings
+from pretrain.recipe import BYOLSettings, Recipe, SimCLRSettings
 
 
 class Trainer:
@@ -46,7 +46,9 @@ class Trainer:
         model = build_model(recipe.architecture, recipe.seed)
         load_state(model, state)
         self.method = make_method(recipe, model, recipe.part(processes())).to(device)
-        if isinstance(recipe.method, SimCLRSettings) and processes() > 1 and device.type == "cuda":
+        whole_batch = isinstance(recipe.method, SimCLRSettings | BYOLSettings)
+        if whole_batch and processes() > 1 and device.type == "cuda":
+            # BatchNorm over all GPUs: SimCLR, section 2.2; BYOL as deepmind-research has it.
             torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.method)  # type: ignore[no-untyped-call]
         self.method.train()
         self.optimizer = make_optimizer(self.method, recipe.optimizer)

@@ -47,9 +47,7 @@ class ChestXray14Settings(Settings):
     partition: Literal["iid", "noniid", "dirichlet"] = Field(
         "noniid", description="how hospitals share the images; noniid is the paper's"
     )
-    alpha: float = Field(
-        0.5, gt=0, allow_inf_nan=False, description="of dirichlet: the smaller, the more skewed"
-    )
+    alpha: float = Field(0.5, gt=0, description="of dirichlet: the smaller, the more skewed")
     group_by: Literal["image", "patient"] = Field(
         "image", description="what stays at one hospital; the paper splits by image"
     )

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,21 @@ def test_a_failed_write_leaves_the_old_file(
     provenance = read_checkpoint(path, "densenet-tiny", 0)[1]
     assert provenance is not None
     assert provenance.method == "first"
+
+
+def test_a_full_disk_is_said_to_be_one(tmp_path: Path) -> None:
+    # torch writes behind the scenes and has an error of its own for what it could not write.
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "import torch; from pathlib import Path; from common.checkpoint import write_tensors\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
+        "try: write_tensors(Path(sys.argv[1]), {'x': torch.zeros(1_000_000)})\n"
+        "except OSError as error: print(error.strerror)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "c.pt")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.stdout == "File too large\n", result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_loading_gives_the_same_predictions(tmp_path: Path) -> None:

@@ -226,6 +226,8 @@ def test_a_diverging_run_says_at_which_step(tmp_path: Path) -> None:
         (["--init", "nowhere.pt"], ["nowhere.pt: no such file"]),
         (["--init", "imagenet"], ["--init imagenet", "densenet-tiny"]),
         (["--device", "cuda:7"], ["--device cuda:7"]),
+        (["--device", "meta"], ["--device meta", "cpu or cuda"]),
+        (["--lr", "inf"], ["--lr", "finite", "inf"]),
         (["--out", "c.bin"], ["--out c.bin", ".pt"]),
         (["--probe", "nowhere"], ["nowhere: no shard here"]),
     ],

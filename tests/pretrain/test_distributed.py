@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from common.checkpoint import read_checkpoint
 from common.wire import State
 from tests.helpers import make_shard, same_bits
@@ -28,11 +30,16 @@ def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def pretrain(out: Path, data: Path, method: str, *more: object) -> State:
-    result = torchrun(
-        *("--no-python", sys.executable, "-c", COMMAND),
+def options(data: Path, out: Path, method: str, *more: object) -> list[object]:
+    return [
         *("--data", data, "--out", out, "--method", method, "--epochs", 4, "--batch-size", 16),
         *("--architecture", "densenet-tiny", "--image-size", 32, "--device", "cpu", *more),
+    ]
+
+
+def pretrain(out: Path, data: Path, method: str, *more: object) -> State:
+    result = torchrun(
+        *("--no-python", sys.executable, "-c", COMMAND), *options(data, out, method, *more)
     )
     assert result.returncode == 0, result.stderr
     return read_checkpoint(out, "densenet-tiny", 0)[0]
@@ -57,29 +64,32 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "c.run" / "status.json").read_text())["state"] == "finished"
 
 
-def test_a_run_of_two_processes_goes_on_with_each_ones_own_queue(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [("mocov2", "--queue", 32), ("byol",)], ids=lambda m: m[0])
+def test_a_run_of_two_processes_goes_on(tmp_path: Path, method: tuple[str, ...]) -> None:
+    # What each process has of its own comes back: BatchNorm's statistics, and MoCo's queue. What
+    # they share comes back from the first: BYOL's target, which only stays the same if it was.
     data = make_shard(tmp_path / "shard", images=64, labelled=False).path
-    whole = pretrain(tmp_path / "whole.pt", data, "mocov2", "--queue", 32)
+    whole = pretrain(tmp_path / "whole.pt", data, *method)
     cut = tmp_path / "cut.pt"
     result = torchrun(
         *("--no-python", sys.executable, "-c", DIES_AFTER_TWO_EPOCHS),
-        *("--data", data, "--out", cut, "--method", "mocov2", "--epochs", 4, "--batch-size", 16),
-        *("--architecture", "densenet-tiny", "--image-size", 32, "--device", "cpu"),
-        *("--queue", 32),
+        *options(data, cut, *method),
     )
     assert result.returncode != 0
     assert len(losses(cut)) == 2
-    refused = torchrun(
-        *("--no-python", sys.executable, "-c", COMMAND, "--resume"),
-        *("--data", data, "--out", cut, "--method", "mocov2", "--epochs", 5, "--batch-size", 16),
-        *("--architecture", "densenet-tiny", "--image-size", 32, "--device", "cpu"),
-        *("--queue", 32),
-    )
-    assert refused.returncode != 0
-    assert "--resume: epochs was 4 when the run was begun and is 5 now" in refused.stderr
-    again = pretrain(cut, data, "mocov2", "--queue", 32, "--resume")
+    again = pretrain(cut, data, *method, "--resume")
     assert losses(cut) == losses(tmp_path / "whole.pt")
     assert same_bits(again, whole)
+
+
+def test_all_processes_end_when_the_first_cannot_begin(tmp_path: Path) -> None:
+    data = make_shard(tmp_path / "shard", images=64, labelled=False).path
+    out = tmp_path / "c.pt"
+    pretrain(out, data, "simclr")
+    other = options(data, out, "simclr", "--seed", 5, "--resume")
+    refused = torchrun("--no-python", sys.executable, "-c", COMMAND, *other)
+    assert refused.returncode != 0
+    assert "--resume: seed was 0 when the run was begun and is 5 now" in refused.stderr
 
 
 DIES_AFTER_TWO_EPOCHS = """

@@ -206,6 +206,7 @@ def test_it_starts_from_a_checkpoint(tmp_path: Path, shard: Shard) -> None:
     _, provenance = read_checkpoint(second.out, "densenet-tiny", 0)
     assert provenance is not None
     assert provenance.init == "checkpoint.pt"
+    assert str(tmp_path) not in str(provenance)
     assert provenance.describe() == (
         f"simclr (preset cxr), 3 epochs on 40 images of noise (manifest {provenance.data[:12]}), "  # type: ignore[index]
         f"from {provenance.start.describe()}"  # type: ignore[union-attr]

@@ -12,7 +12,14 @@ from common.images import centre_crops
 from common.metrics import auc_by_finding, mean_auc
 from common.model import build_model, to_input
 from pretrain.networks import take_backbone
-from pretrain.probe import NEIGHBOURS, Features, knn_auc, linear_evaluation, pooled_features
+from pretrain.probe import (
+    NEIGHBOURS,
+    PENALTIES,
+    Features,
+    knn_auc,
+    linear_evaluation,
+    pooled_features,
+)
 from tests.helpers import make_shard
 
 CPU = torch.device("cpu")
@@ -88,10 +95,24 @@ def test_linear_evaluation_finds_what_is_linear(tmp_path: Path) -> None:
     train, test = noise(400, 20, seed=2), noise(300, 20, seed=3)
     labels, expected = (train @ weights > 0), (test @ weights > 0).astype(np.uint8)
     shard = shard_of_patients(tmp_path / "s", [str(i) for i in range(400)], labels)
-    by_finding = linear_evaluation(train, shard, test, expected)
-    assert min(by_finding.values()) > 0.97  # type: ignore[type-var,operator]
+    found = linear_evaluation(train, shard, test, expected)
+    assert min(found.auc_by_finding.values()) > 0.97  # type: ignore[type-var,operator]
+    assert found.inside_auc == pytest.approx(mean_auc(found.auc_by_finding), abs=0.02)
     shuffled = linear_evaluation(train, shard, noise(300, 20, seed=4), expected)
-    assert mean_auc(shuffled) == pytest.approx(0.5, abs=0.05)
+    assert mean_auc(shuffled.auc_by_finding) == pytest.approx(0.5, abs=0.05)
+    assert shuffled.penalty == found.penalty, "the test images have no say in it"
+
+
+def test_the_penalty_that_does_best_on_other_patients_is_taken(tmp_path: Path) -> None:
+    # All features show the same thing, each dimly: their mean is best, and much penalty finds it.
+    shown = noise(420, 14, seed=2).mean(axis=1, keepdims=True) * 4
+    features = shown + 3 * noise(420, 200, seed=3)
+    labels = (shown + noise(420, 14, seed=4) > 0).astype(np.uint8)
+    shard = shard_of_patients(tmp_path / "s", [str(i) for i in range(120)], labels[:120])
+    found = linear_evaluation(features[:120], shard, features[120:], labels[120:])
+    assert found.penalty > PENALTIES[0]
+    assert found.inside_auc is not None
+    assert 0.7 < found.inside_auc < 0.9, "images that were fitted on would score 1"
 
 
 def test_a_finding_that_all_or_none_has_is_undefined(tmp_path: Path) -> None:
@@ -100,7 +121,8 @@ def test_a_finding_that_all_or_none_has_is_undefined(tmp_path: Path) -> None:
     test_labels = (np.random.default_rng(1).random((30, 14)) < 0.5).astype(np.uint8)
     test_labels[:, 5] = 1
     shard = shard_of_patients(tmp_path / "s", [str(i) for i in range(40)], labels)
-    by_finding = linear_evaluation(noise(40, 5), shard, noise(30, 5, 1), test_labels)
+    found = linear_evaluation(noise(40, 5), shard, noise(30, 5, 1), test_labels)
+    by_finding = found.auc_by_finding
     undefined = {finding for finding, auc in by_finding.items() if auc is None}
     assert undefined == {FINDINGS[3], FINDINGS[5]}
 

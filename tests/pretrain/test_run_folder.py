@@ -3,11 +3,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from common.errors import BadInput
 from pretrain.run_folder import RunFolder
 
 CONFIG: dict[str, Any] = {"epochs": 3, "views": ({"flip": 0.5},)}
+
+
+STATE: dict[str, Any] = {"step": 0, "parameters": {}, "buffers": {}, "optimizer": {}}
 
 
 def folder_in(path: Path) -> RunFolder:
@@ -20,7 +24,7 @@ def test_what_comes_after_the_last_save_is_forgotten_and_so_is_a_torn_line(tmp_p
     folder.begin(CONFIG, tmp_path / "a.pt", resume=True)
     for step in (10, 20, 30):
         folder.write_metrics({"step": step, "loss": 1.0})
-    folder.write_state({"step": 20})
+    folder.write_state(STATE | {"step": 20})
     metrics = folder.path / "metrics.jsonl"
     with metrics.open("a") as file:
         file.write('{"step": 40, "lo')
@@ -50,13 +54,31 @@ def test_the_same_config_is_the_same_after_json(tmp_path: Path) -> None:
         folder_in(tmp_path / "a.run").begin(CONFIG | {"queue": 4}, tmp_path / "a.pt", resume=True)
 
 
-@pytest.mark.parametrize("name", ["config.json", "trainer.pt"])
-def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", "{cut"),
+        ("trainer.pt", "{cut"),
+        ("metrics.jsonl", '{cut\n{"step": 1}\n'),
+        ("metrics.jsonl", '{"loss": 1}\n'),
+        ("metrics.jsonl", "3\n"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str) -> None:
     folder = folder_in(tmp_path / "a.run")
     folder.begin(CONFIG, tmp_path / "a.pt", resume=True)
-    (folder.path / name).write_text("{cut")
+    (folder.path / name).write_text(content)
     with pytest.raises(BadInput, match=rf"{name}: damaged"):
         folder_in(tmp_path / "a.run").begin(CONFIG, tmp_path / "a.pt", resume=True)
+
+
+@pytest.mark.parametrize("content", [{"step": 3}, [1]])
+def test_a_state_with_something_missing_is_damaged(tmp_path: Path, content: object) -> None:
+    folder = folder_in(tmp_path / "a.run")
+    folder.begin(CONFIG, tmp_path / "a.pt", resume=True)
+    torch.save(content, folder.path / "trainer.pt")
+    with pytest.raises(BadInput, match=r"trainer\.pt: damaged"):
+        folder.read_state()
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
