@@ -56,6 +56,8 @@ def peak_of(count: int) -> tuple[int, float]:
             clients.start()
             peak = 0
             while federation.server.poll() is None:
+                if clients.exitcode:
+                    sys.exit("the hospitals have ended early; a hundred of them take 9 GB")
                 peak = max(peak, _high_water(federation.server.pid))
                 time.sleep(0.05)
             clients.join()

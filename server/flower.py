@@ -31,21 +31,13 @@ from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import (  # noqa: E402
     ResWrapper,
 )
 from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy  # noqa: E402
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse  # noqa: E402
-from grpc_health.v1.health_pb2_grpc import (  # noqa: E402
-    HealthServicer,
-    add_HealthServicer_to_server,
-)
+from grpc_health.v1.health_pb2 import DESCRIPTOR as HEALTH  # noqa: E402
+from grpc_health.v1.health_pb2 import HealthCheckResponse  # noqa: E402
 
 from common import net  # noqa: E402
 from common.errors import BadInput  # noqa: E402
-from common.protocol import (  # noqa: E402
-    HELLO,
-    INSTRUCTION,
-    ProtocolError,
-    understand,
-)
-from server.flower_site import NOT_SENT, FlowerSite, config_of  # noqa: E402
+from common.protocol import HELLO, Instruction, ProtocolError, understand  # noqa: E402
+from server.flower_site import NOT_SENT, FlowerSite, Sealed, config_of  # noqa: E402
 from server.port import most_files  # noqa: E402
 from server.roster import Roster  # noqa: E402
 from server.sites import TRANSFER_SECONDS, TRANSFERS  # noqa: E402
@@ -57,12 +49,12 @@ T = TypeVar("T")
 GREETING_SECONDS = 10.0
 """How long whoever connects may take to be greeted, and, when it is its turn, to say hello."""
 
-HELLO_READERS = 2
-"""Hellos that are read at once. gRPC takes messages of up to 64 MiB from strangers too; what is not
-being read waits at its sender."""
+STRANGERS_READ = 2
+"""Strangers who are listened to at once. gRPC takes messages of up to 64 MiB from them too; what is
+not being read waits at its sender."""
 
-HELLO_BYTES = 1 << 16
-"""Of a hello, at most; it has room for a few hundred."""
+WORDS_BYTES = 1 << 16
+"""Of what a stranger says, at most; a hello takes a few hundred."""
 
 CONNECTIONS = 1000
 """At once, at most; fewer where fewer files may be open."""
@@ -77,11 +69,13 @@ STRANGERS = 64
 """Connections that have not said hello, at most."""
 
 
-Outgoing = tuple[ServerMessage, ...]
+NEARLY_ALL = 0.95
+"""Share of a round's time that is as good as all of it. Who has less left, once its turn to be sent
+the weights has come, is told so, which takes a copy of them."""
+
+Outgoing = tuple[bytes, ...]
 """Messages that are sent as one: what is sent one after the other is merged where it arrives, and
-what comes last counts (https://protobuf.dev/programming-guides/encoding/#last-one-wins). So all
-hospitals share the weights, whatever else each is told; gRPC keeps what it was given to send to a
-hospital until it is given the next."""
+what comes last counts (https://protobuf.dev/programming-guides/encoding/#last-one-wins)."""
 
 
 class _Service:
@@ -94,7 +88,7 @@ class _Service:
     def __init__(self, roster: Roster) -> None:
         self._roster = roster
         self._strangers = Semaphore(STRANGERS)
-        self._reading = Semaphore(HELLO_READERS)
+        self._reading = Semaphore(STRANGERS_READ)
         self._sending = Semaphore(TRANSFERS)
 
     def Join(  # noqa: N802 - Flower's name
@@ -113,7 +107,6 @@ class _Service:
         if not context.add_callback(leave):
             leave()  # the connection has ended before anybody could be told of it
         Thread(target=self._greet, args=(proxy, context), daemon=True).start()
-        said_hello = False
         try:
             for question in bridge.ins_wrapper_iterator():
                 deadline = monotonic() + (question.timeout or GREETING_SECONDS)
@@ -123,16 +116,15 @@ class _Service:
                         continue
                     with _cancelled_after(min(TRANSFER_SECONDS, deadline - monotonic()), context):
                         yield outgoing  # gRPC comes back when it is sent
-                turn = nullcontext() if said_hello else self._reading
-                with turn:
-                    left = deadline - monotonic() if said_hello else GREETING_SECONDS
+                known = self._roster.may_stay(proxy)
+                with nullcontext() if known else self._reading:
+                    left = deadline - monotonic() if known else GREETING_SECONDS
                     with _cancelled_after(left, context):
                         answer = next(request_iterator)
-                    if not said_hello and answer.ByteSize() > HELLO_BYTES:
+                    if not known and answer.ByteSize() > WORDS_BYTES:
                         return
                     bridge.set_res_wrapper(ResWrapper(answer))
                     del answer  # or the weights stay until the next answer
-                said_hello = True
         except (GrpcBridgeClosed, StopIteration, grpc.RpcError):
             return  # one side has closed the connection
         finally:
@@ -140,27 +132,28 @@ class _Service:
 
     @contextmanager
     def _turn_to_send(
-        self, message: ServerMessage, proxy: GrpcClientProxy, deadline: float
+        self, message: ServerMessage | Sealed, proxy: GrpcClientProxy, deadline: float
     ) -> Iterator[Outgoing | None]:
         """Wait until there is room to send; give what is to be sent then, None: nothing.
 
         Whoever has to wait for the weights has less time for its work, and may not be allowed to
         have them any more.
         """
-        if not message.HasField("fit_ins"):
-            yield (message,)
+        if isinstance(message, ServerMessage):
+            yield (message.SerializeToString(),)
             return
         waits = not self._sending.acquire(blocking=False)
         if waits and not self._sending.acquire(timeout=max(0.0, deadline - monotonic())):
             yield None
             return
         try:
-            if waits:
-                left = deadline - monotonic()
-                stays = left > 0 and self._roster.may_stay(proxy)
-                yield (message, _with_seconds(message, left)) if stays else None
+            left = deadline - monotonic()
+            if waits and not (left > 0 and self._roster.may_stay(proxy)):
+                yield None
+            elif waits and left < NEARLY_ALL * message.instruction.seconds:
+                yield (message.data, _seconds_of(message.instruction, left))
             else:
-                yield (message,)
+                yield (message.data,)
         finally:
             self._sending.release()
 
@@ -189,23 +182,36 @@ class _Service:
 
 
 def _serialize(outgoing: Outgoing) -> bytes:
-    """Return the messages as they travel."""
-    return b"".join([message.SerializeToString() for message in outgoing])
+    """Return the messages as they travel; one alone is not copied."""
+    return b"".join(outgoing)
 
 
-def _add_to_server(service: _Service, server: grpc.Server) -> None:
-    """Offer Flower's service, as Flower's own function does but for the serialiser."""
-    join = grpc.stream_stream_rpc_method_handler(service.Join, ClientMessage.FromString, _serialize)
-    name = DESCRIPTOR.services_by_name["FlowerService"].full_name
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, {"Join": join})])
-
-
-def _with_seconds(message: ServerMessage, seconds: float) -> ServerMessage:
+def _seconds_of(instruction: Instruction, seconds: float) -> bytes:
     """Return what, sent after an instruction, gives less time for it."""
-    text = message.fit_ins.config["message"].string
-    shorter = understand(INSTRUCTION, text).model_copy(update={"seconds": seconds})
+    shorter = instruction.model_copy(update={"seconds": seconds})
     fit = ServerMessage.FitIns(config={"message": Scalar(string=shorter.model_dump_json())})
-    return ServerMessage(fit_ins=fit)
+    return ServerMessage(fit_ins=fit).SerializeToString()
+
+
+def _handlers(service: _Service) -> list[grpc.GenericRpcHandler]:
+    """Return Flower's service, with a serialiser of our own, and the standard one for health.
+
+    Health is asked for by strangers, and gRPC would read a whole request of theirs before it asks
+    for the answer; as a stream it is not read at all.
+    https://github.com/grpc/grpc/blob/master/doc/health-checking.md, without Watch, with which
+    strangers would hold connections.
+    """
+    join = grpc.stream_stream_rpc_method_handler(service.Join, ClientMessage.FromString, _serialize)
+    serving = HealthCheckResponse(status=HealthCheckResponse.SERVING).SerializeToString()
+    check: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_unary_rpc_method_handler(
+        lambda _requests, _context: serving
+    )
+    flower = DESCRIPTOR.services_by_name["FlowerService"].full_name
+    health = HEALTH.services_by_name["Health"].full_name
+    return [
+        grpc.method_handlers_generic_handler(flower, {"Join": join}),
+        grpc.method_handlers_generic_handler(health, {"Check": check}),
+    ]
 
 
 @contextmanager
@@ -218,21 +224,6 @@ def _cancelled_after(seconds: float, context: grpc.ServicerContext) -> Iterator[
         yield
     finally:
         timer.cancel()
-
-
-class _Health(HealthServicer):
-    """Answers the standard question whether the server serves.
-
-    https://github.com/grpc/grpc/blob/master/doc/health-checking.md, without Watch, with which
-    strangers would hold connections.
-    """
-
-    def Check(  # noqa: N802 - gRPC's name
-        self, request: HealthCheckRequest, context: grpc.ServicerContext
-    ) -> HealthCheckResponse:
-        """Say that it does."""
-        del request, context
-        return HealthCheckResponse(status=HealthCheckResponse.SERVING)
 
 
 def serve(
@@ -265,8 +256,7 @@ def serve(
             ("grpc.so_reuseport", 0),
         ],
     )
-    _add_to_server(_Service(roster), server)
-    add_HealthServicer_to_server(_Health(), server)
+    server.add_generic_rpc_handlers(_handlers(_Service(roster)))
     try:
         if certificates is None:
             server.add_insecure_port(listen)

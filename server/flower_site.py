@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from threading import Lock, Thread
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from common.logs import quiet_flower
 
@@ -62,12 +62,13 @@ class FlowerSite:
 
     def ask(self, sealed: object, timeout: float) -> Reply:
         """Send what :func:`seal` made and wait for the reply."""
-        assert isinstance(sealed, ServerMessage)  # noqa: S101 - seal made it
+        assert isinstance(sealed, Sealed)  # noqa: S101 - seal made it
         deadline = monotonic() + timeout  # its line may be busy first
 
         def request() -> ResWrapper:
             left = max(deadline - monotonic(), 0.1)
-            return self.connection.bridge.request(InsWrapper(sealed, left))
+            # The bridge hands it on to the service, and does not look at it.
+            return self.connection.bridge.request(InsWrapper(sealed, left))  # type: ignore[arg-type]
 
         answer = self._call(request, timeout)
         if answer.client_message is NOT_SENT:
@@ -132,7 +133,21 @@ def config_of(message: Message) -> dict[str, Any]:
     return {"message": message.model_dump_json()}
 
 
+class Sealed(NamedTuple):
+    """An instruction and its weights, made once for all hospitals.
+
+    Attributes:
+        instruction: What is to be done.
+        data: Both, as they travel.
+    """
+
+    instruction: Instruction
+    data: bytes
+
+
 def seal(instruction: Instruction, blob: bytes) -> object:
     """Return an instruction and its weights as they travel."""
     ins = FitIns(Parameters([blob], "safetensors"), config_of(instruction))
-    return ServerMessage(fit_ins=serde.fit_ins_to_proto(ins))
+    return Sealed(
+        instruction, ServerMessage(fit_ins=serde.fit_ins_to_proto(ins)).SerializeToString()
+    )

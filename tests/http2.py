@@ -18,33 +18,36 @@ def field(name: str, value: str) -> bytes:
     return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
 
 
-JOIN = b"".join(
-    field(*pair)
-    for pair in (
+def call(path: str) -> bytes:
+    """The headers that begin a call."""
+    pairs = (
         (":method", "POST"),
         (":scheme", "http"),
-        (":path", "/flwr.proto.FlowerService/Join"),
+        (":path", path),
         (":authority", "x"),
         ("te", "trailers"),
         ("content-type", "application/grpc"),
     )
-)
+    return b"".join(field(*pair) for pair in pairs)
 
 
 class Peer:
-    """Opens streams of ``Join`` on one connection and reads no more of each than it wants to.
+    """Begins calls on one connection and reads no more of each than it wants to.
 
     Args:
         address: The server's.
-        streams: How many to open.
+        streams: How many to begin.
         window: Bytes that the server may send on each.
+        path: Of what is called.
 
     Attributes:
         ended: The streams that the server has ended; they are 1, 3, 5 ...
         received: What came on each.
     """
 
-    def __init__(self, address: str, streams: int, window: int) -> None:
+    def __init__(
+        self, address: str, streams: int, window: int, path: str = "/flwr.proto.FlowerService/Join"
+    ) -> None:
         host, _, port = address.partition(":")
         self.ended: set[int] = set()
         self.received: dict[int, bytes] = {}
@@ -52,7 +55,7 @@ class Peer:
         room = struct.pack(">HI", INITIAL_WINDOW_SIZE, window)
         self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, room))
         for number in range(streams):
-            self._socket.sendall(frame(HEADERS, END_HEADERS, 1 + 2 * number, JOIN))
+            self._socket.sendall(frame(HEADERS, END_HEADERS, 1 + 2 * number, call(path)))
         threading.Thread(target=self._read, daemon=True).start()
 
     def say(self, stream: int, message: bytes) -> None:

@@ -29,6 +29,9 @@ from tests.federation.test_federation import wait_until
 from tests.http2 import Peer
 from tests.server.test_checks import HELLO, INSTRUCTION
 
+OTHER_SIZE = HELLO.model_copy(update={"image_size": HELLO.image_size + 1})
+"""Is refused."""
+
 
 class SlowAdmission(Admission):
     """Thinks about everybody until the test says so."""
@@ -158,6 +161,24 @@ def test_who_cannot_be_greeted_leaves_its_place(
 
 
 @pytest.mark.fault(
+    "a stranger asks for the server's health a hundred times and never finishes asking",
+    "each time it is told at once, and nothing that it sends is read",
+)
+def test_who_asks_for_health_is_told_unheard(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+
+    def work() -> None:
+        peer = Peer(address, streams=100, window=1 << 16, path="/grpc.health.v1.Health/Check")
+        wait_until(lambda: len(peer.ended) == 100, 10)
+        serving = b"\x00\x00\x00\x00\x02\x08\x01"  # one message, uncompressed: field 1 is 1
+        assert set(peer.received.values()) == {serving}
+        assert is_greeted(address)
+        peer.close()
+
+    serve(roster_in(tmp_path), address, None, work)
+
+
+@pytest.mark.fault(
     "a peer that is refused does not read why",
     "its call is ended all the same",
 )
@@ -171,12 +192,11 @@ def test_who_does_not_read_the_farewell_has_to_go(
     greeting = {"message": Scalar(string=roster.admission.greeting().model_dump_json())}
     asked = ServerMessage(get_properties_ins=ServerMessage.GetPropertiesIns(config=greeting))
     room = 5 + asked.ByteSize()  # gRPC's frame; nothing fits behind it
-    other_size = HELLO.model_copy(update={"image_size": HELLO.image_size + 1})
 
     def work() -> None:
         peer = Peer(address, streams=1, window=room)
         wait_until(lambda: len(peer.received.get(1, b"")) == room, 10)
-        peer.say(1, hello_of(other_size).SerializeToString())
+        peer.say(1, hello_of(OTHER_SIZE).SerializeToString())
         wait_until(lambda: 1 in peer.ended, 10)
         assert len(peer.received[1]) == room
         peer.close()
@@ -224,19 +244,23 @@ def test_a_hundred_hospitals_come_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(
-    "strangers say hello at once, each with as much as a message may hold",
+    "strangers say hello, or answer to being refused, with as much as a message may hold",
     "two of them are read at a time, and none is listened to",
 )
-def test_large_hellos_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [[], [OTHER_SIZE]], ids=["hello", "answer to a refusal"])
+def test_large_words_of_strangers_are_read_a_few_at_a_time(
+    tmp_path: Path, first: list[Hello]
+) -> None:
     service = flower._Service(roster_in(tmp_path))
     large = hello_of(HELLO)
-    large.get_properties_res.properties["more"].string = "x" * flower.HELLO_BYTES
+    large.get_properties_res.properties["more"].string = "x" * flower.WORDS_BYTES
     go_on, lock = threading.Event(), threading.Lock()
     asked: list[int] = []
     reading = [0]
     most = [0]
 
     def answers() -> Iterator[ClientMessage]:
+        yield from map(hello_of, first)
         with lock:
             reading[0] += 1
             most[0] = max(most[0], reading[0])
@@ -252,13 +276,14 @@ def test_large_hellos_are_read_a_few_at_a_time(tmp_path: Path) -> None:
     threads = [threading.Thread(target=join) for _ in range(6)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(asked) == 6 and reading[0] == 2)
+    questions = 6 * (1 + len(first))
+    wait_until(lambda: len(asked) == questions and reading[0] == 2)
     go_on.set()
     for thread in threads:
         thread.join(30)
         assert not thread.is_alive()
     assert most == [2]
-    assert len(asked) == 6  # the greeting, and nothing after it
+    assert len(asked) == questions, "whoever says so much is asked nothing any more"
 
 
 @pytest.mark.fault(
@@ -290,8 +315,7 @@ def test_a_full_disk_closes_the_connection(tmp_path: Path, monkeypatch: pytest.M
     def work() -> None:
         assert len(answers_to(HELLO)) == 1  # the greeting; then the connection is closed
         wait_until(lambda: roster.present() == {}, 10)
-        other_size = HELLO.model_copy(update={"image_size": HELLO.image_size + 1})
-        assert 1 <= len(answers_to(other_size)) <= 2
+        assert 1 <= len(answers_to(OTHER_SIZE)) <= 2
 
     serve(roster, address, None, work)
 
@@ -353,11 +377,6 @@ def test_who_waits_for_the_next_run_is_told_once(tmp_path: Path) -> None:
     serve(roster, address, None, work)
 
 
-def received(outgoing: flower.Outgoing) -> ServerMessage:
-    """Return what arrives at a hospital."""
-    return ServerMessage.FromString(flower._serialize(outgoing))
-
-
 def test_who_is_not_sent_to_in_time_keeps_its_connection_and_others_have_less_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,7 +384,7 @@ def test_who_is_not_sent_to_in_time_keeps_its_connection_and_others_have_less_ti
     roster = roster_in(tmp_path)
     service = flower._Service(roster)
     message = seal(INSTRUCTION, b"weights")
-    assert isinstance(message, ServerMessage)
+    assert isinstance(message, flower_site.Sealed)
     allowed = [True]
     proxy: Any = None
     monkeypatch.setattr(roster, "may_stay", lambda _connection: allowed[0])
@@ -373,12 +392,12 @@ def test_who_is_not_sent_to_in_time_keeps_its_connection_and_others_have_less_ti
     def turn(seconds: float, after: float) -> ServerMessage | None:
         """Return what is sent to somebody for whom there is room only ``after`` a while."""
         ours = service._turn_to_send(message, proxy, time.monotonic() + 60)
-        assert ours.__enter__() == (message,)
+        assert ours.__enter__() == (message.data,)
         room = threading.Timer(after, ours.__exit__, (None, None, None))
         room.start()
         with service._turn_to_send(message, proxy, time.monotonic() + seconds) as sent:
             room.join()
-            return None if sent is None else received(sent)
+            return None if sent is None else ServerMessage.FromString(flower._serialize(sent))
 
     assert turn(seconds=0.2, after=0.6) is None
     shortened = turn(seconds=30, after=0.5)
@@ -386,7 +405,12 @@ def test_who_is_not_sent_to_in_time_keeps_its_connection_and_others_have_less_ti
     words = understand(INSTRUCTION_READER, shortened.fit_ins.config["message"].string)
     assert 20 < words.seconds < 29.9
     assert shortened.fit_ins.parameters.tensors == [b"weights"]
+    in_time = turn(seconds=INSTRUCTION.seconds, after=0.2)
+    assert in_time is not None
+    words = understand(INSTRUCTION_READER, in_time.fit_ins.config["message"].string)
+    assert words == INSTRUCTION, "so short a wait is not worth a copy of the weights"
     allowed[0] = False
     assert turn(seconds=30, after=0.5) is None
     with service._turn_to_send(message, proxy, time.monotonic()) as sent:
-        assert sent == (message,)  # there is room again
+        assert sent is not None
+        assert flower._serialize(sent) is message.data, "all hospitals share it"
