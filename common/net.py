@@ -10,6 +10,9 @@ from common.errors import BadInput
 SiteName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 """A hospital's name: up to 63 letters, digits, dots, dashes and underscores."""
 
+LONGEST_SECONDS = 1e7
+"""Of work on one instruction: four months."""
+
 MESSAGE_BYTES = 64 << 20
 """Of the largest message that either side takes; a packed DenseNet-121 is 28.3 MB."""
 

@@ -34,7 +34,7 @@ from pydantic import (
 from common.data.shard import SMALLEST
 from common.evaluation import LARGEST_LOSS, MOST_IMAGES, Scores
 from common.model import Architecture, Mode
-from common.net import SiteName
+from common.net import LONGEST_SECONDS, SiteName
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -46,9 +46,6 @@ VERSION: Literal[1] = 1
 
 MOST_ROUNDS = 2**31
 """A round's or an attempt's number is below this."""
-
-LONGEST_SECONDS = 1e7
-"""Of work on one instruction: four months."""
 
 
 def _printable(text: str) -> str:
@@ -133,7 +130,9 @@ class Instruction(Message):
     local_epochs: int = Field(ge=1)
     label_fraction: float = Field(gt=0, le=1, description="share of its labels that it may use")
     seed: int = Field(ge=0)
-    seconds: float = Field(gt=0, description="after which the answer is of no use any more")
+    seconds: float = Field(
+        gt=0, le=LONGEST_SECONDS, description="after which the answer is of no use any more"
+    )
 
 
 class Seconds(BaseModel):

@@ -17,7 +17,7 @@ from common.data.shard import SMALLEST
 from common.errors import BadInput, FedCXRError, NoQuorum
 from common.guard import Guard
 from common.memory import keep_freed_memory
-from common.net import Address, read_tls
+from common.net import LONGEST_SECONDS, Address, read_tls
 
 if TYPE_CHECKING:
     from common.checkpoint import Provenance
@@ -47,7 +47,9 @@ class ServerSettings(Settings):
         "above it a number",
     )
     attempts: int = Field(3, ge=1, description="how often a round without a quorum is tried")
-    round_timeout: float = Field(3600, gt=0, description="seconds that a round may take")
+    round_timeout: float = Field(
+        3600, gt=0, le=LONGEST_SECONDS, description="seconds that a round may take"
+    )
     mode: Literal["finetune", "linear"] = Field(
         "finetune", description="train all weights, or the head on a frozen backbone"
     )
@@ -173,8 +175,9 @@ def _write_report(run: Path) -> None:
 
     try:
         write_report(run, run / "report.html")
-    except BadInput as error:
-        log.warning("no report: %s", error)
+    except Exception as error:  # noqa: BLE001 - the run is done, whatever the page is about
+        reason = error if isinstance(error, FedCXRError) else type(error).__name__
+        log.warning("no report: %s", reason)
 
 
 class _Identity(NamedTuple):

@@ -52,10 +52,17 @@ def hospital_entry(
     }
 
 
-def across(validations: dict[str, Scores]) -> dict[str, Any]:
-    """Return the hospitals' mean AUC, overall and by finding, weighted by validation images."""
+def across(validations: dict[str, Scores], equal: bool) -> dict[str, Any]:
+    """Return the hospitals' mean AUC, overall and by finding.
+
+    Args:
+        validations: By the hospital's name.
+        equal: Every hospital counts the same, rather than by the validation images that it claims.
+    """
     ordered = [validations[name] for name in sorted(validations)]
-    by_finding = weighted_auc([(scores.images, scores.auc_by_finding) for scores in ordered])
+    by_finding = weighted_auc(
+        [(1 if equal else scores.images, scores.auc_by_finding) for scores in ordered]
+    )
     return {"auc": mean_auc(by_finding), "auc_by_finding": by_finding}
 
 

@@ -96,7 +96,7 @@ class Roster:
         standings = {name: self.standing(site) for name, site in sites.items()}
         for name, reason in standings.items():
             if reason is not None:
-                self.dismiss(name, reason)
+                self._dismiss(sites[name], reason)
         return {name: site for name, site in sites.items() if standings[name] is None}
 
     def standing(self, site: Site) -> str | None:
@@ -112,9 +112,17 @@ class Roster:
     def dismiss(self, name: str, reason: str) -> None:
         """Tell a hospital that it may not take part any more."""
         with self._changed:
-            site = self._sites.pop(name, None)
+            site = self._sites.get(name)
         if site is not None:
-            self._refuse(site, reason)
+            self._dismiss(site, reason)
+
+    def _dismiss(self, site: Connected, reason: str) -> None:
+        """Part with a hospital, unless another connection has taken its place meanwhile."""
+        with self._changed:
+            if self._sites.get(site.hello.site) is not site:
+                return
+            del self._sites[site.hello.site]
+        self._refuse(site, reason)
 
     def say_farewell(self, reason: str, awaited: Collection[str] = ()) -> None:
         """Tell everybody that the run is over, all at once, and from now on whoever comes.

@@ -73,7 +73,8 @@ class Rounds:
 
     Attributes:
         folder: The run's.
-        asked: Hospitals that were asked last: in the last round or to score its model.
+        asked: Hospitals that were asked last: in the last round or to score its model; of a resumed
+            run those who are expected back.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Rounds:
         self._test = test
         self._progress = Progress.of(folder.rounds(), folder.events())
         self._kept: int | None = None
-        self.asked: set[str] = set()
+        self.asked = folder.to_return()
         self._backbone = fingerprint(pack(backbone_of(state)))
 
     def run(self) -> dict[str, Any]:
@@ -111,6 +112,9 @@ class Rounds:
         else:
             self._introduce()
         self._gather(RETURN_SECONDS if done else plan.round_timeout, enough=bool(done))
+        if absent := self.asked - self._sites.present().keys():
+            log.info("waiting up to %.0f s for %s", RETURN_SECONDS, ", ".join(sorted(absent)))
+            self._sites.wait_for_return(self.asked, RETURN_SECONDS)
         for number in range(done + 1, plan.rounds + 1):
             self._round(number)
         validation = self._closing_evaluation()
@@ -246,7 +250,7 @@ class Rounds:
         test = self._test(self._state) if self._test is not None else None
         hospitals = dict(sorted(found.hospitals.items()))
         answered = found.hospitals.keys() | found.rejected.keys()
-        validation = across(found.validations)
+        validation = self._across(found)
         line: dict[str, Any] = {
             "round": number,
             "attempt": turn,
@@ -276,6 +280,10 @@ class Rounds:
             for row in console.findings_table({"test AUC": test.auc_by_finding}):
                 log.info(row)
 
+    def _across(self, found: Collected) -> dict[str, Any]:
+        """Return the hospitals' mean AUC; one that lies must not choose the best model alone."""
+        return across(found.validations, equal=self._plan.strategy != "fedavg")
+
     def _keep_best(self) -> None:
         """Copy the model that the hospitals scored best so far, while it is among the last few."""
         best = self._progress.best
@@ -294,7 +302,7 @@ class Rounds:
         attempt = Attempt(self._sites, self.folder, out)
         self.asked |= set(attempt.collected.asked)
         found = attempt.collect(plan.round_timeout)
-        validation = across(found.validations)
+        validation = self._across(found)
         self._progress.note_validation(plan.rounds, validation["auc"])
         self._keep_best()
         log.info(

@@ -193,6 +193,17 @@ class RunFolder:
         last = self.rounds()[-1]
         return {*last["hospitals"], *last["rejected"]}
 
+    def to_return(self) -> set[str]:
+        """Return who answered in the last round, or was there when the last server was killed."""
+        there: set[str] = set()
+        for event in self.events():
+            if event["event"] == "joined":
+                there.add(event["site"])
+            elif event["event"] == "left":
+                there.discard(event["site"])
+        last = self.rounds()[-1:]
+        return there.union(*((*line["hospitals"], *line["rejected"]) for line in last))
+
     def exclude(self, name: str, reason: str) -> None:
         """Exclude a hospital until a person removes the file."""
         self._exclusion(name).parent.mkdir(exist_ok=True)

@@ -102,6 +102,8 @@ def test_help_and_errors_in_arguments_never_import_torch(
         ("flower-server", [], ["--init (or FLOWER_SERVER_INIT) is required"]),
         ("flower-server", ["--init", "random", "--run", "x"], ["--tls DIR or --insecure"]),
         ("flower-server", ["--init", "random", "--run", "x", "--lr", "-1"], ["--lr", "-1"]),
+        ("flower-server", ["--init", "random", "--run", "x", "--lr", "inf"], ["--lr", "inf"]),
+        ("flower-server", ["--round-timeout", "1e10"], ["--round-timeout", "1e10"]),
         ("flower-client", ["--server", "here"], ["--server", "HOST:PORT", "here"]),
         ("flower-client", ["--server", "h:1", "--data", "x", "--name", "a b"], ["--name"]),
         ("flower-data", ["paint"], ["'paint' is not a command", "synthetic"]),

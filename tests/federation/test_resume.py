@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -67,6 +68,32 @@ def test_a_server_that_is_killed_anywhere_goes_on_as_if_nothing_had_happened(
     assert not list(folder.rglob("*.tmp"))
     assert not (folder / "replies").exists()
     verify(folder / "audit.jsonl")
+
+
+@pytest.mark.fault(
+    "the server is killed, and a hospital beyond --min-clients is slow to come back",
+    "the resumed round waits for it, up to a minute",
+)
+@pytest.mark.parametrize("number", [1, 2], ids=["first round", "later round"])
+def test_hospitals_beyond_the_least_number_are_waited_for_too(tmp_path: Path, number: int) -> None:
+    shards = make_hospitals(tmp_path / "data", 3)
+    folder = tmp_path / "run"
+    checkpoint = RENAME.format(f"round-{number:04}.pt")
+    with FaultyFederation(tmp_path / "logs") as federation:
+        for shard in shards:
+            federation.start_client(shard)
+        federation.preludes["server"] = dies_before("pathlib:Path.replace", checkpoint)
+        federation.start_server(options(folder, 3, rounds=2, quorum=1))
+        assert federation.server is not None
+        assert federation.server.wait(60) == -signal.SIGKILL
+        federation.preludes.clear()
+        slow = federation.clients["hospital-02"]
+        os.kill(slow.pid, signal.SIGSTOP)
+        federation.start_server([*options(folder, 2, rounds=2, quorum=1), "--resume"])
+        wait_until(lambda: "for hospital-02" in log_of(federation, "server"))
+        os.kill(slow.pid, signal.SIGCONT)
+        assert set(federation.wait(60).values()) == {0}
+    assert [len(line["hospitals"]) for line in lines_of(folder)] == [3, 3]
 
 
 @pytest.mark.fault(

@@ -7,10 +7,12 @@ import pytest
 
 from common.checkpoint import Provenance, read_checkpoint
 from common.errors import NoQuorum
+from common.evaluation import Scores
+from common.findings import FINDINGS
 from common.model import build_model, state_of
 from common.protocol import Instruction, Reply
 from common.wire import backbone_of, fingerprint, head_of, pack, spec_of, unpack
-from server.history import Progress
+from server.history import Progress, across
 from server.rounds import Rounds
 from server.run_folder import RunFolder
 from tests.helpers import make_hospitals, same_bits
@@ -215,6 +217,15 @@ def test_bad_replies_to_a_round_that_was_repeated_count_after_a_resume_too(
     Rounds(plan, sites, folder, state, Provenance(method="fedavg"), None).run()
     assert sites.dismissed.keys() == {"hospital-02"}
     assert list(lines_of(tmp_path / "run")[0]["rejected"]) == ["hospital-02"]
+
+
+def test_under_robust_strategies_no_hospital_counts_more_than_another_by_what_it_claims() -> None:
+    def scores(auc: float, images: int) -> Scores:
+        return Scores(images=images, loss=0.5, auc=auc, auc_by_finding=dict.fromkeys(FINDINGS, auc))
+
+    validations = {"a": scores(0.6, 10), "b": scores(0.8, 10), "liar": scores(0.1, 10**6)}
+    assert across(validations, equal=True)["auc"] == pytest.approx(0.5)
+    assert across(validations, equal=False)["auc"] == pytest.approx(0.1, abs=1e-4)
 
 
 def test_a_good_reply_to_a_repeated_round_ends_the_row() -> None:

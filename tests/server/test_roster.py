@@ -1,0 +1,59 @@
+"""The roster with hospitals that are nothing but names."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from common.protocol import Farewell, Message
+from server.admission import Admission
+from server.roster import Roster
+from server.run_folder import RunFolder
+from server.sites import Site
+from tests.server.test_checks import HELLO
+
+
+class Name:
+    """A hospital of which there is a connection, and what it was told last."""
+
+    busy = False
+    backbone = None
+
+    def __init__(self, process: int, greeting: Any) -> None:
+        self.connection = object()
+        self.greeting = greeting
+        self.hello = HELLO.model_copy(update={"process": f"{process:032x}"})
+        self.parted = threading.Event()
+
+    def answers(self, message: Message) -> bool:
+        del message
+        return False
+
+    def part(self, farewell: Farewell) -> None:
+        del farewell
+        self.parted.set()
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+def test_a_session_that_has_taken_the_place_of_a_barred_one_stays(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", {})
+    admission = Admission("r", 0, HELLO.image_size, folder)
+    old: Any = Name(1, admission.greeting())
+    new: Any = Name(2, admission.greeting())
+
+    class Renewing(Roster):
+        """The new session comes in the instant in which the old one's key is found revoked."""
+
+        def standing(self, site: Site) -> str | None:
+            if site is not old:
+                return None
+            if new.connection not in [other.connection for other in self._sites.values()]:
+                self._sites[HELLO.site] = new
+            return "revoked"
+
+    roster = Renewing(admission, folder, lambda _instruction, _blob: None)
+    roster.enter(old)
+    assert roster.present() == {}
+    assert roster.present() == {HELLO.site: new}
+    assert not new.parted.is_set()
