@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.proto.transport_pb2 import Parameters, Scalar, ServerMessage
+from flwr.proto.transport_pb2 import ClientMessage, Parameters, Scalar, ServerMessage
+from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import ResWrapper
+from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
@@ -21,11 +24,16 @@ from common.protocol import (
     HELLO,
     INSTRUCTION,
     REPLY,
+    Greeting,
     Hello,
+    Ping,
     ProtocolError,
+    Reply,
     understand,
 )
 from common.wire import State, WireError, pack, spec_of, unpack
+from server.flower_site import FlowerSite, seal
+from server.sites import SiteLost
 from tests.server.test_checks import GOOD
 from tests.server.test_checks import HELLO as SOMEONE
 from tests.server.test_checks import INSTRUCTION as ORDER
@@ -41,6 +49,7 @@ STATE: State = {
     "empty": np.zeros(0, np.float32),
 }
 BLOB, SPEC = pack(STATE), spec_of(STATE)
+GREETING = Greeting(run="r", seed=0, nonce="0" * 32)
 MESSAGES = [message.model_dump_json() for message in (GOOD, SOMEONE, ORDER)]
 
 
@@ -122,6 +131,49 @@ def test_a_client_takes_nothing_but_the_protocol(
     else:
         with pytest.raises(BadInput, match="run the same version of FedCXR on both sides"):
             participant.answer(message, lambda: True)
+
+
+def answers_of(text: str) -> list[bytes]:
+    """Return answers of every kind as they travel, with a text where the protocol has its own."""
+    scalar = {"message": Scalar(string=text)}
+    parameters = Parameters(tensors=[BLOB])
+    told = ClientMessage.GetPropertiesRes(properties=scalar)
+    done = ClientMessage.FitRes(metrics=scalar, parameters=parameters, num_examples=3)
+    handed = ClientMessage.GetParametersRes(parameters=parameters)
+    return [
+        ClientMessage(get_properties_res=told).SerializeToString(),
+        ClientMessage(fit_res=done).SerializeToString(),
+        ClientMessage(get_parameters_res=handed).SerializeToString(),
+    ]
+
+
+ANSWERS = [answer for message in MESSAGES for answer in answers_of(message)]
+
+
+class Answering:
+    """A bridge to a peer that gives one answer, whatever it is asked."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+
+    def request(self, _ins: object) -> ResWrapper:
+        return ResWrapper(ClientMessage.FromString(self._answer))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(ANSWERS).flatmap(lambda a: st.just(a) | damaged(a)) | st.binary())
+def test_a_server_takes_nothing_but_the_protocol(answer: bytes) -> None:
+    try:
+        ClientMessage.FromString(answer)
+    except DecodeError:
+        return  # gRPC ends the call
+    peer: Any = GrpcClientProxy("", Answering(answer))  # type: ignore[arg-type]
+    site = FlowerSite(peer, GREETING, SOMEONE)
+    assert isinstance(site.answers(Ping()), bool)
+    with suppress(SiteLost):
+        assert isinstance(site.fetch(ORDER.identity, 1), bytes)
+    with suppress(SiteLost, ProtocolError):
+        assert isinstance(site.ask(seal(ORDER, b"weights"), 1), Reply)
 
 
 @settings(deadline=None)
