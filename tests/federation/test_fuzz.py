@@ -156,7 +156,8 @@ class Answering:
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
 
-    def request(self, _ins: object) -> ResWrapper:
+    def request(self, ins_wrapper: object) -> ResWrapper:
+        del ins_wrapper
         return ResWrapper(ClientMessage.FromString(self._answer))
 
 
