@@ -103,6 +103,16 @@ def dies_before(place: str, condition: str = "True") -> str:
     return _wrapped(place, f"    if {condition}: die()\n    return was(*args, **kwargs)\n")
 
 
+def stops_before(place: str) -> str:
+    """Return a prelude: the process gets SIGTERM when a method is called."""
+    return _wrapped(
+        place,
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    import time; time.sleep(60)\n"
+        "    return was(*args, **kwargs)\n",
+    )
+
+
 def dies_within_line(round_number: int) -> str:
     """Return a prelude: the process is killed when half of a round's line is written."""
     return _wrapped(

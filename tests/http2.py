@@ -43,6 +43,7 @@ class Peer:
     Attributes:
         ended: The streams that the server has ended; they are 1, 3, 5 ...
         received: What came on each.
+        closed: The server has closed the connection.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Peer:
         host, _, port = address.partition(":")
         self.ended: set[int] = set()
         self.received: dict[int, bytes] = {}
+        self.closed = threading.Event()
         self._socket = socket.create_connection((host, int(port)))
         room = struct.pack(">HI", INITIAL_WINDOW_SIZE, window)
         self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, room))
@@ -79,3 +81,4 @@ class Peer:
                     self.received[stream] = self.received.get(stream, b"") + payload
                 elif kind == RST_STREAM or (kind == HEADERS and flags & END_STREAM):
                     self.ended.add(stream)
+        self.closed.set()

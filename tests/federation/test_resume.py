@@ -7,7 +7,7 @@ import pytest
 
 from common.audit import verify
 from common.checkpoint import read_checkpoint
-from tests.faults import FaultyFederation, dies_before, dies_within_line
+from tests.faults import FaultyFederation, dies_before, dies_within_line, stops_before
 from tests.federation.test_federation import SEED, lines_of, log_of, options, status_of, wait_until
 from tests.helpers import assert_one_line, make_hospitals, run, same_bits
 from tests.local_sites import federate_by_hand, plan_of
@@ -125,6 +125,23 @@ def test_a_finished_run_tells_who_has_not_heard_of_it(tmp_path: Path) -> None:
         for shard in shards:
             federation.start_client(shard)
         assert set(federation.wait(30).values()) == {0}
+
+
+@pytest.mark.fault(
+    "SIGTERM at the server after the last round, while it says farewell",
+    "the run is finished all the same; the model and the report are there",
+)
+def test_a_run_that_is_done_stays_finished_when_its_farewell_is_stopped(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with FaultyFederation(tmp_path / "logs") as federation:
+        federation.preludes["server"] = stops_before("server.roster:Roster.say_farewell")
+        federation.start_server(options(folder, 1, rounds=1))
+        federation.start_client(make_hospitals(tmp_path / "data", 1)[0])
+        assert federation.server is not None
+        assert federation.server.wait(60) == 143
+    assert status_of(folder)["state"] == "finished"
+    assert (folder / "final.pt").exists()
+    assert (folder / "report.html").exists()
 
 
 def test_what_a_run_was_started_with_cannot_be_changed_on_the_way(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The service on a real socket, with a roster of which a test chooses when it lets in."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -156,6 +157,28 @@ def test_who_cannot_be_greeted_leaves_its_place(
         wait_until(lambda: len(peer.ended) == 4, 20)
         assert is_greeted(address)
         peer.close()
+
+    serve(roster_in(tmp_path), address, None, work)
+
+
+@pytest.mark.fault(
+    "a stranger connects and calls nothing, or does not even begin to speak HTTP/2",
+    "its connection is closed after half a minute",
+)
+def test_connections_on_which_nothing_is_called_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flower, "IDLE_SECONDS", 1)
+    address = f"127.0.0.1:{free_port()}"
+    host, _, port = address.partition(":")
+
+    def work() -> None:
+        idle = Peer(address, streams=0, window=0)
+        with socket.create_connection((host, int(port)), 20) as mute:
+            while mute.recv(1 << 16):
+                pass  # the server's own settings; then the end
+        wait_until(lambda: idle.closed.is_set(), 20)
+        idle.close()
 
     serve(roster_in(tmp_path), address, None, work)
 

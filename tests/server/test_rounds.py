@@ -1,4 +1,5 @@
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from server.run_folder import RunFolder
 from tests.helpers import make_hospitals, same_bits
 from tests.local_sites import (
     Fault,
+    LocalSite,
     LocalSites,
     federate_by_hand,
     late,
@@ -217,6 +219,33 @@ def test_bad_replies_to_a_round_that_was_repeated_count_after_a_resume_too(
     Rounds(plan, sites, folder, state, Provenance(method="fedavg"), None).run()
     assert sites.dismissed.keys() == {"hospital-02"}
     assert list(lines_of(tmp_path / "run")[0]["rejected"]) == ["hospital-02"]
+
+
+def test_who_is_gone_for_a_moment_before_the_closing_evaluation_is_waited_for(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    class Leaving(LocalSites):
+        """``hospital-00`` is gone once it was asked, until it is waited for."""
+
+        def seal(self, instruction: Instruction, blob: bytes) -> object:
+            away.append(self.sites.pop("hospital-00"))
+            return super().seal(instruction, blob)
+
+        def wait_for_return(self, names: Collection[str], timeout: float) -> None:
+            del timeout
+            if "hospital-00" in names:
+                self.sites["hospital-00"] = away.pop()
+
+    def note(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        asked.append(instruction.task)
+        return reply, blob
+
+    away: list[LocalSite] = []
+    asked: list[str] = []
+    plan = plan_of(min_clients=2, quorum=2.0)
+    sites = Leaving(shards, plan.seed, {"hospital-00": note})
+    rounds_with(plan, sites, tmp_path / "run").run()
+    assert asked == ["train", "train", "evaluate"]
 
 
 def test_under_robust_strategies_no_hospital_counts_more_than_another_by_what_it_claims() -> None:
