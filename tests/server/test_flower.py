@@ -26,6 +26,7 @@ from server.flower import serve
 from server.flower_site import seal
 from server.roster import Roster
 from server.run_folder import RunFolder
+from tests.federation.provisioned import provision
 from tests.federation.test_federation import wait_until
 from tests.http2 import Peer
 from tests.server.test_checks import HELLO, INSTRUCTION
@@ -162,7 +163,7 @@ def test_who_cannot_be_greeted_leaves_its_place(
 
 
 @pytest.mark.fault(
-    "a stranger connects and calls nothing, or does not even begin to speak HTTP/2",
+    "a stranger connects and calls nothing, or does not even begin to speak TLS",
     "its connection is closed after half a minute",
 )
 def test_connections_on_which_nothing_is_called_are_closed(
@@ -171,16 +172,21 @@ def test_connections_on_which_nothing_is_called_are_closed(
     monkeypatch.setattr(flower, "IDLE_SECONDS", 1)
     address = f"127.0.0.1:{free_port()}"
     host, _, port = address.partition(":")
+    server = provision(tmp_path / "tls", ["hospital-00"]) / "server"
+    certificates = (server / "server.crt").read_bytes(), (server / "server.key").read_bytes()
+    roster = roster_in(tmp_path)
 
-    def work() -> None:
-        idle = Peer(address, streams=0, window=0)
-        with socket.create_connection((host, int(port)), 20) as mute:
-            while mute.recv(1 << 16):
-                pass  # the server's own settings; then the end
-        wait_until(lambda: idle.closed.is_set(), 20)
-        idle.close()
+    def idle() -> None:
+        peer = Peer(address, streams=0, window=0)
+        wait_until(lambda: peer.closed.is_set(), 20)
+        peer.close()
 
-    serve(roster_in(tmp_path), address, None, work)
+    def mute() -> None:
+        with socket.create_connection((host, int(port)), 20) as peer:
+            assert peer.recv(1) == b""
+
+    serve(roster, address, None, idle)
+    serve(roster, address, certificates, mute)
 
 
 @pytest.mark.fault(
