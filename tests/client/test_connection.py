@@ -19,9 +19,9 @@ from client.connection import take_part
 from client.flower import Participant
 from client.state import ClientState
 from common.errors import BadInput
-from common.protocol import Farewell, Greeting, Hello, Message
+from common.protocol import Farewell, Greeting, Hello, Instruction, Message, Reply
 from experiments.local import free_port
-from tests.server.test_checks import HELLO
+from tests.server.test_checks import GOOD, HELLO, INSTRUCTION
 
 
 class Somebody:
@@ -29,6 +29,9 @@ class Somebody:
 
     def greet(self, _greeting: Greeting, _server: str) -> Hello:
         return HELLO
+
+
+SOMEBODY = Somebody()
 
 
 def call(message: Message) -> ServerMessage:
@@ -55,7 +58,7 @@ class Scripted(FlowerServiceServicer):
         yield from self._script(self.calls - 1, request_iterator)
 
 
-def take_part_with(script: Script, patience: float) -> int:
+def take_part_with(script: Script, patience: float, hospital: Any = SOMEBODY) -> int:
     """Return how often the client connected."""
     server = grpc.server(ThreadPoolExecutor(4))
     service = Scripted(script)
@@ -63,9 +66,9 @@ def take_part_with(script: Script, patience: float) -> int:
     address = f"127.0.0.1:{free_port()}"
     server.add_insecure_port(address)
     server.start()
-    hospital: Any = Somebody()
+    participant = Participant(hospital, address, None, ClientState(None))
     try:
-        take_part(Participant(hospital, address, None, ClientState(None)), address, None, patience)
+        take_part(participant, address, None, patience)
     finally:
         server.stop(None)
     return service.calls
@@ -84,6 +87,39 @@ def test_patience_begins_when_the_connection_is_lost() -> None:
         next(answers)
 
     assert take_part_with(script, patience) == 2
+
+
+@pytest.mark.fault(
+    "the connection ends while a hospital trains",
+    "it gives up the work, which nobody waits for, and connects again",
+)
+def test_work_that_nobody_waits_for_is_given_up() -> None:
+    class Working(Somebody):
+        gave_up = False
+
+        def answer(
+            self, instruction: Instruction, blob: bytes, wanted: Callable[[], bool]
+        ) -> tuple[Reply, bytes]:
+            del instruction, blob
+            deadline = time.monotonic() + 10
+            while wanted() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            self.gave_up = not wanted()
+            return GOOD, b"weights"
+
+    def script(number: int, answers: Iterator[Any]) -> Iterator[ServerMessage]:
+        yield GREETING
+        next(answers)
+        if number == 0:
+            config = {"message": Scalar(string=INSTRUCTION.model_dump_json())}
+            yield ServerMessage(fit_ins=ServerMessage.FitIns(config=config))
+            return
+        yield call(Farewell(outcome="finished"))
+        next(answers)
+
+    hospital = Working()
+    assert take_part_with(script, 10.0, hospital) == 2
+    assert hospital.gave_up
 
 
 @pytest.mark.fault(
