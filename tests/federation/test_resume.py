@@ -80,7 +80,9 @@ def test_a_finished_run_tells_who_has_not_heard_of_it(tmp_path: Path) -> None:
     with FaultyFederation(tmp_path / "logs") as federation:
         federation.preludes["server"] = dies_before("server.roster:Roster.say_farewell")
         in_round_2 = "args[1].identity.round == 2"
-        federation.preludes["hospital-01"] = dies_before("client.hospital:Hospital.answer", in_round_2)
+        federation.preludes["hospital-01"] = dies_before(
+            "client.hospital:Hospital.answer", in_round_2
+        )
         federation.start_server(start)
         for shard in shards:
             federation.start_client(shard)
