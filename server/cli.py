@@ -186,7 +186,7 @@ class _Identity(NamedTuple):
 
 
 def _read_identity(folder: Path) -> _Identity:
-    from server.admission import check_pair, names_of
+    from server.certificates import check_pair, names_of
     from server.registry import Registry
 
     certificate, key = read_tls(folder, "server.crt", "server.key")
