@@ -248,7 +248,8 @@ def test_a_run_starts_from_a_checkpoint_and_without_its_server_all_end(
         containers[name].reload()
         assert containers[name].attrs["RestartCount"] == 2, name
         assert containers[name].attrs["State"]["ExitCode"] == 2, name
-    _, provenance = read_checkpoint(run_folder / "best.pt", "densenet121", 0)
+    newest = max((run_folder / "checkpoints").iterdir())
+    _, provenance = read_checkpoint(newest, "densenet121", 0)
     assert provenance is not None
     assert provenance.start is not None
     assert (provenance.start.method, provenance.start.run) == (
