@@ -31,6 +31,9 @@ OWNER = 10001
 """The user that the containers run as."""
 
 NAMES = [f"hospital-{number:02d}" for number in range(10)]
+LABELLED = [*NAMES, "test"]
+"""Shards without which there is no run."""
+
 SYNTHETIC = "synthetic.json"
 """Beside synthetic films: the settings that they were made with."""
 
@@ -79,14 +82,14 @@ def make_hospitals(folder: Path, settings: SimulationSettings) -> None:
 
     fresh, note = folder / "synthetic", folder / SYNTHETIC
     options = settings.model_dump(include={"images", "size", "seed"})
-    missing = [name for name in (*NAMES, "test") if not _is_shard(folder / name)]
-    if fresh.exists() or len(missing) <= len(NAMES):
+    missing = [name for name in LABELLED if not _is_shard(folder / name)]
+    if fresh.exists() or missing != LABELLED:
         _check_settings(note, options)
     if not fresh.exists():
         if not missing:
             print("the hospitals are there")
             return
-        if len(missing) <= len(NAMES):
+        if missing != LABELLED:
             raise BadInput(
                 f"{', '.join(missing)}: no shard in HOSPITALS_DIR, which needs ten hospitals and "
                 "test, each made by flower-data; in an empty folder synthetic ones are made"
@@ -167,8 +170,8 @@ def films_to_pretrain_on(folder: Path, checkpoint: Path) -> Path:
     shard = next((path for path in (folder / "pretrain", folder) if _is_shard(path)), None)
     if shard is None:
         raise BadInput(
-            "no films to pretrain on: neither PRETRAIN_DIR nor its folder pretrain is a shard; "
-            "name one made by flower-data, or give INIT"
+            "no films to pretrain on: PRETRAIN_DIR is no shard, nor is pretrain in it or in "
+            "HOSPITALS_DIR; name one made by flower-data, or give INIT"
         )
     begun = checkpoint.with_suffix(".run") / "config.json"
     if begun.exists() and json.loads(begun.read_bytes())["data"] != sha256_of(shard / MANIFEST):
