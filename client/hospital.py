@@ -3,7 +3,8 @@
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,6 +38,19 @@ log = logging.getLogger(__name__)
 
 class NotAllowed(Exception):  # noqa: N818 - a verdict, not a fault
     """The site forbids what the server asks for; the message says what."""
+
+
+def _give_memory_back(device: torch.device) -> None:
+    """Give back what torch keeps of an accelerator's memory for later; others share it."""
+    if device.type != "cpu":
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def _sharing(device: torch.device) -> Iterator[None]:
+    """Give back an accelerator's memory at the end of the block, which an error still holds."""
+    yield
+    _give_memory_back(device)
 
 
 class Hospital:
@@ -145,6 +159,7 @@ class Hospital:
             log.error("round %d failed: %s", instruction.identity.round, type(error).__name__)
             log.debug("the fault", exc_info=True)
             reason = type(error).__name__
+        _give_memory_back(self.device)
         return Reply(identity=instruction.identity, status="failed", reason=reason), b""
 
     def _answer_on_the_cpu(
@@ -152,6 +167,8 @@ class Hospital:
     ) -> tuple[Reply, bytes]:
         accelerator, self.device = self.device, torch.device("cpu")
         self._model = None
+        if not for_good:
+            _give_memory_back(accelerator)
         try:
             return self._answer(instruction, blob, wanted)
         finally:
@@ -171,7 +188,7 @@ class Hospital:
         if objection is not None:
             raise NotAllowed(objection)
         model = self._receive(instruction, blob)
-        with slot(self._slots_folder, self._slots, wanted) as waited:
+        with slot(self._slots_folder, self._slots, wanted) as waited, _sharing(self.device):
             start = time.monotonic()
             scores = self._scores(model, validation, wanted)
             evaluated = time.monotonic()

@@ -3,13 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-from common.errors import BadInput
 from common.evaluation import MOST_IMAGES
 from common.keys import verifies
 from common.protocol import Greeting, Hello
@@ -94,47 +88,3 @@ class Admission:
                 "of the server allows; its share in the average would be too large"
             )
         return None
-
-
-def names_of(certificate: bytes) -> list[str]:
-    """Return the DNS names and addresses in a server's certificate, PEM.
-
-    Raises:
-        BadInput: It is no certificate, or names nobody.
-    """
-    try:
-        parsed = x509.load_pem_x509_certificate(certificate)
-        extension = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (ValueError, x509.ExtensionNotFound) as error:
-        raise BadInput(
-            f"server.crt: no certificate with a server's names ({type(error).__name__}); "
-            "make it with flower-provision"
-        ) from None
-    names = extension.value
-    addresses = names.get_values_for_type(x509.IPAddress)
-    return [*names.get_values_for_type(x509.DNSName), *map(str, addresses)]
-
-
-def check_pair(folder: Path, certificate: bytes, key: bytes) -> None:
-    """Check that a server's key is that of its certificate, both PEM.
-
-    Args:
-        folder: Where both are from.
-        certificate: The content of ``server.crt``, which is a certificate.
-        key: The content of ``server.key``.
-
-    Raises:
-        BadInput: It is not.
-    """
-    try:
-        public = load_pem_private_key(key, None).public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise BadInput(
-            f"{folder / 'server.key'}: no private key in PEM without a passphrase "
-            f"({type(error).__name__}); restore it from a copy"
-        ) from None
-    if public != x509.load_pem_x509_certificate(certificate).public_key():
-        raise BadInput(
-            f"{folder / 'server.key'}: not the key of server.crt beside it; "
-            "give both files of one flower-provision"
-        )

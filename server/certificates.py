@@ -159,6 +159,50 @@ def read_authority(folder: Path) -> Authority:
     return Authority(certificate, key)
 
 
+def names_of(certificate: bytes) -> list[str]:
+    """Return the DNS names and addresses in a server's certificate, PEM.
+
+    Raises:
+        BadInput: It is no certificate, or names nobody.
+    """
+    try:
+        parsed = x509.load_pem_x509_certificate(certificate)
+        extension = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise BadInput(
+            f"server.crt: no certificate with a server's names ({type(error).__name__}); "
+            "make it with flower-provision"
+        ) from None
+    names = extension.value
+    addresses = names.get_values_for_type(x509.IPAddress)
+    return [*names.get_values_for_type(x509.DNSName), *map(str, addresses)]
+
+
+def check_pair(folder: Path, certificate: bytes, key: bytes) -> None:
+    """Check that a server's key is that of its certificate, both PEM.
+
+    Args:
+        folder: Where both are from.
+        certificate: The content of ``server.crt``, which is a certificate.
+        key: The content of ``server.key``.
+
+    Raises:
+        BadInput: It is not.
+    """
+    try:
+        public = serialization.load_pem_private_key(key, None).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise BadInput(
+            f"{folder / 'server.key'}: no private key in PEM without a passphrase "
+            f"({type(error).__name__}); restore it from a copy"
+        ) from None
+    if public != x509.load_pem_x509_certificate(certificate).public_key():
+        raise BadInput(
+            f"{folder / 'server.key'}: not the key of server.crt beside it; "
+            "give both files of one flower-provision"
+        )
+
+
 def _is_ip(host: str) -> bool:
     try:
         ip_address(host)

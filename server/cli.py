@@ -146,7 +146,7 @@ def _serve(arguments: Sequence[str]) -> None:
     over = f"{plan.rounds} rounds are done"
     if folder.is_finished(plan.rounds):
         log.info("all %d rounds of this run are done already", plan.rounds)
-        tell = partial(roster.say_farewell, over, folder.last_hospitals())
+        tell = partial(roster.say_farewell, over, folder.hospitals())
         serve(roster, settings.listen, identity.certificates, tell)
         return
     rounds = Rounds(plan, roster, folder, start.state, start.provenance, tester)
@@ -159,9 +159,9 @@ def _serve(arguments: Sequence[str]) -> None:
         _write_report(folder.path)
         roster.say_farewell(over, rounds.asked)
 
-    guard.last_words = lambda stopped: folder.end("stopped", str(stopped))
+    guard.last_words = lambda stopped: folder.end("stopped", str(stopped), plan.rounds)
     with ExitStack() as status:
-        status.enter_context(_terminal_status(folder))
+        status.enter_context(_terminal_status(folder, plan.rounds))
         folder.write_status("running", round=len(folder.rounds()), rounds=plan.rounds)
         log_to_file(folder.path / "server.log")
         log.info("run %s in %s", plan.run, folder.path)
@@ -189,7 +189,7 @@ class _Identity(NamedTuple):
 
 
 def _read_identity(folder: Path) -> _Identity:
-    from server.admission import check_pair, names_of
+    from server.certificates import check_pair, names_of
     from server.registry import Registry
 
     certificate, key = read_tls(folder, "server.crt", "server.key")
@@ -240,7 +240,7 @@ def _start(settings: ServerSettings, size: int) -> _Start:
 
 
 @contextmanager
-def _terminal_status(folder: "RunFolder") -> Iterator[None]:
+def _terminal_status(folder: "RunFolder", rounds: int) -> Iterator[None]:
     """Write how the run ended, should it not end well.
 
     Raises:
@@ -251,18 +251,18 @@ def _terminal_status(folder: "RunFolder") -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        folder.end("stopped", str(stopped))
+        folder.end("stopped", str(stopped), rounds)
         raise
     except NoQuorum as error:
-        folder.end("no quorum", str(error))
+        folder.end("no quorum", str(error), rounds)
         raise
     except OSError as error:
         fault = unwritable(folder.path, error)
-        folder.end("failed", str(fault))
+        folder.end("failed", str(fault), rounds)
         raise fault from error
     except BaseException as error:
         reason = str(error) if isinstance(error, FedCXRError) else type(error).__name__
-        folder.end("failed", reason)
+        folder.end("failed", reason, rounds)
         raise
 
 

@@ -14,7 +14,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from common.cli import parse
 from common.errors import BadInput
 from common.net import split_address
-from server.admission import names_of
+from server.certificates import names_of
 from server.cli import ServerSettings
 
 SECONDS = 5.0

@@ -173,10 +173,10 @@ class RunFolder:
             give_up_reserve(self.path)
         write_json(self.path / "status.json", {"state": state, "time": now(), **fields})
 
-    def end(self, state: RunState, reason: str) -> None:
-        """Write how the run ended, if that can be written."""
+    def end(self, state: RunState, reason: str, rounds: int) -> None:
+        """Write how the run ended and how many rounds it was to have, if that can be written."""
         try:
-            self.write_status(state, reason=reason)
+            self.write_status(state, reason=reason, rounds=rounds)
         except OSError as error:
             log.error("status.json could not be written: %s", error.strerror)
 
@@ -188,10 +188,10 @@ class RunFolder:
             return False
         return (status.get("state"), status.get("rounds")) == ("finished", rounds)
 
-    def last_hospitals(self) -> set[str]:
-        """Return who answered in the last round."""
-        last = self.rounds()[-1]
-        return {*last["hospitals"], *last["rejected"]}
+    def hospitals(self) -> set[str]:
+        """Return who took part in a round, or was asked to."""
+        parts = ("hospitals", "rejected", "missing")
+        return {name for line in self.rounds() for part in parts for name in line[part]}
 
     def to_return(self) -> set[str]:
         """Return who answered in the last round, or was there when the last server was killed."""

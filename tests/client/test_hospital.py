@@ -1,3 +1,4 @@
+import fcntl
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -263,6 +264,39 @@ def test_when_the_accelerator_fails_once_the_cpu_takes_over_for_a_round(
         assert ("takes over" in caplog.text) == (instruction.identity.round == 2)
     assert answers == expected
     assert hospital.device.type == "meta"
+
+
+def test_whose_turn_it_is_has_the_memory_of_the_accelerator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = tmp_path / "turns"
+    given_back: list[bool] = []
+
+    def empty_cache() -> None:
+        with (turns / "slot-0.lock").open() as file:
+            try:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                given_back.append(True)  # before the next one may begin
+            else:
+                given_back.append(False)
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
+    accelerator = FakeAccelerator(monkeypatch)
+    shard = make_shard(tmp_path / "a")
+    for device, error, expected in (
+        ("cpu", None, []),
+        ("meta", None, [True]),
+        ("meta", FAILS_ONCE[0], [False]),  # what an error holds is free after its turn only
+        ("meta", ValueError(), [False]),
+        ("meta", FAILS_FOR_GOOD, []),  # it cannot be asked for anything any more
+    ):
+        hospital = Hospital("a", shard, torch.device(device), 1, turns)
+        hospital.greet(GREETING, "localhost")
+        accelerator.error = error
+        given_back.clear()
+        hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
+        assert given_back == expected, (device, error)
 
 
 def test_a_fault_that_the_cpu_has_too_is_a_failed_reply(

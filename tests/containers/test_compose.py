@@ -187,3 +187,72 @@ def test_the_containers_are_shown(simulation: Simulation) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].split()[:4] == ["container", "state", "health", "restarts"]
     assert {line.split()[0] for line in lines[1:]} == simulation.containers.keys()
+
+
+def run_step(
+    simulation: Simulation, step: str, **changes: object
+) -> subprocess.CompletedProcess[str]:
+    """Run one of the steps once more, with other settings."""
+    return subprocess.run(
+        compose(simulation.folder, "run", "--rm", "--no-deps", step),
+        env={**os.environ, **{name: str(value) for name, value in changes.items()}},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_other_settings_are_another_first_model_and_other_films_are_refused(
+    simulation: Simulation,
+) -> None:
+    made = run_step(simulation, "pretrain", PRETRAIN_EPOCHS=2)
+    assert made.returncode == 0, made.stderr
+    listing = "import os; print(*sorted(os.listdir('/checkpoint')))"
+    volume = ["run", "--rm", "--no-deps", "--entrypoint", "python", "pretrain", "-c", listing]
+    listed = subprocess.run(
+        compose(simulation.folder, *volume), check=True, capture_output=True, text=True
+    )
+    models = [name for name in listed.stdout.split() if name.endswith(".pt")]
+    assert [name.partition("-batch")[0] for name in models] == ["mocov2-epochs1", "mocov2-epochs2"]
+    refused = run_step(simulation, "data", SYNTHETIC_IMAGES=25)
+    assert refused.returncode == 2, refused.stderr
+    assert "SYNTHETIC_IMAGES is 25, but the films in HOSPITALS_DIR were made" in refused.stderr
+    elsewhere = simulation.folder / "other"
+    shutil.copytree(simulation.folder / "federation/hospitals/hospital-00", elsewhere)
+    refused = run_step(simulation, "pretrain", PRETRAIN_DIR="./other")
+    assert refused.returncode == 2, refused.stderr
+    assert "was begun with other films" in refused.stderr
+
+
+def test_a_run_starts_from_a_checkpoint_and_without_its_server_all_end(
+    simulation: Simulation,
+) -> None:
+    changes = {"RUN": "second", "INIT": "/init/first/final.pt", "ROUNDS": "1000"}
+    with (simulation.folder / "second.log").open("wb") as log:
+        up = subprocess.Popen(
+            compose(simulation.folder, "up", "--no-build", "--no-color"),
+            env={**os.environ, **changes, "CLIENT_PATIENCE": "1"},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            run_folder = simulation.folder / "runs" / "second"
+            wait_until((run_folder / "rounds.jsonl").exists, 300)
+            containers = containers_of(docker.from_env(), PROJECT)
+            containers["server"].kill()
+            up.wait(300)
+        finally:
+            up.kill()
+    for name in NAMES:
+        containers[name].reload()
+        assert containers[name].attrs["RestartCount"] == 2, name
+        assert containers[name].attrs["State"]["ExitCode"] == 2, name
+    newest = max((run_folder / "checkpoints").iterdir())
+    _, provenance = read_checkpoint(newest, "densenet121", 0)
+    assert provenance is not None
+    assert provenance.start is not None
+    assert (provenance.start.method, provenance.start.run) == (
+        "fedavg",
+        json.loads((simulation.run / "config.json").read_text())["run_id"],
+    )

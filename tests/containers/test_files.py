@@ -10,6 +10,7 @@ from experiments.simulation import NAMES, OWNER
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+KIT = yaml.safe_load((ROOT / "server/kit/docker-compose.yml").read_text())
 LAST_STAGE = "\nFROM environment\n"
 
 
@@ -28,6 +29,30 @@ def test_images_run_as_the_owner_of_the_folders() -> None:
         text = (ROOT / name).read_text()
         assert f"--uid {OWNER} " in text
         assert f"\nUSER {OWNER}\n" in text
+
+
+def test_no_container_can_fill_its_machine() -> None:
+    for name, service in (COMPOSE["services"] | KIT["services"]).items():
+        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}, name
+        assert service["pids_limit"] == 2000, name
+        assert "mem_limit" in service or name in ("folders", "data", "keys"), name
+
+
+def test_images_that_no_registry_has_are_not_looked_for() -> None:
+    for name, service in (COMPOSE["services"] | KIT["services"]).items():
+        assert service["pull_policy"] == "never", name
+
+
+def test_what_cannot_be_mended_is_not_tried_for_long() -> None:
+    for name, service in COMPOSE["services"].items():
+        expected = "on-failure:2" if name in (*NAMES, "server") else None
+        assert service.get("restart") == expected, name
+
+
+def test_steps_see_what_they_need() -> None:
+    for name, targets in {"data": ["/hospitals"], "keys": ["/federation"]}.items():
+        volumes = COMPOSE["services"][name]["volumes"]
+        assert [volume.rpartition(":")[2] for volume in volumes] == targets
 
 
 def test_every_container_is_fenced_in() -> None:
@@ -65,7 +90,8 @@ def test_every_variable_stands_in_the_example_with_its_default() -> None:
     used = dict(re.findall(r"\$\{([A-Z_]+):?-([^{}$]*)\}", text))
     lines = (ROOT / ".env.example").read_text().splitlines()
     example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    assert example.pop("PRETRAIN_DIR") == ""  # its default follows from another variable
+    for name in re.findall(r"\$\{([A-Z_]+):-[^{}$]*\$\{", text):
+        assert example.pop(name, "") == ""  # its default follows from other variables
     assert example == used
     for before, line in pairwise(lines):
         assert line.startswith("#") or before.startswith("#") or not line, line

@@ -66,6 +66,12 @@ def test_before_there_is_a_status_a_client_is_not_healthy(tmp_path: Path) -> Non
     assert (result.returncode, result.stderr) == (1, "no status yet\n")
 
 
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_asking_after_health_does_not_load_torch(side: str) -> None:
+    asked = f"import sys, {side}.health; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("encrypted", [True, False])
 def test_both_sides_of_a_federation_are_healthy_while_it_runs(
     tmp_path: Path, encrypted: bool

@@ -132,7 +132,7 @@ def test_sigterm_in_mid_round_ends_both_sides_with_a_status(
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 143
     assert json.loads((state / "status.json").read_text())["state"] == "stopped"
-    assert status_of(run)["state"] == "stopped"
+    assert (status_of(run)["state"], status_of(run)["rounds"]) == ("stopped", 2)
 
 
 @pytest.mark.parametrize("side", ["client", "server"])

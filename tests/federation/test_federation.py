@@ -147,7 +147,8 @@ def test_signals_end_both_sides_cleanly(tmp_path: Path, federation: LocalFederat
     assert federation.server is not None
     federation.server.send_signal(signal.SIGTERM)
     assert federation.server.wait(30) == 143
-    assert status_of(run) | {"time": ""} == {"state": "stopped", "time": "", "reason": "SIGTERM"}
+    stopped = {"state": "stopped", "time": "", "reason": "SIGTERM", "rounds": 10_000}
+    assert status_of(run) | {"time": ""} == stopped
     federation.clients["hospital-00"].send_signal(signal.SIGTERM)
     federation.clients["hospital-01"].send_signal(signal.SIGINT)
     codes = federation.wait(30)

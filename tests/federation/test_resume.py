@@ -98,23 +98,26 @@ def test_hospitals_beyond_the_least_number_are_waited_for_too(tmp_path: Path, nu
 
 @pytest.mark.fault(
     "the server is killed after the run is finished, before it has told anybody",
-    "--resume waits up to a minute for the hospitals of the last round and tells them (exit code "
-    "0)",
+    "--resume waits up to a minute for all who ever took part and tells them (exit code 0)",
 )
 def test_a_finished_run_tells_who_has_not_heard_of_it(tmp_path: Path) -> None:
     shards = make_hospitals(tmp_path / "data", 2)
     folder = tmp_path / "run"
-    start = options(folder, 2, rounds=1)
+    start = options(folder, 2, rounds=2, quorum=0.5)
     with FaultyFederation(tmp_path / "logs") as federation:
         federation.preludes["server"] = dies_before("server.roster:Roster.say_farewell")
+        in_round_2 = "args[1].identity.round == 2"
+        federation.preludes["hospital-01"] = dies_before(
+            "client.hospital:Hospital.answer", in_round_2
+        )
         federation.start_server(start)
         for shard in shards:
             federation.start_client(shard)
         assert federation.server is not None
         assert federation.server.wait(60) == -signal.SIGKILL
         federation.preludes.clear()
-        lost = federation.clients.pop("hospital-01")
-        lost.kill()
+        assert federation.clients.pop("hospital-01").wait(10) == -signal.SIGKILL
+        assert list(lines_of(folder)[-1]["hospitals"]) == ["hospital-00"]
         federation.start_server([*start, "--resume"])
         assert federation.clients["hospital-00"].wait(30) == 0
         assert federation.server.poll() is None
@@ -164,6 +167,7 @@ def test_what_a_run_was_started_with_cannot_be_changed_on_the_way(tmp_path: Path
         federation.start_server([*options(folder, 1, rounds=3, quorum=1), "--resume"])
         federation.start_client(shards[0])
         assert set(federation.wait(60).values()) == {0}
+    assert "3 of 3" in (folder / "report.html").read_text()
     state, _ = read_checkpoint(folder / "final.pt", "densenet-tiny", 0)
     assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=3), shards))
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from common.files import now, write_json
 from common.findings import FINDINGS
 from server.report import page
 from tests.helpers import assert_one_line, make_hospitals, run
@@ -37,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
     config = tmp_path / "run" / "config.json"
     rounds.folder.write_status("finished", **rounds.run())
     config.write_text(
-        '{"run_id": "<b>", "rounds": 3, "architecture": "densenet-tiny", "mode": "finetune", '
+        '{"run_id": "<b>", "rounds": 2, "architecture": "densenet-tiny", "mode": "finetune", '
         '"init": "/x/start.pt", "strategy": "fedavg", "local_epochs": 1, "lr": 0.05, '
         '"batch_size": 16, "label_fraction": 0.5, "seed": 5}'
     )
@@ -56,6 +57,13 @@ def test_the_page_has_every_finding_and_every_hospital(folder: Path) -> None:
     assert "&lt;b&gt;" in text
     assert "<b>" not in text
     assert not re.findall(r'(?:src|href)="(?!#)', text)
+
+
+def test_a_run_that_was_stopped_is_measured_by_what_it_was_to_do_last(folder: Path) -> None:
+    stopped = {"state": "stopped", "time": now(), "reason": "SIGTERM", "rounds": 5}
+    write_json(folder / "status.json", stopped)
+    rows = {row[0]: row[1:] for row in Text(page(folder)).rows}
+    assert rows["Rounds"] == ["3 of 5"]
 
 
 def test_the_command_writes_it(folder: Path, tmp_path: Path) -> None:

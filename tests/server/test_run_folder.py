@@ -46,6 +46,14 @@ def test_lines_are_json_and_status_replaces_itself(tmp_path: Path) -> None:
         folder.write_round({"auc": float("nan")})
 
 
+def test_whoever_ever_took_part_is_known(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", {})
+    assert folder.hospitals() == set()
+    for here, bad, away in (("a", "b", "c"), ("a", "d", "e")):
+        folder.write_round({"hospitals": {here: {}}, "rejected": {bad: "why"}, "missing": [away]})
+    assert folder.hospitals() == set("abcde")
+
+
 def test_only_what_does_not_decide_the_result_may_change(tmp_path: Path) -> None:
     config = {"rounds": 5, "lr": 0.1, "init": "random", "run_id": "a", "listen": "a:1"}
     RunFolder.create(tmp_path / "run", config).audit.close()
