@@ -48,7 +48,7 @@ def _give_memory_back(device: torch.device) -> None:
 
 @contextmanager
 def _sharing(device: torch.device) -> Iterator[None]:
-    """Give back an accelerator's memory at the end of the block, which an error still holds."""
+    """Give back an accelerator's memory after the block, but not after an error, which holds it."""
     yield
     _give_memory_back(device)
 

@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 
 PAPER_IMAGE_SIZE = 256
 
+RESTART_SECONDS = 180.0
+"""How long a server whose run is done already waits for the hospitals, which may all be starting on
+one machine."""
+
 
 class ServerSettings(Settings):
     """Ask hospitals to train, average what they return, keep every round."""
@@ -146,7 +150,7 @@ def _serve(arguments: Sequence[str]) -> None:
     over = f"{plan.rounds} rounds are done"
     if folder.is_finished(plan.rounds):
         log.info("all %d rounds of this run are done already", plan.rounds)
-        tell = partial(roster.say_farewell, over, folder.hospitals())
+        tell = partial(roster.say_farewell, over, folder.hospitals(), RESTART_SECONDS)
         serve(roster, settings.listen, identity.certificates, tell)
         return
     rounds = Rounds(plan, roster, folder, start.state, start.provenance, tester)

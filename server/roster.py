@@ -124,12 +124,15 @@ class Roster:
             del self._sites[site.hello.site]
         self._refuse(site, reason)
 
-    def say_farewell(self, reason: str, awaited: Collection[str] = ()) -> None:
+    def say_farewell(
+        self, reason: str, awaited: Collection[str] = (), patience: float = ABSENT_SECONDS
+    ) -> None:
         """Tell everybody that the run is over, all at once, and from now on whoever comes.
 
         Args:
             reason: Why it is over.
             awaited: Hospitals to wait a while for, should they not be there.
+            patience: Seconds to wait for them.
         """
         farewell = Farewell(outcome="finished", reason=reason)
         with self._changed:
@@ -142,8 +145,8 @@ class Roster:
         awaited = {name for name in awaited if self.admission.barred(name) is None}
         with self._changed:
             if absent := sorted(awaited - self._told.keys()):
-                log.info("waiting up to %.0f s to tell %s", ABSENT_SECONDS, ", ".join(absent))
-                self._changed.wait_for(lambda: self._told.keys() >= awaited, ABSENT_SECONDS)
+                log.info("waiting up to %.0f s to tell %s", patience, ", ".join(absent))
+                self._changed.wait_for(lambda: self._told.keys() >= awaited, patience)
 
     def _part(self, site: Connected, farewell: Farewell) -> None:
         """Tell a hospital that the run is over, and note that it has heard."""

@@ -98,7 +98,7 @@ def test_hospitals_beyond_the_least_number_are_waited_for_too(tmp_path: Path, nu
 
 @pytest.mark.fault(
     "the server is killed after the run is finished, before it has told anybody",
-    "--resume waits up to a minute for all who ever took part and tells them (exit code 0)",
+    "--resume waits up to three minutes for all who ever took part and tells them (exit code 0)",
 )
 def test_a_finished_run_tells_who_has_not_heard_of_it(tmp_path: Path) -> None:
     shards = make_hospitals(tmp_path / "data", 2)
