@@ -68,7 +68,6 @@ IDLE_SECONDS = 30
 STRANGERS = 64
 """Connections that have not said hello, at most."""
 
-
 NEARLY_ALL = 0.95
 """Share of a round's time that is as good as all of it. Who has less left, once its turn to be sent
 the weights has come, is told so, which takes a copy of them."""
