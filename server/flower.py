@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from threading import Semaphore, Thread, Timer
 from time import monotonic
-from typing import TypeVar
 
 from common.logs import quiet_flower
 
@@ -43,8 +42,6 @@ from server.roster import Roster  # noqa: E402
 from server.sites import TRANSFER_SECONDS, TRANSFERS  # noqa: E402
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 GREETING_SECONDS = 10.0
 """How long whoever connects may take to be greeted, and, when it is its turn, to say hello."""
