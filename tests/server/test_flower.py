@@ -280,7 +280,16 @@ def test_a_hundred_hospitals_come_at_once(tmp_path: Path) -> None:
 def test_large_words_of_strangers_are_read_a_few_at_a_time(
     tmp_path: Path, first: list[Hello]
 ) -> None:
-    service = flower._Service(roster_in(tmp_path))
+    class Together(Admission):
+        """Decides on nobody until all have said hello, for which they need the same places."""
+
+        def refusal(self, greeting: Greeting, hello: Hello) -> str | None:
+            everybody.wait(30)
+            return super().refusal(greeting, hello)
+
+    everybody = threading.Barrier(6)
+    folder = RunFolder.create(tmp_path / "run", {})
+    service = flower._Service(Roster(Together("r", 0, HELLO.image_size, folder), folder, seal))
     large = hello_of(HELLO)
     large.get_properties_res.properties["more"].string = "x" * flower.WORDS_BYTES
     go_on, lock = threading.Event(), threading.Lock()
