@@ -1,7 +1,7 @@
 """Whether pretraining learns anything: linear evaluation on real films, against random weights.
 
 ``python -m benchmarks.pretrain_evidence --films DIR --lists DIR --out DIR`` makes shards of the
-films, pretrains with each method and seed on all train_val images without their labels, fits a
+films, pretrains with each method, or those given by ``--methods``, and seed on all train_val images without their labels, fits a
 logistic regression for each finding on the frozen features of the train_val images, and scores it
 on the official test images. Two baselines have random weights of the same seeds: as they are, and
 with BatchNorm's statistics taken from the images, which the pretrained ones have too.
@@ -16,15 +16,17 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from common.data.shard import Shard, open_shard
 from common.images import centre_crops, to_device
 from common.initial import initial_state
-from common.metrics import mean_auc
+from common.metrics import auc_by_finding, mean_auc
 from common.model import build_model, load_state, to_input
 from pretrain.networks import take_backbone
 from pretrain.probe import knn_auc, linear_evaluation, pooled_features
@@ -58,10 +60,10 @@ CPU_PROFILE = Profile(
         *("--precision", "bf16", "--threads", "1"),
     ],
     runs={
-        "mocov2": ["--epochs", "60", *MOCO],
+        "mocov2": ["--epochs", "120", *MOCO],
         "simclr": ["--epochs", "40", "--temperature", "0.2"],
-        "byol": ["--epochs", "30", "--ema", "0.96"],
-        "rotation": ["--epochs", "10"],
+        "byol": ["--epochs", "80", "--ema", "0.96"],
+        "rotation": ["--epochs", "15"],
     },
 )
 GPU_PROFILE = Profile(
@@ -75,6 +77,10 @@ GPU_PROFILE = Profile(
         "rotation": ["--epochs", "50"],
     },
 )
+Run = dict[str, Any]
+"""What is told of one backbone."""
+
+RESAMPLES = 200
 BASELINES = ("random", "random, statistics")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -131,7 +137,7 @@ def with_statistics(backbone: nn.Module, shard: Shard) -> nn.Module:
     return backbone
 
 
-def evaluate(backbone: nn.Module, train: Shard, test: Shard) -> dict[str, object]:
+def evaluate(backbone: nn.Module, train: Shard, test: Shard) -> Run:
     """Return linear evaluation on the test images and k-NN on the others."""
     features = pooled_features(backbone, train.images, DEVICE)
     of_tests = pooled_features(backbone, test.images, DEVICE)
@@ -143,6 +149,25 @@ def evaluate(backbone: nn.Module, train: Shard, test: Shard) -> dict[str, object
     }
 
 
+def noise_of_gain(runs: list[Run], baseline: list[Run], test: Shard) -> float:
+    """Return a gain's standard error from the choice of test films: a bootstrap over patients."""
+    patients = np.array([entry.patient for entry in test.entries])
+    films = [np.flatnonzero(patients == patient) for patient in np.unique(patients)]
+    draws = np.random.default_rng(0)
+
+    def auc(runs: list[Run], rows: npt.NDArray[np.intp]) -> float:
+        labels = test.labelled()[rows]
+        return statistics.mean(
+            mean_auc(auc_by_finding(labels, run["scores"][rows])) or 0 for run in runs
+        )
+
+    gains = []
+    for _ in range(RESAMPLES):
+        rows = np.concatenate([films[i] for i in draws.integers(len(films), size=len(films))])
+        gains.append(auc(runs, rows) - auc(baseline, rows))
+    return statistics.stdev(gains)
+
+
 MEASURES = {
     "auc": "linear evaluation on the test films",
     "inside_auc": "linear evaluation on the train_val films, cross-validated by patient",
@@ -150,7 +175,7 @@ MEASURES = {
 }
 
 
-def table(results: dict[str, list[dict[str, float]]], measure: str) -> str:
+def table(results: dict[str, list[Run]], measure: str) -> str:
     """Return a measure's means, spreads and gains over both baselines, as text."""
     aucs = {name: [run[measure] for run in runs] for name, runs in results.items()}
     spreads = {name: max(values) - min(values) for name, values in aucs.items()}
@@ -177,6 +202,7 @@ def main() -> None:
     parser.add_argument("--films", type=Path, required=True, help="images/ and labels.csv")
     parser.add_argument("--lists", type=Path, required=True, help="the official split")
     parser.add_argument("--out", type=Path, required=True, help="shards, checkpoints, results")
+    parser.add_argument("--methods", nargs="+", choices=CPU_PROFILE.runs, default=CPU_PROFILE.runs)
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
@@ -185,26 +211,31 @@ def main() -> None:
     with ThreadPoolExecutor(profile.jobs) as pool:
         jobs = {
             (method, seed): pool.submit(pretrain, profile, method, seed, train, out)
-            for method in profile.runs
+            for method in arguments.methods
             for seed in SEEDS
         }
         checkpoints = {run: job.result() for run, job in jobs.items()}
-    results: dict[str, list[dict[str, float]]] = {}
+    results: dict[str, list[Run]] = {}
     for seed in SEEDS:
         random = {
             BASELINES[0]: backbone_of("random", seed),
             BASELINES[1]: with_statistics(backbone_of("random", seed), train),
         }
-        own = {name: backbone_of(str(checkpoints[name, seed]), seed) for name in profile.runs}
+        own = {name: backbone_of(str(checkpoints[name, seed]), seed) for name in arguments.methods}
         for name, backbone in (random | own).items():
-            results.setdefault(name, []).append(evaluate(backbone, train, test))  # type: ignore[arg-type]
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+            results.setdefault(name, []).append(evaluate(backbone, train, test))
+    (out / "results.json").write_text(json.dumps(results, default=np.ndarray.tolist) + "\n")
     print(
         f"{len(train)} images to pretrain and fit on, {len(test)} to test on, {profile.size} pixels"
     )
     for measure in MEASURES:
         print("\n" + table(results, measure))
     print("\nspread: largest less smallest seed; *: a gain larger than both spreads")
+    for name in arguments.methods:
+        noise = noise_of_gain(results[name], results[BASELINES[0]], test)
+        print(
+            f"the choice of test films alone makes {name}'s gain on them uncertain by {noise:.3f}"
+        )
 
 
 if __name__ == "__main__":

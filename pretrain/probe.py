@@ -88,12 +88,14 @@ class LinearEvaluation(NamedTuple):
     """How well logistic regressions tell the findings from frozen features.
 
     Attributes:
-        auc_by_finding: On the test images; None for one without both values in both sets.
+        scores: float32, M x 14, of the test images, higher for more likely.
+        auc_by_finding: Of these; None for a finding without both values in both sets.
         penalty: The weight of the squared norm, the same for all findings.
         inside_auc: Mean AUC on the training images, cross-validated, by which that was chosen; None
             where it could not be.
     """
 
+    scores: Features
     auc_by_finding: AucByFinding
     penalty: float
     inside_auc: float | None
@@ -125,10 +127,11 @@ def linear_evaluation(
             scores[held_out] = _regression(train[fit], known[fit], train[held_out], penalty)
         inside[penalty] = mean_auc(auc_by_finding(known, scores))
     chosen = max(inside, key=lambda penalty: inside[penalty] or 0)
-    by_finding = auc_by_finding(labels, _regression(train, known, test, chosen))
+    outcome = _regression(train, known, test, chosen)
+    by_finding = auc_by_finding(labels, outcome)
     constant = known.min(axis=0) == known.max(axis=0)
     by_finding |= {FINDINGS[column]: None for column in np.flatnonzero(constant)}
-    return LinearEvaluation(by_finding, chosen, inside[chosen])
+    return LinearEvaluation(outcome, by_finding, chosen, inside[chosen])
 
 
 def _regression(train: Features, labels: Bytes, test: Features, penalty: float) -> Features:
