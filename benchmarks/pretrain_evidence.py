@@ -1,10 +1,11 @@
 """Whether pretraining learns anything: linear evaluation on real films, against random weights.
 
 ``python -m benchmarks.pretrain_evidence --films DIR --lists DIR --out DIR`` makes shards of the
-films, pretrains with each method, or those given by ``--methods``, and seed on all train_val images without their labels, fits a
-logistic regression for each finding on the frozen features of the train_val images, and scores it
-on the official test images. Two baselines have random weights of the same seeds: as they are, and
-with BatchNorm's statistics taken from the images, which the pretrained ones have too.
+films, pretrains with each method (or with ``--methods`` alone) and seed on all train_val images
+without their labels, fits a logistic regression for each finding on the frozen features of the
+train_val images, and scores it on the official test images. Two baselines have random weights of
+the same seeds: as they are, and with BatchNorm's statistics taken from the images, which the
+pretrained ones have too.
 
 It goes on where it was cut. What is run on a GPU and what on a CPU stands in the two profiles.
 """
@@ -233,9 +234,7 @@ def main() -> None:
     print("\nspread: largest less smallest seed; *: a gain larger than both spreads")
     for name in arguments.methods:
         noise = noise_of_gain(results[name], results[BASELINES[0]], test)
-        print(
-            f"the choice of test films alone makes {name}'s gain on them uncertain by {noise:.3f}"
-        )
+        print(f"{name}'s gain on the test films: standard error {noise:.3f}, from their choice")
 
 
 if __name__ == "__main__":
