@@ -111,7 +111,8 @@ def _reason(error: grpc.RpcError, heard: bool) -> str:
 
 
 def _channel(server: str, root_certificate: bytes | None) -> grpc.Channel:
+    # A connection of its own, where several hospitals are threads of one process.
+    options = (*net.GRPC_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
     if root_certificate is None:
-        return grpc.insecure_channel(server, net.GRPC_OPTIONS)
-    credentials = grpc.ssl_channel_credentials(root_certificate)
-    return grpc.secure_channel(server, credentials, net.GRPC_OPTIONS)
+        return grpc.insecure_channel(server, options)
+    return grpc.secure_channel(server, grpc.ssl_channel_credentials(root_certificate), options)

@@ -4,7 +4,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -43,7 +43,8 @@ class NotAllowed(Exception):  # noqa: N818 - a verdict, not a fault
 def _give_memory_back(device: torch.device) -> None:
     """Give back what torch keeps of an accelerator's memory for later; others share it."""
     if device.type != "cpu":
-        torch.cuda.empty_cache()
+        with suppress(torch.AcceleratorError):  # a broken one says so when it is used again
+            torch.cuda.empty_cache()
 
 
 @contextmanager

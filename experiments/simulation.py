@@ -182,12 +182,21 @@ def films_to_pretrain_on(folder: Path, checkpoint: Path) -> Path:
     return shard
 
 
+def is_pretrained(checkpoint: Path) -> bool:
+    """Return whether a pretraining is done, on whatever device it was."""
+    status = checkpoint.with_suffix(".run") / "status.json"
+    return status.exists() and json.loads(status.read_bytes())["state"] == "finished"
+
+
 def _pretrain(arguments: Sequence[str]) -> None:
     init = parse(SimulationSettings, arguments).init
     if Path(init).parent != CHECKPOINTS:
         print(f"the first model is {init}: nothing to pretrain")
         return
     shard = films_to_pretrain_on(FILMS, Path(init))
+    if is_pretrained(Path(init)):
+        print(f"{init} is there")
+        return
     sys.stdout.flush()
     command = ["flower-pretrain", "--data", str(shard), "--out", init]
     os.execvp(command[0], command)  # noqa: S606 - in the container

@@ -62,12 +62,17 @@ OWN_FILES = 100
 IDLE_SECONDS = 30
 """How long a connection may be open on which nothing is called; a hospital calls at once."""
 
+CALLS = 8
+"""On one connection, at most; a hospital has one. gRPC keeps about 20 KB of each whose answer is
+not read, for as long as the connection lives."""
+
 STRANGERS = 64
 """Connections that have not said hello, at most."""
 
 NEARLY_ALL = 0.95
 """Share of a round's time that is as good as all of it. Who has less left, once its turn to be sent
-the weights has come, is told so, which takes a copy of them."""
+the weights has come, is told so, which takes a copy of them; who has more and needs all of it is
+late by the rest."""
 
 Outgoing = tuple[bytes, ...]
 """Messages that are sent as one: what is sent one after the other is merged where it arrives, and
@@ -246,6 +251,7 @@ def serve(
         options=[
             *net.GRPC_OPTIONS,
             ("grpc.max_allowed_incoming_connections", connections),
+            ("grpc.max_concurrent_streams", CALLS),
             ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
             ("grpc.server_handshake_timeout_ms", IDLE_SECONDS * 1000),
             # Or a second server on this port would take half of the hospitals.

@@ -53,7 +53,7 @@ def page(run: Path) -> str:
     facts = {
         "Run": config["run_id"],
         "State": f"{status['state']}, {status['time'][:16].replace('T', ' ')} UTC",
-        "Rounds": f"{last['round']} of {status['rounds']}",
+        "Rounds": f"{last['round']} of {status.get('rounds', config['rounds'])}",
         "Model": f"{config['architecture']}, {config['mode']}, from {Path(config['init']).name}",
         "Hospitals": str(len(_names(lines))),
         "Averaging": f"{config['strategy']}, {config['local_epochs']} local epochs, learning rate "

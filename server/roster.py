@@ -86,6 +86,9 @@ class Roster:
             return all(site is not None and not site.busy for site in sites)
 
         with self._changed:
+            if not are_back() and timeout:
+                absent = ", ".join(sorted(set(awaited) - self._sites.keys())) or "busy hospitals"
+                log.info("waiting up to %.0f s for %s", timeout, absent)
             while not are_back() and monotonic() < deadline:
                 self._changed.wait(GLANCE_SECONDS)
 

@@ -111,10 +111,12 @@ class Rounds:
             self._keep_best()
         else:
             self._introduce()
+        deadline = monotonic() + RETURN_SECONDS
         self._gather(RETURN_SECONDS if done else plan.round_timeout, enough=bool(done))
-        if absent := self.asked - self._sites.present().keys():
-            log.info("waiting up to %.0f s for %s", RETURN_SECONDS, ", ".join(sorted(absent)))
-            self._sites.wait_for_return(self.asked, RETURN_SECONDS)
+        self._sites.wait_for_return(self.asked, max(0.0, deadline - monotonic()))
+        for name in sorted(self.asked - self._sites.present().keys()):
+            self.folder.write_event("left", site=name)
+            self.asked.remove(name)  # or the first round would wait for it again
         for number in range(done + 1, plan.rounds + 1):
             self._round(number)
         validation = self._closing_evaluation()

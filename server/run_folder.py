@@ -194,7 +194,7 @@ class RunFolder:
         return {name for line in self.rounds() for part in parts for name in line[part]}
 
     def to_return(self) -> set[str]:
-        """Return who answered in the last round, or was there when the last server was killed."""
+        """Return who answered in the last round, or joined and has not left, as far as is known."""
         there: set[str] = set()
         for event in self.events():
             if event["event"] == "joined":

@@ -299,6 +299,23 @@ def test_whose_turn_it_is_has_the_memory_of_the_accelerator(
         assert given_back == expected, (device, error)
 
 
+def test_an_accelerator_that_cannot_give_memory_back_costs_no_reply(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def empty_cache() -> None:
+        raise FAILS_FOR_GOOD
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
+    accelerator = FakeAccelerator(monkeypatch)
+    shard = make_shard(tmp_path / "a")
+    for error, status in ((FAILS_ONCE[0], "ok"), (ValueError(), "failed")):
+        hospital = Hospital("a", shard, torch.device("meta"), 1, tmp_path / "turns")
+        hospital.greet(GREETING, "localhost")
+        accelerator.error = error
+        reply, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
+        assert reply.status == status
+
+
 def test_a_fault_that_the_cpu_has_too_is_a_failed_reply(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from experiments.simulation import (
     SYNTHETIC,
     SimulationSettings,
     films_to_pretrain_on,
+    is_pretrained,
     make_hospitals,
     make_keys,
     own_folders,
@@ -90,11 +91,13 @@ def test_films_are_pretrained_on_where_they_are_and_no_others_later(tmp_path: Pa
         films_to_pretrain_on(films, checkpoint)
     make_shard(films)
     assert films_to_pretrain_on(films, checkpoint) == films
+    assert not is_pretrained(checkpoint)
     options = ["--method", "rotation", "--epochs", "1", "--architecture", "densenet-tiny"]
     sizes = ["--batch-size", "8", "--image-size", "32"]
     made = run("flower-pretrain", "--data", films, "--out", checkpoint, *options, *sizes)
     assert made.returncode == 0, made.stderr
     assert films_to_pretrain_on(films, checkpoint) == films
+    assert is_pretrained(checkpoint)
     make_shard(tmp_path / "pretrain", seed=1)
     with pytest.raises(BadInput, match=r"with other films .* docker compose down --volumes"):
         films_to_pretrain_on(tmp_path, checkpoint)

@@ -190,15 +190,32 @@ def test_connections_on_which_nothing_is_called_are_closed(
 
 
 @pytest.mark.fault(
-    "a stranger asks for the server's health a hundred times and never finishes asking",
-    "each time it is told at once, and nothing that it sends is read",
+    "a stranger asks for the server's health again and again, and does not read the answers",
+    "a few of its calls are kept, the others refused",
+)
+def test_answers_that_are_not_read_do_not_pile_up(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+
+    def work() -> None:
+        peer = Peer(address, streams=100, window=0, path="/grpc.health.v1.Health/Check")
+        wait_until(lambda: len(peer.ended) >= 100 - flower.CALLS, 10)
+        assert is_greeted(address)
+        peer.close()
+
+    serve(roster_in(tmp_path), address, None, work)
+
+
+@pytest.mark.fault(
+    "a stranger asks for the server's health and never finishes asking",
+    "it is told at once, and nothing that it sends is read",
 )
 def test_who_asks_for_health_is_told_unheard(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
 
     def work() -> None:
-        peer = Peer(address, streams=100, window=1 << 16, path="/grpc.health.v1.Health/Check")
-        wait_until(lambda: len(peer.ended) == 100, 10)
+        health = "/grpc.health.v1.Health/Check"
+        peer = Peer(address, streams=flower.CALLS, window=1 << 16, path=health)
+        wait_until(lambda: len(peer.ended) == flower.CALLS, 10)
         serving = b"\x00\x00\x00\x00\x02\x08\x01"  # one message, uncompressed: field 1 is 1
         assert set(peer.received.values()) == {serving}
         assert is_greeted(address)
