@@ -16,12 +16,24 @@ def keep_freed_memory() -> None:
     By default glibc returns blocks of this size to the kernel at once, and the kernel zeroes every
     page of the next one. A round moves dozens of them; see benchmarks/federation_overhead.md.
     """
+    keep_one_arena()  # other arenas cannot hold blocks of this size
+    _mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+    _mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def keep_one_arena() -> None:
+    """Let all threads take their memory from one place, where the C library is glibc.
+
+    By default it has up to eight for each core, and what one thread has freed no other one takes.
+    A server is a thread for each hospital; see benchmarks/server_memory.md.
+    """
+    _mallopt(M_ARENA_MAX, 1)
+
+
+def _mallopt(parameter: int, value: int) -> None:
     libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt"):
-        return
-    libc.mallopt(M_ARENA_MAX, 1)  # other arenas cannot hold blocks of this size
-    libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
-    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(parameter, value)
 
 
 def free_memory() -> int:

@@ -16,7 +16,7 @@ from common.cli import Settings, Stopped, leave, parse, run_command
 from common.data.shard import SMALLEST
 from common.errors import BadInput, FedCXRError, NoQuorum
 from common.guard import Guard
-from common.memory import keep_freed_memory
+from common.memory import keep_one_arena
 from common.net import LONGEST_SECONDS, Address, read_tls
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _serve(arguments: Sequence[str]) -> None:
     log_to_stderr(settings.debug)
     if settings.insecure:
         log.warning("--insecure: nothing is encrypted, and whoever comes is believed")
-    keep_freed_memory()
+    keep_one_arena()
     check_free(settings.listen)
     tester = None
     if settings.test is not None:
