@@ -254,8 +254,8 @@ def serve(
             ("grpc.max_concurrent_streams", CALLS),
             ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
             ("grpc.server_handshake_timeout_ms", IDLE_SECONDS * 1000),
-            # Or each connection keeps some 7 MB (benchmarks/server_memory.md). Without it, what a
-            # hospital sends comes at 1 MB a round trip.
+            # With its estimate of the bandwidth gRPC keeps some 7 MB for each connection, without
+            # it what a hospital sends comes at 1 MB a round trip; see benchmarks/server_memory.md.
             ("grpc.http2.bdp_probe", 0),
             # Or a second server on this port would take half of the hospitals.
             ("grpc.so_reuseport", 0),
