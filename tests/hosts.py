@@ -13,15 +13,14 @@ from types import TracebackType
 
 import pytest
 
+from tests.bad_line import BadLine, open_tap
+
+PREFIX = "fedcxr-"
+
 
 def ip(*arguments: str) -> None:
     """Run ``ip``."""
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
-def tc(*arguments: str) -> bool:
-    """Run ``tc``; return whether it did what was asked."""
-    return subprocess.run(["tc", *arguments], check=False, capture_output=True).returncode == 0
 
 
 ENTER = """
@@ -42,6 +41,7 @@ class Host:
     Attributes:
         address: IPv4.
         enter: A prelude: the process runs there.
+        line: What :meth:`spoil` has put in place of its line.
     """
 
     def __init__(self, name: str, number: int, switch: str) -> None:
@@ -50,13 +50,17 @@ class Host:
         self._switch = switch
         self._port = f"p{number}"
         self._name = name
+        self.line: BadLine | None = None
         ip("netns", "add", name)
         ip("-n", name, "link", "set", "lo", "up")
         link = ["link", "add", "eth0", "netns", name, "type", "veth", "peer", self._port]
         ip("-n", switch, *link)
-        ip("-n", switch, "link", "set", self._port, "master", "switch", "up")
-        ip("-n", name, "address", "add", f"{self.address}/24", "dev", "eth0")
-        ip("-n", name, "link", "set", "eth0", "up")
+        self._connect()
+
+    def _connect(self) -> None:
+        ip("-n", self._switch, "link", "set", self._port, "master", "switch", "up")
+        ip("-n", self._name, "address", "add", f"{self.address}/24", "dev", "eth0")
+        ip("-n", self._name, "link", "set", "eth0", "up")
 
     def know(self, hosts: Path) -> None:
         """Let processes that start there have another ``/etc/hosts``."""
@@ -70,10 +74,25 @@ class Host:
         """Mend the line."""
         ip("-n", self._switch, "link", "set", self._port, "master", "switch")
 
-    def spoil(self, delay_ms: int, loss_percent: float) -> bool:
-        """Delay and lose packets; return whether the kernel can."""
-        netem = ["netem", "delay", f"{delay_ms}ms", "loss", f"{loss_percent}%"]
-        return tc("-n", self._name, "qdisc", "replace", "dev", "eth0", "root", *netem)
+    def spoil(self, delay: float, loss: float) -> None:
+        """Put a worse line in place of this one: seconds, and the share of what is lost."""
+        ip("-n", self._name, "link", "delete", "eth0")
+        near = self._tap("a", self._name, "eth0")
+        far = self._tap("b", self._switch, self._port)
+        self._connect()
+        self.line = BadLine(near, far, delay, loss)
+
+    def _tap(self, end: str, namespace: str, name: str) -> int:
+        """Return the file of a new network device in a namespace."""
+        device = self._name.removeprefix(PREFIX) + end
+        file = open_tap(device)
+        ip("link", "set", device, "netns", namespace, "name", name)
+        return file
+
+    def close(self) -> None:
+        """End a worse line, which is a thread of this process."""
+        if self.line is not None:
+            self.line.end()
 
 
 class Hosts:
@@ -85,15 +104,18 @@ class Hosts:
 
     def __init__(self, count: int) -> None:
         mark = secrets.token_hex(3)
-        self._switch = f"fedcxr-{mark}-switch"
-        self._names = [f"fedcxr-{mark}-{number}" for number in range(count)]
+        self._switch = f"{PREFIX}{mark}-switch"
+        self._hosts: list[Host] = []
+        self._names = [f"{PREFIX}{mark}-{number}" for number in range(count)]
 
     def __enter__(self) -> Sequence[Host]:
         try:
             ip("netns", "add", self._switch)
             ip("-n", self._switch, "link", "add", "switch", "type", "bridge")
             ip("-n", self._switch, "link", "set", "switch", "up")
-            return [Host(name, i, self._switch) for i, name in enumerate(self._names)]
+            for number, name in enumerate(self._names):
+                self._hosts.append(Host(name, number, self._switch))
+            return self._hosts
         except BaseException:
             self._remove()
             raise
@@ -107,6 +129,8 @@ class Hosts:
         self._remove()
 
     def _remove(self) -> None:
+        for host in self._hosts:
+            host.close()
         for name in [*self._names, self._switch]:
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
@@ -114,7 +138,7 @@ class Hosts:
 def _why_not() -> str:
     if os.geteuid() != 0:
         return "only root may make network namespaces"
-    if shutil.which("ip") is None or shutil.which("tc") is None:
+    if shutil.which("ip") is None:
         return "iproute2 is not installed"
     try:
         with Hosts(1):
@@ -125,3 +149,4 @@ def _why_not() -> str:
 
 _REASON = _why_not()
 needs_hosts = pytest.mark.skipif(bool(_REASON), reason=_REASON)
+needs_tap = pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="no /dev/net/tun here")
