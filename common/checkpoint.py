@@ -131,22 +131,10 @@ def read_checkpoint(
         content = content["state_dict"]
     if not isinstance(content, dict):
         raise BadInput(f"{path}: its state_dict is no dict; give a checkpoint or a state dict")
-    return fit_state(content, architecture, seed, str(path)), provenance
+    return _fit(content, architecture, seed, str(path)), provenance
 
 
-def fit_state(tensors: dict[str, Any], architecture: Architecture, seed: int, source: str) -> State:
-    """Return a whole state from a state dict, with the project's own names.
-
-    Args:
-        tensors: Name to tensor; names may have a ``module.`` or ``densenet121.`` prefix, or
-            torchvision's old form.
-        architecture: What it must fit.
-        seed: For the classifier, if it is replaced.
-        source: Names the file in errors.
-
-    Raises:
-        BadInput: A key is missing, unknown, or of another shape; names the first.
-    """
+def _fit(tensors: dict[str, Any], architecture: Architecture, seed: int, source: str) -> State:
     state = state_of(build_model(architecture, seed))
     given = {OLD_NAME.sub(r"\1\2", PREFIXES.sub("", name)): t for name, t in tensors.items()}
     remedy = f"is this a {architecture}?"

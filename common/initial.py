@@ -1,15 +1,18 @@
 """The first weights of a run: random, ImageNet's or a checkpoint's."""
 
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from torchvision.models import DenseNet121_Weights
 
-from common.checkpoint import Provenance, fit_state, read_checkpoint
+from common.checkpoint import Provenance, read_checkpoint
 from common.errors import BadInput
 from common.model import Architecture, build_model, state_of
 from common.wire import State
+
+IMAGENET = DenseNet121_Weights.IMAGENET1K_V1.url
+"""Its name ends with the first digits of the file's SHA-256."""
 
 
 def initial_state(init: str, architecture: Architecture, seed: int) -> tuple[State, Provenance]:
@@ -28,22 +31,24 @@ def initial_state(init: str, architecture: Architecture, seed: int) -> tuple[Sta
         state = state_of(build_model(architecture, seed))
         return state, Provenance(method="random", init=init, seed=seed)
     if init == "imagenet":
-        state = fit_state(_imagenet(architecture), architecture, seed, "ImageNet's weights")
+        state, _ = read_checkpoint(_imagenet_file(architecture), architecture, seed)
         return state, Provenance(method="imagenet", init=init, seed=seed)
     state, provenance = read_checkpoint(Path(init), architecture, seed)
     return state, provenance or Provenance(method="checkpoint")
 
 
-def _imagenet(architecture: Architecture) -> dict[str, torch.Tensor]:
-    weights = DenseNet121_Weights.IMAGENET1K_V1
+def _imagenet_file(architecture: Architecture) -> Path:
     if architecture != "densenet121":
         raise BadInput(f"--init imagenet: there are no such weights for {architecture}")
-    try:
-        return dict(weights.get_state_dict(progress=True, check_hash=True))
-    except (URLError, OSError) as error:
-        cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-        reason = getattr(error, "reason", error)
-        raise BadInput(
-            f"--init imagenet: {weights.url} cannot be downloaded ({reason}); put it at {cache} "
-            "by hand, or give --init random or a checkpoint"
-        ) from None
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(IMAGENET).name
+    if not file.exists():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(IMAGENET, str(file), file.stem.rpartition("-")[2])
+        except (OSError, HTTPException, RuntimeError) as error:
+            reason = getattr(error, "reason", error)
+            raise BadInput(
+                f"--init imagenet: {IMAGENET} cannot be downloaded ({reason}); put it at "
+                f"{file} by hand, or give --init random or a checkpoint"
+            ) from None
+    return file

@@ -1,4 +1,9 @@
+import hashlib
+import pickle
 import re
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +28,14 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
     assert provenance.method == "random"
 
 
+IMAGENET = "hub/checkpoints/densenet121-a639ec97.pth"
+
+
+@pytest.mark.parametrize("zip_format", [False, True])
 def test_imagenet_weights_come_from_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zip_format: bool
 ) -> None:
-    # The real file's layout: torchvision's old names and a 1000-way classifier. Its hash is the
-    # one thing that cannot be had without the network.
+    # The real file's layout: no zip, torchvision's old names and a 1000-way classifier.
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     model = densenet121(weights=None)
     old_names = {
@@ -35,9 +43,9 @@ def test_imagenet_weights_come_from_the_cache(
         for name, tensor in model.state_dict().items()
     }
     assert "features.denseblock1.denselayer2.norm.1.weight" in old_names
-    cache = tmp_path / "hub" / "checkpoints" / "densenet121-a639ec97.pth"
+    cache = tmp_path / IMAGENET
     cache.parent.mkdir(parents=True)
-    torch.save(old_names, cache)
+    torch.save(old_names, cache, _use_new_zipfile_serialization=zip_format)
     state, provenance = initial_state("imagenet", "densenet121", 3)
     assert provenance.method == "imagenet"
     own = state_of(model)
@@ -57,6 +65,59 @@ def test_imagenet_without_a_network_says_where_to_put_the_file(
     with pytest.raises(BadInput, match=r"cannot be downloaded .*densenet121-a639ec97\.pth"):
         initial_state("imagenet", "densenet121", 0)
     assert not list(tmp_path.rglob("*.pth"))
+
+
+def test_imagenet_weights_are_downloaded_once_and_only_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    served = tmp_path / "served"
+    served.mkdir()
+    model = densenet121(weights=None)
+    torch.save(model.state_dict(), served / "weights")
+    digits = hashlib.sha256((served / "weights").read_bytes()).hexdigest()[:8]
+    whole, changed = (served / f"densenet121-{name}.pth" for name in (digits, "0badc0de"))
+    whole.write_bytes((served / "weights").read_bytes())
+    changed.write_bytes((served / "weights").read_bytes())
+    handler = partial(SimpleHTTPRequestHandler, directory=str(served))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr("common.initial.IMAGENET", f"{address}/{changed.name}")
+        with pytest.raises(BadInput, match=r"cannot be downloaded \(invalid hash value"):
+            initial_state("imagenet", "densenet121", 0)
+        monkeypatch.setattr("common.initial.IMAGENET", f"{address}/{whole.name}")
+        initial_state("imagenet", "densenet121", 0)
+        server.shutdown()
+    state, _ = initial_state("imagenet", "densenet121", 0)
+    own = state_of(model)["features.conv0.weight"]
+    assert np.array_equal(state["features.conv0.weight"], own)
+    assert [path.name for path in (tmp_path / "home").rglob("*.*")] == [whole.name]
+
+
+class Shout:
+    """A pickle of it runs code where whatever a pickle says is believed."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return print, ("the file's code has run",)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", b"\x80\x02", pickle.dumps({"features": Shout()}, 2)]
+)
+def test_a_damaged_or_foreign_imagenet_file_is_an_error_and_not_code(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cache = tmp_path / IMAGENET
+    cache.parent.mkdir(parents=True)
+    cache.write_bytes(content)
+    with pytest.raises(BadInput, match=r"densenet121-a639ec97\.pth: cut, damaged .*copy it anew"):
+        initial_state("imagenet", "densenet121", 0)
+    assert "has run" not in capsys.readouterr().out
 
 
 def test_there_are_no_imagenet_weights_for_the_tiny_model() -> None:
