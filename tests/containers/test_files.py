@@ -1,8 +1,11 @@
 """What can be said of the container files without an engine."""
 
 import re
+import subprocess
+import venv
 from itertools import pairwise
 from pathlib import Path
+from zipfile import ZipFile
 
 import yaml
 
@@ -22,6 +25,43 @@ def test_both_images_share_all_layers_but_the_last() -> None:
     (server, own), (client, other) = stages("Dockerfile.server"), stages("Dockerfile.client")
     assert server == client
     assert own != other
+
+
+def make_wheel(index: Path, name: str, version: str) -> None:
+    info = f"{name}-{version}.dist-info"
+    folder = index / name
+    folder.mkdir(parents=True)
+    with ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(
+            f"{info}/METADATA",
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: numpy\n",
+        )
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    page = "".join(f'<a href="{wheel.name}">{wheel.name}</a>' for wheel in folder.iterdir())
+    (folder / "index.html").write_text(page)
+
+
+def test_an_index_that_has_torch_alone_is_enough(tmp_path: Path) -> None:
+    pinned = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line
+    )
+    for name in ("torch", "torchvision"):
+        make_wheel(tmp_path / "index", name, f"{pinned[name]}+cpu")
+    (install,) = re.findall(
+        r"RUN (pip install .* torch torchvision)\n", stages("Dockerfile.client")[0]
+    )
+    venv.create(tmp_path / "venv", with_pip=True)
+    environment = {
+        "PATH": f"{tmp_path}/venv/bin:/usr/bin:/bin",
+        "TORCH_INDEX": (tmp_path / "index").as_uri(),
+        "PIP_CONFIG_FILE": "/dev/null",
+    }
+    subprocess.run(["sh", "-ec", install], cwd=ROOT, env=environment, check=True)
+    listed = subprocess.run(
+        [tmp_path / "venv/bin/pip", "freeze"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert listed == [f"{name}=={pinned[name]}+cpu" for name in ("torch", "torchvision")]
 
 
 def test_images_run_as_the_owner_of_the_folders() -> None:
