@@ -32,9 +32,15 @@ SETTINGS = {
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800), pytest.mark.xdist_group("docker")]
 
 
-def compose(folder: Path, *arguments: str) -> list[str]:
-    files = ["--file", str(ROOT / "docker-compose.yml"), "--project-directory", str(folder)]
-    return ["docker", "compose", "--project-name", PROJECT, *files, *arguments]
+def compose(
+    folder: Path,
+    *arguments: str,
+    project: str = PROJECT,
+    files: tuple[str, ...] = ("docker-compose.yml",),
+) -> list[str]:
+    named = [word for file in files for word in ("--file", str(ROOT / file))]
+    named += ["--project-directory", str(folder), "--project-name", project]
+    return ["docker", "compose", *named, *arguments]
 
 
 class Simulation(NamedTuple):
@@ -165,6 +171,28 @@ def test_from_within_a_hospital_there_is_its_own_shard_and_no_way_out(
         capture_output=True,
     )
     assert own == shown.stdout
+
+
+def test_the_gpu_is_reserved_for_all_who_compute(simulation: Simulation) -> None:
+    project = f"{PROJECT}-gpu"
+    files = ("docker-compose.yml", "docker-compose.gpu.yml")
+
+    def gpu(*arguments: str) -> None:
+        command = compose(simulation.folder, *arguments, project=project, files=files)
+        subprocess.run(command, env={**os.environ, "GPU": "3", "GPU_SLOTS": "4"}, check=True)
+
+    try:
+        gpu("create", "--no-build")
+        containers = containers_of(docker.from_env(), project)
+    finally:
+        gpu("down", "--volumes")
+    for name, container in containers.items():
+        requests = container.attrs["HostConfig"]["DeviceRequests"] or []
+        reserved = [(r["Driver"], r["DeviceIDs"], r["Capabilities"]) for r in requests]
+        computes = name in ("pretrain", "server", *NAMES)
+        assert reserved == ([("nvidia", ["3"], [["gpu"]])] if computes else []), name
+        shared = "FLOWER_CLIENT_SLOTS=4" in container.attrs["Config"]["Env"]
+        assert shared == (name in NAMES), name
 
 
 def test_a_second_up_finds_the_run_done(simulation: Simulation) -> None:

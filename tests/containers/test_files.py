@@ -125,6 +125,20 @@ def test_the_gpu_file_names_the_same_services() -> None:
     assert gpu.keys() == {*NAMES, "server", "pretrain"}
 
 
+def test_a_site_with_a_gpu_takes_the_comment_signs_away() -> None:
+    above, title, below = (
+        (ROOT / "server/kit/docker-compose.yml").read_text().partition("Container Toolkit:\n")
+    )
+    block, rest = below.split("\n\n", 1)
+    services = yaml.safe_load(f"{above}{title}{block.replace('# ', '')}\n\n{rest}")["services"]
+    simulated = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())["services"]
+    (site,), (own,) = (
+        service["deploy"]["resources"]["reservations"]["devices"]
+        for service in (services["client"], simulated["hospital-00"])
+    )
+    assert site == {**{key: own[key] for key in ("driver", "capabilities")}, "count": 1}
+
+
 def test_every_variable_stands_in_the_example_with_its_default() -> None:
     text = "".join((ROOT / f"docker-compose{kind}.yml").read_text() for kind in ("", ".gpu"))
     used = dict(re.findall(r"\$\{([A-Z_]+):?-([^{}$]*)\}", text))
