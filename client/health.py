@@ -41,19 +41,22 @@ def standing(folder: Path, now: datetime) -> str:
 
 
 def _look_at_gpu() -> None:
-    """See whether the driver still shows a GPU; a container can lose it while it runs.
+    """See whether the driver still reaches a GPU; a container can lose it while it runs.
 
     Raises:
-        Unhealthy: It does not.
+        Unhealthy: It shows none, or one that it cannot reach any more.
     """
     import pynvml
 
     try:
         pynvml.nvmlInit()
-        if not pynvml.nvmlDeviceGetCount():
-            raise Unhealthy("no GPU is visible any more")
+        count = pynvml.nvmlDeviceGetCount()
+        for index in range(count):
+            pynvml.nvmlDeviceGetHandleByIndex(index)
     except pynvml.NVMLError as error:
         raise Unhealthy(f"no GPU is visible any more ({error})") from None
+    if not count:
+        raise Unhealthy("no GPU is visible any more")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -59,6 +60,47 @@ def test_a_client_that_is_away_stuck_or_without_its_gpu_is_not(
         pytest.skip("this machine has a GPU")
     with pytest.raises(Unhealthy, match=why):
         look(tmp_path, status)
+
+
+DRIVER = """
+int nvmlInitWithFlags(unsigned flags) { return INIT; }
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = COUNT; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { return HANDLE; }
+"""
+"""What the check asks of NVIDIA's management library, under its own names (NVML API Reference)."""
+LOST = 15
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler for a stand-in of the driver")
+@pytest.mark.parametrize(
+    ("init", "count", "handle", "says"),
+    [
+        (0, 1, 0, None),
+        (0, 0, 0, "no GPU is visible any more"),
+        (0, 1, LOST, "no GPU is visible any more (GPU is lost)"),
+        (999, 1, 0, "no GPU is visible any more (Unknown Error)"),
+    ],
+)
+def test_a_client_with_a_gpu_is_healthy_while_the_driver_reaches_it(
+    tmp_path: Path, init: int, count: int, handle: int, says: str | None
+) -> None:
+    (tmp_path / "status.json").write_text('{"state": "connected", "device": "cuda:0"}')
+    library = tmp_path / "libnvidia-ml.so.1"
+    answers = [
+        f"-D{name}={value}"
+        for name, value in {"INIT": init, "COUNT": count, "HANDLE": handle}.items()
+    ]
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-x", "c", *answers, "-o", library, "-"],
+        input=DRIVER,
+        text=True,
+        check=True,
+    )
+    result = check("client.health", FLOWER_CLIENT_STATE=tmp_path, LD_LIBRARY_PATH=tmp_path)
+    if says is None:
+        assert (result.returncode, result.stdout) == (0, "connected\n")
+    else:
+        assert (result.returncode, result.stderr) == (1, f"{says}\n")
 
 
 def test_before_there_is_a_status_a_client_is_not_healthy(tmp_path: Path) -> None:
