@@ -103,6 +103,7 @@ def bandwidth(device: torch.device) -> float:
 def measure_gpu(folder: Path) -> dict[str, Any]:
     """Print and return the rates on the GPU."""
     device = torch.device("cuda")
+    torch.backends.cudnn.benchmark = True  # for the plain loop too; a trainer sets it
     batch = 256
     shard = make_shard(folder / "shard", 8 * batch, 256)
     speed = bandwidth(device)

@@ -19,7 +19,7 @@ from common.data.shard import Shard
 from common.errors import BadInput
 from common.evaluation import Scores, evaluate
 from common.findings import FINDINGS
-from common.model import build_model, load_state, state_of
+from common.model import build_model, is_out_of_memory, load_state, state_of
 from common.protocol import Greeting, Hello, Instruction, Reply
 from common.wire import (
     Spec,
@@ -150,7 +150,8 @@ class Hospital:
                     raise
                 log.error("%s failed (%s); the CPU takes over", self.device, type(error).__name__)
                 log.debug("the fault", exc_info=True)
-                for_good = isinstance(error, torch.AcceleratorError)
+                lost = isinstance(error, torch.AcceleratorError)
+                for_good = lost and not is_out_of_memory(error)
             # Only here is what the error held of the accelerator's memory free again.
             return self._answer_on_the_cpu(instruction, blob, wanted, for_good)
         except NotAllowed as objection:

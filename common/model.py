@@ -117,8 +117,17 @@ def set_training_mode(model: nn.Module, mode: Mode) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an accelerator's memory did not do; there may be enough a moment later.
+
+    Where CUDA needs memory of its own, for a kernel that it loads for instance, torch's allocator
+    is not asked, and the error is CUDA's (cudaErrorMemoryAllocation, CUDA Runtime API).
+    """
+    return isinstance(error, torch.OutOfMemoryError) or getattr(error, "error_code", None) == 2
+
+
 def choose_device(wish: str) -> torch.device:
-    """Return the device to compute on; ``auto`` is the GPU if there is one.
+    """Return the device to compute on, torch's current one now; ``auto``: the GPU if there is one.
 
     Raises:
         BadInput: torch does not know the device, it is not there, or neither a CPU nor a GPU.
@@ -128,6 +137,8 @@ def choose_device(wish: str) -> torch.device:
     try:
         device = torch.device(wish)
         torch.empty(0, device=device)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # what asks for no device means this one
     except (RuntimeError, AssertionError):
         raise BadInput(f"--device {wish}: not to be had here; try --device cpu") from None
     if device.type not in ("cpu", "cuda"):

@@ -1,6 +1,8 @@
 """``flower-pretrain``: radiographs without labels become a federation's first model."""
 
 import logging
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -14,6 +16,7 @@ from common.cli import Settings, Stopped, leave, parse, run_command
 from common.data.shard import MANIFEST, Shard, open_shard
 from common.errors import BadInput, FedCXRError
 from common.files import remedy, sha256_of
+from common.guard import Guard
 from pretrain.recipe import MethodName, MoCoSettings, PresetName, Recipe, make_recipe
 
 if TYPE_CHECKING:
@@ -94,10 +97,15 @@ CHANGES = (
 
 def _pretrain(arguments: Sequence[str]) -> None:
     settings = parse(PretrainSettings, arguments)
+    guard = Guard()
     changes = settings.model_dump(include=set(CHANGES))
     recipe_with = partial(make_recipe, settings.preset, settings.method, **changes)
     recipe_with()
     _check_free(settings)
+    if settings.compile and not any(
+        map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))
+    ):
+        raise BadInput("--compile: needs a C compiler; install gcc, or do without")
     shard = _open(settings.data)
     probe = open_shard(settings.probe) if settings.probe else None
     if probe is not None:
@@ -139,6 +147,10 @@ def _pretrain(arguments: Sequence[str]) -> None:
             )
         with nullcontext() if rank() else folder.held(settings.out):
             _begin(settings, recipe, shard, engine, folder, device)
+            if not rank():
+                guard.last_words = lambda stopped: folder.write_status(
+                    "stopped", reason=str(stopped)
+                )
             with nullcontext() if rank() else _terminal_status(folder), _within_memory():
                 state = folder.read_state() if settings.resume else None
                 if state is not None:
@@ -282,11 +294,13 @@ def _unwritable(folder: "RunFolder", error: OSError) -> BadInput:
 @contextmanager
 def _within_memory() -> Iterator[None]:
     """Explain what does not fit on the GPU."""
-    import torch
+    from common.model import is_out_of_memory
 
     try:
         yield
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise BadInput(
             "the GPU's memory does not do; give a smaller --batch-size, or --accumulate"
         ) from None

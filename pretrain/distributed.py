@@ -56,8 +56,6 @@ def process_group(device: torch.device) -> Iterator[None]:
         yield
         return
     gpu = device if device.type == "cuda" else None
-    if gpu is not None:
-        torch.cuda.set_device(gpu)
     backend = "gloo" if gpu is None else "nccl"
     dist.init_process_group(backend, timeout=PATIENCE, device_id=gpu)
     yield

@@ -208,8 +208,11 @@ class FakeAccelerator:
 
 
 FAILS_FOR_GOOD = torch.AcceleratorError("CUDA error: device lost")
+KERNEL_DOES_NOT_FIT = torch.AcceleratorError("CUDA error: out of memory")
+KERNEL_DOES_NOT_FIT.error_code = 2  # type: ignore[attr-defined]
 FAILS_ONCE = [
     torch.OutOfMemoryError("CUDA out of memory"),
+    KERNEL_DOES_NOT_FIT,
     RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
 ]
 

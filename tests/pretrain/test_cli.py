@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from common.checkpoint import read_checkpoint
 from common.data.shard import Entry, create_shard
 from experiments.local import free_port
+from tests.faults import STUCK, hangs
 from tests.helpers import assert_one_line, make_shard, run, same_bits
 
 TINY = ("--architecture", "densenet-tiny", "--batch-size", "8", "--image-size", "32")
@@ -44,8 +45,9 @@ def status_of(out: Path) -> dict[str, Any]:
     return status
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from pretrain.cli import main; main()", *arguments]
+def start(*arguments: str, prelude: str = "") -> subprocess.Popen[str]:
+    code = f"{prelude}from pretrain.cli import main; main()"
+    command = [sys.executable, "-c", code, *arguments]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
@@ -133,6 +135,55 @@ def test_sigterm_ends_it_cleanly(tmp_path: Path) -> None:
     assert errors.splitlines()[-1] == "flower-pretrain: stopped by SIGTERM"
     assert status_of(out)["state"] == "stopped"
     assert read_checkpoint(out, "densenet-tiny", 0)
+
+
+def test_sigterm_ends_it_in_a_call_that_never_returns(tmp_path: Path) -> None:
+    # A driver's, or a collective operation's that waits for a process that is no more.
+    data = make_shard(tmp_path / "shard", images=24).path
+    out = tmp_path / "c.pt"
+    process = start(*options(data, out), prelude=hangs("pretrain.trainer:Trainer.take_step"))
+    assert process.stderr is not None
+    assert any(STUCK in line for line in process.stderr)
+    process.terminate()
+    _, errors = process.communicate(timeout=15)
+    assert process.returncode == 143
+    assert errors.splitlines()[-1].endswith(
+        "stopped by SIGTERM, in the middle of a call that does not return"
+    )
+    assert status_of(out) | {"state": "stopped", "reason": "SIGTERM"} == status_of(out)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "torch.OutOfMemoryError('CUDA out of memory')",
+        "next(setattr(e, 'error_code', 2) or e for e in [torch.AcceleratorError('out of memory')])",
+    ],
+)
+def test_too_little_memory_on_the_gpu_is_one_line(tmp_path: Path, error: str) -> None:
+    data = make_shard(tmp_path / "shard", images=24).path
+    prelude = f"""
+import torch, pretrain.trainer
+def fail(*_): raise {error}
+pretrain.trainer.Trainer.take_step = fail
+"""
+    process = start(*options(data, tmp_path / "c.pt"), prelude=prelude)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 2
+    assert errors.splitlines()[-1] == (
+        "flower-pretrain: error: the GPU's memory does not do; give a smaller --batch-size, or "
+        "--accumulate"
+    )
+
+
+def test_without_a_compiler_it_does_not_begin_to_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_shard(tmp_path / "shard", images=24).path
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    result = pretrain(data, tmp_path / "c.pt", "--compile")
+    assert_one_line(result, 2, "--compile", "C compiler")
 
 
 def test_the_server_takes_the_checkpoint_and_says_what_it_is(tmp_path: Path) -> None:
