@@ -95,7 +95,8 @@ def train(
     """Train the model in place as the instruction says; return the mean loss.
 
     Order and crops follow from (seed, round, hospital), and the optimiser starts anew, so that a
-    repeated round gives the same weights.
+    repeated round gives the same weights; on a GPU but for the last bits, as cuDNN does not fix
+    the order of its sums.
 
     Raises:
         FloatingPointError: The training has diverged.

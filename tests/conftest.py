@@ -25,7 +25,8 @@ FAULTS = pytest.StashKey[dict[str, str]]()
 TABLE_HEAD = """# Faults, and what they end in
 
 Made by `make faults`, which runs the tests named here; all but the one of ten minutes are part of
-`make test`.
+`make test`. Hospitals compute on the CPU in them; on a GPU, "bit for bit" is but for the last bits
+of a sum.
 
 | what is done | what it ends in | seen | test |
 |---|---|---|---|
