@@ -112,7 +112,9 @@ def _reason(error: grpc.RpcError, heard: bool) -> str:
 
 def _channel(server: str, root_certificate: bytes | None) -> grpc.Channel:
     # A connection of its own, where several hospitals are threads of one process.
-    options = (*net.GRPC_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+    here = net.split_address(server)[0] in ("localhost", "127.0.0.1", "::1")
+    proxy = (net.NO_PROXY,) if here else ()
+    options = (*net.GRPC_OPTIONS, ("grpc.use_local_subchannel_pool", 1), *proxy)
     if root_certificate is None:
         return grpc.insecure_channel(server, options)
     return grpc.secure_channel(server, grpc.ssl_channel_credentials(root_certificate), options)

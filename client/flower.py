@@ -27,7 +27,7 @@ from flwr.proto.transport_pb2 import (  # noqa: E402
 )
 
 from client.hospital import Hospital  # noqa: E402
-from client.state import ClientState  # noqa: E402
+from client.state import ClientState, Standing  # noqa: E402
 from common import net  # noqa: E402
 from common.errors import BadInput  # noqa: E402
 from common.guard import end_process  # noqa: E402
@@ -111,6 +111,10 @@ class Participant:
         """Note that there is no connection."""
         self._state.write_status("connecting")
 
+    def _write_status(self, standing: Standing, **fields: Any) -> None:
+        """Write how the client stands, and where it computes now."""
+        self._state.write_status(standing, device=str(self.hospital.device), **fields)
+
     def _properties(self, text: str) -> ClientMessage:
         """Answer a greeting with a hello; take other words to heart."""
         words = ""
@@ -133,9 +137,15 @@ class Participant:
         if self._key is not None:
             signature = sign(self._key, hello.signed_part(greeting))
             hello = hello.model_copy(update={"signature": signature})
-        log.info("%s joins run %s with %d images", hello.site, greeting.run, hello.examples)
+        log.info(
+            "%s joins run %s with %d images, computing on %s",
+            hello.site,
+            greeting.run,
+            hello.examples,
+            self.hospital.device,
+        )
         self._state.note("hello", run=greeting.run, hello=hello.model_dump())
-        self._state.write_status("connected", run=greeting.run)
+        self._write_status("connected", run=greeting.run)
         return hello.model_dump_json()
 
     def _fit(self, ins: ServerMessage.FitIns, connected: Callable[[], bool]) -> ClientMessage:
@@ -145,7 +155,7 @@ class Participant:
         blob = ins.parameters.tensors[0] if len(ins.parameters.tensors) == 1 else b""
         self._state.note("received", identity=identity.model_dump(), sha256=fingerprint(blob))
         until = datetime.now(UTC) + timedelta(seconds=instruction.seconds + GRACE_SECONDS)
-        self._state.write_status(
+        self._write_status(
             "working", run=identity.run, round=identity.round, until=until.isoformat()
         )
         what = "scoring the final model" if instruction.task == "evaluate" else "training"
@@ -167,7 +177,7 @@ class Participant:
                 len(self._weights) / 1e6,
             )
         self._state.note("answered", reply=reply.model_dump(exclude={"kind", "protocol"}))
-        self._state.write_status("connected", run=identity.run, round=identity.round)
+        self._write_status("connected", run=identity.run, round=identity.round)
         metrics = {"message": Scalar(string=reply.model_dump_json())}
         return ClientMessage(
             fit_res=ClientMessage.FitRes(

@@ -37,7 +37,8 @@ def standing(folder: Path, now: datetime) -> str:
         raise Unhealthy(f"stuck in round {status['round']}")
     if status["device"].startswith("cuda"):
         _look_at_gpu()
-    return f"{state}, round {status['round']}" if "round" in status else state
+    standing = f"{state}, on {status['device']}"
+    return f"{standing}, round {status['round']}" if "round" in status else standing
 
 
 def _look_at_gpu() -> None:

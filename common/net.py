@@ -31,6 +31,10 @@ on which nothing is said for hours, since a hospital trains, stays open through 
 https://grpc.github.io/grpc/core/md_doc_keepalive.html"""
 
 
+NO_PROXY = ("grpc.enable_http_proxy", 0)
+"""For a channel to this machine: a proxy of the environment's, ``https_proxy``, is not asked."""
+
+
 def split_address(address: str) -> tuple[str, int]:
     """Return host and port of ``HOST:PORT``; an IPv6 host stands in brackets.
 

@@ -13,7 +13,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from common.cli import parse
 from common.errors import BadInput
-from common.net import split_address
+from common.net import NO_PROXY, split_address
 from server.certificates import names_of
 from server.cli import ServerSettings
 
@@ -32,12 +32,13 @@ def answers(port: int, tls: Path | None) -> bool:
         OSError: A file of its folder cannot be read.
     """
     address = f"127.0.0.1:{port}"
+    options: list[tuple[str, int | str]] = [NO_PROXY]
     if tls is None:
-        channel = grpc.insecure_channel(address)
+        channel = grpc.insecure_channel(address, options)
     else:
         name = names_of((tls / "server.crt").read_bytes())[0]
         credentials = grpc.ssl_channel_credentials((tls / "ca.crt").read_bytes())
-        options = [("grpc.ssl_target_name_override", name)]
+        options.append(("grpc.ssl_target_name_override", name))
         channel = grpc.secure_channel(address, credentials, options)
     with channel:
         try:

@@ -25,7 +25,7 @@ from tests.server.test_checks import GOOD, HELLO, INSTRUCTION
 
 
 class Somebody:
-    name = HELLO.site
+    name, device = HELLO.site, "cpu"
 
     def greet(self, _greeting: Greeting, _server: str) -> Hello:
         return HELLO

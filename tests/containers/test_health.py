@@ -39,8 +39,8 @@ def look(folder: Path, status: dict[str, Any], now: datetime = NOW) -> str:
 
 
 def test_a_client_is_healthy_while_it_is_connected(tmp_path: Path) -> None:
-    assert look(tmp_path, {"state": "connected", "device": "cpu"}) == "connected"
-    assert look(tmp_path, WORKING) == "working, round 3"
+    assert look(tmp_path, {"state": "connected", "device": "cpu"}) == "connected, on cpu"
+    assert look(tmp_path, WORKING) == "working, on cpu, round 3"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_client_with_a_gpu_is_healthy_while_the_driver_reaches_it(
     )
     result = check("client.health", FLOWER_CLIENT_STATE=tmp_path, LD_LIBRARY_PATH=tmp_path)
     if says is None:
-        assert (result.returncode, result.stdout) == (0, "connected\n")
+        assert (result.returncode, result.stdout) == (0, "connected, on cuda:0\n")
     else:
         assert (result.returncode, result.stderr) == (1, f"{says}\n")
 
@@ -116,8 +116,10 @@ def test_asking_after_health_does_not_load_torch(side: str) -> None:
 
 @pytest.mark.parametrize("encrypted", [True, False])
 def test_both_sides_of_a_federation_are_healthy_while_it_runs(
-    tmp_path: Path, encrypted: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encrypted: bool
 ) -> None:
+    for scheme in ("http", "https"):  # the way out of this machine, not the way within it
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
     keys = provision(tmp_path / "keys", ["site"]) if encrypted else None
     shard = make_shard(tmp_path / "site").path
     state, run = tmp_path / "state", tmp_path / "run"
