@@ -136,7 +136,8 @@ def test_a_site_with_a_gpu_takes_the_comment_signs_away() -> None:
         service["deploy"]["resources"]["reservations"]["devices"]
         for service in (services["client"], simulated["hospital-00"])
     )
-    assert site == {**{key: own[key] for key in ("driver", "capabilities")}, "count": 1}
+    assert site == own
+    assert "\nGPU=0\n" in (ROOT / "server/kit/.env").read_text()
 
 
 def test_every_variable_stands_in_the_example_with_its_default() -> None:
