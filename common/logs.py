@@ -49,12 +49,14 @@ def _note_thread_fault(fault: threading.ExceptHookArgs) -> None:
 
 
 def quiet_flower() -> None:
-    """Keep Flower from phoning home and from printing; to be called before it is imported.
+    """Keep Flower from phoning home, and both it and gRPC from printing; call it before importing.
 
-    Its telemetry and its update check are on by default; nothing of a hospital may call out.
+    Its telemetry and its update check are on by default; nothing of a hospital may call out. gRPC
+    would write a line about the end of every connection.
     """
     import os
 
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
     os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logging.getLogger("flwr").addFilter(lambda _record: False)

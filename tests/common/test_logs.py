@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -41,3 +43,33 @@ def test_a_fault_in_a_thread_is_a_line_without_its_text(
     shown = capsys.readouterr().err
     assert ("Jane" in shown) == debug
     assert shown.count("a thread ended: ValueError") == (2 if debug else 1)
+
+
+ENDS_A_CONNECTION = """
+from common.logs import quiet_flower
+quiet_flower()
+from concurrent.futures import ThreadPoolExecutor
+import grpc
+class Echo(grpc.GenericRpcHandler):
+    def service(self, details):
+        return grpc.stream_stream_rpc_method_handler(lambda requests, context: requests)
+server = grpc.server(ThreadPoolExecutor(2))
+server.add_generic_rpc_handlers([Echo()])
+port = server.add_insecure_port("127.0.0.1:0")
+server.start()
+def requests():
+    yield b"once"
+    server.wait_for_termination()
+with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    answers = channel.stream_stream("/test/echo")(requests())
+    next(answers)
+    server.stop(None).wait()
+    print(answers.code().name)
+"""
+
+
+def test_grpc_writes_no_lines_of_its_own_when_a_server_ends() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", ENDS_A_CONNECTION], capture_output=True, text=True, check=True
+    )
+    assert (result.stdout, result.stderr) == ("UNAVAILABLE\n", "")
