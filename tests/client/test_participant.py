@@ -53,3 +53,12 @@ def test_only_the_last_reply_has_weights_and_only_once(tmp_path: Path) -> None:
     assert [e["sha256"] for e in sent] == [fingerprint(weights)] == [answered["reply"]["weights"]]
     refused = [e["identity"]["round"] for e in events(state) if e["event"] == "not sent"]
     assert refused == [1, 7, 1]
+
+
+def test_the_status_says_where_the_hospital_computes_now(tmp_path: Path) -> None:
+    hospital = hospital_of(make_shard(tmp_path / "a").path)
+    state = tmp_path / "state"
+    participant = Participant(hospital, "localhost:1", None, ClientState(state, device="cuda:0"))
+    ask(participant, "fit_ins", instruction_of(plan_of(), 1), BLOB)  # the CPU has taken over
+    status = json.loads((state / "status.json").read_text())
+    assert (status["state"], status["device"]) == ("connected", "cpu")

@@ -108,7 +108,7 @@ def test_a_client_takes_nothing_but_the_protocol(
     text: str, kind: str, tensors: list[bytes]
 ) -> None:
     class Nobody:
-        name = "nobody"
+        name, device = "nobody", "cpu"
 
         def greet(self, *_: object) -> Hello:
             return SOMEONE

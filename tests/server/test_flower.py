@@ -253,6 +253,8 @@ def test_who_does_not_read_the_farewell_has_to_go(
 class Newcomer:
     """A hospital that says hello and does no work."""
 
+    device = "cpu"
+
     def __init__(self, number: int) -> None:
         self.name = f"hospital-{number:03d}"
         self._process = f"{number:032x}"
