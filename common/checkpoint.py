@@ -135,6 +135,7 @@ def read_checkpoint(
 
 
 def _fit(tensors: dict[str, Any], architecture: Architecture, seed: int, source: str) -> State:
+    """Return a whole state with the project's own names, or name the first key that is wrong."""
     state = state_of(build_model(architecture, seed))
     given = {OLD_NAME.sub(r"\1\2", PREFIXES.sub("", name)): t for name, t in tensors.items()}
     remedy = f"is this a {architecture}?"
