@@ -145,7 +145,10 @@ def test_sigterm_ends_it_in_a_call_that_never_returns(tmp_path: Path) -> None:
     assert process.stderr is not None
     assert any(STUCK in line for line in process.stderr)
     process.terminate()
-    _, errors = process.communicate(timeout=15)
+    try:
+        _, errors = process.communicate(timeout=15)
+    finally:
+        process.kill()
     assert process.returncode == 143
     assert errors.splitlines()[-1].endswith(
         "stopped by SIGTERM, in the middle of a call that does not return"
