@@ -117,13 +117,18 @@ def set_training_mode(model: nn.Module, mode: Mode) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
+CUDA_MEMORY_ALLOCATION = 2
+"""``cudaErrorMemoryAllocation``; CUDA Runtime API, Data types used by CUDA Runtime."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an accelerator's memory did not do; there may be enough a moment later.
 
     Where CUDA needs memory of its own, for a kernel that it loads for instance, torch's allocator
-    is not asked, and the error is CUDA's (cudaErrorMemoryAllocation, CUDA Runtime API).
+    is not asked, and the error is CUDA's own.
     """
-    return isinstance(error, torch.OutOfMemoryError) or getattr(error, "error_code", None) == 2
+    code = getattr(error, "error_code", None)
+    return isinstance(error, torch.OutOfMemoryError) or code == CUDA_MEMORY_ALLOCATION
 
 
 def choose_device(wish: str) -> torch.device:

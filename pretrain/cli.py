@@ -70,7 +70,9 @@ class PretrainSettings(Settings):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 on a GPU, fp32 on a CPU"
     )
-    compile: bool = Field(False, description="compile the networks: slow to start, then faster")
+    compile: bool = Field(
+        False, description="compile the networks: slow to start, then faster; needs a C compiler"
+    )
     threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
     probe: Path | None = Field(None, description="labelled shard, to watch k-NN on what is learned")
     probe_every: int = Field(10, ge=1, description="epochs between two looks at --probe")

@@ -50,7 +50,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     """Join the processes that ``torchrun`` started, if it did.
 
     Args:
-        device: What this process computes on.
+        device: What this process computes on; a GPU has to be torch's current one.
     """
     if not torchelastic_launched():
         yield
