@@ -3,9 +3,13 @@
 ``python -m benchmarks.pretrain_evidence --films DIR --lists DIR --out DIR`` makes shards of the
 films, pretrains with each method (or with ``--methods`` alone) and seed on all train_val images
 without their labels, fits a logistic regression for each finding on the frozen features of the
-train_val images, and scores it on the official test images. Two baselines have random weights of
-the same seeds: as they are, and with BatchNorm's statistics taken from the images, which the
-pretrained ones have too.
+train_val images, and scores it on the official test images. That is done again with features of
+unit length, which do not tell how strongly a film is exposed, and cross-validated in each of the
+two sets alone.
+
+Two baselines have random weights of the same seeds: as they are, and with BatchNorm's statistics
+taken from the images, which the pretrained ones have too. A third is no network, but the film as
+8 x 8 pixels.
 
 It goes on where it was cut. What is run on a GPU and what on a CPU stands in the two profiles.
 """
@@ -15,22 +19,25 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.preprocessing import normalize
 from torch import nn
 
-from common.data.shard import Shard, open_shard
+from common.data.shard import Bytes, Shard, open_shard
 from common.images import centre_crops, to_device
 from common.initial import initial_state
 from common.metrics import auc_by_finding, mean_auc
 from common.model import build_model, load_state, to_input
 from pretrain.networks import take_backbone
-from pretrain.probe import knn_auc, linear_evaluation, pooled_features
+from pretrain.probe import Features, knn_auc, linear_evaluation, pooled_features
 
 SEEDS = (0, 1, 2)
 
@@ -83,6 +90,7 @@ Run = dict[str, Any]
 
 RESAMPLES = 200
 BASELINES = ("random", "random, statistics")
+PIXELS = "8 x 8 pixels"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -93,16 +101,19 @@ def command(*arguments: object) -> None:
     subprocess.run([sys.executable, "-c", f"from {module} import main; main()", *rest], check=True)
 
 
-def make_shards(films: Path, lists: Path, size: int, out: Path) -> tuple[Shard, Shard]:
-    """Return the train_val images and the official test images."""
+def make_shards(
+    films: Path, lists: Path, size: int, out: Path, parts: int = 1
+) -> tuple[list[Shard], Shard]:
+    """Return the train_val images, in parts without a common patient, and the test images."""
     if not out.exists():
         command(
             *("flower-data", "chestxray14", "--images", films / "images"),
             *("--metadata", films / "labels.csv", "--train-list", lists / "train_val_list.txt"),
-            *("--test-list", lists / "test_list.txt", "--hospitals", 1, "--partition", "iid"),
-            *("--size", size, "--allow-missing", "--out", out),
+            *("--test-list", lists / "test_list.txt", "--hospitals", parts, "--partition", "iid"),
+            *("--group-by", "patient", "--size", size, "--allow-missing", "--out", out),
         )
-    return open_shard(out / "hospital-00"), open_shard(out / "test")
+    shards = [open_shard(out / f"hospital-{part:02}") for part in range(parts)]
+    return shards, open_shard(out / "test")
 
 
 def pretrain(profile: Profile, method: str, seed: int, shard: Shard, out: Path) -> Path:
@@ -138,19 +149,34 @@ def with_statistics(backbone: nn.Module, shard: Shard) -> nn.Module:
     return backbone
 
 
-def evaluate(backbone: nn.Module, train: Shard, test: Shard) -> Run:
-    """Return linear evaluation on the test images and k-NN on the others."""
-    features = pooled_features(backbone, train.images, DEVICE)
-    of_tests = pooled_features(backbone, test.images, DEVICE)
-    linear = linear_evaluation(features, train, of_tests, test.labelled())
+def evaluate(of_images: Callable[[Bytes], Features], train: Shard, test: Shard) -> Run:
+    """Return all measures of the features that a function makes of images."""
+    features, of_tests = of_images(train.images), of_images(test.images)
+    labels = test.labelled()
+    linear = linear_evaluation(features, train, of_tests, labels)
+    unit = linear_evaluation(normalize(features), train, normalize(of_tests), labels)
+    alone = linear_evaluation(of_tests, test, of_tests, labels)
     return {
         "auc": mean_auc(linear.auc_by_finding),
+        "unit_auc": mean_auc(unit.auc_by_finding),
+        "inside_auc": linear.inside_auc,
+        "unit_inside_auc": unit.inside_auc,
         "knn_auc": knn_auc(features, train),
-        **linear._asdict(),
+        "alone_auc": alone.inside_auc,
+        "alone_knn_auc": knn_auc(of_tests, test),
+        "auc_by_finding": linear.auc_by_finding,
+        "scores": {"auc": linear.scores, "unit_auc": unit.scores},
     }
 
 
-def noise_of_gain(runs: list[Run], baseline: list[Run], test: Shard) -> float:
+def thumbnails(images: Bytes) -> Features:
+    """Return images as 8 x 8 pixels: float32, N x 64; S is to be a multiple of 8."""
+    side = images.shape[-1] // 8
+    means: Features = images.reshape(-1, 8, side, 8, side).mean(axis=(2, 4), dtype=np.float32)
+    return means.reshape(-1, 64)
+
+
+def noise_of_gain(runs: list[Run], baseline: list[Run], test: Shard, measure: str) -> float:
     """Return a gain's standard error from the choice of test films: a bootstrap over patients."""
     patients = np.array([entry.patient for entry in test.entries])
     films = [np.flatnonzero(patients == patient) for patient in np.unique(patients)]
@@ -159,7 +185,7 @@ def noise_of_gain(runs: list[Run], baseline: list[Run], test: Shard) -> float:
     def auc(runs: list[Run], rows: npt.NDArray[np.intp]) -> float:
         labels = test.labelled()[rows]
         return statistics.mean(
-            mean_auc(auc_by_finding(labels, run["scores"][rows])) or 0 for run in runs
+            mean_auc(auc_by_finding(labels, run["scores"][measure][rows])) or 0 for run in runs
         )
 
     gains = []
@@ -170,9 +196,13 @@ def noise_of_gain(runs: list[Run], baseline: list[Run], test: Shard) -> float:
 
 
 MEASURES = {
-    "auc": "linear evaluation on the test films",
+    "auc": "linear evaluation: fitted on the train_val films, scored on the test films",
+    "unit_auc": "the same, features of unit length",
     "inside_auc": "linear evaluation on the train_val films, cross-validated by patient",
+    "unit_inside_auc": "the same, features of unit length",
     "knn_auc": "k-NN on the train_val films, cross-validated by patient",
+    "alone_auc": "linear evaluation on the test films alone, cross-validated by patient",
+    "alone_knn_auc": "k-NN on the test films alone, cross-validated by patient",
 }
 
 
@@ -197,18 +227,24 @@ def table(results: dict[str, list[Run]], measure: str) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Run everything that is not done yet, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def command_line(description: str) -> argparse.ArgumentParser:
+    """Return a parser of what every run on the films needs."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--films", type=Path, required=True, help="images/ and labels.csv")
     parser.add_argument("--lists", type=Path, required=True, help="the official split")
     parser.add_argument("--out", type=Path, required=True, help="shards, checkpoints, results")
+    return parser
+
+
+def main() -> None:
+    """Run everything that is not done yet, and print the table."""
+    parser = command_line(__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", choices=CPU_PROFILE.runs, default=CPU_PROFILE.runs)
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     profile = GPU_PROFILE if DEVICE.type == "cuda" else CPU_PROFILE
-    train, test = make_shards(arguments.films, arguments.lists, profile.size, out / "shards")
+    (train,), test = make_shards(arguments.films, arguments.lists, profile.size, out / "shards")
     with ThreadPoolExecutor(profile.jobs) as pool:
         jobs = {
             (method, seed): pool.submit(pretrain, profile, method, seed, train, out)
@@ -216,7 +252,7 @@ def main() -> None:
             for seed in SEEDS
         }
         checkpoints = {run: job.result() for run, job in jobs.items()}
-    results: dict[str, list[Run]] = {}
+    results: dict[str, list[Run]] = {PIXELS: [evaluate(thumbnails, train, test)]}
     for seed in SEEDS:
         random = {
             BASELINES[0]: backbone_of("random", seed),
@@ -224,7 +260,8 @@ def main() -> None:
         }
         own = {name: backbone_of(str(checkpoints[name, seed]), seed) for name in arguments.methods}
         for name, backbone in (random | own).items():
-            results.setdefault(name, []).append(evaluate(backbone, train, test))
+            of_images = partial(pooled_features, backbone, device=DEVICE)
+            results.setdefault(name, []).append(evaluate(of_images, train, test))
     (out / "results.json").write_text(json.dumps(results, default=np.ndarray.tolist) + "\n")
     print(
         f"{len(train)} images to pretrain and fit on, {len(test)} to test on, {profile.size} pixels"
@@ -232,9 +269,11 @@ def main() -> None:
     for measure in MEASURES:
         print("\n" + table(results, measure))
     print("\nspread: largest less smallest seed; *: a gain larger than both spreads")
+    print("standard errors of the gains, from the choice of test films:")
     for name in arguments.methods:
-        noise = noise_of_gain(results[name], results[BASELINES[0]], test)
-        print(f"{name}'s gain on the test films: standard error {noise:.3f}, from their choice")
+        for measure in ("auc", "unit_auc"):
+            noise = noise_of_gain(results[name], results[BASELINES[0]], test, measure)
+            print(f"{name:20}{noise:>6.3f}   {MEASURES[measure]}")
 
 
 if __name__ == "__main__":
