@@ -5,7 +5,7 @@ in two halves by patient and pretrains with SimCLR on each half alone. Every fil
 one backbone of a seed and unseen by the other, so that what having seen films is worth can be
 told from what was learned: the films, and the regressions' tasks, are the same.
 
-It goes on where it was cut. It is for a CPU: an hour of two cores for each seed.
+It goes on where it was cut. It is for a CPU: half an hour of two cores for each seed.
 """
 
 import json
@@ -74,12 +74,13 @@ def main() -> None:
                 results[name].append(aucs)
     (out / "results.json").write_text(json.dumps(results) + "\n")
     print(f"{[len(half) for half in halves]} images in the halves, {len(test)} to test on")
-    print(f"{'the mean over seeds and halves':32}{'random':>8}{METHOD:>8}{'gain':>8}   of each run")
+    head = f"{'fitted on -> scored on':24}{'random':>8}{METHOD:>8}{'gain':>8}"
+    print(head + "   of each seed's two backbones")
     for measure in results["random"][0]:
         before, after = ([run[measure] for run in results[name]] for name in ("random", METHOD))
         gains = [b - a for a, b in zip(before, after, strict=True)]
         means = f"{mean(before):8.3f}{mean(after):8.3f}{mean(gains):+8.3f}"
-        print(f"{measure:32}{means}   {'  '.join(f'{gain:+.3f}' for gain in gains)}")
+        print(f"{measure:24}{means}   {'  '.join(f'{gain:+.3f}' for gain in gains)}")
 
 
 if __name__ == "__main__":
