@@ -98,9 +98,10 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
     try:
         write_whole(path, lambda file: torch.save(content, file))
     except RuntimeError as error:
-        # torch hides what kept it from writing behind an error of its own archive's.
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
+        # torch hides what kept it from writing, a signal too, behind an error of its own archive's.
+        reason = error.__context__
+        if isinstance(reason, OSError) or (reason and not isinstance(reason, Exception)):
+            raise reason from None
         raise
 
 

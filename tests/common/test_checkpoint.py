@@ -1,4 +1,6 @@
+import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from torch import Tensor
 from torchvision.models import densenet121
 
 from common.checkpoint import Provenance, read_checkpoint, write_checkpoint
+from common.cli import Stopped
 from common.errors import BadInput
 from common.model import build_model, load_state, state_of
 from tests.helpers import same_bits
@@ -164,6 +167,18 @@ def test_a_full_disk_is_said_to_be_one(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.stdout == "File too large\n", result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_while_writing_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Signalled(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if self.tell() > 1000:
+                raise Stopped(signal.SIGTERM)
+            return super().write(data)
+
+    monkeypatch.setattr("common.checkpoint.write_whole", lambda _path, write: write(Signalled()))
+    with pytest.raises(Stopped):
+        write_checkpoint(tmp_path / "c.pt", STATE, "densenet-tiny", Provenance(method="random"))
 
 
 def test_loading_gives_the_same_predictions(tmp_path: Path) -> None:
