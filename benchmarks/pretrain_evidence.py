@@ -4,8 +4,7 @@
 films, pretrains with each method (or with ``--methods`` alone) and seed on all train_val images
 without their labels, fits a logistic regression for each finding on the frozen features of the
 train_val images, and scores it on the official test images. That is done again with features of
-unit length, which do not tell how strongly a film is exposed, and cross-validated in each of the
-two sets alone.
+unit length, so that their direction alone tells, and cross-validated in each of the two sets alone.
 
 Two baselines have random weights of the same seeds: as they are, and with BatchNorm's statistics
 taken from the images, which the pretrained ones have too. A third is no network, but the film as
