@@ -3,12 +3,15 @@
 ``python -m benchmarks.pretrain_evidence --films DIR --lists DIR --out DIR`` makes shards of the
 films, pretrains with each method (or with ``--methods`` alone) and seed on all train_val images
 without their labels, fits a logistic regression for each finding on the frozen features of the
-train_val images, and scores it on the official test images. That is done again with features of
-unit length, so that their direction alone tells, and cross-validated in each of the two sets alone.
+train_val images, and scores it on the official test images. The train_val images are scored too,
+cross-validated by patient.
+
+The films were gathered from several sources, which chose them by their findings: a network that
+tells the sources apart has a high AUC. So each AUC is taken over pairs of the same source too.
 
 Two baselines have random weights of the same seeds: as they are, and with BatchNorm's statistics
-taken from the images, which the pretrained ones have too. A third is no network, but the film as
-8 x 8 pixels.
+taken from the images, which the pretrained ones have too. Two more have no network: the film as
+8 x 8 pixels, and no image at all, but only the film's source and view position.
 
 It goes on where it was cut. What is run on a GPU and what on a CPU stands in the two profiles.
 """
@@ -16,8 +19,6 @@ It goes on where it was cut. What is run on a GPU and what on a CPU stands in th
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,16 +28,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.preprocessing import normalize
 from torch import nn
 
-from common.data.shard import Bytes, Shard, open_shard
+from benchmarks.films import Films, command, make_shards, thumbnails, within_sources
+from common.data.shard import Shard
 from common.images import centre_crops, to_device
 from common.initial import initial_state
 from common.metrics import auc_by_finding, mean_auc
 from common.model import build_model, load_state, to_input
 from pretrain.networks import take_backbone
-from pretrain.probe import Features, knn_auc, linear_evaluation, pooled_features
+from pretrain.probe import Features, linear_evaluation, pooled_features
 
 SEEDS = (0, 1, 2)
 
@@ -90,29 +91,8 @@ Run = dict[str, Any]
 RESAMPLES = 200
 BASELINES = ("random", "random, statistics")
 PIXELS = "8 x 8 pixels"
+ORIGIN = "source and view"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def command(*arguments: object) -> None:
-    """Run one of the project's commands; its output goes to the terminal."""
-    name, *rest = map(str, arguments)
-    module = {"flower-data": "common.data.cli", "flower-pretrain": "pretrain.cli"}[name]
-    subprocess.run([sys.executable, "-c", f"from {module} import main; main()", *rest], check=True)
-
-
-def make_shards(
-    films: Path, lists: Path, size: int, out: Path, parts: int = 1
-) -> tuple[list[Shard], Shard]:
-    """Return the train_val images, in parts without a common patient, and the test images."""
-    if not out.exists():
-        command(
-            *("flower-data", "chestxray14", "--images", films / "images"),
-            *("--metadata", films / "labels.csv", "--train-list", lists / "train_val_list.txt"),
-            *("--test-list", lists / "test_list.txt", "--hospitals", parts, "--partition", "iid"),
-            *("--group-by", "patient", "--size", size, "--allow-missing", "--out", out),
-        )
-    shards = [open_shard(out / f"hospital-{part:02}") for part in range(parts)]
-    return shards, open_shard(out / "test")
 
 
 def pretrain(profile: Profile, method: str, seed: int, shard: Shard, out: Path) -> Path:
@@ -148,60 +128,54 @@ def with_statistics(backbone: nn.Module, shard: Shard) -> nn.Module:
     return backbone
 
 
-def evaluate(of_images: Callable[[Bytes], Features], train: Shard, test: Shard) -> Run:
-    """Return all measures of the features that a function makes of images."""
-    features, of_tests = of_images(train.images), of_images(test.images)
-    labels = test.labelled()
-    linear = linear_evaluation(features, train, of_tests, labels)
-    unit = linear_evaluation(normalize(features), train, normalize(of_tests), labels)
-    alone = linear_evaluation(of_tests, test, of_tests, labels)
+def evaluate(of_films: Callable[[Films], Features], train: Films, test: Films) -> Run:
+    """Return all measures of the features that a function makes of films."""
+    labels = test.shard.labelled()
+    found = linear_evaluation(of_films(train), train.shard, of_films(test), labels)
+    if found.held_out is None:
+        raise ValueError("one patient cannot be cross-validated")
     return {
-        "auc": mean_auc(linear.auc_by_finding),
-        "unit_auc": mean_auc(unit.auc_by_finding),
-        "inside_auc": linear.inside_auc,
-        "unit_inside_auc": unit.inside_auc,
-        "knn_auc": knn_auc(features, train),
-        "alone_auc": alone.inside_auc,
-        "alone_knn_auc": knn_auc(of_tests, test),
-        "auc_by_finding": linear.auc_by_finding,
-        "scores": {"auc": linear.scores, "unit_auc": unit.scores},
+        "auc": mean_auc(found.auc_by_finding),
+        "within_auc": within_sources(labels, found.scores, test.sources),
+        "inside_auc": found.inside_auc,
+        "inside_within_auc": within_sources(train.shard.labelled(), found.held_out, train.sources),
+        "auc_by_finding": found.auc_by_finding,
+        "scores": found.scores,
     }
 
 
-def thumbnails(images: Bytes) -> Features:
-    """Return images as 8 x 8 pixels: float32, N x 64; S is to be a multiple of 8."""
-    side = images.shape[-1] // 8
-    means: Features = images.reshape(-1, 8, side, 8, side).mean(axis=(2, 4), dtype=np.float32)
-    return means.reshape(-1, 64)
+def network_features(backbone: nn.Module, films: Films) -> Features:
+    """Return a network's features of films: float32, N x F."""
+    return pooled_features(backbone, films.shard.images, DEVICE)
 
 
-def noise_of_gain(runs: list[Run], baseline: list[Run], test: Shard, measure: str) -> float:
-    """Return a gain's standard error from the choice of test films: a bootstrap over patients."""
-    patients = np.array([entry.patient for entry in test.entries])
+def noise_of_gains(runs: list[Run], baseline: list[Run], test: Films) -> dict[str, float]:
+    """Return standard errors from the choice of test films: a bootstrap over their patients."""
+    patients = np.array([entry.patient for entry in test.shard.entries])
     films = [np.flatnonzero(patients == patient) for patient in np.unique(patients)]
     draws = np.random.default_rng(0)
 
-    def auc(runs: list[Run], rows: npt.NDArray[np.intp]) -> float:
-        labels = test.labelled()[rows]
-        return statistics.mean(
-            mean_auc(auc_by_finding(labels, run["scores"][measure][rows])) or 0 for run in runs
+    def aucs(runs: list[Run], rows: npt.NDArray[np.intp]) -> tuple[float, float]:
+        labels, sources = test.shard.labelled()[rows], test.sources[rows]
+        scores = [run["scores"][rows] for run in runs]
+        return (
+            statistics.mean(mean_auc(auc_by_finding(labels, own)) or 0 for own in scores),
+            statistics.mean(within_sources(labels, own, sources) for own in scores),
         )
 
     gains = []
     for _ in range(RESAMPLES):
         rows = np.concatenate([films[i] for i in draws.integers(len(films), size=len(films))])
-        gains.append(auc(runs, rows) - auc(baseline, rows))
-    return statistics.stdev(gains)
+        gains.append(np.subtract(aucs(runs, rows), aucs(baseline, rows)))
+    auc, within = np.std(gains, axis=0, ddof=1)
+    return {"auc": auc, "within_auc": within}
 
 
 MEASURES = {
     "auc": "linear evaluation: fitted on the train_val films, scored on the test films",
-    "unit_auc": "the same, features of unit length",
+    "within_auc": "the same, over pairs of the same source",
     "inside_auc": "linear evaluation on the train_val films, cross-validated by patient",
-    "unit_inside_auc": "the same, features of unit length",
-    "knn_auc": "k-NN on the train_val films, cross-validated by patient",
-    "alone_auc": "linear evaluation on the test films alone, cross-validated by patient",
-    "alone_knn_auc": "k-NN on the test films alone, cross-validated by patient",
+    "inside_within_auc": "the same, over pairs of the same source",
 }
 
 
@@ -226,52 +200,47 @@ def table(results: dict[str, list[Run]], measure: str) -> str:
     return "\n".join(lines)
 
 
-def command_line(description: str) -> argparse.ArgumentParser:
-    """Return a parser of what every run on the films needs."""
-    parser = argparse.ArgumentParser(description=description)
+def main() -> None:
+    """Run everything that is not done yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--films", type=Path, required=True, help="images/ and labels.csv")
     parser.add_argument("--lists", type=Path, required=True, help="the official split")
     parser.add_argument("--out", type=Path, required=True, help="shards, checkpoints, results")
-    return parser
-
-
-def main() -> None:
-    """Run everything that is not done yet, and print the table."""
-    parser = command_line(__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", choices=CPU_PROFILE.runs, default=CPU_PROFILE.runs)
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     profile = GPU_PROFILE if DEVICE.type == "cuda" else CPU_PROFILE
-    (train,), test = make_shards(arguments.films, arguments.lists, profile.size, out / "shards")
+    train, test = make_shards(arguments.films, arguments.lists, profile.size, out / "shards")
     with ThreadPoolExecutor(profile.jobs) as pool:
         jobs = {
-            (method, seed): pool.submit(pretrain, profile, method, seed, train, out)
+            (method, seed): pool.submit(pretrain, profile, method, seed, train.shard, out)
             for method in arguments.methods
             for seed in SEEDS
         }
         checkpoints = {run: job.result() for run, job in jobs.items()}
-    results: dict[str, list[Run]] = {PIXELS: [evaluate(thumbnails, train, test)]}
+    results: dict[str, list[Run]] = {
+        ORIGIN: [evaluate(lambda films: films.origin, train, test)],
+        PIXELS: [evaluate(thumbnails, train, test)],
+    }
     for seed in SEEDS:
         random = {
             BASELINES[0]: backbone_of("random", seed),
-            BASELINES[1]: with_statistics(backbone_of("random", seed), train),
+            BASELINES[1]: with_statistics(backbone_of("random", seed), train.shard),
         }
         own = {name: backbone_of(str(checkpoints[name, seed]), seed) for name in arguments.methods}
         for name, backbone in (random | own).items():
-            of_images = partial(pooled_features, backbone, device=DEVICE)
-            results.setdefault(name, []).append(evaluate(of_images, train, test))
+            of_films = partial(network_features, backbone)
+            results.setdefault(name, []).append(evaluate(of_films, train, test))
     (out / "results.json").write_text(json.dumps(results, default=np.ndarray.tolist) + "\n")
-    print(
-        f"{len(train)} images to pretrain and fit on, {len(test)} to test on, {profile.size} pixels"
-    )
+    counts = f"{len(train.shard)} images to pretrain and fit on, {len(test.shard)} to test on"
+    print(f"{counts}, {profile.size} pixels")
     for measure in MEASURES:
         print("\n" + table(results, measure))
     print("\nspread: largest less smallest seed; *: a gain larger than both spreads")
     print("standard errors of the gains, from the choice of test films:")
     for name in arguments.methods:
-        for measure in ("auc", "unit_auc"):
-            noise = noise_of_gain(results[name], results[BASELINES[0]], test, measure)
+        for measure, noise in noise_of_gains(results[name], results[BASELINES[0]], test).items():
             print(f"{name:20}{noise:>6.3f}   {MEASURES[measure]}")
 
 

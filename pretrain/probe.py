@@ -91,13 +91,15 @@ class LinearEvaluation(NamedTuple):
         scores: float32, M x 14, of the test images, higher for more likely.
         auc_by_finding: Of these; None for a finding without both values in both sets.
         penalty: The weight of the squared norm, the same for all findings.
-        inside_auc: Mean AUC on the training images, cross-validated, by which that was chosen; None
-            where it could not be.
+        held_out: float32, N x 14, of the training images, each scored by regressions that were
+            fitted on other patients; None for a single patient.
+        inside_auc: Mean AUC of these, by which the penalty was chosen; None where there is none.
     """
 
     scores: Features
     auc_by_finding: AucByFinding
     penalty: float
+    held_out: Features | None
     inside_auc: float | None
 
 
@@ -121,17 +123,18 @@ def linear_evaluation(
     known = shard.labelled()
     cuts = _folds(shard)
     inside: dict[float, float | None] = {PENALTIES[-1]: None}
+    held_out: dict[float, Features] = {}
     for penalty in PENALTIES if cuts else ():
-        scores = np.zeros(known.shape, np.float32)
-        for fit, held_out in cuts:
-            scores[held_out] = _regression(train[fit], known[fit], train[held_out], penalty)
-        inside[penalty] = mean_auc(auc_by_finding(known, scores))
+        held_out[penalty] = np.zeros(known.shape, np.float32)
+        for fit, rest in cuts:
+            held_out[penalty][rest] = _regression(train[fit], known[fit], train[rest], penalty)
+        inside[penalty] = mean_auc(auc_by_finding(known, held_out[penalty]))
     chosen = max(inside, key=lambda penalty: inside[penalty] or 0)
     outcome = _regression(train, known, test, chosen)
     by_finding = auc_by_finding(labels, outcome)
     constant = known.min(axis=0) == known.max(axis=0)
     by_finding |= {FINDINGS[column]: None for column in np.flatnonzero(constant)}
-    return LinearEvaluation(outcome, by_finding, chosen, inside[chosen])
+    return LinearEvaluation(outcome, by_finding, chosen, held_out.get(chosen), inside[chosen])
 
 
 def _regression(train: Features, labels: Bytes, test: Features, penalty: float) -> Features:

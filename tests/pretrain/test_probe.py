@@ -113,6 +113,8 @@ def test_the_penalty_that_does_best_on_other_patients_is_taken(tmp_path: Path) -
     assert found.penalty > PENALTIES[0]
     assert found.inside_auc is not None
     assert 0.7 < found.inside_auc < 0.9, "images that were fitted on would score 1"
+    assert found.held_out is not None
+    assert mean_auc(auc_by_finding(labels[:120], found.held_out)) == found.inside_auc
 
 
 def test_a_finding_that_all_or_none_has_is_undefined(tmp_path: Path) -> None:

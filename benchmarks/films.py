@@ -1,0 +1,98 @@
+"""1,724 real films, and where they come from.
+
+They were gathered from several public repositories, which chose them by their findings: whatever
+tells the repositories apart tells findings, too. So AUC can be taken over pairs of the same source.
+"""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from common.data.shard import Bytes, Shard, open_shard
+from common.findings import FINDINGS
+from common.metrics import auc_by_finding
+from pretrain.probe import Features
+
+
+class Films(NamedTuple):
+    """A shard, and where its films come from.
+
+    Attributes:
+        shard: N films.
+        sources: Of each film, the folder of the public repository that it was taken from.
+        origin: float32, N x K, 1 for the film's source and for its view position, else 0.
+    """
+
+    shard: Shard
+    sources: npt.NDArray[np.str_]
+    origin: Features
+
+
+def command(*arguments: object) -> None:
+    """Run one of the project's commands; its output goes to the terminal."""
+    name, *rest = map(str, arguments)
+    module = {"flower-data": "common.data.cli", "flower-pretrain": "pretrain.cli"}[name]
+    subprocess.run([sys.executable, "-c", f"from {module} import main; main()", *rest], check=True)
+
+
+def make_shards(films: Path, lists: Path, size: int, out: Path) -> tuple[Films, Films]:
+    """Return the train_val films and the test films."""
+    metadata = films / "labels.csv"
+    if not out.exists():
+        command(
+            *("flower-data", "chestxray14", "--images", films / "images", "--metadata", metadata),
+            *("--train-list", lists / "train_val_list.txt", "--test-list", lists / "test_list.txt"),
+            *("--hospitals", 1, "--partition", "iid", "--size", size, "--allow-missing"),
+            *("--out", out),
+        )
+    origins = _origins(metadata)
+    train, test = open_shard(out / "hospital-00"), open_shard(out / "test")
+    return _with_origins(train, origins), _with_origins(test, origins)
+
+
+def _origins(metadata: Path) -> dict[str, tuple[str, str]]:
+    """Return every image's source and view position."""
+    with metadata.open(encoding="utf-8", newline="") as file:
+        return {
+            line["Image Index"]: (
+                f"{line['Source']}/{Path(line['Source Path']).parent}",
+                line["View Position"],
+            )
+            for line in csv.DictReader(file)
+        }
+
+
+def _with_origins(shard: Shard, origins: dict[str, tuple[str, str]]) -> Films:
+    known = sorted({name for origin in origins.values() for name in origin})
+    own = [origins[entry.image] for entry in shard.entries]
+    columns = np.array([[name in origin for name in known] for origin in own], np.float32)
+    return Films(shard, np.array([source for source, _ in own]), columns)
+
+
+def within_sources(labels: Bytes, scores: Features, sources: npt.NDArray[np.str_]) -> float:
+    """Return the mean AUC over the findings, each over the pairs of films of the same source.
+
+    That is the share of those pairs, one film with the finding and one without, in which the first
+    has the higher score: 0.5 for whatever knows only where a film comes from.
+    """
+    won, pairs = np.zeros(len(FINDINGS)), np.zeros(len(FINDINGS))
+    for source in np.unique(sources):
+        own = sources == source
+        shown = labels[own].sum(axis=0, dtype=np.int64)
+        count = shown * (own.sum() - shown)
+        won += count * [auc or 0 for auc in auc_by_finding(labels[own], scores[own]).values()]
+        pairs += count
+    return float(np.mean(won[pairs > 0] / pairs[pairs > 0]))
+
+
+def thumbnails(films: Films) -> Features:
+    """Return films as 8 x 8 pixels: float32, N x 64; their size is to be a multiple of 8."""
+    images = films.shard.images
+    side = images.shape[-1] // 8
+    means: Features = images.reshape(-1, 8, side, 8, side).mean(axis=(2, 4), dtype=np.float32)
+    return means.reshape(-1, 64)
