@@ -4,6 +4,7 @@ They were gathered from several public repositories, which chose them by their f
 tells the repositories apart tells findings, too. So AUC can be taken over pairs of the same source.
 """
 
+import argparse
 import csv
 import subprocess
 import sys
@@ -40,19 +41,22 @@ def command(*arguments: object) -> None:
     subprocess.run([sys.executable, "-c", f"from {module} import main; main()", *rest], check=True)
 
 
-def make_shards(films: Path, lists: Path, size: int, out: Path) -> tuple[Films, Films]:
-    """Return the train_val films and the test films."""
+def make_shards(
+    films: Path, lists: Path, size: int, out: Path, parts: int = 1
+) -> tuple[list[Films], Films]:
+    """Return the train_val films, in parts without a common patient, and the test films."""
     metadata = films / "labels.csv"
     if not out.exists():
         command(
             *("flower-data", "chestxray14", "--images", films / "images", "--metadata", metadata),
             *("--train-list", lists / "train_val_list.txt", "--test-list", lists / "test_list.txt"),
-            *("--hospitals", 1, "--partition", "iid", "--size", size, "--allow-missing"),
-            *("--out", out),
+            *("--hospitals", parts, "--partition", "iid", "--group-by", "patient"),
+            *("--size", size, "--allow-missing", "--out", out),
         )
     origins = _origins(metadata)
-    train, test = open_shard(out / "hospital-00"), open_shard(out / "test")
-    return _with_origins(train, origins), _with_origins(test, origins)
+    names = [f"hospital-{part:02}" for part in range(parts)]
+    *train, test = (_with_origins(open_shard(out / name), origins) for name in [*names, "test"])
+    return train, test
 
 
 def _origins(metadata: Path) -> dict[str, tuple[str, str]]:
@@ -72,6 +76,15 @@ def _with_origins(shard: Shard, origins: dict[str, tuple[str, str]]) -> Films:
     own = [origins[entry.image] for entry in shard.entries]
     columns = np.array([[name in origin for name in known] for origin in own], np.float32)
     return Films(shard, np.array([source for source, _ in own]), columns)
+
+
+def command_line(description: str) -> argparse.ArgumentParser:
+    """Return a parser of what every run on the films needs."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--films", type=Path, required=True, help="images/ and labels.csv")
+    parser.add_argument("--lists", type=Path, required=True, help="the official split")
+    parser.add_argument("--out", type=Path, required=True, help="shards, checkpoints, results")
+    return parser
 
 
 def within_sources(labels: Bytes, scores: Features, sources: npt.NDArray[np.str_]) -> float:

@@ -16,7 +16,6 @@ taken from the images, which the pretrained ones have too. Two more have no netw
 It goes on where it was cut. What is run on a GPU and what on a CPU stands in the two profiles.
 """
 
-import argparse
 import json
 import statistics
 from collections.abc import Callable
@@ -30,7 +29,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from benchmarks.films import Films, command, make_shards, thumbnails, within_sources
+from benchmarks.films import Films, command, command_line, make_shards, thumbnails, within_sources
 from common.data.shard import Shard
 from common.images import centre_crops, to_device
 from common.initial import initial_state
@@ -202,16 +201,13 @@ def table(results: dict[str, list[Run]], measure: str) -> str:
 
 def main() -> None:
     """Run everything that is not done yet, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--films", type=Path, required=True, help="images/ and labels.csv")
-    parser.add_argument("--lists", type=Path, required=True, help="the official split")
-    parser.add_argument("--out", type=Path, required=True, help="shards, checkpoints, results")
+    parser = command_line(__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", choices=CPU_PROFILE.runs, default=CPU_PROFILE.runs)
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     profile = GPU_PROFILE if DEVICE.type == "cuda" else CPU_PROFILE
-    train, test = make_shards(arguments.films, arguments.lists, profile.size, out / "shards")
+    (train,), test = make_shards(arguments.films, arguments.lists, profile.size, out / "shards")
     with ThreadPoolExecutor(profile.jobs) as pool:
         jobs = {
             (method, seed): pool.submit(pretrain, profile, method, seed, train.shard, out)
