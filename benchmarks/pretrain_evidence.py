@@ -140,6 +140,7 @@ def evaluate(of_films: Callable[[Films], Features], train: Films, test: Films) -
         "inside_within_auc": within_sources(train.shard.labelled(), found.held_out, train.sources),
         "auc_by_finding": found.auc_by_finding,
         "scores": found.scores,
+        "held_out": found.held_out,
     }
 
 
@@ -148,26 +149,31 @@ def network_features(backbone: nn.Module, films: Films) -> Features:
     return pooled_features(backbone, films.shard.images, DEVICE)
 
 
-def noise_of_gains(runs: list[Run], baseline: list[Run], test: Films) -> dict[str, float]:
-    """Return standard errors from the choice of test films: a bootstrap over their patients."""
-    patients = np.array([entry.patient for entry in test.shard.entries])
-    films = [np.flatnonzero(patients == patient) for patient in np.unique(patients)]
+def noise_of_gains(
+    runs: list[Run], baseline: list[Run], films: Films, scores: str
+) -> tuple[float, float]:
+    """Return two gains' standard errors from the choice of films: a bootstrap over patients.
+
+    The first is for AUC over all pairs, the second for that over pairs of the same source.
+    """
+    patients = np.array([entry.patient for entry in films.shard.entries])
+    own = [np.flatnonzero(patients == patient) for patient in np.unique(patients)]
     draws = np.random.default_rng(0)
 
     def aucs(runs: list[Run], rows: npt.NDArray[np.intp]) -> tuple[float, float]:
-        labels, sources = test.shard.labelled()[rows], test.sources[rows]
-        scores = [run["scores"][rows] for run in runs]
+        labels, sources = films.shard.labelled()[rows], films.sources[rows]
+        found = [run[scores][rows] for run in runs]
         return (
-            statistics.mean(mean_auc(auc_by_finding(labels, own)) or 0 for own in scores),
-            statistics.mean(within_sources(labels, own, sources) for own in scores),
+            statistics.mean(mean_auc(auc_by_finding(labels, one)) or 0 for one in found),
+            statistics.mean(within_sources(labels, one, sources) for one in found),
         )
 
     gains = []
     for _ in range(RESAMPLES):
-        rows = np.concatenate([films[i] for i in draws.integers(len(films), size=len(films))])
+        rows = np.concatenate([own[i] for i in draws.integers(len(own), size=len(own))])
         gains.append(np.subtract(aucs(runs, rows), aucs(baseline, rows)))
-    auc, within = np.std(gains, axis=0, ddof=1)
-    return {"auc": auc, "within_auc": within}
+    every, within = np.std(gains, axis=0, ddof=1)
+    return every, within
 
 
 MEASURES = {
@@ -234,10 +240,11 @@ def main() -> None:
     for measure in MEASURES:
         print("\n" + table(results, measure))
     print("\nspread: largest less smallest seed; *: a gain larger than both spreads")
-    print("standard errors of the gains, from the choice of test films:")
+    print("standard errors of the gains, from the choice of films; the second: same source")
     for name in arguments.methods:
-        for measure, noise in noise_of_gains(results[name], results[BASELINES[0]], test).items():
-            print(f"{name:20}{noise:>6.3f}   {MEASURES[measure]}")
+        for scores, films, what in (("scores", test, "test"), ("held_out", train, "train_val")):
+            every, within = noise_of_gains(results[name], results[BASELINES[0]], films, scores)
+            print(f"{name:20}{every:>8.3f}{within:>8.3f}   {what} films")
 
 
 if __name__ == "__main__":
