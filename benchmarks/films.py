@@ -91,7 +91,13 @@ def within_sources(labels: Bytes, scores: Features, sources: npt.NDArray[np.str_
     """Return the mean AUC over the findings, each over the pairs of films of the same source.
 
     That is the share of those pairs, one film with the finding and one without, in which the first
-    has the higher score: 0.5 for whatever knows only where a film comes from.
+    has the higher score: 0.5 for whatever knows only where a film comes from. A finding without
+    such a pair is left out.
+
+    Args:
+        labels: uint8, N x 14, 0 or 1.
+        scores: float32, N x 14; higher means more likely.
+        sources: N names.
     """
     won, pairs = np.zeros(len(FINDINGS)), np.zeros(len(FINDINGS))
     for source in np.unique(sources):
