@@ -17,7 +17,8 @@ from common.data.shard import MANIFEST, Shard, open_shard
 from common.errors import BadInput, FedCXRError
 from common.files import remedy, sha256_of
 from common.guard import Guard
-from pretrain.recipe import MethodName, MoCoSettings, PresetName, Recipe, make_recipe
+from pretrain.introduction import introduce
+from pretrain.recipe import MethodName, PresetName, Recipe, make_recipe
 
 if TYPE_CHECKING:
     import torch
@@ -174,7 +175,7 @@ def _begin(
 
     error: FedCXRError | None = None
     if rank() == 0:
-        _introduce(recipe, shard, engine)
+        introduce(recipe, shard, engine.trainer.steps)
         try:
             folder.begin(_config(recipe, shard), settings.out, settings.resume)
         except FedCXRError as found:
@@ -220,50 +221,6 @@ def _config(recipe: Recipe, shard: Shard) -> dict[str, Any]:
         "init_sha256": sha256_of(start) if start.is_file() else None,
         "processes": processes(),
     }
-
-
-def _introduce(recipe: Recipe, shard: Shard, engine: "Engine") -> None:
-    """Log the whole recipe, and what it comes to."""
-    size = shard.manifest.size
-    log.info(
-        "%s images of %s, %d x %d pixels", f"{len(shard):,}", shard.manifest.source, size, size
-    )
-    if shard.labels is not None:
-        log.info("the shard's labels are not looked at")
-    for name, value in recipe.model_dump().items():
-        for item in value if isinstance(value, tuple) else [value]:
-            log.info("  %-12s %s", name, _words(item))
-    if size > 2 * recipe.image_size:
-        log.warning(
-            "warning: views of %d pixels are taken from films of %d without smoothing, which makes "
-            "fine structure noise; give a larger --image-size, or a smaller shard",
-            recipe.image_size,
-            size,
-        )
-    if isinstance(recipe.method, MoCoSettings) and recipe.method.queue >= len(shard):
-        log.warning(
-            "warning: the queue holds %d keys, but there are %d images: films become their own "
-            "negatives; give a smaller --queue",
-            recipe.method.queue,
-            len(shard),
-        )
-    rotations = ", each in 4 rotations" if recipe.copies > 1 else ""
-    log.info(
-        "%d images a step%s, %s steps, learning rate up to %g",
-        recipe.images_per_step,
-        rotations,
-        f"{engine.trainer.steps:,}",
-        recipe.lr,
-    )
-
-
-def _words(value: Any) -> str:
-    """Return a setting as a person would write it."""
-    if isinstance(value, dict):
-        return " ".join(f"{name}={_words(item)}" for name, item in value.items())
-    if isinstance(value, tuple):
-        return "..".join(map(_words, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @contextmanager

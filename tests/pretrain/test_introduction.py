@@ -1,0 +1,34 @@
+"""What a run says before its first step."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from common.data.shard import Shard
+from pretrain.introduction import introduce
+from pretrain.recipe import Recipe
+from tests.helpers import make_shard
+from tests.pretrain.runs import recipe_of
+
+
+def warnings_of(recipe: Recipe, shard: Shard, caplog: pytest.LogCaptureFixture) -> list[str]:
+    caplog.set_level(logging.INFO)
+    introduce(recipe, shard, steps=15)
+    assert "8 images a step, 15 steps, learning rate up to " in caplog.text
+    return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+
+
+def test_nothing_unwise_is_not_warned_of(shard: Shard, caplog: pytest.LogCaptureFixture) -> None:
+    assert warnings_of(recipe_of("mocov2", queue=32), shard, caplog) == []
+
+
+def test_a_queue_that_holds_a_film_twice(shard: Shard, caplog: pytest.LogCaptureFixture) -> None:
+    (warning,) = warnings_of(recipe_of("mocov2", queue=40), shard, caplog)
+    assert "the queue holds 40 keys, but there are 40 images" in warning
+
+
+def test_views_far_smaller_than_the_films(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    large = make_shard(tmp_path / "large", images=40, size=65)
+    (warning,) = warnings_of(recipe_of("simclr"), large, caplog)
+    assert "views of 32 pixels are taken from films of 65" in warning
