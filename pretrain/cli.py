@@ -17,7 +17,6 @@ from common.data.shard import MANIFEST, Shard, open_shard
 from common.errors import BadInput, FedCXRError
 from common.files import remedy, sha256_of
 from common.guard import Guard
-from pretrain.introduction import introduce
 from pretrain.recipe import MethodName, PresetName, Recipe, make_recipe
 
 if TYPE_CHECKING:
@@ -121,14 +120,14 @@ def _pretrain(arguments: Sequence[str]) -> None:
     from common.model import choose_device
     from pretrain.distributed import own_device, process_group, rank
     from pretrain.engine import Engine
+    from pretrain.networks import is_fast_in_bf16
     from pretrain.run_folder import RunFolder
 
     log_to_stderr(settings.debug)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = choose_device(own_device(settings.device))
-    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    automatic = "bf16" if bf16 else "fp32"
+    automatic = "bf16" if device.type == "cuda" and is_fast_in_bf16(device) else "fp32"
     recipe = recipe_with(
         image_size=settings.image_size or crop_size(shard.manifest.size),
         precision=automatic if settings.precision == "auto" else settings.precision,
@@ -172,10 +171,11 @@ def _begin(
 ) -> None:
     """Let the first process begin the run, or end all of them with what keeps it from that."""
     from pretrain.distributed import fail_together, rank
+    from pretrain.introduction import introduce
 
     error: FedCXRError | None = None
     if rank() == 0:
-        introduce(recipe, shard, engine.trainer.steps)
+        introduce(recipe, shard, engine.trainer.steps, device)
         try:
             folder.begin(_config(recipe, shard), settings.out, settings.resume)
         except FedCXRError as found:

@@ -3,19 +3,23 @@
 import logging
 from typing import Any
 
+import torch
+
 from common.data.shard import Shard
+from pretrain.networks import is_fast_in_bf16
 from pretrain.recipe import MoCoSettings, Recipe
 
 log = logging.getLogger(__name__)
 
 
-def introduce(recipe: Recipe, shard: Shard, steps: int) -> None:
+def introduce(recipe: Recipe, shard: Shard, steps: int, device: torch.device) -> None:
     """Log the whole recipe, and what it comes to.
 
     Args:
         recipe: Decides the result.
         shard: Its images are pretrained on.
         steps: Of the whole training.
+        device: What is computed on.
     """
     size = shard.manifest.size
     log.info(
@@ -39,6 +43,12 @@ def introduce(recipe: Recipe, shard: Shard, steps: int) -> None:
             "negatives; give a smaller --queue",
             recipe.method.queue,
             len(shard),
+        )
+    if recipe.precision == "bf16" and not is_fast_in_bf16(device):
+        log.warning(
+            "warning: this %s has no instructions for bf16 and is slower with it than without; "
+            "leave --precision out",
+            "CPU" if device.type == "cpu" else "GPU",
         )
     rotations = ", each in 4 rotations" if recipe.copies > 1 else ""
     log.info(

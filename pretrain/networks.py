@@ -41,6 +41,16 @@ class Encoder(nn.Module):
         return embeddings.float()
 
 
+def is_fast_in_bf16(device: torch.device) -> bool:
+    """Return whether a device has fast bf16; a GPU without emulates it.
+
+    Of CPUs those with AVX2 and nothing newer are slow: torch has but plain loops for them.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return torch.backends.cpu.get_cpu_capability() != "AVX2"
+
+
 def take_backbone(model: DenseNet) -> tuple[DenseNet, int]:
     """Return the model without its classifier, and F, the width of its pooled features."""
     width = model.classifier.in_features

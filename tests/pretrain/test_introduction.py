@@ -4,17 +4,18 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.data.shard import Shard
 from pretrain.introduction import introduce
 from pretrain.recipe import Recipe
 from tests.helpers import make_shard
-from tests.pretrain.runs import recipe_of
+from tests.pretrain.runs import CPU, recipe_of
 
 
 def warnings_of(recipe: Recipe, shard: Shard, caplog: pytest.LogCaptureFixture) -> list[str]:
     caplog.set_level(logging.INFO)
-    introduce(recipe, shard, steps=15)
+    introduce(recipe, shard, steps=15, device=CPU)
     assert "8 images a step, 15 steps, learning rate up to " in caplog.text
     return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
 
@@ -32,3 +33,15 @@ def test_views_far_smaller_than_the_films(tmp_path: Path, caplog: pytest.LogCapt
     large = make_shard(tmp_path / "large", images=40, size=65)
     (warning,) = warnings_of(recipe_of("simclr"), large, caplog)
     assert "views of 32 pixels are taken from films of 65" in warning
+
+
+def test_bf16_on_a_cpu_that_emulates_it(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = recipe_of("simclr", precision="bf16")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert warnings_of(recipe, shard, caplog) == []
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert warnings_of(recipe_of("simclr", precision="fp32"), shard, caplog) == []
+    (warning,) = warnings_of(recipe, shard, caplog)
+    assert "this CPU has no instructions for bf16" in warning
