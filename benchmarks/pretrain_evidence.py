@@ -35,7 +35,7 @@ from common.images import centre_crops, to_device
 from common.initial import initial_state
 from common.metrics import auc_by_finding, mean_auc
 from common.model import build_model, load_state, to_input
-from pretrain.networks import take_backbone
+from pretrain.networks import is_fast_in_bf16, take_backbone
 from pretrain.probe import Features, linear_evaluation, pooled_features
 
 SEEDS = (0, 1, 2)
@@ -64,7 +64,8 @@ CPU_PROFILE = Profile(
     jobs=2,
     common=[
         *("--batch-size", "64", "--image-size", "64", "--lr", "0.2"),
-        *("--precision", "bf16", "--threads", "1"),
+        *("--precision", "bf16" if is_fast_in_bf16(torch.device("cpu")) else "fp32"),
+        *("--threads", "1"),
     ],
     runs={
         "mocov2": ["--epochs", "120", *MOCO],
