@@ -44,7 +44,7 @@ class Encoder(nn.Module):
 def is_fast_in_bf16(device: torch.device) -> bool:
     """Return whether a device has fast bf16; a GPU without emulates it.
 
-    Of CPUs those with AVX2 and nothing newer are slow: torch has but plain loops for them.
+    Of CPUs those with AVX2 and nothing newer are known to be far slower than in fp32.
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
