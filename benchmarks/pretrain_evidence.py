@@ -63,26 +63,26 @@ CPU_PROFILE = Profile(
     size=96,
     jobs=2,
     common=[
-        *("--batch-size", "64", "--image-size", "64", "--lr", "0.2"),
+        *("--batch-size", "64", "--image-size", "64"),
         *("--precision", "bf16" if is_fast_in_bf16(torch.device("cpu")) else "fp32"),
         *("--threads", "1"),
     ],
     runs={
-        "mocov2": ["--epochs", "120", *MOCO],
-        "simclr": ["--epochs", "40", "--temperature", "0.2"],
-        "byol": ["--epochs", "80", "--ema", "0.96"],
-        "rotation": ["--epochs", "15"],
+        "mocov2": ["--epochs", "120", "--lr", "0.2", *MOCO],
+        "simclr": ["--epochs", "40", "--lr", "0.2", "--temperature", "0.2"],
+        "byol": ["--epochs", "80", "--lr", "2", "--ema", "0.96"],
+        "rotation": ["--epochs", "15", "--lr", "0.2"],
     },
 )
 GPU_PROFILE = Profile(
     size=256,
     jobs=1,
-    common=["--batch-size", "128", "--lr", "0.1"],
+    common=["--batch-size", "128"],
     runs={
-        "mocov2": ["--epochs", "160", *MOCO],
-        "simclr": ["--epochs", "120", "--temperature", "0.2"],
-        "byol": ["--epochs", "100"],
-        "rotation": ["--epochs", "50"],
+        "mocov2": ["--epochs", "160", "--lr", "0.1", *MOCO],
+        "simclr": ["--epochs", "120", "--lr", "0.1", "--temperature", "0.2"],
+        "byol": ["--epochs", "100", "--lr", "2", "--ema", "0.96"],
+        "rotation": ["--epochs", "50", "--lr", "0.1"],
     },
 )
 Run = dict[str, Any]

@@ -30,7 +30,8 @@ from benchmarks.pretrain_evidence import (
 
 METHOD = "simclr"
 PROFILE = CPU_PROFILE._replace(
-    runs={METHOD: ["--epochs", "80", "--temperature", "0.2"]}  # as many steps as 40 on all films
+    # As many steps as 40 epochs on all films.
+    runs={METHOD: ["--epochs", "80", "--lr", "0.2", "--temperature", "0.2"]}
 )
 
 

@@ -39,6 +39,12 @@ def test_upstream_figures() -> None:
     assert rotation.images_per_step == 192
 
 
+def test_cxr_leaves_byol_its_authors_optimiser() -> None:
+    assert make_recipe("cxr", "byol").optimizer == make_recipe("upstream", "byol").optimizer
+    for method in ("mocov2", "simclr", "rotation"):
+        assert make_recipe("cxr", method).optimizer == make_recipe("paper", method).optimizer
+
+
 @pytest.mark.parametrize("name", ["cxr", "paper", "upstream"])
 def test_byol_spares_norms_and_biases(name: PresetName) -> None:
     assert not make_recipe(name, "byol").optimizer.decay_all
