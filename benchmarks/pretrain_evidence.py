@@ -69,7 +69,7 @@ CPU_PROFILE = Profile(
     ],
     runs={
         "mocov2": ["--epochs", "120", "--lr", "0.2", *MOCO],
-        "simclr": ["--epochs", "40", "--lr", "0.2", "--temperature", "0.2"],
+        "simclr": ["--epochs", "40", "--lr", "2", "--temperature", "0.2"],
         "byol": ["--epochs", "80", "--lr", "2", "--ema", "0.96"],
         "rotation": ["--epochs", "15", "--lr", "0.2"],
     },
@@ -80,7 +80,7 @@ GPU_PROFILE = Profile(
     common=["--batch-size", "128"],
     runs={
         "mocov2": ["--epochs", "160", "--lr", "0.1", *MOCO],
-        "simclr": ["--epochs", "120", "--lr", "0.1", "--temperature", "0.2"],
+        "simclr": ["--epochs", "120", "--lr", "2", "--temperature", "0.2"],
         "byol": ["--epochs", "100", "--lr", "2", "--ema", "0.96"],
         "rotation": ["--epochs", "50", "--lr", "0.1"],
     },

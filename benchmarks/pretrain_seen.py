@@ -31,7 +31,7 @@ from benchmarks.pretrain_evidence import (
 METHOD = "simclr"
 PROFILE = CPU_PROFILE._replace(
     # As many steps as 40 epochs on all films.
-    runs={METHOD: ["--epochs", "80", "--lr", "0.2", "--temperature", "0.2"]}
+    runs={METHOD: ["--epochs", "80", "--lr", "2", "--temperature", "0.2"]}
 )
 
 

@@ -212,7 +212,6 @@ _METHODS: dict[MethodName, MethodSettings] = {
 }
 
 _LARS = OptimizerSettings(name="lars", weight_decay=1e-6, decay_all=False, warm_up=0.1)
-_BYOL_LARS = _LARS.model_copy(update={"lr": 0.45})
 
 _UPSTREAM: dict[MethodName, dict[str, Any]] = {
     # He et al. 2020, section 4; facebookresearch/moco: README, --mlp --moco-t 0.2 --aug-plus --cos
@@ -230,7 +229,7 @@ _UPSTREAM: dict[MethodName, dict[str, Any]] = {
     # Grill et al. 2020, section 3.3 and appendix B; figures for 100 epochs: deepmind-research
     "byol": {
         "views": (_BYOL_VIEW, _BYOL_OTHER_VIEW),
-        "optimizer": _BYOL_LARS,
+        "optimizer": _LARS.model_copy(update={"lr": 0.45}),
         "batch_size": 4096,
     },
     # Gidaris et al. 2018, gidariss/FeatureLearningRotNet: 192 images with all four rotations,
@@ -251,8 +250,8 @@ def preset(name: PresetName, method: MethodName) -> dict[str, Any]:
         return fields | _UPSTREAM[method]
     view = _PAPER_VIEW if name == "paper" else _CXR_VIEW
     optimizer = OptimizerSettings(decay_all=method != "byol")
-    if (name, method) == ("cxr", "byol"):
-        optimizer = _BYOL_LARS
+    if name == "cxr" and method in ("simclr", "byol"):
+        optimizer = _UPSTREAM[method]["optimizer"]  # on few films SGD made worse features
     if method == "rotation":
         # Turned by other angles too, the four would be told apart by the seams at the border.
         return fields | {
