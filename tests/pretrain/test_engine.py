@@ -152,14 +152,15 @@ def test_weights_ruined_by_the_last_step_of_an_epoch_are_not_kept(
     tmp_path: Path, shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(tmp_path / "run", recipe_of("simclr"), shard)
-    step = torch.optim.SGD.step
+    optimizer = run.engine.trainer.optimizer
+    step = optimizer.step
 
-    def ruinous(self: torch.optim.SGD) -> None:
-        step(self)
+    def ruinous() -> None:
+        step()
         if run.engine.trainer.step == 9:  # the tenth: the second epoch's last
             next(run.engine.trainer.method.parameters()).data.fill_(torch.inf)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", ruinous)
+    monkeypatch.setattr(optimizer, "step", ruinous)
     with pytest.raises(BadInput, match=r"step 10 of 15: weights are not finite; .*keeps epoch 1;"):
         run.engine.run()
     state, provenance = read_checkpoint(run.out, "densenet-tiny", 0)
