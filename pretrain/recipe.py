@@ -251,7 +251,7 @@ def preset(name: PresetName, method: MethodName) -> dict[str, Any]:
     view = _PAPER_VIEW if name == "paper" else _CXR_VIEW
     optimizer = OptimizerSettings(decay_all=method != "byol")
     if name == "cxr" and method in ("simclr", "byol"):
-        optimizer = _UPSTREAM[method]["optimizer"]  # on few films SGD made worse features
+        optimizer = _UPSTREAM[method]["optimizer"]  # benchmarks/pretrain_evidence.md: why
     if method == "rotation":
         # Turned by other angles too, the four would be told apart by the seams at the border.
         return fields | {
