@@ -31,7 +31,8 @@ from pretrain.methods.base import Method
 from pretrain.methods.byol import BYOL
 from pretrain.methods.mocov2 import MoCoV2
 from pretrain.methods.rotation import turn
-from pretrain.recipe import MethodName, Recipe, make_recipe
+from pretrain.presets import make_recipe
+from pretrain.recipe import MethodName, Recipe
 
 METHODS: tuple[MethodName, ...] = ("mocov2", "simclr", "byol", "rotation")
 WORK = {"mocov2": 3 + 1, "simclr": 3 + 3, "byol": 3 + 3 + 1 + 1, "rotation": 4 * 3}

@@ -17,7 +17,8 @@ from common.data.shard import MANIFEST, Shard, open_shard
 from common.errors import BadInput, FedCXRError
 from common.files import remedy, sha256_of
 from common.guard import Guard
-from pretrain.recipe import MethodName, PresetName, Recipe, make_recipe
+from pretrain.presets import make_recipe
+from pretrain.recipe import MethodName, PresetName, Recipe
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,8 @@ import torch
 
 from common.data.shard import Shard
 from pretrain.engine import Engine
-from pretrain.recipe import MethodName, PresetName, Recipe, make_recipe
+from pretrain.presets import make_recipe
+from pretrain.recipe import MethodName, PresetName, Recipe
 from pretrain.run_folder import RunFolder
 
 CPU = torch.device("cpu")

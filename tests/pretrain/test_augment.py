@@ -24,7 +24,8 @@ from pretrain.augment import (
     draw_views,
     make_view,
 )
-from pretrain.recipe import MethodName, PresetName, Views, make_recipe
+from pretrain.presets import make_recipe
+from pretrain.recipe import MethodName, PresetName, Views
 
 METHODS: tuple[MethodName, ...] = ("mocov2", "simclr", "byol", "rotation")
 PRESETS: tuple[PresetName, ...] = ("cxr", "paper", "upstream")

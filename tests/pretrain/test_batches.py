@@ -8,7 +8,8 @@ import torch
 from common.errors import BadInput
 from pretrain import batches as batches_module
 from pretrain.batches import Batches, Part
-from pretrain.recipe import MethodName, Recipe, make_recipe
+from pretrain.presets import make_recipe
+from pretrain.recipe import MethodName, Recipe
 from tests.helpers import make_shard
 
 CPU = torch.device("cpu")

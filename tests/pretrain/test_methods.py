@@ -17,7 +17,8 @@ from pretrain.methods.mocov2 import MoCoV2
 from pretrain.methods.rotation import Rotation, turn
 from pretrain.methods.simclr import SimCLR
 from pretrain.networks import SplitBatchNorm, split_batch_norm
-from pretrain.recipe import MethodName, make_recipe
+from pretrain.presets import make_recipe
+from pretrain.recipe import MethodName
 
 BATCH = 8
 METHODS: tuple[MethodName, ...] = ("mocov2", "simclr", "byol", "rotation")

@@ -1,0 +1,157 @@
+"""The presets that a recipe starts from.
+
+The paper behind this project gives batch 256, SGD with learning rate 0.05 and momentum 0.9, 100
+epochs, and crops of 224 out of 256 pixels, for all four methods. It names no schedule, weight
+decay, temperature, queue, EMA or augmentation: what stands here for those is a choice of ours,
+each method's authors' own figure where there is one.
+"""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from common.errors import BadInput
+from pretrain.recipe import (
+    BYOLSettings,
+    MethodName,
+    MethodSettings,
+    MoCoSettings,
+    OptimizerSettings,
+    PresetName,
+    Recipe,
+    RotationSettings,
+    SimCLRSettings,
+    Views,
+)
+
+_PAPER_VIEW = Views(crop_scale=((224 / 256) ** 2, (224 / 256) ** 2))
+_CXR_VIEW = Views(
+    crop_scale=(0.25, 1),
+    crop_ratio=(3 / 4, 4 / 3),
+    rotate=10,
+    jitter=0.8,
+    brightness=0.3,
+    contrast=0.3,
+    blur=0.5,
+    blur_sigma=(0.1, 1),
+)
+# Colour has no meaning on a grey film: of each colour jitter its brightness and contrast remain.
+_MOCO_VIEW = Views(
+    crop_scale=(0.2, 1),
+    crop_ratio=(3 / 4, 4 / 3),
+    jitter=0.8,
+    brightness=0.4,
+    contrast=0.4,
+    blur=0.5,
+)
+_SIMCLR_VIEW = _MOCO_VIEW.model_copy(
+    update={"crop_scale": (0.08, 1), "brightness": 0.8, "contrast": 0.8}
+)
+_BYOL_VIEW = _MOCO_VIEW.model_copy(update={"crop_scale": (0.08, 1), "blur": 1.0})
+_BYOL_OTHER_VIEW = _BYOL_VIEW.model_copy(update={"blur": 0.1, "solarize": 0.2})
+_ROTNET_VIEW = Views(crop_scale=(0.08, 1), crop_ratio=(3 / 4, 4 / 3))
+
+_METHODS: dict[MethodName, MethodSettings] = {
+    "mocov2": MoCoSettings(),
+    "simclr": SimCLRSettings(),
+    "byol": BYOLSettings(),
+    "rotation": RotationSettings(),
+}
+
+_LARS = OptimizerSettings(name="lars", weight_decay=1e-6, decay_all=False, warm_up=0.1)
+
+_UPSTREAM: dict[MethodName, dict[str, Any]] = {
+    # He et al. 2020, section 4; facebookresearch/moco: README, --mlp --moco-t 0.2 --aug-plus --cos
+    "mocov2": {
+        "views": (_MOCO_VIEW, _MOCO_VIEW),
+        "optimizer": OptimizerSettings(lr=0.03),
+        "epochs": 200,
+    },
+    # Chen et al. 2020, sections 2.2 and 3, appendix A; 100 epochs as in their ablations
+    "simclr": {
+        "views": (_SIMCLR_VIEW, _SIMCLR_VIEW),
+        "optimizer": _LARS.model_copy(update={"lr": 0.3}),
+        "batch_size": 4096,
+    },
+    # Grill et al. 2020, section 3.3 and appendix B; figures for 100 epochs: deepmind-research
+    "byol": {
+        "views": (_BYOL_VIEW, _BYOL_OTHER_VIEW),
+        "optimizer": _LARS.model_copy(update={"lr": 0.45}),
+        "batch_size": 4096,
+    },
+    # Gidaris et al. 2018, gidariss/FeatureLearningRotNet: 192 images with all four rotations,
+    # 30 epochs; a cosine in place of its steps
+    "rotation": {
+        "views": (_ROTNET_VIEW,),
+        "optimizer": OptimizerSettings(lr=0.01 / 3, nesterov=True, weight_decay=5e-4),
+        "batch_size": 768,
+        "epochs": 30,
+    },
+}
+
+
+def preset(name: PresetName, method: MethodName) -> dict[str, Any]:
+    """Return the fields of a recipe that a preset decides for a method."""
+    fields: dict[str, Any] = {"preset": name, "method": _METHODS[method]}
+    if name == "upstream":
+        return fields | _UPSTREAM[method]
+    view = _PAPER_VIEW if name == "paper" else _CXR_VIEW
+    optimizer = OptimizerSettings(decay_all=method != "byol")
+    if name == "cxr" and method in ("simclr", "byol"):
+        optimizer = _UPSTREAM[method]["optimizer"]  # benchmarks/pretrain_evidence.md: why
+    if method == "rotation":
+        # Turned by other angles too, the four would be told apart by the seams at the border.
+        return fields | {
+            "views": (view.model_copy(update={"rotate": 0.0}),),
+            "optimizer": optimizer,
+        }
+    return fields | {"views": (view, view), "optimizer": optimizer}
+
+
+def make_recipe(
+    name: PresetName,
+    method: MethodName,
+    *,
+    lr: float | None = None,
+    flip: float | None = None,
+    temperature: float | None = None,
+    queue: int | None = None,
+    ema: float | None = None,
+    **changes: Any,
+) -> Recipe:
+    """Return a preset with changes.
+
+    Args:
+        name: The preset.
+        method: The method.
+        lr: Of the optimiser, at batch 256.
+        flip: Chance of a horizontal flip.
+        temperature: Of a contrastive loss.
+        queue: Keys kept by MoCo-v2.
+        ema: Momentum of the encoder that follows.
+        changes: Other fields of the recipe; None stands for the preset's value.
+
+    Raises:
+        BadInput: A value is out of range, does not fit another, or the method has no such setting.
+    """
+    fields = preset(name, method)
+    fields |= {key: value for key, value in changes.items() if value is not None}
+    if lr is not None:
+        fields["optimizer"] = fields["optimizer"].model_copy(update={"lr": lr})
+    if flip is not None:
+        fields["views"] = tuple(view.model_copy(update={"flip": flip}) for view in fields["views"])
+    for key, value in (("temperature", temperature), ("queue", queue), ("ema", ema)):
+        if value is None:
+            continue
+        if key not in type(fields["method"]).model_fields:
+            raise BadInput(f"--{key}: {method} has none; leave the option out")
+        fields["method"] = fields["method"].model_copy(update={key: value})
+    # Dumped, so that what was copied is validated too.
+    plain = Recipe.model_construct(**fields).model_dump(include=set(fields))
+    try:
+        return Recipe.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{where}: {message}" if where else message) from None
