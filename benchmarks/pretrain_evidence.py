@@ -68,7 +68,7 @@ CPU_PROFILE = Profile(
         *("--threads", "1"),
     ],
     runs={
-        "mocov2": ["--epochs", "120", "--lr", "0.2", *MOCO],
+        "mocov2": ["--epochs", "120", "--lr", "2", *MOCO],
         "simclr": ["--epochs", "40", "--lr", "2", "--temperature", "0.2"],
         "byol": ["--epochs", "80", "--lr", "2", "--ema", "0.96"],
         "rotation": ["--epochs", "15", "--lr", "0.2"],
@@ -79,7 +79,7 @@ GPU_PROFILE = Profile(
     jobs=1,
     common=["--batch-size", "128"],
     runs={
-        "mocov2": ["--epochs", "160", "--lr", "0.1", *MOCO],
+        "mocov2": ["--epochs", "160", "--lr", "2", *MOCO],
         "simclr": ["--epochs", "120", "--lr", "2", "--temperature", "0.2"],
         "byol": ["--epochs", "100", "--lr", "2", "--ema", "0.96"],
         "rotation": ["--epochs", "50", "--lr", "0.1"],
