@@ -39,9 +39,11 @@ def test_bf16_on_a_cpu_that_emulates_it(
     shard: Shard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     recipe = recipe_of("simclr", precision="bf16")
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    assert warnings_of(recipe, shard, caplog) == []
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    for instructions in ("avx512_bf16", "amx_bf16", "bf16"):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=instructions: {name: True})
+        assert warnings_of(recipe, shard, caplog) == []
+    without = {"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: without)
     assert warnings_of(recipe_of("simclr", precision="fp32"), shard, caplog) == []
     (warning,) = warnings_of(recipe, shard, caplog)
     assert "this CPU has no instructions for bf16" in warning
