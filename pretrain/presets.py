@@ -63,9 +63,10 @@ def _lars(lr: float) -> OptimizerSettings:
     return OptimizerSettings(name="lars", lr=lr, weight_decay=1e-6, decay_all=False, warm_up=0.1)
 
 
-# SimCLR's and BYOL's sources stand below; MoCo's authors have it for MoCo v3, 100 epochs
-# (facebookresearch/moco-v3, README).
-_LARS = {"mocov2": _lars(0.45), "simclr": _lars(0.3), "byol": _lars(0.45)}
+# Why: benchmarks/pretrain_evidence.md. BYOL's source stands below; MoCo's authors have it for
+# MoCo v3, 100 epochs (facebookresearch/moco-v3, README); SimCLR's have, for small batches and
+# few epochs, 0.075 times the square root of the batch (SimCLR, appendix B.1).
+_CXR_LARS = {"mocov2": _lars(0.45), "simclr": _lars(1.2), "byol": _lars(0.45)}
 
 _UPSTREAM: dict[MethodName, dict[str, Any]] = {
     # He et al. 2020, section 4; facebookresearch/moco: README, --mlp --moco-t 0.2 --aug-plus --cos
@@ -77,13 +78,13 @@ _UPSTREAM: dict[MethodName, dict[str, Any]] = {
     # Chen et al. 2020, sections 2.2 and 3, appendix A; 100 epochs as in their ablations
     "simclr": {
         "views": (_SIMCLR_VIEW, _SIMCLR_VIEW),
-        "optimizer": _LARS["simclr"],
+        "optimizer": _lars(0.3),
         "batch_size": 4096,
     },
     # Grill et al. 2020, section 3.3 and appendix B; figures for 100 epochs: deepmind-research
     "byol": {
         "views": (_BYOL_VIEW, _BYOL_OTHER_VIEW),
-        "optimizer": _LARS["byol"],
+        "optimizer": _lars(0.45),
         "batch_size": 4096,
     },
     # Gidaris et al. 2018, gidariss/FeatureLearningRotNet: 192 images with all four rotations,
@@ -104,8 +105,8 @@ def preset(name: PresetName, method: MethodName) -> dict[str, Any]:
         return fields | _UPSTREAM[method]
     view = _PAPER_VIEW if name == "paper" else _CXR_VIEW
     optimizer = OptimizerSettings(decay_all=method != "byol")
-    if name == "cxr" and method in _LARS:
-        optimizer = _LARS[method]  # benchmarks/pretrain_evidence.md: why
+    if name == "cxr" and method in _CXR_LARS:
+        optimizer = _CXR_LARS[method]
     if method == "rotation":
         # Turned by other angles too, the four would be told apart by the seams at the border.
         return fields | {
