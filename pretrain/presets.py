@@ -63,9 +63,9 @@ def _lars(lr: float) -> OptimizerSettings:
     return OptimizerSettings(name="lars", lr=lr, weight_decay=1e-6, decay_all=False, warm_up=0.1)
 
 
-# Why: benchmarks/pretrain_evidence.md. BYOL's source stands below; MoCo's authors have it for
-# MoCo v3, 100 epochs (facebookresearch/moco-v3, README); SimCLR's have, for small batches and
-# few epochs, 0.075 times the square root of the batch (SimCLR, appendix B.1).
+# Why LARS: benchmarks/pretrain_evidence.md. MoCo's authors have it for MoCo v3, 100 epochs
+# (facebookresearch/moco-v3, README); SimCLR's take, for small batches and few epochs, 0.075 times
+# the square root of the batch (SimCLR, appendix B.1); BYOL's source stands below.
 _CXR_LARS = {"mocov2": _lars(0.45), "simclr": _lars(1.2), "byol": _lars(0.45)}
 
 _UPSTREAM: dict[MethodName, dict[str, Any]] = {
