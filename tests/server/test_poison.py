@@ -69,24 +69,38 @@ def final_auc(folder: Path, strategy: StrategyName, sites: LocalSites, test: Pat
     return float(last["test"]["auc"])
 
 
+def easy_shards(folder: Path) -> tuple[list[Path], Path]:
+    """Write the shards of five hospitals, and one to test on."""
+    hospitals = [
+        make_easy_shard(folder / f"hospital-{i:02d}", 60 + 6 * i, seed=i) for i in range(5)
+    ]
+    return hospitals, make_easy_shard(folder / "test", 300, seed=99)
+
+
+CLEAN_AUC = 0.95
+"""What a run without poison reaches, at least."""
+
+
 @pytest.mark.fault(
     "one hospital of five sends poisoned updates",
-    "under clipped, trimmed-mean and median the final AUC stays within 0.02 of the clean run; "
-    "under fedavg it does not",
+    "under clipped, trimmed-mean and median the final AUC stays within 0.02 of the clean run",
 )
 @pytest.mark.parametrize("strategy", ["clipped", "trimmed-mean", "median"])
-def test_robust_strategies_stay_close_to_the_clean_run_and_fedavg_does_not(
+def test_robust_strategies_stay_close_to_the_clean_run(
     tmp_path: Path, strategy: StrategyName
 ) -> None:
     no_faults: dict[str, Fault] = {}
-    shards = [
-        make_easy_shard(tmp_path / "data" / f"hospital-{i:02d}", 60 + 6 * i, seed=i)
-        for i in range(5)
-    ]
-    test = make_easy_shard(tmp_path / "data" / "test", 300, seed=99)
+    shards, test = easy_shards(tmp_path / "data")
     clean = final_auc(tmp_path / "clean", strategy, LocalSites(shards, 5, no_faults), test)
-    assert clean > 0.95
+    assert clean > CLEAN_AUC
     robust = final_auc(tmp_path / "robust", strategy, Poisoned(shards, 5), test)
     assert abs(robust - clean) <= 0.02
-    plain = final_auc(tmp_path / "plain", "fedavg", Poisoned(shards, 5), test)
-    assert plain < clean - 0.2
+
+
+@pytest.mark.fault(
+    "one hospital of five sends poisoned updates, under fedavg",
+    "the model is spoiled: its AUC is below 0.75, where a clean run ends above 0.95",
+)
+def test_fedavg_does_not(tmp_path: Path) -> None:
+    shards, test = easy_shards(tmp_path / "data")
+    assert final_auc(tmp_path / "plain", "fedavg", Poisoned(shards, 5), test) < CLEAN_AUC - 0.2
