@@ -142,6 +142,11 @@ def run(
     return subprocess.CompletedProcess(given, code, stdout, stderr)
 
 
+def untouched_environment() -> dict[str, str]:
+    """Return the environment without what importing Flower's adapters puts into it."""
+    return {name: v for name, v in os.environ.items() if not name.startswith(("FLWR_", "GRPC_"))}
+
+
 def assert_one_line(result: subprocess.CompletedProcess[str], code: int, *fragments: str) -> None:
     """Assert an exit code, and that the last line of stderr alone tells the user what is wrong."""
     assert result.returncode == code, result.stderr

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.logs import log_to_file, log_to_stderr
+from tests.helpers import untouched_environment
 
 
 @pytest.mark.fault(
@@ -70,6 +71,10 @@ with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
 
 def test_grpc_writes_no_lines_of_its_own_when_a_server_ends() -> None:
     result = subprocess.run(
-        [sys.executable, "-c", ENDS_A_CONNECTION], capture_output=True, text=True, check=True
+        [sys.executable, "-c", ENDS_A_CONNECTION],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=untouched_environment(),
     )
     assert (result.stdout, result.stderr) == ("UNAVAILABLE\n", "")

@@ -1,7 +1,6 @@
 """What the two adapters rely on in Flower; a version that breaks one of these is seen here."""
 
 import inspect
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +23,8 @@ from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import (  # noqa: E402
     ResWrapper,
 )
 from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy  # noqa: E402
+
+from tests.helpers import untouched_environment  # noqa: E402
 
 
 def parameters_of(function: Callable[..., Any]) -> list[str]:
@@ -81,8 +82,7 @@ def test_parameters_carry_bytes_of_any_type_and_scalars_carry_text() -> None:
 
 
 def printed(code: str) -> str:
-    # Without what this module has set itself.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
+    env = untouched_environment()
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
 
