@@ -91,6 +91,7 @@ def test_a_late_hospital_is_left_out(
     "the round goes on without it; its client writes that it failed and ends with exit code 1 for "
     "whatever restarts it, and takes part again",
 )
+@pytest.mark.slow
 def test_a_client_that_is_stuck_ends(
     tmp_path: Path, federation: FaultyFederation, shards: list[Path]
 ) -> None:

@@ -28,6 +28,7 @@ from tests.local_sites import federate_by_hand, plan_of
     "a hospital's line is cut and mended, with no end told (half-open connection)",
     "keepalive finds it on both sides; the hospital comes back by itself and takes part",
 )
+@pytest.mark.slow
 def test_a_cut_line_heals(tmp_path: Path, shards: list[Path]) -> None:
     run = tmp_path / "run"
     with Hosts(4) as hosts, FaultyFederation(tmp_path / "logs", hosts=hosts) as federation:
