@@ -82,7 +82,6 @@ class Schedule:
     "the model is, bit for bit, that of an undisturbed run; history and audit log are whole",
 )
 @needs_hosts
-@pytest.mark.slow
 def test_thirty_rounds_under_random_faults_end_with_the_right_model(tmp_path: Path) -> None:
     shards = make_hospitals(tmp_path / "data", 3)
     run = tmp_path / "run"
