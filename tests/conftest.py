@@ -6,10 +6,14 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in eve
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
+# How long an example takes says more about the machine than about what is tested.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

@@ -355,8 +355,8 @@ def test_a_full_disk_closes_the_connection(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(RunFolder, "write_event", full)
-    # That threads end with the error is what is tested.
-    monkeypatch.setattr(threading, "excepthook", lambda _error: None)
+    ended: SimpleQueue[threading.ExceptHookArgs] = SimpleQueue()
+    monkeypatch.setattr(threading, "excepthook", ended.put)
 
     def answers_to(words: Hello) -> list[ServerMessage]:
         said: SimpleQueue[ClientMessage | None] = SimpleQueue()
@@ -375,6 +375,8 @@ def test_a_full_disk_closes_the_connection(tmp_path: Path, monkeypatch: pytest.M
         assert 1 <= len(answers_to(OTHER_SIZE)) <= 2
 
     serve(roster, address, None, work)
+    for _ in range(2):  # its connection is closed before a thread has ended
+        assert ended.get(timeout=10).exc_type is OSError
 
 
 @pytest.mark.fault(
