@@ -42,7 +42,7 @@ TRAFFIC_MB = {"eager": 645, "compiled": 386}
 """Memory traffic of a DenseNet-121 for each training image of 224 pixels in 16 bit: counted layer
 by layer; compiled: with BatchNorm and ReLU fused and no copies for concatenation."""
 
-GPU_STEPS, GPU_ROUNDS, WARM_UP = 20, 5, 10
+GPU_STEPS, GPU_ROUNDS, WARM_UP = 10, 5, 5
 CPU_ROUNDS = 5
 
 

@@ -52,10 +52,11 @@ def introduce(recipe: Recipe, shard: Shard, steps: int, device: torch.device) ->
         )
     rotations = ", each in 4 rotations" if recipe.copies > 1 else ""
     log.info(
-        "%d images a step%s, %s steps, learning rate up to %g",
+        "%d images a step%s, %s steps on %s, learning rate up to %g",
         recipe.images_per_step,
         rotations,
         f"{steps:,}",
+        device,
         recipe.lr,
     )
 

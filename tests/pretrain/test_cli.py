@@ -68,7 +68,7 @@ def test_a_run_from_the_outside(tmp_path: Path) -> None:
         "40 images of noise, 40 x 40 pixels",
         "labels are not looked at",
         "temperature=0.1",
-        "8 images a step, 10 steps",
+        "8 images a step, 10 steps on cpu",
         "epoch 2 of 2: loss",
         "k-NN AUC",
     ):
