@@ -140,8 +140,7 @@ def passes_alone(engine: Engine, views: list[Tensor]) -> None:
     engine.trainer.optimizer.zero_grad(set_to_none=True)
     if isinstance(method, MoCoV2):
         outputs = [method.encoder(views[0])]
-        with torch.no_grad():
-            method.key_encoder(views[1])
+        method.encode_keys(views[1])
     elif isinstance(method, BYOL):
         outputs = [method.predictor(method.encoder(view)) for view in views]
         with torch.no_grad():

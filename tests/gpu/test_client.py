@@ -48,7 +48,7 @@ def test_a_round_is_that_of_the_cpu(
 def test_out_of_memory_costs_one_round_on_the_cpu(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hospital = hospital_on("cuda", make_shard(tmp_path / "a"), tmp_path / "turns")
+    hospital = hospital_on("cuda", make_shard(tmp_path / "a", size=128), tmp_path / "turns")
     rounds = rounds_in("finetune")
     try:
         for instruction, blob in rounds:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm, normalize
+from torch.nn.functional import normalize
 
 from common.model import build_model
 from pretrain.methods import make_method
@@ -16,7 +16,6 @@ from pretrain.methods.byol import BYOL
 from pretrain.methods.mocov2 import MoCoV2
 from pretrain.methods.rotation import Rotation, turn
 from pretrain.methods.simclr import SimCLR
-from pretrain.networks import SplitBatchNorm, split_batch_norm
 from pretrain.presets import make_recipe
 from pretrain.recipe import MethodName
 
@@ -129,7 +128,7 @@ class TestMoCo:
         probe = copy.deepcopy(method)
         loss = method(views).loss
         query = normalize(probe.encoder(views[0]))
-        key = probe._encode_keys(views[1])
+        key = probe.encode_keys(views[1])
         logits = torch.cat([(query * key).sum(1, keepdim=True), query @ before.T], dim=1) / 0.2
         torch.testing.assert_close(loss, (logits.logsumexp(1) - logits[:, 0]).mean())
         assert torch.equal(method.queue[:BATCH], key)
@@ -138,11 +137,20 @@ class TestMoCo:
         method = self.method()
         assert not torch.equal(method.shuffle, torch.arange(BATCH))
         views = some_views(1)[0]
-        keys = method._encode_keys(views)
+        keys = method.encode_keys(views)
         changed = views.clone()
         changed[3] += 1
-        moved = (method._encode_keys(changed) - keys).abs().amax(dim=1)
+        moved = (method.encode_keys(changed) - keys).abs().amax(dim=1)
         assert moved.argmax() == 3
+
+    def test_a_key_is_what_an_encoder_makes_of_its_group(self) -> None:
+        method = self.method()
+        views = some_views(1)[0]
+        expected = torch.empty(BATCH, 128)
+        for group in method.shuffle.view(2, -1):
+            ordinary = copy.deepcopy(method.encoder)  # the key encoder has its weights
+            expected[group] = normalize(ordinary(views[group])).detach()
+        torch.testing.assert_close(method.encode_keys(views), expected)
 
     def test_query_and_key_statistics_come_from_different_subsets(self) -> None:
         method = self.method()
@@ -152,7 +160,7 @@ class TestMoCo:
         views = some_views(1)[0]
         changed = views.clone()
         changed[0] = 5 * torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(9))
-        key_moved = (method._encode_keys(views) - method._encode_keys(changed)).abs().amax(dim=1)
+        key_moved = (method.encode_keys(views) - method.encode_keys(changed)).abs().amax(dim=1)
         with torch.no_grad():
             query = method.encoder
             query_moved = (query(views) - query(changed)).abs().amax(dim=1)
@@ -163,29 +171,10 @@ class TestMoCo:
 
     def test_no_running_statistics_of_the_queries_come_from_keys(self) -> None:
         method = self.method()
-        method._encode_keys(some_views(1)[0])
+        method.encode_keys(some_views(1)[0])
         for name, buffer in method.encoder.named_buffers():
             if name.endswith("num_batches_tracked"):
                 assert int(buffer) == 0
-
-
-def test_split_batch_norm_is_batch_norm_of_each_group() -> None:
-    whole = nn.BatchNorm2d(3)
-    weight, bias = nn.init.uniform_(whole.weight), nn.init.uniform_(whole.bias)
-    holder = nn.Sequential(whole)
-    split_batch_norm(holder, 4)
-    split = holder[0]
-    assert isinstance(split, SplitBatchNorm)
-    images = torch.randn(8, 3, 5, 5)
-    expected = torch.cat(
-        [
-            batch_norm(images[2 * i : 2 * i + 2], None, None, weight, bias, training=True)
-            for i in range(4)
-        ]
-    )
-    torch.testing.assert_close(split(images), expected)
-    two = split(images)[:2]
-    torch.testing.assert_close(two.mean(dim=(0, 2, 3)), bias)
 
 
 class TestBYOL:

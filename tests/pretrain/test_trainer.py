@@ -6,10 +6,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.data.shard import Shard
-from pretrain.engine import Engine
 from pretrain.methods.byol import target_momentum
 from pretrain.recipe import MethodName, PresetName
-from pretrain.run_folder import RunFolder
 from tests.pretrain.runs import METHODS, Run, recipe_of
 
 
@@ -93,21 +91,3 @@ def test_nothing_in_a_step_waits_for_the_device(
         monkeypatch.setattr(torch.Tensor, fetching, None)
     with NoHostSync():  # type: ignore[no-untyped-call]
         run.engine.trainer.take_step(parts)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("method", METHODS)
-def test_nothing_in_a_step_waits_for_a_gpu(
-    tmp_path: Path, shard: Shard, method: MethodName
-) -> None:
-    device = torch.device("cuda")
-    recipe = recipe_of(method, precision="bf16")
-    engine = Engine(recipe, shard, tmp_path / "c.pt", device, RunFolder(tmp_path / "c.run"))
-    steps = engine.batches.steps(0, 3)
-    engine.trainer.take_step(next(steps))  # the first one may set up libraries
-    parts = next(steps)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        engine.trainer.take_step(parts)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
