@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 from torchvision.models import DenseNet
 
 from common.model import seeded_layers
@@ -93,9 +94,40 @@ def follow(target: Encoder, online: Encoder, momentum: float) -> None:
     torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1 - momentum)
 
 
-def forget_statistics(module: nn.Module) -> None:
-    """Let every BatchNorm below a module normalise by its input alone, and keep no statistics."""
-    for child in module.modules():
+class SplitBatchNorm(nn.BatchNorm2d):
+    """BatchNorm that normalises each of several groups of a batch by the group's own statistics.
+
+    The same on one GPU as BatchNorm on as many GPUs. Running statistics are not kept.
+    """
+
+    groups: int
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalise B x C x H x W; group g is the g-th run of B / groups images."""
+        if torch.compiler.is_compiling():
+            return self._at_once(input)
+        parts = [
+            batch_norm(part, None, None, self.weight, self.bias, training=True, eps=self.eps)
+            for part in input.chunk(self.groups)
+        ]
+        return torch.cat(parts)
+
+    def _at_once(self, input: Tensor) -> Tensor:  # noqa: A002
+        """Do the same without a loop: far fewer kernels to compile, but more traffic if not."""
+        grouped = torch.unflatten(input, 0, (self.groups, -1)).float()
+        var, mean = torch.var_mean(grouped, dim=(1, 3, 4), correction=0, keepdim=True)
+        scale = (var + self.eps).rsqrt() * self.weight[:, None, None]
+        normal = (grouped - mean) * scale + self.bias[:, None, None]
+        return normal.flatten(0, 1).to(input.dtype)
+
+
+def split_batch_norm(module: nn.Module, groups: int) -> None:
+    """Replace every BatchNorm2d below a module by one that works in groups, in place."""
+    for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            child.track_running_stats = False
-            child.running_mean = child.running_var = child.num_batches_tracked = None
+            split = SplitBatchNorm(child.num_features, child.eps, track_running_stats=False)
+            split.groups = groups
+            split.weight, split.bias = child.weight, child.bias
+            setattr(module, name, split)
+        else:
+            split_batch_norm(child, groups)

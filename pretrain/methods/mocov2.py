@@ -12,7 +12,7 @@ from torchvision.models import DenseNet
 from common.seeds import generator
 from pretrain.distributed import gather, own_rows, processes, rank
 from pretrain.methods.base import Method, Outcome, embedding_std
-from pretrain.networks import Encoder, follow, follower, forget_statistics, mlp, take_backbone
+from pretrain.networks import Encoder, follow, follower, mlp, split_batch_norm, take_backbone
 from pretrain.recipe import MoCoSettings, Precision
 
 
@@ -38,12 +38,11 @@ def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> T
 
 
 class MoCoV2(Method):
-    """MoCo-v2 with a two-layer head (MoCo-v2, section 3) and keys that are encoded in groups.
+    """MoCo-v2 with a two-layer head (MoCo-v2, section 3) and BatchNorm in groups for the keys.
 
     Were keys normalised by the statistics of the batch that the queries are normalised by, a query
     could tell its key by them. The authors shuffle the keys between GPUs (MoCo, section 3.3). Here,
-    on one GPU or on each, keys are permuted and go through in small groups, one after the other,
-    and queries all together.
+    on one GPU or on each, keys are permuted and normalised in small groups, queries all together.
     """
 
     queue: Tensor
@@ -59,8 +58,7 @@ class MoCoV2(Method):
         head = mlp((width, width, self.settings.dim), seed, "head")
         self.encoder = Encoder(backbone, head, precision)
         self.key_encoder = follower(self.encoder)
-        forget_statistics(self.key_encoder)
-        self._groups = settings.key_groups(batch)
+        split_batch_norm(self.key_encoder, self.settings.key_groups(batch))
 
         draws = generator(seed, "queue", rank())
         keys = draws.standard_normal((self.settings.queue // processes(), self.settings.dim))
@@ -93,8 +91,7 @@ class MoCoV2(Method):
     @torch.no_grad()
     def encode_keys(self, views: Tensor) -> Tensor:
         """Return the keys of views, B x 3 x H x W: float32, B x D, normalised."""
-        groups = views[self.shuffle].chunk(self._groups)
-        keys = normalize(torch.cat([self.key_encoder(group) for group in groups]))
+        keys = normalize(self.key_encoder(views[self.shuffle]))
         return torch.empty_like(keys).index_copy_(0, self.shuffle, keys)
 
     @torch.no_grad()

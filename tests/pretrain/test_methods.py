@@ -16,6 +16,7 @@ from pretrain.methods.byol import BYOL
 from pretrain.methods.mocov2 import MoCoV2
 from pretrain.methods.rotation import Rotation, turn
 from pretrain.methods.simclr import SimCLR
+from pretrain.networks import SplitBatchNorm, split_batch_norm
 from pretrain.presets import make_recipe
 from pretrain.recipe import MethodName
 
@@ -175,6 +176,23 @@ class TestMoCo:
         for name, buffer in method.encoder.named_buffers():
             if name.endswith("num_batches_tracked"):
                 assert int(buffer) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_split_batch_norm_is_batch_norm_of_each_group(dtype: torch.dtype) -> None:
+    whole = nn.BatchNorm2d(3)
+    nn.init.uniform_(whole.weight)
+    nn.init.uniform_(whole.bias)
+    holder = nn.Sequential(whole)
+    split_batch_norm(holder, 4)
+    split = holder[0]
+    assert isinstance(split, SplitBatchNorm)
+    images = 9 + 0.5 * torch.randn(8, 3, 5, 5).to(memory_format=torch.channels_last)
+    images = images.to(dtype)
+    expected = torch.cat([whole(images[2 * i : 2 * i + 2]) for i in range(4)])
+    for found in (split(images), split._at_once(images)):
+        torch.testing.assert_close(found, expected)
+        assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 class TestBYOL:
