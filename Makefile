@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-long test-docker faults lint bench lock clean
+.PHONY: demo test test-slow test-long test-docker test-gpu faults lint bench lock clean
 
 demo: $(READY)
 	$(BIN)/python -m experiments.demo
@@ -21,6 +21,9 @@ test-long: $(READY)
 
 test-docker: $(READY)
 	$(BIN)/python -m pytest -m docker tests/containers
+
+test-gpu: $(READY)
+	$(BIN)/python -m pytest tests/gpu
 
 faults: $(READY)
 	$(BIN)/python -m pytest -m fault --faults-table=docs/faults.md

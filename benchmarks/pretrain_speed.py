@@ -35,14 +35,14 @@ from pretrain.presets import make_recipe
 from pretrain.recipe import MethodName, Recipe
 
 METHODS: tuple[MethodName, ...] = ("mocov2", "simclr", "byol", "rotation")
-WORK = {"mocov2": 3 + 1, "simclr": 3 + 3, "byol": 3 + 3 + 1 + 1, "rotation": 4 * 3}
-"""Passes for each image; supervised training takes 3."""
+WORK = {"plain": 3, "mocov2": 3 + 1, "simclr": 3 + 3, "byol": 3 + 3 + 1 + 1, "rotation": 4 * 3}
+"""Passes for each image."""
 
 TRAFFIC_MB = {"eager": 645, "compiled": 386}
 """Memory traffic of a DenseNet-121 for each training image of 224 pixels in 16 bit: counted layer
 by layer; compiled: with BatchNorm and ReLU fused and no copies for concatenation."""
 
-GPU_STEPS, GPU_ROUNDS, WARM_UP = 10, 5, 5
+GPU_BATCH, GPU_STEPS, GPU_ROUNDS, WARM_UP = 256, 10, 5, 5
 CPU_ROUNDS = 5
 
 
@@ -101,36 +101,46 @@ def bandwidth(device: torch.device) -> float:
     return rate_on_gpu(lambda: target.copy_(source), 2 * source.nbytes)
 
 
+def method_step(
+    method: MethodName, shard: Shard, device: torch.device, compiled: bool
+) -> Callable[[], object]:
+    """Return a step of pretraining as it is, images and views included."""
+    recipe = make_recipe("cxr", method, precision="bf16", epochs=1000, batch_size=GPU_BATCH)
+    engine = engine_of(recipe, shard, device, compiled)
+    steps = engine.batches.steps(0, engine.trainer.steps)
+    return lambda: engine.trainer.take_step(next(steps))
+
+
 def measure_gpu(folder: Path) -> dict[str, Any]:
     """Print and return the rates on the GPU."""
     device = torch.device("cuda")
     torch.backends.cudnn.benchmark = True  # for the plain loop too; a trainer sets it
-    batch = 256
-    shard = make_shard(folder / "shard", 8 * batch, 256)
+    shard = make_shard(folder / "shard", 8 * GPU_BATCH, 256)
     speed = bandwidth(device)
     print(f"{torch.cuda.get_device_name()}, memory {speed / 1e9:,.0f} GB/s by copying")
     result: dict[str, Any] = {"device": torch.cuda.get_device_name(), "bytes_per_second": speed}
-    print(f"{'':12}{'':>10}{'images/s':>10}{'of plain / work':>18}{'of the bound / work':>22}")
-    for way in ("eager", "compiled"):
-        compiled = way == "compiled"
-        bound = speed / (TRAFFIC_MB[way] * 1e6)
-        plain = rate_on_gpu(plain_step(device, batch, compiled), batch)
-        print(f"{'plain':12}{way:>10}{plain:>10,.0f}{'':>18}{plain / bound:>22.2f}")
-        result[f"plain {way}"] = plain
-        for method in METHODS:
-            recipe = make_recipe("cxr", method, precision="bf16", epochs=1000, batch_size=batch)
+    print(f"{'':22}{'images/s':>10}{'first step, s':>15}", end="")
+    print(f"{'of plain / work':>17}{'of the bound / work':>21}", flush=True)
+    plain: dict[str, float] = {}
+    for method in (None, *METHODS):
+        name = method or "plain"
+        for way in ("eager", "compiled"):
             torch._dynamo.reset()
-            engine = engine_of(recipe, shard, device, compiled)
-            steps = engine.batches.steps(0, engine.trainer.steps)
-
-            def step(engine: Engine = engine, steps: Any = steps) -> None:
-                engine.trainer.take_step(next(steps))
-
-            rate = rate_on_gpu(step, recipe.images_per_step)
-            steps.close()
-            share = rate * WORK[method] / 3
-            print(f"{method:12}{way:>10}{rate:>10,.0f}{share / plain:>18.2f}{share / bound:>22.2f}")
-            result[f"{method} {way}"] = rate
+            start = time.perf_counter()
+            if method is None:
+                step = plain_step(device, GPU_BATCH, way == "compiled")
+            else:
+                step = method_step(method, shard, device, way == "compiled")
+            step()
+            torch.cuda.synchronize()
+            first = time.perf_counter() - start
+            rate = rate_on_gpu(step, GPU_BATCH // 4 if name == "rotation" else GPU_BATCH)
+            share = rate * WORK[name] / 3
+            plain.setdefault(way, share)
+            of_plain, of_bound = share / plain[way], share * TRAFFIC_MB[way] * 1e6 / speed
+            rates = f"{rate:>10,.0f}{first:>15.0f}{of_plain:>17.2f}{of_bound:>21.2f}"
+            print(f"{name:12}{way:>10}{rates}", flush=True)
+            result[f"{name} {way}"] = {"images_per_second": rate, "first_step": first}
     return result
 
 
