@@ -70,7 +70,7 @@ CPU_PROFILE = Profile(
     runs={
         "mocov2": ["--epochs", "120", "--lr", "2", *MOCO],
         "simclr": ["--epochs", "40", "--lr", "2", "--temperature", "0.2"],
-        "byol": ["--epochs", "80", "--lr", "2", "--ema", "0.96"],
+        "byol": ["--epochs", "120", "--lr", "2", "--ema", "0.96"],
         "rotation": ["--epochs", "15", "--lr", "0.2"],
     },
 )
