@@ -27,11 +27,9 @@ def hospital_on(device: str, shard: Shard, turns: Path) -> Hospital:
     return hospital
 
 
+@pytest.mark.usefixtures("full_precision")
 @pytest.mark.parametrize("mode", ["finetune", "linear"])
-def test_a_round_is_that_of_the_cpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode
-) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+def test_a_round_is_that_of_the_cpu(tmp_path: Path, mode: Mode) -> None:
     shard = make_shard(tmp_path / "a", images=80)
     spec = spec_of(head_of(STATE) if mode == "linear" else STATE)
     hospitals = [hospital_on(device, shard, tmp_path / "turns") for device in ("cpu", "cuda")]

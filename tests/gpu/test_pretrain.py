@@ -24,12 +24,6 @@ def shard(tmp_path: Path) -> Shard:
     return make_shard(tmp_path / "shard", images=40, labelled=False)
 
 
-@pytest.fixture
-def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolutions round float32 to TF32 otherwise."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-
-
 def engine_of(
     folder: Path, shard: Shard, method: MethodName, device: torch.device = GPU, **options: Any
 ) -> Engine:
