@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -16,18 +17,20 @@ COMMAND = "from pretrain.cli import main; main()"
 
 
 def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--local-addr", "127.0.0.1", "--nproc-per-node", "2"),
-            *map(str, arguments),
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=120,
-        check=False,
-    )
+    # Else it leaves a folder of its own behind.
+    with TemporaryDirectory() as logs:
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                *("--local-addr", "127.0.0.1", "--nproc-per-node", "2", "--log-dir", logs),
+                *map(str, arguments),
+            ],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            timeout=120,
+            check=False,
+        )
 
 
 def options(data: Path, out: Path, method: str, *more: object) -> list[object]:
