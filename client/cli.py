@@ -44,7 +44,7 @@ class ClientSettings(Settings):
     )
     stay: bool = Field(False, description="wait for the next run when one is over")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
     slots: int = Field(1, ge=1, description="clients of this machine that may compute at once")
     slots_dir: Path | None = Field(None, description="folder through which they take turns")
     patience: float = Field(

@@ -10,12 +10,12 @@
 The pickle that torch reads in this mode can build tensors and plain containers, nothing else.
 """
 
-import pickle
+import io
 import re
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
@@ -105,6 +105,20 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
         raise
 
 
+def read_tensors(path: Path) -> Any:
+    """Return what :func:`write_tensors` wrote, on the CPU.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is cut, damaged, or holds more than tensors and plain values.
+    """
+    content = io.BytesIO(path.read_bytes())
+    try:
+        return torch.load(content, map_location="cpu", weights_only=True)
+    except Exception:  # noqa: BLE001 - what torch raises depends on the byte that is wrong
+        raise ValueError("no tensors") from None
+
+
 def read_checkpoint(
     path: Path, architecture: Architecture, seed: int
 ) -> tuple[State, Provenance | None]:
@@ -122,7 +136,7 @@ def read_checkpoint(
 
     Raises:
         BadInput: There is no such file, it is cut, of another architecture or format, or a key
-            does not fit; the message names it.
+            does not fit or is not finite; the message names it.
     """
     content = _load(path)
     provenance = None
@@ -130,8 +144,8 @@ def read_checkpoint(
         _check_header(path, content, architecture)
         provenance = _read_provenance(path, content)
         content = content["state_dict"]
-    if not isinstance(content, dict):
-        raise BadInput(f"{path}: its state_dict is no dict; give a checkpoint or a state dict")
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise BadInput(f"{path}: holds no state_dict; give a checkpoint or a state dict")
     return _fit(content, architecture, seed, str(path)), provenance
 
 
@@ -148,8 +162,6 @@ def _fit(tensors: dict[str, Any], architecture: Architecture, seed: int, source:
         if not isinstance(tensor, Tensor) or tuple(tensor.shape) != state[name].shape:
             shape = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
             raise BadInput(f"{source}: key {name} is {shape}, not {state[name].shape}; {remedy}")
-        if not tensor.isfinite().all():
-            raise BadInput(f"{source}: key {name} is not finite; give another checkpoint")
     for name, own in state.items():
         tensor = given.get(name)
         if name.startswith(HEAD_PREFIX):
@@ -158,18 +170,22 @@ def _fit(tensors: dict[str, Any], architecture: Architecture, seed: int, source:
         elif tensor is None and not name.endswith("num_batches_tracked"):
             raise BadInput(f"{source}: key {name} is missing; {remedy}")
         if tensor is not None:
-            state[name] = tensor.to(torch.from_numpy(own).dtype).cpu().numpy().copy()
+            state[name] = tensor.to(torch.from_numpy(own).dtype).numpy().copy()
+            if not np.isfinite(state[name]).all():
+                raise BadInput(f"{source}: key {name} is not finite; give another checkpoint")
     return state
 
 
 def _load(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file; give --init random, imagenet or a checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise BadInput(f"{path}: may not be read; change its permissions") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, BadZipFile):
+        content = read_tensors(path)
+    except FileNotFoundError:
+        raise BadInput(
+            f"{path}: no such file; give --init random, imagenet or a checkpoint"
+        ) from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
         raise BadInput(
             f"{path}: cut, damaged or no checkpoint (it must load with weights_only); copy it anew"
         ) from None

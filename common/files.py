@@ -56,9 +56,12 @@ def locked(folder: Path, result: Path) -> Iterator[None]:
         result: What it is writing, for the message.
 
     Raises:
-        BadInput: Another process holds it.
+        BadInput: Another process holds it, or it cannot be opened.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot be opened: {error.strerror}") from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -72,9 +72,9 @@ class PretrainSettings(Settings):
         "auto", description="auto: bf16 on a GPU, fp32 on a CPU"
     )
     compile: bool = Field(
-        False, description="compile the networks: slow to start, then faster; needs a C compiler"
+        False, description="compile the networks: slow to start, then faster; needs a compiler"
     )
-    threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
     probe: Path | None = Field(None, description="labelled shard, to watch k-NN on what is learned")
     probe_every: int = Field(10, ge=1, description="epochs between two looks at --probe")
     architecture: Literal["densenet121", "densenet-tiny"] = Field(
@@ -105,10 +105,6 @@ def _pretrain(arguments: Sequence[str]) -> None:
     recipe_with = partial(make_recipe, settings.preset, settings.method, **changes)
     recipe_with()
     _check_free(settings)
-    if settings.compile and not any(
-        map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))
-    ):
-        raise BadInput("--compile: needs a C compiler; install gcc, or do without")
     shard = _open(settings.data)
     probe = open_shard(settings.probe) if settings.probe else None
     if probe is not None:
@@ -128,6 +124,8 @@ def _pretrain(arguments: Sequence[str]) -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = choose_device(own_device(settings.device))
+    if settings.compile:
+        _check_compiler(device)
     automatic = "bf16" if device.type == "cuda" and is_fast_in_bf16(device) else "fp32"
     recipe = recipe_with(
         image_size=settings.image_size or crop_size(shard.manifest.size),
@@ -193,11 +191,27 @@ def run_folder_of(out: Path) -> Path:
 
 def _check_free(settings: PretrainSettings) -> None:
     """Refuse early what :meth:`RunFolder.begin` would refuse after torch is loaded."""
-    for path in (settings.out, run_folder_of(settings.out)):
-        if path.exists() and not settings.resume:
-            raise BadInput(f"{path}: is there already; choose another --out, or give --resume")
-    if settings.out.suffix != ".pt":
-        raise BadInput(f"--out {settings.out}: a checkpoint's name ends in .pt")
+    out = settings.out
+    if out.suffix != ".pt":
+        raise BadInput(f"--out {out}: give a name that ends in .pt, such as moco.pt")
+    try:
+        there = [path for path in (out, run_folder_of(out)) if path.exists()]
+    except OSError as error:
+        raise BadInput(f"--out {out}: {error.strerror}; choose another") from None
+    if there and not settings.resume:
+        raise BadInput(f"{there[0]}: is there already; choose another --out, or give --resume")
+
+
+def _check_compiler(device: "torch.device") -> None:
+    """Refuse early what torch would refuse at the first step."""
+    if device.type == "cpu":
+        language, names = "C++", [os.environ.get("CXX", "g++")]
+    else:
+        language, names = "C", [os.environ.get("CC", "cc"), "gcc", "clang"]
+    if not any(map(shutil.which, names)):
+        raise BadInput(
+            f"--compile: needs a {language} compiler; install {names[-1]}, or do without"
+        )
 
 
 def _open(path: Path) -> Shard:
@@ -218,6 +232,7 @@ def _config(recipe: Recipe, shard: Shard) -> dict[str, Any]:
 
     start = Path(recipe.init)
     return recipe.model_dump(mode="json") | {
+        "init": start.name,
         "data": sha256_of(shard.path / MANIFEST),
         "init_sha256": sha256_of(start) if start.is_file() else None,
         "processes": processes(),
@@ -231,16 +246,15 @@ def _terminal_status(folder: "RunFolder") -> Iterator[None]:
         folder.write_status("running")
         yield
         folder.write_status("finished")
-    except Stopped as stopped:
-        folder.write_status("stopped", reason=str(stopped))
-        raise
-    except OSError as error:
-        with suppress(OSError):
-            folder.write_status("failed", reason=error.strerror)
-        raise _unwritable(folder, error) from error
     except BaseException as error:
-        reason = str(error) if isinstance(error, FedCXRError) else type(error).__name__
-        folder.write_status("failed", reason=reason)
+        told = str(error) if isinstance(error, FedCXRError | Stopped) else type(error).__name__
+        reason = error.strerror if isinstance(error, OSError) else told
+        with suppress(OSError):  # what ended the run is to be told, whatever the disk says
+            folder.write_status(
+                "stopped" if isinstance(error, Stopped) else "failed", reason=reason
+            )
+        if isinstance(error, OSError):
+            raise _unwritable(folder, error) from error
         raise
 
 
@@ -253,11 +267,15 @@ def _unwritable(folder: "RunFolder", error: OSError) -> BadInput:
 
 @contextmanager
 def _within_memory() -> Iterator[None]:
-    """Explain what does not fit on the GPU."""
+    """Explain what does not fit."""
     from common.model import is_out_of_memory
 
     try:
         yield
+    except MemoryError:
+        raise BadInput(
+            "the memory does not do; give a smaller --batch-size, or --queue for mocov2"
+        ) from None
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

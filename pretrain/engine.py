@@ -176,7 +176,9 @@ class Engine:
         due = epoch % self._probe_every == 0 or epoch == self._recipe.epochs
         if self._probe is not None and self._folder is not None and due:
             line["knn_auc"] = self._knn(self._probe)
-            words = f", k-NN AUC {line['knn_auc']:.3f}" if line["knn_auc"] is not None else ""
+            words = ", k-NN AUC none: --probe needs two patients who differ in a finding"
+            if line["knn_auc"] is not None:
+                words = f", k-NN AUC {line['knn_auc']:.3f}"
         if self._folder is None:
             return
         log.info(

@@ -10,17 +10,14 @@
 """
 
 import json
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
 
-import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from common.checkpoint import write_tensors
+from common.checkpoint import read_tensors, write_tensors
 from common.errors import BadInput
 from common.files import append_json, drop_temporary, locked, now, write_json, write_whole
 
@@ -29,6 +26,7 @@ RunState = Literal["running", "finished", "stopped", "failed"]
 METRICS = "metrics.jsonl"
 TRAINER = "trainer.pt"
 CONFIG = "config.json"
+STATUS = "status.json"
 
 STATE = {"step", "parameters", "buffers", "optimizer"}
 """Keys of a trainer's state."""
@@ -83,7 +81,7 @@ class RunFolder:
         if state is None and out.exists():
             raise BadInput(f"{out}: is there, but no state to go on from; choose another --out")
         write_json(file, config)
-        for path in (out, self.path / TRAINER, self.path / METRICS):
+        for path in (out, *(self.path / name for name in (TRAINER, METRICS, CONFIG, STATUS))):
             drop_temporary(path)
         step = state["step"] if state else 0
         self._forget_after(step)
@@ -105,7 +103,7 @@ class RunFolder:
 
     def write_status(self, state: RunState, **fields: Any) -> None:
         """Replace ``status.json``."""
-        write_json(self.path / "status.json", {"state": state, "time": now(), **fields})
+        write_json(self.path / STATUS, {"state": state, "time": now(), **fields})
 
     def read_state(self) -> dict[str, Any] | None:
         """Return what ``trainer.pt`` holds, on the CPU; None if the run has not been saved yet.
@@ -113,14 +111,16 @@ class RunFolder:
         It has the keys of :meth:`pretrain.trainer.Trainer.state`.
 
         Raises:
-            BadInput: It is damaged.
+            BadInput: It is damaged, or cannot be read.
         """
         file = self.path / TRAINER
-        if not file.exists():
-            return None
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, BadZipFile):
+            state = read_tensors(file)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise BadInput(f"{file}: cannot be read: {error.strerror}") from None
+        except ValueError:
             raise _damaged(file) from None
         if not isinstance(state, dict) or state.keys() != STATE:
             raise _damaged(file)

@@ -100,7 +100,7 @@ class ServerSettings(Settings):
         description="go on with the run in --run after its last round; begin if there is none",
     )
     device: str = Field("auto", description="for --test: auto, cpu, cuda or cuda:N")
-    threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
 
     @model_validator(mode="after")
     def _one_way_to_serve(self) -> "ServerSettings":

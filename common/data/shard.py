@@ -114,8 +114,16 @@ def open_shard(path: Path) -> Shard:
     """Open a shard and check all of it: hashes, shapes, sizes, labels and index.
 
     Raises:
-        BadInput: There is no shard, or it is not what its manifest says; names file and remedy.
+        BadInput: There is no shard, it cannot be read, or it is not what its manifest says; names
+            file and remedy.
     """
+    try:
+        return _open(path)
+    except OSError as error:
+        raise BadInput(f"{error.filename or path}: cannot be read: {error.strerror}") from None
+
+
+def _open(path: Path) -> Shard:
     if not (path / MANIFEST).is_file():
         raise BadInput(f"{path}: no shard here ({MANIFEST} is missing); make one with flower-data")
     try:

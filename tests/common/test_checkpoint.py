@@ -82,6 +82,11 @@ def test_old_torch_files_without_batch_counters_are_read(tmp_path: Path) -> None
         ({"features.extra": torch.ones(1)}, "key features.extra does not belong"),
         ({"features.norm0.weight": torch.ones(3)}, r"norm0.weight is \(3,\), not \(8,\)"),
         ({"features.norm0.weight": torch.full((8,), torch.nan)}, "norm0.weight is not finite"),
+        (
+            {"features.norm0.weight": torch.full((8,), 1e300, dtype=torch.float64)},
+            "norm0.weight is not finite",
+        ),
+        ({"classifier.bias": torch.full((14,), torch.inf)}, "classifier.bias is not finite"),
         ({"features.norm0.weight": 3}, "norm0.weight is int"),
     ],
 )
@@ -108,12 +113,25 @@ def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
         read_checkpoint(path, "densenet-tiny", seed=0)
 
 
+def test_text_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "note.pt").write_text("hello, not a checkpoint\n")
+    with pytest.raises(BadInput, match=r"note\.pt: cut, damaged or no checkpoint"):
+        read_checkpoint(tmp_path / "note.pt", "densenet-tiny", seed=0)
+
+
+def test_what_cannot_be_read_is_not_said_to_be_damaged(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cannot be read: Is a directory"):
+        read_checkpoint(tmp_path, "densenet-tiny", seed=0)
+
+
 class Bomb:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, ("bomb-went-off",)
 
 
-@pytest.mark.parametrize("content", [Bomb(), {"state_dict": Bomb()}, [1], {"state_dict": 3}])
+@pytest.mark.parametrize(
+    "content", [Bomb(), {"state_dict": Bomb()}, [1], {"state_dict": 3}, {0: torch.ones(1)}]
+)
 def test_nothing_but_tensors_is_unpickled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object
 ) -> None:

@@ -63,6 +63,11 @@ def test_no_shard(tmp_path: Path) -> None:
         open_shard(tmp_path / "none")
 
 
+def test_what_cannot_be_read_is_named() -> None:
+    with pytest.raises(BadInput, match="cannot be read: File name too long"):
+        open_shard(Path("s" * 300))
+
+
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy", "index.csv"])
 def test_a_changed_file_is_found_by_its_hash(tmp_path: Path, name: str) -> None:
     file = make_shard(tmp_path / "a").path / name

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.checkpoint import read_checkpoint
+from common.cli import Stopped
 from common.data.shard import Entry, create_shard
+from common.errors import BadInput
 from experiments.local import free_port
+from pretrain.cli import _terminal_status
+from pretrain.run_folder import RunFolder
 from tests.faults import STUCK, hangs
 from tests.helpers import assert_one_line, make_shard, run, same_bits
 
@@ -179,14 +184,30 @@ pretrain.trainer.Trainer.take_step = fail
     )
 
 
+@pytest.mark.parametrize("ends", [Stopped(signal.SIGTERM), BadInput("step 3: the loss is nan")])
+def test_the_end_of_a_run_is_told_though_its_status_cannot_be_written(
+    tmp_path: Path, ends: BaseException
+) -> None:
+    folder = RunFolder(tmp_path / "c.run")
+    folder.path.mkdir()
+
+    def run_to_its_end() -> None:
+        with _terminal_status(folder):
+            shutil.rmtree(folder.path)
+            raise ends
+
+    with pytest.raises(type(ends), match=str(ends)):
+        run_to_its_end()
+
+
 def test_without_a_compiler_it_does_not_begin_to_compile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = make_shard(tmp_path / "shard", images=24).path
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv("CXX", raising=False)
     result = pretrain(data, tmp_path / "c.pt", "--compile")
-    assert_one_line(result, 2, "--compile", "C compiler")
+    assert_one_line(result, 2, "--compile", "C++ compiler")
 
 
 def test_the_server_takes_the_checkpoint_and_says_what_it_is(tmp_path: Path) -> None:
@@ -282,7 +303,11 @@ def test_a_diverging_run_says_at_which_step(tmp_path: Path) -> None:
         (["--device", "cuda:7"], ["--device cuda:7"]),
         (["--device", "meta"], ["--device meta", "cpu or cuda"]),
         (["--lr", "inf"], ["--lr", "finite", "inf"]),
+        (["--init", Path(__file__)], ["test_cli.py: cut, damaged or no checkpoint"]),
         (["--out", "c.bin"], ["--out c.bin", ".pt"]),
+        (["--out", "."], ["--out .", ".pt"]),
+        (["--out", "c" * 300 + ".pt"], ["--out cc", "File name too long"]),
+        (["--method", "mocov2", "--queue", 10**12], ["the memory does not do", "--queue"]),
         (["--probe", "nowhere"], ["nowhere: no shard here"]),
     ],
 )

@@ -59,6 +59,7 @@ def test_the_same_config_is_the_same_after_json(tmp_path: Path) -> None:
     [
         ("config.json", "{cut"),
         ("trainer.pt", "{cut"),
+        ("trainer.pt", "hello, no state\n"),
         ("metrics.jsonl", '{cut\n{"step": 1}\n'),
         ("metrics.jsonl", '{"loss": 1}\n'),
         ("metrics.jsonl", "3\n"),
@@ -78,6 +79,13 @@ def test_a_state_with_something_missing_is_damaged(tmp_path: Path, content: obje
     folder.begin(CONFIG, tmp_path / "a.pt", resume=True)
     torch.save(content, folder.path / "trainer.pt")
     with pytest.raises(BadInput, match=r"trainer\.pt: damaged"):
+        folder.read_state()
+
+
+def test_a_state_that_cannot_be_read_is_not_said_to_be_damaged(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path / "a.run")
+    (folder.path / "trainer.pt").mkdir()
+    with pytest.raises(BadInput, match=r"trainer\.pt: cannot be read: Is a directory"):
         folder.read_state()
 
 
@@ -113,7 +121,8 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
     folder = folder_in(tmp_path / "a.run")
-    left = [folder.path / ".trainer.pt.123.tmp", tmp_path / ".a.pt.123.tmp"]
+    names = ("trainer.pt", "config.json", "status.json", "metrics.jsonl")
+    left = [tmp_path / ".a.pt.123.tmp", *(folder.path / f".{name}.123.tmp" for name in names)]
     others = [tmp_path / ".b.pt.123.tmp", tmp_path / "a.pt.tmp"]
     for path in left + others:
         path.write_bytes(b"half")

@@ -6,9 +6,39 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.data.shard import Shard
+from common.model import GREY_MEAN, GREY_STD
+from pretrain.augment import make_view
 from pretrain.methods.byol import target_momentum
+from pretrain.optimizers import learning_rate
 from pretrain.recipe import MethodName, PresetName
 from tests.pretrain.runs import METHODS, Run, recipe_of
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_networks_see_each_view_of_each_image_by_its_own_draws(
+    tmp_path: Path, shard: Shard, method: MethodName
+) -> None:
+    recipe = recipe_of(method, "upstream", batch_size=8)
+    engine = Run(tmp_path / "run", recipe, shard).engine
+    (part,) = next(iter(engine.batches.steps(0, 1)))
+    views = engine.trainer.views(part)
+    assert len(views) == (1 if method == "rotation" else 2)
+    for view, draws, settings in zip(views, part.draws, recipe.views, strict=True):
+        for number, image in enumerate(part.images):
+            grey = make_view(image[None], draws[number : number + 1], 32, settings)[0]
+            expected = ((grey - GREY_MEAN) / GREY_STD).expand(3, 32, 32)
+            torch.testing.assert_close(view[number], expected, atol=1e-5, rtol=1e-5)
+    assert not any(torch.equal(views[0], other) for other in views[1:])
+
+
+def test_the_rate_rises_and_falls_as_the_recipe_says(tmp_path: Path, shard: Shard) -> None:
+    run = Run(tmp_path / "run", recipe_of("simclr", epochs=10), shard)
+    run.engine.run()
+    lines, trainer = run.metrics(), run.engine.trainer
+    peak = 1.2 * 8 / 256
+    rates = [learning_rate(line["step"] - 1, trainer.steps, peak, 0.1) for line in lines]
+    assert [line["lr"] for line in lines] == pytest.approx(rates)
+    assert rates[-1] < rates[0] == peak
 
 
 def test_a_batch_in_parts_has_as_many_images(tmp_path: Path, shard: Shard) -> None:
