@@ -2,10 +2,11 @@
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -14,7 +15,7 @@ from common.cli import Settings, Stopped, leave, parse, run_command
 from common.errors import FedCXRError, Refused
 from common.guard import Guard
 from common.memory import keep_freed_memory
-from common.net import Address, SiteName, read_tls
+from common.net import SITE_NAME, Address, SiteName, read_tls
 
 if TYPE_CHECKING:
     from client.state import ClientState, Standing
@@ -29,7 +30,9 @@ class ClientSettings(Settings):
 
     server: Address = Field(description="the server, HOST:PORT")
     data: Path = Field(description="this hospital's shard")
-    name: SiteName = Field("", description="of this hospital; default: the shard's folder name")
+    name: SiteName | None = Field(
+        None, description="of this hospital; default: the name of the shard's folder"
+    )
     tls: Path | None = Field(
         None,
         description="folder with ca.crt, to check the server against, and site.key, to sign with",
@@ -51,12 +54,18 @@ class ClientSettings(Settings):
         3600, gt=0, description="seconds for which the server may be out of reach"
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _name_after_shard(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if not values.get("name") and values.get("data"):
-            values["name"] = Path(values["data"]).resolve().name
-        return values
+    @property
+    def site(self) -> str:
+        """The hospital's name."""
+        return self.name or self.data.resolve().name
+
+    @model_validator(mode="after")
+    def _folder_can_give_the_name(self) -> "ClientSettings":
+        if not re.match(SITE_NAME, self.site):
+            raise ValueError(
+                f"--data: the folder's name {self.site!r} cannot be a hospital's; give --name"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_way_to_connect(self) -> "ClientSettings":
@@ -77,7 +86,7 @@ def _take_part(arguments: Sequence[str]) -> None:
     from client.hospital import Hospital
     from client.policy import read_policy
     from client.state import ClientState
-    from common.data.shard import open_shard
+    from common.data.shard import open_for_training
     from common.keys import read_key
     from common.logs import log_to_stderr
     from common.model import choose_device
@@ -86,11 +95,11 @@ def _take_part(arguments: Sequence[str]) -> None:
     keep_freed_memory()
     key = read_key(settings.tls / "site.key") if settings.tls else None
     policy = read_policy(settings.policy)
-    shard = open_shard(settings.data)
+    shard = open_for_training(settings.data)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = choose_device(settings.device)
-    hospital = Hospital(settings.name, shard, device, settings.slots, settings.slots_dir, policy)
+    hospital = Hospital(settings.site, shard, device, settings.slots, settings.slots_dir, policy)
     if settings.insecure:
         log.warning("--insecure: nothing is encrypted, and the server is not checked")
     state = ClientState(settings.state, device=str(device))

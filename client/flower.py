@@ -138,7 +138,7 @@ class Participant:
             signature = sign(self._key, hello.signed_part(greeting))
             hello = hello.model_copy(update={"signature": signature})
         log.info(
-            "%s joins run %s with %d images, computing on %s",
+            "%s asks to join run %s with %d images, computing on %s",
             hello.site,
             greeting.run,
             hello.examples,
@@ -158,8 +158,10 @@ class Participant:
         self._write_status(
             "working", run=identity.run, round=identity.round, until=until.isoformat()
         )
-        what = "scoring the final model" if instruction.task == "evaluate" else "training"
-        log.info("round %d: %.1f MB received, %s", identity.round, len(blob) / 1e6, what)
+        what = f"round {identity.round}: %.1f MB received, to train"
+        if instruction.task == "evaluate":
+            what = "the final model: %.1f MB received, to score"
+        log.info(what, len(blob) / 1e6)
         deadline = time.monotonic() + instruction.seconds
         self._ready = None
         with _ended_if_stuck(instruction, self._state):

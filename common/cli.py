@@ -1,17 +1,26 @@
 """What every command shares: options that are also environment variables, errors, exit codes."""
 
+import argparse
 import logging
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from types import FrameType
-from typing import NamedTuple, NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar, get_args
 
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliPositionalArg,
+    CliSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from common.errors import BadInput, FedCXRError
 
@@ -38,6 +47,16 @@ class Settings(BaseSettings):
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
+POSITIONAL = get_args(CliPositionalArg[str])[1]
+"""What marks a field that is given without an option's name."""
+
+
+class _Help(argparse.HelpFormatter):
+    """Wraps the description too, and says nothing of a default that there is not."""
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        return (super()._expand_help(action) or "").replace(" (default: None)", "")
+
 
 def parse(settings: type[SettingsT], arguments: Sequence[str]) -> SettingsT:
     """Read a command's options from its arguments and the environment.
@@ -46,24 +65,43 @@ def parse(settings: type[SettingsT], arguments: Sequence[str]) -> SettingsT:
         BadInput: An option is unknown, missing or out of range; the message names it.
         SystemExit: ``--help`` was asked for and printed.
     """
+    _warn_of_unknown_variables(settings)
+    source = CliSettingsSource[SettingsT](settings, formatter_class=_Help)
     try:
-        return CliApp.run(settings, cli_args=list(arguments))
+        return CliApp.run(settings, cli_args=list(arguments), cli_settings_source=source)
     except ValidationError as error:
-        prefix = settings.model_config.get("env_prefix", "")
-        problems = "; ".join(_describe(detail, prefix) for detail in error.errors())
+        problems = "; ".join(_describe(detail, settings) for detail in error.errors())
         raise BadInput(f"{problems} (see --help)") from error
     except SettingsError as error:
         message = str(error).removeprefix("error parsing CLI: ")
         raise BadInput(f"{message} (see --help)") from error
 
 
-def _describe(detail: ErrorDetails, prefix: str) -> str:
+def _warn_of_unknown_variables(settings: type[Settings]) -> None:
+    """Name each variable with the command's prefix that is none of its settings."""
+    prefix = settings.model_config.get("env_prefix", "")
+    program = settings.model_config.get("cli_prog_name") or ""
+    if not prefix or " " in program:  # the commands of one program share their variables
+        return
+    known = {prefix + name.upper() for name in settings.model_fields}
+    for name in sorted(os.environ):
+        if name.upper().startswith(prefix) and name.upper() not in known:
+            close = get_close_matches(name.upper(), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            print(f"{program}: warning: {name} is no setting{hint}", file=sys.stderr)
+
+
+def _describe(detail: ErrorDetails, settings: type[Settings]) -> str:
     """Return one problem of pydantic's as ``--option (or VARIABLE): what is wrong``."""
     if not detail["loc"]:
         return detail["msg"].removeprefix("Value error, ")
     # What follows the option's name is a place in its value; the value is told anyway.
     name = str(detail["loc"][0])
-    option = f"--{name.replace('_', '-')} (or {prefix}{name.upper()})"
+    variable = settings.model_config.get("env_prefix", "") + name.upper()
+    option = f"--{name.replace('_', '-')} (or {variable})"
+    field = settings.model_fields.get(name)
+    if field is not None and POSITIONAL in field.metadata:
+        option = name.upper()
     if detail["type"] == "missing":
         return f"{option} is required"
     message = detail["msg"].removeprefix("Value error, ")
@@ -169,8 +207,8 @@ def leave(exit_code: int) -> NoReturn:
 
 
 def _fail(name: str, arguments: Sequence[str], message: str, code: int) -> int:
-    debug = "--debug" in arguments
-    if debug:
+    variable = name.upper().replace("-", "_") + "_DEBUG"
+    if "--debug" in arguments or os.environ.get(variable, "").lower() in ("1", "true", "yes", "on"):
         traceback.print_exc()
     elif code == FedCXRError.exit_code:
         message += "; --debug shows where"

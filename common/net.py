@@ -7,7 +7,9 @@ from pydantic import AfterValidator, StringConstraints
 
 from common.errors import BadInput
 
-SiteName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+
+SiteName = Annotated[str, StringConstraints(pattern=SITE_NAME)]
 """A hospital's name: up to 63 letters, digits, dots, dashes and underscores."""
 
 LONGEST_SECONDS = 1e7
@@ -42,11 +44,13 @@ def split_address(address: str) -> tuple[str, int]:
         ValueError: It is no such address.
     """
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit():
+    name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    plain = name != host or not set(host) & set(":/[]")
+    if not colon or not name or not plain or not port.isascii() or not port.isdigit():
         raise ValueError("not HOST:PORT")
     if not 0 < int(port) < 2**16:
         raise ValueError("the port is not between 1 and 65535")
-    return host.strip("[]"), int(port)
+    return name, int(port)
 
 
 def _check_address(address: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from common.cli import Settings, Stopped, leave, parse, run_command
-from common.data.shard import MANIFEST, Shard, open_shard
+from common.data.shard import MANIFEST, Shard, open_for_training, open_shard
 from common.errors import BadInput, FedCXRError
 from common.files import remedy, sha256_of
 from common.guard import Guard
@@ -105,7 +105,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
     recipe_with = partial(make_recipe, settings.preset, settings.method, **changes)
     recipe_with()
     _check_free(settings)
-    shard = _open(settings.data)
+    shard = open_for_training(settings.data)
     probe = open_shard(settings.probe) if settings.probe else None
     if probe is not None:
         probe.labelled()
@@ -158,6 +158,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
                     engine.trainer.load(state)
                     log.info("going on after step %d", state["step"])
                 engine.run()
+            log.info("written: %s", settings.out)
 
 
 def _begin(
@@ -212,18 +213,6 @@ def _check_compiler(device: "torch.device") -> None:
         raise BadInput(
             f"--compile: needs a {language} compiler; install {names[-1]}, or do without"
         )
-
-
-def _open(path: Path) -> Shard:
-    """Open a shard to pretrain on; images that a model is tested on are refused."""
-    shard = open_shard(path)
-    tests = sum(entry.split == "test" for entry in shard.entries)
-    if tests:
-        raise BadInput(
-            f"{path}: {tests} of its images are of the split 'test'; a model that was pretrained "
-            "on them cannot be tested on them: give another shard"
-        )
-    return shard
 
 
 def _config(recipe: Recipe, shard: Shard) -> dict[str, Any]:

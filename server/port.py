@@ -1,5 +1,6 @@
 """What the operating system says of the port and of how many connections there may be."""
 
+import errno
 import resource
 import socket
 
@@ -20,9 +21,12 @@ def check_free(listen: str) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise BadInput(
-                f"--listen {listen}: {error.strerror}; choose another port or end what uses it"
-            ) from None
+            remedy = "give an address of this machine, or 0.0.0.0 for all of them"
+            if error.errno == errno.EADDRINUSE:
+                remedy = "choose another port or end what uses it"
+            elif error.errno == errno.EACCES:
+                remedy = "choose a port from 1024 on"
+            raise BadInput(f"--listen {listen}: {error.strerror}; {remedy}") from None
 
 
 def most_files() -> int:

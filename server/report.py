@@ -56,7 +56,7 @@ def page(run: Path) -> str:
         "Rounds": f"{last['round']} of {status.get('rounds', config['rounds'])}",
         "Model": f"{config['architecture']}, {config['mode']}, from {Path(config['init']).name}",
         "Hospitals": str(len(_names(lines))),
-        "Averaging": f"{config['strategy']}, {config['local_epochs']} local epochs, learning rate "
+        "Averaging": f"{config['strategy']}, local epochs {config['local_epochs']}, learning rate "
         f"{config['lr']:g}, batch {config['batch_size']}, "
         f"{config['label_fraction']:.0%} of the labels, seed {config['seed']}",
         "Mean AUC on the test films": _auc_of(last["test"]),

@@ -198,10 +198,11 @@ class Rounds:
             names = {"hospitals": sorted(found.hospitals), "rejected": sorted(found.rejected)}
             self.folder.write_event(REPEATED, round=number, attempt=turn, **names)
             log.warning(
-                "round %d: only %d of the %d hospitals that are needed; the round is repeated",
+                "round %d: only %d of the %d hospitals that are needed%s",
                 number,
                 len(found.hospitals),
                 plan.needed,
+                "; the round is repeated" if turn < plan.attempts else "",
             )
         raise NoQuorum(
             f"round {number}: fewer than {plan.needed} good replies in {plan.attempts} attempts; "

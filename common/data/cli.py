@@ -11,7 +11,7 @@ COMMANDS = {
     "synthetic": "write synthetic hospitals of procedural chest phantoms",
     "chestxray14": "turn ChestX-ray14 images into hospitals and a test shard",
     "chexpert": "turn CheXpert into a shard for pretraining, without labels",
-    "site": "turn a hospital's own DICOM, PNG or JPEG files into its shard, without names",
+    "site": "turn a hospital's own DICOM, PNG or JPEG files into its shard",
     "check": "look for what would spoil a run, in a shard or between several",
     "show": "print the counts of shards, draw their shares and a contact sheet",
 }

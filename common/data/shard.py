@@ -147,6 +147,22 @@ def _open(path: Path) -> Shard:
     return Shard(path, manifest, images, labels, _read_index(path / INDEX, n))
 
 
+def open_for_training(path: Path) -> Shard:
+    """Open a shard that a model is to learn from.
+
+    Raises:
+        BadInput: As :func:`open_shard`, or an image is of the split ``test``.
+    """
+    shard = open_shard(path)
+    tests = sum(entry.split == "test" for entry in shard.entries)
+    if tests:
+        raise BadInput(
+            f"{path}: {tests} of its images are of the split 'test'; a model that has learned from "
+            "them cannot be tested on them: give another shard"
+        )
+    return shard
+
+
 def find_shards(path: Path) -> list[Path]:
     """Return the shard at a path, or those one folder below it, by name; none is opened.
 

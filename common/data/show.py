@@ -28,8 +28,8 @@ MARGIN = 150
 CAPTION = 18
 """Pixels for the findings below a film."""
 
-LETTERS = 24
-"""What fits there."""
+SMALL = ImageFont.load_default(10)
+"""What they are written in."""
 
 
 class Film(NamedTuple):
@@ -141,7 +141,8 @@ def _caption(shard: Shard, row: int) -> str:
         return ""
     names = [FINDINGS[i].replace("_", " ") for i in np.flatnonzero(shard.labels[row])]
     text = ", ".join(names) or NO_FINDING
-    return text if len(text) <= LETTERS else f"{names[0]} and {len(names) - 1} more"
+    fits = SMALL.getlength(text) <= CELL - 2
+    return text if fits else f"{names[0]} and {len(names) - 1} more"
 
 
 def contact_sheet(rows: dict[str, list[Film]]) -> Image.Image:
@@ -149,7 +150,7 @@ def contact_sheet(rows: dict[str, list[Film]]) -> Image.Image:
     height = CELL + CAPTION
     sheet = Image.new("L", (MARGIN + FILMS * (CELL + 2), len(rows) * height), 255)
     pen = ImageDraw.Draw(sheet)
-    title, caption = ImageFont.load_default(14), ImageFont.load_default(10)
+    title = ImageFont.load_default(14)
     for row, (name, films) in enumerate(rows.items()):
         top = row * height
         pen.text((6, top + CELL // 2 - 8), name.replace("_", " ")[:20], fill=0, font=title)
@@ -157,5 +158,5 @@ def contact_sheet(rows: dict[str, list[Film]]) -> Image.Image:
             left = MARGIN + column * (CELL + 2)
             cell = Image.fromarray(film.pixels).resize((CELL, CELL), Image.Resampling.LANCZOS)
             sheet.paste(cell, (left, top))
-            pen.text((left + 2, top + CELL), film.caption, fill=0, font=caption)
+            pen.text((left + 2, top + CELL), film.caption, fill=0, font=SMALL)
     return sheet

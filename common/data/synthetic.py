@@ -67,7 +67,7 @@ class SyntheticSettings(Settings):
     images: int = Field(
         640, ge=16, description="mean images of a hospital; test has 2 times, pretrain 4 times"
     )
-    size: int = Field(256, ge=SMALLEST, description="pixels along each side")
+    size: int = Field(256, ge=SMALLEST, description=f"pixels along each side, at least {SMALLEST}")
     seed: int = Field(0, ge=0, description="decides every draw")
 
 

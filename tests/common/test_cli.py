@@ -105,7 +105,14 @@ def test_help_and_errors_in_arguments_never_import_torch(
         ("flower-server", ["--init", "random", "--run", "x", "--lr", "inf"], ["--lr", "inf"]),
         ("flower-server", ["--round-timeout", "1e10"], ["--round-timeout", "1e10"]),
         ("flower-client", ["--server", "here"], ["--server", "HOST:PORT", "here"]),
+        ("flower-client", ["--server", "http://h:1"], ["--server", "HOST:PORT", "http://h:1"]),
         ("flower-client", ["--server", "h:1", "--data", "x", "--name", "a b"], ["--name"]),
+        (
+            "flower-client",
+            ["--server", "h:1", "--data", "my shard", "--insecure"],
+            ["--data", "'my shard'", "give --name"],
+        ),
+        ("flower-containers", ["chaos", "x", "kil"], ["FAULT: input should be 'kill'", "'kil'"]),
         ("flower-data", ["paint"], ["'paint' is not a command", "synthetic"]),
         ("flower-data", ["synthetic", "--size", "8"], ["--size", "40"]),
         ("flower-data", ["synthetic", "--ouch", "8"], ["ouch"]),
@@ -135,10 +142,35 @@ def test_options_come_from_the_environment_too(tmp_path: Path) -> None:
     assert_one_line(bad, 2, "--images (or FLOWER_DATA_IMAGES)", "few")
 
 
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    result = run("flower-data", "show", tmp_path, "--debug")
+def test_a_variable_that_is_no_setting_is_named(tmp_path: Path) -> None:
+    environment = {"FLOWER_REPORT_OUTT": "x", "FLOWER_REPORT_OUT": str(tmp_path / "page.html")}
+    result = run("flower-report", tmp_path, environment=environment)
+    assert (
+        "warning: FLOWER_REPORT_OUTT is no setting; did you mean FLOWER_REPORT_OUT?"
+        in (result.stderr.splitlines()[0])
+    )
+    assert "FLOWER_REPORT_OUT is" not in result.stderr
+    # What is meant for another command of the same program is no mistake.
+    result = run("flower-data", "show", tmp_path, environment={"FLOWER_DATA_IMAGES": "16"})
+    assert_one_line(result, 2, "no shard here")
+
+
+@pytest.mark.parametrize(
+    ("option", "environment"), [(["--debug"], {}), ([], {"FLOWER_DATA_DEBUG": "true"})]
+)
+def test_debug_shows_the_traceback(
+    tmp_path: Path, option: list[str], environment: dict[str, str]
+) -> None:
+    result = run("flower-data", "show", tmp_path, *option, environment=environment)
     assert result.returncode == 2
     assert "Traceback" in result.stderr
+
+
+def test_help_says_nothing_of_a_default_that_there_is_not() -> None:
+    text = run("flower-pretrain", "--help", environment={"COLUMNS": "80"}).stdout
+    assert "(default: cxr)" in text
+    assert "None" not in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_a_reader_that_has_seen_enough_is_no_fault(tmp_path: Path) -> None:

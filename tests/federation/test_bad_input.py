@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from common.checkpoint import Provenance, write_checkpoint
+from common.data.shard import Entry, create_shard
 from common.model import build_model, state_of
 from experiments.local import LocalFederation, free_port
 from tests.common.test_shard import reseal
@@ -88,6 +89,21 @@ def test_a_port_in_use(tmp_path: Path, taken_port: int) -> None:
     result = run("flower-server", *server(tmp_path / "run", listen=listen))
     assert_one_line(result, 2, f"--listen {listen}: Address already in use", "another port")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_address_of_another_machine(tmp_path: Path) -> None:
+    # Set aside for documentation, RFC 5737.
+    result = run("flower-server", *server(tmp_path / "run", listen="192.0.2.1:8080"))
+    assert_one_line(result, 2, "--listen 192.0.2.1:8080", "an address of this machine")
+
+
+def test_a_hospital_does_not_learn_from_test_images(tmp_path: Path) -> None:
+    entries = [Entry(f"{i}.png", str(i), "test" if i > 12 else "train_val") for i in range(16)]
+    labels = np.zeros((16, 14), np.uint8)
+    with create_shard(tmp_path / "s", entries=entries, labels=labels, size=40, source="x"):
+        pass
+    result = run("flower-client", *client(tmp_path / "s"))
+    assert_one_line(result, 2, "3 of its images", "'test'")
 
 
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:

@@ -200,6 +200,14 @@ def test_the_address_of_an_ipv6_server_can_be_split() -> None:
     assert split_address(address) == ("::1", 8080)
 
 
+@pytest.mark.parametrize(
+    "address", ["h", "h:", ":8080", "http://h:8080", "h/x:8080", "::1:8080", "[::1:8080", "[]:8080"]
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="not HOST:PORT"):
+        split_address(address)
+
+
 def test_what_changes_for_one_hospital_changes_nothing_for_others(federation: Path) -> None:
     sites = federation / "server" / "sites.json"
     before, others = contents(federation), read_sites(sites)["coast"]
@@ -364,7 +372,7 @@ NEW = ["new", "--out", "{at}/new", "--server"]
         ([*NEW, "a", "--days", "3651"], ["--days", "'3651'"]),
         ([*NEW, "a", "--port", "65536"], ["--port", "'65536'"]),
         (["add", "{at}/federation", "north"], ["north: is on the list already", "renew"]),
-        (["add", "{at}/federation", "../north"], ["--name", "'../north'"]),
+        (["add", "{at}/federation", "../north"], ["NAME: ", "'../north'"]),
         (["add", "{at}/federation"], ["required: NAME"]),
         (["add", "{at}/federation", "stray"], ["sites/stray: is there already"]),
         (["add", "{at}/none", "north"], ["none/provision.json: cannot be read: No such file"]),

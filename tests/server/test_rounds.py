@@ -105,7 +105,7 @@ def test_a_hospital_that_does_not_answer_is_missing(
     "the round is repeated, and after some attempts the run ends with exit code 3; all is saved",
 )
 def test_below_the_quorum_a_round_is_repeated_and_then_the_run_ends(
-    tmp_path: Path, shards: list[Path]
+    tmp_path: Path, shards: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     attempts = []
 
@@ -117,6 +117,9 @@ def test_below_the_quorum_a_round_is_repeated_and_then_the_run_ends(
     with pytest.raises(NoQuorum, match="fewer than 3 good replies in 3 attempts"):
         rounds.run()
     assert attempts == [(1, 1), (1, 2), (1, 3)]
+    assert [line.endswith("is repeated") for line in caplog.messages if "only 2" in line] == [
+        *(True, True, False)
+    ]
     assert not (tmp_path / "run" / "rounds.jsonl").exists()
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 

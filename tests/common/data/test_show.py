@@ -2,8 +2,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
+from common.data.shard import Entry, create_shard, open_shard
 from common.data.show import by_finding, command
 from common.data.summary import COLOURS, Summary, shares_figure
 from common.errors import BadInput
@@ -64,6 +65,18 @@ def test_films_are_shown_with_their_findings(tmp_path: Path) -> None:
             assert film.caption in (
                 ", ".join(plain) or NO_FINDING, f"{(plain or [''])[0]} and {len(plain) - 1} more",
             )  # fmt: skip
+
+
+def test_captions_stay_below_their_films(tmp_path: Path) -> None:
+    entries = [Entry(f"{i}.png", str(i), "train") for i in range(14)]
+    labels = np.eye(14, dtype=np.uint8) | np.roll(np.eye(14, dtype=np.uint8), 3, axis=1)
+    with create_shard(tmp_path / "s", entries=entries, labels=labels, size=40, source="x"):
+        pass
+    captions = [
+        film.caption for films in by_finding(open_shard(tmp_path / "s")).values() for film in films
+    ]
+    assert any("," in caption for caption in captions)
+    assert all(ImageFont.load_default(10).getlength(caption) < 128 for caption in captions)
 
 
 def test_the_figure_shows_the_share_of_each_finding() -> None:
