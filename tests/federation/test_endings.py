@@ -40,7 +40,8 @@ def test_a_full_disk_stops_the_server_cleanly(
         run = disk.path / "run"
         federation.preludes["hospital-00"] = trains_slowly(1)
         start(federation, run, shards, rounds=6, quorum=1)
-        wait_until((run / "rounds.jsonl").exists)
+        rounds = run / "rounds.jsonl"
+        wait_until(lambda: rounds.exists() and rounds.stat().st_size > 0)
         disk.fill()
         assert federation.server is not None
         assert federation.server.wait(60) == 2
