@@ -1,6 +1,7 @@
 """What every command shares: options that are also environment variables, errors, exit codes."""
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -44,6 +45,12 @@ class Settings(BaseSettings):
 
     debug: bool = Field(False, description="show the whole traceback of an error")
 
+
+ENVIRONMENT = (
+    *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+    *(errno.ELOOP, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
+)
+"""Errors of files that the user can do something about, wherever they come up."""
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
@@ -157,6 +164,11 @@ def run_command(
         return 128 + signal.SIGPIPE
     except FedCXRError as error:
         return _fail(name, given, str(error), error.exit_code)
+    except OSError as error:
+        if error.errno not in ENVIRONMENT:
+            return _fail(name, given, f"a fault of ours, {type(error).__name__}", 1)
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(name, given, f"{where}{error.strerror}", BadInput.exit_code)
     except Exception as error:  # noqa: BLE001 - the last place that can turn a fault into a line
         return _fail(name, given, f"a fault of ours, {type(error).__name__}", FedCXRError.exit_code)
     return 0

@@ -220,11 +220,11 @@ def _patient_problems(shards: Sequence[Shard]) -> Iterator[Problem]:
     if leaking:
         text = f"{leaking} patients are in training and in the test: the test says too much"
         yield Problem(level="error", kind="leakage", text=text, count=leaking)
-    pairs: dict[tuple[str, str], int] = defaultdict(int)
+    pairs: dict[tuple[Path, Path], int] = defaultdict(int)
     for sides in held.values():
-        names = sorted({path.name for path, tests in sides if not tests})
-        for i, one in enumerate(names):
-            for other in names[i + 1 :]:
+        paths = sorted({path for path, tests in sides if not tests})
+        for i, one in enumerate(paths):
+            for other in paths[i + 1 :]:
                 pairs[one, other] += 1
     if pairs:
         (one, other), most = max(pairs.items(), key=lambda item: item[1])

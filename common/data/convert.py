@@ -8,7 +8,6 @@ row that is noted and not there; a file that was replaced since is read again.
 """
 
 import hashlib
-import math
 import os
 import sys
 import time
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from common.data.array_file import reserve, write_header
 from common.data.decode import Unreadable, decode
 from common.data.folder import resumable_folder
 from common.data.parallel import in_order
@@ -160,25 +160,10 @@ def _begin(part: Part, folder: Path, size: int) -> _Filling:
     images, done = folder / IMAGES, folder / DONE
     if not done.exists():
         n = len(part.files)
-        _reserve(images, (n, size, size))
+        reserve(images, (n, size, size))
         write_whole(done, partial(np.save, arr=np.zeros((n, 2), np.int64)))
     offset = np.load(images, mmap_mode="r").offset
     return _Filling(part, folder, offset, np.load(done))
-
-
-def _reserve(path: Path, shape: tuple[int, int, int]) -> None:
-    """Make an array of zeros and take its disk space now, rather than fail at the last image."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    needed = math.prod(shape)
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        file.flush()
-        try:
-            os.posix_fallocate(file.fileno(), file.tell(), needed)
-        except OSError as error:
-            raise BadInput(
-                f"{path.parent}: {needed} bytes are needed here: {error.strerror}"
-            ) from None
 
 
 def _fill(fillings: Sequence[_Filling], size: int, workers: int, read: Reader) -> dict[Path, str]:
@@ -278,7 +263,7 @@ def _seal(filling: _Filling, size: int, source: str, problems: dict[Path, str]) 
     if not kept:
         raise BadInput(f"no image can be read, first {_first(problems)[0][1]}")
     if problems:
-        _keep_rows(folder, kept, size)
+        _keep_rows(filling, kept, size)
     seal_shard(
         folder,
         [part.entries[row] for row in kept],
@@ -290,15 +275,17 @@ def _seal(filling: _Filling, size: int, source: str, problems: dict[Path, str]) 
     )
 
 
-def _keep_rows(folder: Path, kept: Sequence[int], size: int) -> None:
-    """Rewrite the images with some of their rows."""
-    old = np.load(folder / IMAGES, mmap_mode="r")
-    new = np.lib.format.open_memmap(
-        folder / f"{IMAGES}.new", mode="w+", dtype=np.uint8, shape=(len(kept), size, size)
-    )
-    for to, row in enumerate(kept):
-        new[to] = old[row]
-    new.flush()
+def _keep_rows(filling: _Filling, kept: Sequence[int], size: int) -> None:
+    """Move some of the images' rows up, and leave the others out; takes no room on the disk."""
     # Without its notes the part is made anew, should the process die before the manifest is there.
-    (folder / DONE).unlink()
-    (folder / f"{IMAGES}.new").rename(folder / IMAGES)
+    (filling.folder / DONE).unlink()
+    with (filling.folder / IMAGES).open("r+b") as file:
+        write_header(file, (len(kept), size, size))
+        if file.tell() != filling.offset:
+            raise AssertionError("numpy's header has the same length for fewer rows")
+        for to, row in enumerate(kept):
+            file.seek(filling.offset + row * size * size)
+            picture = file.read(size * size)
+            file.seek(filling.offset + to * size * size)
+            file.write(picture)
+        file.truncate(filling.offset + len(kept) * size * size)

@@ -4,6 +4,7 @@
   of ChestX-ray14 are grey and opaque.
 - 16-bit grey is divided by 257, which maps the full range of the PNG standard to 0...255; a file
   that uses only part of its range stays as dark as it is.
+- A picture is turned as its EXIF data say.
 - A picture that is not square is stretched, as the NIH stretched its films to 1024 x 1024:
   nothing is cut off and no padding tells one hospital from another.
 - Resampling is Pillow's bilinear filter, widened to the scale (antialiased): what
@@ -15,7 +16,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from common.data.shard import Bytes
 
@@ -52,7 +53,7 @@ def decode(path: Path, size: int) -> Bytes:
             if image.format == "PNG" and _PNG_END not in data:
                 raise Unreadable("cut short")
             image.load()
-            grey = _grey(image)
+            grey = _grey(_upright(image))
     except Image.DecompressionBombError:
         raise Unreadable("too large for a radiograph") from None
     except UnidentifiedImageError:
@@ -60,12 +61,23 @@ def decode(path: Path, size: int) -> Bytes:
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise Unreadable(f"cannot be decoded: {reason}") from None
+    except Unreadable:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged file raises anything
+        raise Unreadable(f"cannot be decoded ({type(error).__name__})") from None
     return resized(grey, size)
 
 
 def resized(grey: Image.Image, size: int) -> Bytes:
     """Return a picture in mode L as uint8, S x S."""
     return np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return a picture as a viewer shows it, which turns it as its EXIF data say."""
+    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        return image
+    return ImageOps.exif_transpose(image)
 
 
 def _grey(image: Image.Image) -> Image.Image:

@@ -30,8 +30,11 @@ Views = Literal["frontal", "lateral", "both"]
 
 MODALITIES = ("CR", "DX")
 CHEST = re.compile("CHEST|THORAX|LUNG")
-FRONTAL = ("AP", "PA")
+FRONTAL = ("AP", "PA", "FRONTAL")
 LATERAL = ("LL", "RL", "L", "LAT", "LATERAL")
+
+MOST_PIXELS = 100_000_000
+"""Of a film: 43 x 43 cm at 50 micrometres have 74 million."""
 
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 """A Code String, PS3.5 6.2."""
@@ -141,6 +144,11 @@ def _check_pixels(header: Dataset) -> None:
         raise Unreadable(f"photometric interpretation {_quoted(photometric)}, not grey")
     if int(header.get("NumberOfFrames") or 1) != 1:
         raise Unreadable("several frames")
+    if int(header.get("Rows") or 0) * int(header.get("Columns") or 0) > MOST_PIXELS:
+        raise Unreadable("too large for a radiograph")
+    high, bits = header.get("HighBit"), header.get("BitsStored")
+    if high is not None and bits is not None and int(high) != int(bits) - 1:
+        raise Unreadable(f"{int(bits)} bits end at bit {int(high)}, not at {int(bits) - 1}")
 
 
 def _view(header: Dataset) -> str:

@@ -72,8 +72,13 @@ def read_list(path: Path) -> list[str]:
     return list(lines)
 
 
-def labels_of(where: str, findings: str) -> Bytes:
+def labels_of(where: str, findings: str, quoted: bool = True) -> Bytes:
     """Return the labels that names joined by ``|`` stand for: uint8, 14, 0 or 1, read-only.
+
+    Args:
+        where: File and line, for a message.
+        findings: Such as ``Mass|Edema``.
+        quoted: Whether a message may hold what stands there; at a hospital it may be a name.
 
     Raises:
         BadInput: A name is unknown, or ``No Finding`` stands beside one; begins with ``where``.
@@ -82,9 +87,10 @@ def labels_of(where: str, findings: str) -> Bytes:
     if findings != NO_FINDING:
         for name in findings.split("|"):
             if name == NO_FINDING:
-                raise BadInput(f"{where}: {NO_FINDING!r} beside findings: {findings!r}")
+                raise BadInput(f"{where}: {NO_FINDING!r} beside findings")
             if name not in FINDINGS:
-                raise BadInput(f"{where}: unknown finding {name!r}; known: {', '.join(FINDINGS)}")
+                what = f" {name!r}" if quoted else ""
+                raise BadInput(f"{where}: unknown finding{what}; known: {', '.join(FINDINGS)}")
             labels[FINDINGS.index(name)] = 1
     labels.flags.writeable = False
     return labels

@@ -6,6 +6,7 @@ It holds the salt of the patients' pseudonyms and the file that each running num
 
 import hashlib
 import hmac
+import os
 import secrets
 from pathlib import Path
 
@@ -29,9 +30,10 @@ class Private(BaseModel):
     def pseudonym(self, identifier: str) -> str:
         """Return 16 hexadecimal digits that stand for a patient, or for a file.
 
-        HMAC-SHA256 with the salt: who has no salt can neither undo it nor try known numbers.
+        HMAC-SHA256 with the salt: who has no salt can neither undo it nor try known numbers. A
+        file's name need not be UTF-8.
         """
-        digest = hmac.new(bytes.fromhex(self.salt), identifier.encode(), hashlib.sha256)
+        digest = hmac.new(bytes.fromhex(self.salt), os.fsencode(identifier), hashlib.sha256)
         return digest.hexdigest()[:16]
 
 

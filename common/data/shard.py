@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from common.data.array_file import reserve
 from common.data.folder import whole_folder
 from common.errors import BadInput
 from common.files import sha256_of, write_whole
@@ -244,9 +245,8 @@ def create_shard(
         BadInput: ``path`` is taken or cannot be written.
     """
     with whole_folder(path) as folder:
-        images: np.memmap[Any, np.dtype[np.uint8]] = np.lib.format.open_memmap(
-            folder / IMAGES, mode="w+", dtype=np.uint8, shape=(len(entries), size, size)
-        )
+        reserve(folder / IMAGES, (len(entries), size, size))
+        images: np.memmap[Any, np.dtype[np.uint8]] = np.load(folder / IMAGES, mmap_mode="r+")
         yield images
         images.flush()
         seal_shard(folder, entries, labels, size, source, partition, seed)

@@ -4,9 +4,10 @@ The shard names no patient: an image is a running number in an order that says n
 a salted hash. Refused files are named on stderr, at the hospital, and nowhere else.
 """
 
+import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -91,23 +92,23 @@ def command(arguments: Sequence[str]) -> None:
     check_free(settings.out)
     private = _private(settings)
     labels = None if settings.labels is None else read_labels(settings.labels)
-    files = _files(settings)
-    films, refused = _choose(settings, files, labels)
+    files, refused = _files(settings)
+    films, others = _choose(settings, files, labels)
+    refused |= others
     _report(refused)
     if refused and settings.strict:
-        raise BadInput(f"{len(refused)} of {len(files)} files are refused, and --strict is given")
+        found = len(films) + len(refused)
+        raise BadInput(f"{len(refused)} of {found} files are refused, and --strict is given")
     if not films:
-        raise BadInput(f"{settings.images}: none of {len(files)} files can be used")
-    write_private(private_path(settings.out), private)
+        raise BadInput(f"{settings.images}: none of {len(refused)} files can be used")
     films.sort(key=lambda film: private.pseudonym(str(film.file)))
     numbers = [f"{number:06d}" for number in range(len(films))]
+    names = dict(zip(numbers, (film.file for film in films), strict=True))
+    # Before there is a shard, so that a kill leaves none without the list.
+    _list_files(settings, private, names)
     problems = _convert(settings, films, numbers, private)
-    taken = {
-        number: str(film.file)
-        for number, film in zip(numbers, films, strict=True)
-        if film.file not in problems
-    }
-    write_private(private_path(settings.out), private.model_copy(update={"files": taken}))
+    taken = {number: file for number, file in names.items() if file not in problems}
+    _list_files(settings, private, taken)
     _report(problems)
     refused |= problems
     patients = len({film.patient for film in films if film.file not in problems})
@@ -148,21 +149,51 @@ def _private(settings: SiteSettings) -> Private:
     return Private(salt=read_private(own).salt) if own.exists() else new_private()
 
 
-def _files(settings: SiteSettings) -> list[Path]:
-    """Return all files below --images, but hidden ones and the labels."""
+def _list_files(
+    settings: SiteSettings, private: Private, names: Mapping[str, PurePosixPath]
+) -> None:
+    # A name that is not UTF-8 is written with its bytes escaped.
+    files = {
+        number: os.fsencode(file).decode("utf-8", "backslashreplace")
+        for number, file in names.items()
+    }
+    write_private(private_path(settings.out), private.model_copy(update={"files": files}))
+
+
+def _files(settings: SiteSettings) -> tuple[list[Path], dict[PurePosixPath, str]]:
+    """Return all files below --images, but hidden ones and the labels; and what cannot be entered.
+
+    A link to a folder is not followed: it may lead out of the folder, or round in a circle.
+    """
     root = settings.images
     if not root.is_dir():
         raise BadInput(f"{root}: no such folder; --images is where the image files are")
-    files = sorted(
-        file
-        for file in root.rglob("*")
-        if file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(root).parts)
-        and not (settings.labels is not None and file.samefile(settings.labels))
-    )
-    if not files:
+    files: list[Path] = []
+    refused: dict[PurePosixPath, str] = {}
+
+    def refuse(path: str | Path, reason: str) -> None:
+        refused[PurePosixPath(Path(path).relative_to(root).as_posix())] = reason
+
+    for at, folders, names in os.walk(
+        root, onerror=lambda error: refuse(error.filename, f"folder: {error.strerror}")
+    ):
+        folder = Path(at)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in folders:
+            if (folder / name).is_symlink():
+                refuse(folder / name, "a link to a folder, which is not followed")
+        for file in (folder / name for name in names if not name.startswith(".")):
+            try:
+                is_labels = settings.labels is not None and file.samefile(settings.labels)
+                if file.is_file() and not is_labels:
+                    files.append(file)
+            except FileNotFoundError:
+                refuse(file, "a link that leads nowhere")
+            except OSError as error:
+                refuse(file, str(error.strerror))
+    if not files and not refused:
         raise BadInput(f"{root}: no file in it")
-    return files
+    return sorted(files), refused
 
 
 def _choose(

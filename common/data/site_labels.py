@@ -5,6 +5,7 @@ Either as ChestX-ray14 has it (``Image Index``, ``Finding Labels`` joined by ``|
 ``View Position`` or ``view``, may stand beside them; other columns are not read.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -18,6 +19,12 @@ from common.errors import BadInput
 from common.findings import FINDINGS, NO_FINDING
 
 CELLS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+
+HARMLESS = re.compile(r"-?\d(\.\d)?|yes|no|true|false|", re.ASCII | re.IGNORECASE)
+"""What a message may quote: in a cell that a stray comma has moved stands anything."""
+
+SUFFIXES = (".dcm", ".png", ".jpg", ".jpeg")
+"""That a line may leave out; the last number of a UID is none."""
 
 
 class Label(NamedTuple):
@@ -43,7 +50,7 @@ def read_labels(path: Path) -> list[Label]:
 
     Raises:
         BadInput: The file cannot be read, lacks a column, or a line cannot be understood; names
-            file, line and column, and of the cells only those of findings.
+            file, line and column, and of the cells only small numbers, yes and no.
     """
     header = header_of(path)
     image = _one_of(path, header, IMAGE, "image")
@@ -57,7 +64,7 @@ def read_labels(path: Path) -> list[Label]:
         if not name:
             raise BadInput(f"{line.where}: {image} is empty")
         note_once(seen, name, line.where, line.number)
-        found = labels_of(line.where, line.cells[LABELS]) if joined else _cells(line, columns)
+        found = _joined(line) if joined else _cells(line, columns)
         labels.append(
             Label(
                 line.where,
@@ -85,7 +92,8 @@ def match(labels: Sequence[Label], files: Sequence[PurePosixPath]) -> dict[PureP
     """
     spellings: list[dict[str, list[PurePosixPath]]] = [{}, {}, {}, {}]
     for file in files:
-        names = (str(file), str(file.with_suffix("")), file.name, file.stem)
+        bare = file.with_suffix("") if file.suffix.lower() in SUFFIXES else file
+        names = (str(file), str(bare), file.name, bare.name)
         for spelling, name in zip(spellings, names, strict=True):
             spelling.setdefault(name, []).append(file)
     found: dict[PurePosixPath, Label] = {}
@@ -112,12 +120,17 @@ def _finding_columns(path: Path, header: list[str]) -> dict[str, str]:
     return columns
 
 
+def _joined(line: Line) -> Bytes:
+    return labels_of(line.where, line.cells[LABELS], quoted=False)
+
+
 def _cells(line: Line, columns: dict[str, str]) -> Bytes:
     values = {}
     for finding, column in columns.items():
         cell = line.cells[column]
         if cell not in CELLS:
-            raise BadInput(f"{line.where}: {column} is {cell[:20]!r}, not 0 or 1")
+            found = repr(cell) if HARMLESS.fullmatch(cell) else "something else"
+            raise BadInput(f"{line.where}: {column} is {found}, not 0 or 1")
         values[finding] = CELLS[cell]
     labels = np.array([values[finding] for finding in FINDINGS], np.uint8)
     if NO_FINDING in values and bool(values[NO_FINDING]) == bool(labels.any()):

@@ -31,14 +31,16 @@ def read_table(path: Path, needed: Sequence[str]) -> Iterator[Line]:
     """Yield the lines of a table, by the names of its columns and never by their places.
 
     The delimiter is the one of comma, semicolon and tab that the header has most of. Columns
-    without a name are left out, empty lines too.
+    without a name are left out, empty lines too. A line may end in empty cells, but in none that
+    the header does not have: a comma within a cell moves all that follow.
 
     Args:
         path: The file, UTF-8.
         needed: Columns that have to be there, once each.
 
     Raises:
-        BadInput: The file cannot be read, lacks a column, a line is too short, or none is there.
+        BadInput: The file cannot be read, lacks a column, a line is too short or too long, or none
+            is there.
     """
     with opened(path) as file:
         first = file.readline()
@@ -57,8 +59,11 @@ def read_table(path: Path, needed: Sequence[str]) -> Iterator[Line]:
         for cells in filter(None, reader):
             number = reader.line_num + 1
             where = f"{path}, line {number}"
-            if len(cells) < width:
-                raise BadInput(f"{where}: {len(cells)} cells, but the header has {width}")
+            if len(cells) < width or any(cell.strip() for cell in cells[len(names) :]):
+                raise BadInput(
+                    f"{where}: {len(cells)} cells, but the header has {width}; put quotation marks "
+                    "around a cell with the delimiter in it"
+                )
             yield Line(where, number, {name: cells[i].strip() for name, i in columns.items()})
             empty = False
         if empty:

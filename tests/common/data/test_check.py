@@ -142,6 +142,11 @@ def test_what_hospitals_share_is_a_warning(phantoms: Path, tmp_path: Path) -> No
     assert ("error", "leakage") not in kinds(problems)
     [problem] = [p for p in problems if p.kind == "patients"]
     assert (problem.level, problem.count) == ("warning", 3)
+    # Whatever the folders are called.
+    (tmp_path / "other").mkdir()
+    (tmp_path / "b").rename(tmp_path / "other" / "a")
+    problems = check([tmp_path / "a", tmp_path / "other" / "a"]).problems
+    assert [p.count for p in problems if p.kind == "patients"] == [3]
 
 
 def test_too_few_films_for_an_auc_are_told(tmp_path: Path) -> None:

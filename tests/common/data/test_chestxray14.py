@@ -65,6 +65,8 @@ def test_hospitals_hold_the_training_list_and_the_test_shard_the_other(
     make(files)
     shards = [open_shard(files["out"] / f"hospital-{i:02d}") for i in range(3)]
     test = open_shard(files["out"] / "test")
+    assert {entry.split for entry in test.entries} == {"test"}
+    assert {entry.split for shard in shards for entry in shard.entries} == {"train_val"}
     held = [entry.image for shard in shards for entry in shard.entries]
     assert sorted(held) == sorted(read_list(files["train-list"]))
     assert [entry.image for entry in test.entries] == read_list(files["test-list"])

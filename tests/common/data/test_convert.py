@@ -11,6 +11,8 @@ from PIL import Image
 from common.data.convert import Part, convert
 from common.data.shard import Bytes, Entry, open_shard
 from common.errors import BadInput
+from tests.helpers import assert_one_line, needs_root, small_disk
+from tests.helpers import run as run_command
 
 
 @pytest.fixture
@@ -90,6 +92,23 @@ def test_unreadable_files_are_left_out_when_asked(tmp_path: Path, files: list[Pa
     assert levels(tmp_path / "out") == kept
     assert [entry.image for entry in shard.entries] == [f"{i:03d}" for i in kept]
     assert shard.labelled()[:, 0].tolist() == [i % 2 for i in kept]
+
+
+@needs_root
+def test_leaving_out_takes_no_room(tmp_path: Path, files: list[Path]) -> None:
+    files[0].write_bytes(b"")
+    with small_disk(tmp_path / "disk", "112k") as disk:  # 48 kB of pixels, but not twice
+        run(disk.path / "out", part(files), leave_out=True)
+        assert levels(disk.path / "out") == list(range(1, 30))
+
+
+@needs_root
+def test_a_disk_too_small_for_synthetic_films_is_told(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        given = ("--out", disk.path / "s", "--images", 40, "--size", 64, "--hospitals", 2)
+        result = run_command("flower-data", "synthetic", *given)
+        assert_one_line(result, 2, "bytes are needed here: No space left on device")
+        assert not list(disk.path.iterdir())
 
 
 def test_no_readable_file_is_an_error(tmp_path: Path, files: list[Path]) -> None:

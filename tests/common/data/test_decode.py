@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngImageFile
 
 from common.data.decode import Unreadable, decode
 from common.data.parallel import in_order
@@ -49,6 +50,29 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes, why: str) -> 
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(Unreadable, match=why):
         decode(tmp_path / "a.png", 40)
+
+
+def test_a_picture_is_turned_as_its_exif_data_say(tmp_path: Path) -> None:
+    upright = np.full((64, 64), 255, np.uint8)
+    upright[:, :32] = 0
+    lying = Image.fromarray(np.rot90(upright).copy())
+    data = lying.getexif()
+    data[ExifTags.Base.Orientation] = 6  # to be turned clockwise by a quarter
+    for name in ("a.png", "a.jpg"):
+        lying.save(tmp_path / name, exif=data)
+        assert np.abs(decode(tmp_path / name, 64).astype(int) - upright).max() < 30
+
+
+def test_whatever_the_library_raises_is_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(_image: object) -> None:
+        raise IndexError
+
+    (tmp_path / "a.png").write_bytes(png())
+    monkeypatch.setattr(PngImageFile, "load", load)
+    with pytest.raises(Unreadable, match=r"cannot be decoded \(IndexError\)"):
+        decode(tmp_path / "a.png", 64)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

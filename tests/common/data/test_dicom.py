@@ -77,6 +77,11 @@ def test_without_a_window_the_range_of_the_stored_bits_is_shown(tmp_path: Path) 
     assert_shades(shown(film(), tmp_path), RAMP, lambda v: v * 255 / 4095)
 
 
+def test_signed_pixels_are_shown_from_their_least_value_on(tmp_path: Path) -> None:
+    pixels = np.linspace(-2048, 2047, 64 * 64).reshape(64, 64).astype(np.int16)
+    assert_shades(shown(film(pixels), tmp_path), pixels, lambda v: (v + 2048) * 255 / 4095)
+
+
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
 def test_the_window_decides_what_is_shown(tmp_path: Path, function: str) -> None:
     data = film(WindowCenter=[1500, 9], WindowWidth=[800, 9], VOILUTFunction=function)
@@ -218,6 +223,8 @@ def test_the_headers_of_real_files_decide() -> None:
         ({"BurnedInAnnotation": "YES"}, "burned-in"),
         ({"PhotometricInterpretation": "RGB"}, "photometric interpretation 'RGB'"),
         ({"NumberOfFrames": 4}, "several frames"),
+        ({"Rows": 12_000, "Columns": 12_000}, "too large for a radiograph"),
+        ({"HighBit": 15}, "12 bits end at bit 15, not at 11"),
     ],
 )
 def test_what_is_no_chest_film_is_refused(tmp_path: Path, tags: dict[str, Any], why: str) -> None:
@@ -234,6 +241,9 @@ def test_a_view_may_be_a_code_and_lateral_films_are_taken_when_asked(tmp_path: P
     with pytest.raises(Unreadable, match="view 'LATERAL', frontal is wanted"):
         examine_dicom(file, "frontal")
     assert examine_dicom(file, "lateral") == examine_dicom(file, "both") == "MRN-0815"
+    film(ViewPosition="RLO").save_as(file, enforce_file_format=True)
+    with pytest.raises(Unreadable, match="view 'RLO', both is wanted"):
+        examine_dicom(file, "both")
     film().save_as(file, enforce_file_format=True)
     with pytest.raises(Unreadable, match="view 'PA', lateral is wanted"):
         examine_dicom(file, "lateral")

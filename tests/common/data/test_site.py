@@ -1,5 +1,8 @@
+import errno
+import os
 import stat
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,7 +195,7 @@ def test_real_dicom_files_with_labels_as_chestxray14_has_them(tmp_path: Path) ->
         ("name,Finding Labels\na,Mass\n", "no column 'Image Index' or 'image'"),
         ("image,Finding Labels\n,Mass\n", "line 2: image is empty"),
         ("image,Finding Labels\na,Mass\na,Mass\n", "line 3: the same image as line 2"),
-        ("image,Finding Labels\na,Cough\n", "line 2: unknown finding 'Cough'"),
+        ("image,Finding Labels\na,Cough\n", "line 2: unknown finding; known: "),
         ("image,NAMES\na,ZEROS\n".replace("ZEROS", "yes" + ",0" * 13), "Atelectasis is 'yes'"),
         ("image,NAMES\na,ZEROS\n".replace("ZEROS", "-1" + ",0" * 13), "Atelectasis is '-1'"),
         ("image,NAMES\na,ZEROS\n".replace("ZEROS", "" + ",0" * 13), "Atelectasis is ''"),
@@ -206,6 +209,107 @@ def test_labels_that_cannot_be_used_are_refused(tmp_path: Path, text: str, why: 
     (tmp_path / "l.csv").write_text(text.replace("NAMES", ",".join(FINDINGS)))
     with pytest.raises(BadInput, match=why):
         read_labels(tmp_path / "l.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("image,patient,NAMES\na,Doe, Jane,ZEROS\n", "line 2: 17 cells, but the header has 16"),
+        ("image,patient,NAMES\na,Doe, Jane,ZERO\n", "line 2: Atelectasis is something else"),
+        ("image,patient,Finding Labels\na,1,Doe|Jane\n", "line 2: unknown finding; known"),
+        ("image,patient,Finding Labels\na,1,Doe|No Finding\n", "line 2: unknown finding; known"),
+    ],
+)
+def test_a_cell_that_a_comma_has_moved_is_refused_and_not_repeated(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    for name, value in (("NAMES", ",".join(FINDINGS)), ("ZEROS", "0" + ",0" * 13)):
+        text = text.replace(name, value)
+    (tmp_path / "l.csv").write_text(text.replace("ZERO", "0" + ",0" * 12))
+    with pytest.raises(BadInput, match=why) as refused:
+        read_labels(tmp_path / "l.csv")
+    assert "Doe" not in str(refused.value)
+    assert "Jane" not in str(refused.value)
+
+
+def test_the_last_number_of_a_uid_is_no_suffix() -> None:
+    files = [PurePosixPath("1.2.5.7"), PurePosixPath("b/1.2.6.DCM")]
+    assert match([Label("1", "1.2.5", "", "", np.zeros(14, np.uint8))], files) == {}
+    found = match([Label("1", "1.2.6", "", "", np.zeros(14, np.uint8))], files)
+    assert list(found) == [files[1]]
+
+
+def test_the_order_is_that_of_the_pseudonyms_and_the_labels_name_the_patient(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "films").mkdir()
+    for i in range(12):
+        film(np.full((64, 64), 50 * i, np.uint16)).save_as(
+            tmp_path / "films" / f"{i:02}.dcm", enforce_file_format=True
+        )
+    rows = {f"{i:02}": (f"CSV-{i}", {"Mass": 1}) for i in range(12)}
+    labels = write_labels(tmp_path / "labels.csv", rows)
+    command([*("--images", str(tmp_path / "films"), "--labels", str(labels), "--size", "40"),
+             *("--workers", "1", "--out", str(tmp_path / "shard"))])  # fmt: skip
+    private = read_private(private_path(tmp_path / "shard"))
+    files = list(private.files.values())
+    assert files == sorted(files, key=private.pseudonym)
+    assert files != sorted(files)
+    patients = [entry.patient for entry in open_shard(tmp_path / "shard").entries]
+    assert patients == [private.pseudonym(f"CSV-{int(file[:2])}") for file in files]
+
+
+def test_what_is_not_entered_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    films = tmp_path / "films"
+    (films / "closed").mkdir(parents=True)
+    Image.fromarray(np.full((50, 50), 200, np.uint8)).save(films / "a.png")
+    (tmp_path / "elsewhere").mkdir()
+    (films / "link").symlink_to(tmp_path / "elsewhere")
+    (films / "nowhere.png").symlink_to(tmp_path / "nothing")
+    scan = os.scandir
+
+    def closed(path: str) -> Any:  # root may enter every folder
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    labels = write_labels(tmp_path / "labels.csv", {"a.png": ("1", {"Mass": 1})})
+    given = ["--images", str(films), "--labels", str(labels), "--size", "40", "--workers", "1"]
+    with pytest.raises(BadInput, match="3 of 4 files are refused"):
+        command([*given, "--out", str(tmp_path / "shard"), "--strict"])
+    command([*given, "--out", str(tmp_path / "shard")])
+    told = capsys.readouterr().err
+    for line in (
+        "closed: folder: Permission denied", "link: a link to a folder, which is not followed",
+        "nowhere.png: a link that leads nowhere",
+    ):  # fmt: skip
+        assert told.count(f"refused: {line}\n") == 2
+
+
+def test_a_name_that_is_not_utf_8_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    film(np.full((64, 64), 1000, np.uint16)).save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    (tmp_path / "a.dcm").rename(tmp_path / "films" / os.fsdecode(b"M\xfcller.dcm"))
+    result = run("flower-data", "site", "--images", tmp_path / "films", "--out", tmp_path / "shard")
+    assert result.returncode == 0, result.stderr
+    files = read_private(private_path(tmp_path / "shard")).files
+    assert files == {"000000": "M\\xfcller.dcm"}
+
+
+def test_the_list_of_files_is_there_before_the_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Path
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("common.data.site.convert", killed)
+    with pytest.raises(KeyboardInterrupt):
+        command(arguments(site))
+    files = read_private(private_path(tmp_path / "shard")).files
+    assert "a.png" in files.values()
 
 
 def test_column_names_may_be_written_in_other_ways(tmp_path: Path) -> None:
