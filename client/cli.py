@@ -85,6 +85,7 @@ def _take_part(arguments: Sequence[str]) -> None:
     from client.flower import Participant
     from client.hospital import Hospital
     from client.policy import read_policy
+    from client.slots import check_slots
     from client.state import ClientState
     from common.data.shard import open_for_training
     from common.keys import read_key
@@ -99,6 +100,8 @@ def _take_part(arguments: Sequence[str]) -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = choose_device(settings.device)
+    if settings.slots_dir is not None:
+        check_slots(settings.slots_dir, settings.slots)
     hospital = Hospital(settings.site, shard, device, settings.slots, settings.slots_dir, policy)
     if settings.insecure:
         log.warning("--insecure: nothing is encrypted, and the server is not checked")

@@ -82,5 +82,5 @@ def read_policy(path: Path | None) -> Policy:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise BadInput(f"{path}: {where}: {problem['msg']}; see docs/deploy.md") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadInput(f"{path}: no JSON; see docs/deploy.md") from None

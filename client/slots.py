@@ -5,12 +5,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
+
+from common.errors import BadInput
 
 POLL_SECONDS = 0.05
 
 
 class GivenUp(Exception):  # noqa: N818 - a decision, not a fault
     """Nobody waits for the result any more."""
+
+
+def check_slots(folder: Path, slots: int) -> None:
+    """Make the lock files, before anybody waits for the hospital.
+
+    Raises:
+        BadInput: They cannot be made.
+    """
+    try:
+        for file in _open(folder, slots):
+            file.close()
+    except OSError as error:
+        raise BadInput(f"--slots-dir {folder}: {error.strerror}; give another folder") from None
 
 
 @contextmanager
@@ -35,9 +51,8 @@ def slot(
     if folder is None:
         yield 0.0
         return
-    folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    files = [(folder / f"slot-{i}.lock").open("a") for i in range(slots)]
+    files = _open(folder, slots)
     try:
         while not any(_lock(file.fileno()) for file in files):
             if not wanted():
@@ -47,6 +62,11 @@ def slot(
     finally:
         for file in files:
             file.close()
+
+
+def _open(folder: Path, slots: int) -> list[TextIO]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return [(folder / f"slot-{i}.lock").open("a") for i in range(slots)]
 
 
 def _lock(descriptor: int) -> bool:

@@ -97,7 +97,7 @@ class Hello(Message):
     validation: int = Field(
         0, ge=0, le=MOST_IMAGES, description="images on which it will score models; 0: none"
     )
-    image_size: int = Field(ge=SMALLEST, description="pixels along each side")
+    image_size: int = Field(ge=SMALLEST, le=2**14, description="pixels along each side")
     backbone: Sha256 | None = Field(description="hash of the backbone it holds, if any")
     process: Nonce = Field(description="of the client's process, the same at every connection")
     server: Printable = Field(
@@ -203,6 +203,9 @@ REPLY = TypeAdapter(Reply)
 
 MessageT = TypeVar("MessageT")
 
+LONGEST = 1 << 16
+"""Characters of a message; the longest that either side sends has some 2,000."""
+
 
 class ProtocolError(ValueError):
     """What arrived is no message that this side understands; says no more of it than that."""
@@ -212,8 +215,10 @@ def understand(messages: TypeAdapter[MessageT], text: str) -> MessageT:
     """Return the message in a JSON text.
 
     Raises:
-        ProtocolError: It is none, or of another version of the protocol.
+        ProtocolError: It is none, too long for one, or of another version of the protocol.
     """
+    if len(text) > LONGEST:
+        raise ProtocolError(f"no message of protocol {VERSION}")
     try:
         return messages.validate_json(text)
     except ValidationError as error:

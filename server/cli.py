@@ -21,6 +21,7 @@ from common.net import LONGEST_SECONDS, Address, read_tls
 
 if TYPE_CHECKING:
     from common.checkpoint import Provenance
+    from common.model import Architecture
     from common.wire import State
     from server.registry import Registry
     from server.rounds import Plan
@@ -214,7 +215,7 @@ class _Start(NamedTuple):
 
 def _start(settings: ServerSettings, size: int) -> _Start:
     """Return a new run, or the one in the folder where it stands."""
-    from common.checkpoint import Provenance, read_checkpoint
+    from common.checkpoint import Provenance
     from common.initial import initial_state
     from server.rounds import Plan
     from server.run_folder import RunFolder
@@ -229,8 +230,7 @@ def _start(settings: ServerSettings, size: int) -> _Start:
     if done > settings.rounds:
         raise BadInput(f"--rounds {settings.rounds}: the run has done {done} rounds already")
     if done:
-        state, last = read_checkpoint(folder.checkpoint(done), settings.architecture, 0)
-        origin = last.start if last is not None else None
+        state, origin = _last_model(folder, settings.architecture)
     else:
         state, origin = initial_state(settings.init, settings.architecture, settings.seed)
     if not resumed:
@@ -241,6 +241,30 @@ def _start(settings: ServerSettings, size: int) -> _Start:
     init = Path(settings.init).name
     provenance = Provenance(method="fedavg", run=run, init=init, start=origin, seed=settings.seed)
     return _Start(folder, resumed, plan, state, provenance)
+
+
+def _last_model(
+    folder: "RunFolder", architecture: "Architecture"
+) -> "tuple[State, Provenance | None]":
+    """Return the model of a run's last round, and where the first one came from.
+
+    Raises:
+        BadInput: There is none, or it is not the one in ``rounds.jsonl``.
+    """
+    from common.checkpoint import read_checkpoint
+    from common.wire import fingerprint, pack
+
+    last = folder.rounds()[-1]
+    file = folder.checkpoint(last["round"])
+    if not file.exists():
+        raise BadInput(f"{file}: no such file; restore it from a backup of the run")
+    state, provenance = read_checkpoint(file, architecture, 0)
+    if fingerprint(pack(state)) != last["model_sha256"]:
+        raise BadInput(
+            f"{file}: not the model of round {last['round']} in rounds.jsonl; restore it from a "
+            "backup of the run"
+        )
+    return state, provenance.start if provenance is not None else None
 
 
 @contextmanager

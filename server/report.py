@@ -42,6 +42,16 @@ def page(run: Path) -> str:
     Raises:
         BadInput: There is no such run, or one of its files is damaged.
     """
+    try:
+        return _page(run)
+    except (KeyError, TypeError, AttributeError, IndexError):
+        raise BadInput(
+            f"{run}: one of its JSON files says something else than a run's; restore it from a "
+            "backup"
+        ) from None
+
+
+def _page(run: Path) -> str:
     config, status = _read(run / "config.json"), _read(run / "status.json")
     lines = _lines(run / "rounds.jsonl")
     events = _lines(run / "events.jsonl")
@@ -150,7 +160,7 @@ def _curve(lines: list[Line], initial: Line | None) -> str:
 def _read(path: Path) -> Line:
     try:
         return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise BadInput(
             f"{path}: {type(error).__name__}; name the folder of a run that was started"
         ) from None

@@ -241,7 +241,7 @@ class Roster:
     def _refuse(self, site: Connected, reason: str) -> None:
         name = site.hello.site
         log.warning("%s refused: %s", name, reason)
-        farewell = Farewell(outcome="refused", reason=reason)
+        farewell = Farewell(outcome="refused", reason=reason[:500])
         try:
             self._folder.write_event("refused", site=name, reason=reason)
             self._folder.audit.write("refused", site=name, reason=reason)

@@ -112,8 +112,10 @@ class RunFolder:
                 in more than what may change.
         """
         try:
-            old = json.loads((path / "config.json").read_bytes())
-        except (OSError, ValueError) as error:
+            old = dict(json.loads((path / "config.json").read_bytes()))
+            if missing := {"run_id"} & config.keys() - old.keys():
+                raise KeyError(missing)
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise BadInput(
                 f"{path / 'config.json'}: {type(error).__name__}; --resume needs the folder of a "
                 "run that was started"
@@ -149,8 +151,8 @@ class RunFolder:
         file = self.path / "events.jsonl"
         events = []
         for line in file.read_bytes().splitlines() if file.exists() else ():
-            with suppress(ValueError):
-                events.append(json.loads(line))
+            with suppress(ValueError, TypeError):
+                events.append(dict(json.loads(line)))
         return events
 
     def write_round(self, line: dict[str, Any]) -> None:
@@ -183,8 +185,8 @@ class RunFolder:
     def is_finished(self, rounds: int) -> bool:
         """Return whether so many rounds were run to the end."""
         try:
-            status = json.loads((self.path / "status.json").read_bytes())
-        except (OSError, ValueError):
+            status = dict(json.loads((self.path / "status.json").read_bytes()))
+        except (OSError, ValueError, TypeError):
             return False
         return (status.get("state"), status.get("rounds")) == ("finished", rounds)
 

@@ -6,6 +6,7 @@ import pytest
 from client.hospital import Hospital
 from client.policy import Policy, read_policy
 from common.errors import BadInput
+from common.evaluation import Scores
 from common.findings import FINDINGS
 from common.model import build_model, state_of
 from common.wire import pack
@@ -83,6 +84,14 @@ def test_no_number_about_a_small_group_is_reported(tmp_path: Path) -> None:
     assert (nothing.images, nothing.loss, nothing.auc) == (0, None, None)
 
 
+@pytest.mark.parametrize(("positives", "told"), [(4, False), (5, True), (15, True), (16, False)])
+def test_few_films_without_a_finding_are_a_small_group_too(positives: int, told: bool) -> None:
+    by_finding = dict.fromkeys(FINDINGS, 0.5)
+    scores = Scores(images=20, loss=0.3, auc=0.5, auc_by_finding=by_finding)
+    reported = Policy(min_group=5).reported(scores, dict.fromkeys(FINDINGS, positives))
+    assert reported.auc_by_finding["Mass"] == (0.5 if told else None)
+
+
 def test_a_shard_below_the_smallest_group_does_not_take_part(tmp_path: Path) -> None:
     path = make_shard(tmp_path / "a").path
     with pytest.raises(BadInput, match="fewer than min_group 100"):
@@ -94,6 +103,7 @@ def test_a_shard_below_the_smallest_group_does_not_take_part(tmp_path: Path) -> 
     [
         (None, "No such file"),
         ("{", "no JSON"),
+        ("[" * 200_000, "no JSON"),
         (json.dumps({"max_epochs": 3}), "max_epochs: Extra inputs"),
         (json.dumps({"min_group": 0}), "min_group: Input should be greater"),
     ],

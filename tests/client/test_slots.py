@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from client.slots import GivenUp, slot
+from client.slots import GivenUp, check_slots, slot
+from common.errors import BadInput
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -72,6 +73,14 @@ def test_waiting_is_given_up_when_nobody_wants_the_result(tmp_path: Path) -> Non
         pytest.fail("two held one slot")
     with slot(tmp_path, 1):
         pass
+
+
+def test_a_folder_that_cannot_be_used_is_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match=r"--slots-dir .*file: File exists"):
+        check_slots(tmp_path / "file", 1)
+    check_slots(tmp_path / "new", 2)
+    assert len(list((tmp_path / "new").iterdir())) == 2
 
 
 def test_without_a_folder_there_is_nobody_to_wait_for() -> None:

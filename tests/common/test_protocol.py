@@ -1,6 +1,7 @@
 """Every number of a message has bounds, and every text can stand in a log."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -65,11 +66,22 @@ def test_a_reply_with_an_impossible_number_or_text_is_no_message(change: dict[st
         understand(REPLY, json.dumps({**REPLY_WORDS, **change}))
 
 
+def test_what_is_too_long_is_not_looked_at() -> None:
+    # A description of a million errors would take gigabytes.
+    long = json.dumps({**REPLY_WORDS, **{str(number): 0 for number in range(10_000)}})
+    tracemalloc.start()
+    with pytest.raises(ProtocolError, match="no message"):
+        understand(REPLY, long)
+    assert tracemalloc.get_traced_memory()[1] < 100_000
+    tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"examples": 2**24 + 1},
         {"validation": 2**24 + 1},
+        {"image_size": 10**1000},
         {"version": "1\r"},
         {"server": "\x1b]0;title\x07"},
     ],

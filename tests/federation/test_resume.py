@@ -172,14 +172,27 @@ def test_what_a_run_was_started_with_cannot_be_changed_on_the_way(tmp_path: Path
     assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=3), shards))
 
 
-@pytest.mark.parametrize("content", ["{", "{}"])
+@pytest.mark.parametrize("content", ["{", "{}", "[]", "5"])
 def test_a_run_must_be_whole_to_go_on_with(tmp_path: Path, content: str) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.json").write_text(content)
     result = run("flower-server", "--insecure", "--resume", *options(folder, 1))
-    words = "the run was started with" if content == "{}" else "--resume needs the folder"
-    assert_one_line(result, 2, words)
+    assert_one_line(result, 2, "config.json", "--resume needs the folder")
+
+
+def test_only_the_model_of_the_last_round_is_gone_on_with(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with FaultyFederation(tmp_path / "logs") as federation:
+        federation.start_server(options(folder, 1, rounds=2))
+        federation.start_client(make_hospitals(tmp_path / "data", 1)[0])
+        assert set(federation.wait(60).values()) == {0}
+    first, last = (folder / "checkpoints" / f"round-000{number}.pt" for number in (1, 2))
+    again = ("flower-server", "--insecure", "--resume", *options(folder, 1, rounds=3))
+    last.write_bytes(first.read_bytes())
+    assert_one_line(run(*again), 2, f"{last}: not the model of round 2", "backup")
+    last.unlink()
+    assert_one_line(run(*again), 2, f"{last}: no such file; restore it from a backup")
 
 
 def test_where_there_is_no_run_resume_begins_one(tmp_path: Path) -> None:

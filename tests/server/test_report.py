@@ -1,9 +1,11 @@
 import re
+from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from common.errors import BadInput
 from common.files import now, write_json
 from common.findings import FINDINGS
 from server.report import page
@@ -72,6 +74,17 @@ def test_the_command_writes_it(folder: Path, tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (0, f"{out}\n"), result.stderr
     assert out.read_text() == page(folder)
     assert_one_line(run("flower-report", folder, "--out", tmp_path), 2, "give --out another file")
+
+
+@pytest.mark.parametrize("name", ["config.json", "status.json", "rounds.jsonl", "events.jsonl"])
+@pytest.mark.parametrize("content", ["[]\n", "{}\n", "5\n"])
+def test_a_file_that_says_something_else_is_one_line(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content)
+    with suppress(BadInput):
+        page(folder)
+    (folder / "config.json").write_text(content)
+    with pytest.raises(BadInput, match=f"{folder}"):
+        page(folder)
 
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path) -> None:

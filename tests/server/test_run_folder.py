@@ -88,9 +88,17 @@ def test_events_do_not_decide_whether_a_run_goes_on(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", {})
     folder.audit.close()
     events = folder.path / "events.jsonl"
-    events.write_text('{"event": {"event": "left"}\n{"event": "joi')
+    events.write_text('{"event": {"event": "left"}\n5\n[1]\n{"event": "joi')
     again = RunFolder.reopen(folder.path, {})
+    assert again.events() == []
     again.write_event("resumed")
     lines = events.read_text().splitlines()
     assert lines[0] == '{"event": {"event": "left"}'
-    assert [json.loads(line)["event"] for line in lines[1:]] == ["resumed"]
+    assert [json.loads(line)["event"] for line in lines[3:]] == ["resumed"]
+
+
+@pytest.mark.parametrize("content", ["[]", "5", "{", '{"state": "running"}'])
+def test_a_status_that_does_not_say_so_is_not_finished(tmp_path: Path, content: str) -> None:
+    folder = RunFolder.create(tmp_path / "run", {})
+    (folder.path / "status.json").write_text(content)
+    assert not folder.is_finished(5)
