@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
 from common.data.decode import Unreadable, decode
-from common.data.dicom import examine_dicom, is_dicom, read_dicom
+from common.data.dicom import check_view, examine_dicom, is_dicom, read_dicom
 from common.data.shard import Bytes
 from tests.helpers import SHARED, needs_shared_data
 
@@ -231,6 +231,12 @@ def test_what_is_no_chest_film_is_refused(tmp_path: Path, tags: dict[str, Any], 
     film(**tags).save_as(tmp_path / "a.dcm", enforce_file_format=True)
     with pytest.raises(Unreadable, match=why):
         examine_dicom(tmp_path / "a.dcm", "frontal")
+
+
+def test_a_view_may_be_a_word() -> None:
+    check_view("FRONTAL", "frontal")
+    with pytest.raises(Unreadable, match="view 'FRONTAL', lateral is wanted"):
+        check_view("FRONTAL", "lateral")
 
 
 def test_a_view_may_be_a_code_and_lateral_films_are_taken_when_asked(tmp_path: Path) -> None:
