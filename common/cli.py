@@ -164,12 +164,10 @@ def run_command(
         return 128 + signal.SIGPIPE
     except FedCXRError as error:
         return _fail(name, given, str(error), error.exit_code)
-    except OSError as error:
-        if error.errno not in ENVIRONMENT:
-            return _fail(name, given, f"a fault of ours, {type(error).__name__}", 1)
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(name, given, f"{where}{error.strerror}", BadInput.exit_code)
     except Exception as error:  # noqa: BLE001 - the last place that can turn a fault into a line
+        if isinstance(error, OSError) and error.errno in ENVIRONMENT:
+            where = f"{error.filename}: " if error.filename else ""
+            return _fail(name, given, f"{where}{error.strerror}", BadInput.exit_code)
         return _fail(name, given, f"a fault of ours, {type(error).__name__}", FedCXRError.exit_code)
     return 0
 
