@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     debug: bool = Field(False, description="show the whole traceback of an error")
 
 
-ENVIRONMENT = (
+FILE_ERRORS = (
     *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
     *(errno.ELOOP, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
 )
@@ -165,7 +165,7 @@ def run_command(
     except FedCXRError as error:
         return _fail(name, given, str(error), error.exit_code)
     except Exception as error:  # noqa: BLE001 - the last place that can turn a fault into a line
-        if isinstance(error, OSError) and error.errno in ENVIRONMENT:
+        if isinstance(error, OSError) and error.errno in FILE_ERRORS:
             where = f"{error.filename}: " if error.filename else ""
             return _fail(name, given, f"{where}{error.strerror}", BadInput.exit_code)
         return _fail(name, given, f"a fault of ours, {type(error).__name__}", FedCXRError.exit_code)

@@ -230,7 +230,7 @@ def _start(settings: ServerSettings, size: int) -> _Start:
     if done > settings.rounds:
         raise BadInput(f"--rounds {settings.rounds}: the run has done {done} rounds already")
     if done:
-        state, origin = _last_model(folder, settings.architecture)
+        state, origin = _last_model(folder, done, settings.architecture)
     else:
         state, origin = initial_state(settings.init, settings.architecture, settings.seed)
     if not resumed:
@@ -244,9 +244,9 @@ def _start(settings: ServerSettings, size: int) -> _Start:
 
 
 def _last_model(
-    folder: "RunFolder", architecture: "Architecture"
+    folder: "RunFolder", done: int, architecture: "Architecture"
 ) -> "tuple[State, Provenance | None]":
-    """Return the model of a run's last round, and where the first one came from.
+    """Return the model of the last round that is done, and where the first one came from.
 
     Raises:
         BadInput: There is none, or it is not the one in ``rounds.jsonl``.
@@ -254,15 +254,14 @@ def _last_model(
     from common.checkpoint import read_checkpoint
     from common.wire import fingerprint, pack
 
-    last = folder.rounds()[-1]
-    file = folder.checkpoint(last["round"])
+    file = folder.checkpoint(done)
     if not file.exists():
         raise BadInput(f"{file}: no such file; restore it from a backup of the run")
     state, provenance = read_checkpoint(file, architecture, 0)
-    if fingerprint(pack(state)) != last["model_sha256"]:
+    if fingerprint(pack(state)) != folder.rounds()[-1].get("model_sha256"):
         raise BadInput(
-            f"{file}: not the model of round {last['round']} in rounds.jsonl; restore it from a "
-            "backup of the run"
+            f"{file}: not the model of the last round in rounds.jsonl; restore both from a backup "
+            "of the run"
         )
     return state, provenance.start if provenance is not None else None
 

@@ -12,6 +12,7 @@ from pydantic_settings import SettingsConfigDict
 from common.cli import Settings, parse
 from common.data.assignment import TEST, read_assignment, write_assignment
 from common.data.convert import Part, convert
+from common.data.decode import PICTURES
 from common.data.folder import check_free
 from common.data.nih import Row, read_list, read_metadata
 from common.data.partition import dirichlet, iid, noniid
@@ -20,9 +21,6 @@ from common.data.show import check_new, write_png
 from common.data.summary import Summary, shares_figure, tables
 from common.errors import BadInput
 from common.files import sha256_of
-
-SUFFIXES = (".png", ".jpg", ".jpeg")
-"""Of the files; the names in the metadata end in .png whatever a copy holds."""
 
 DRAWS = ("hospitals", "partition", "alpha", "group_by", "seed")
 """Options that a split read from a file leaves nothing to decide."""
@@ -168,7 +166,8 @@ def _find_files(root: Path, stems: set[str]) -> dict[str, Path]:
     folders = [root, root / "images", *sorted(root.glob("images_*/images"))]
     files: dict[str, Path] = {}
     for file in (file for folder in folders if folder.is_dir() for file in folder.iterdir()):
-        if file.suffix.lower() not in SUFFIXES or file.stem not in stems:
+        # The names in the metadata end in .png, whatever a copy holds.
+        if file.suffix.lower() not in PICTURES or file.stem not in stems:
             continue
         if file.stem in files:
             raise BadInput(f"{files[file.stem]} and {file}: two files for one image")

@@ -22,6 +22,9 @@ from common.data.shard import Bytes
 
 FORMATS = ("PNG", "JPEG")
 
+PICTURES = (".png", ".jpg", ".jpeg")
+"""Suffixes that such files have, in small letters."""
+
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _SIXTEEN_BIT = ("I;16", "I")
 

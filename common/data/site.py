@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from common.cli import Settings, parse
 from common.data.convert import Part, convert
-from common.data.decode import Unreadable, decode
+from common.data.decode import PICTURES, Unreadable, decode
 from common.data.dicom import Views, check_view, examine_dicom, is_dicom, read_dicom
 from common.data.folder import check_free
 from common.data.parallel import in_order
@@ -34,8 +34,6 @@ from common.data.private import (
 from common.data.shard import SMALLEST, Bytes, Entry
 from common.data.site_labels import Label, match, read_labels
 from common.errors import BadInput
-
-PICTURES = (".png", ".jpg", ".jpeg")
 
 
 class SiteSettings(Settings):

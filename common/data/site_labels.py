@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.data.decode import PICTURES
 from common.data.nih import IMAGE, LABELS, PATIENT, VIEW, labels_of
 from common.data.shard import Bytes
 from common.data.table import Line, header_of, note_once, read_table
@@ -23,7 +24,7 @@ CELLS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 HARMLESS = re.compile(r"-?\d(\.\d)?|yes|no|true|false|", re.ASCII | re.IGNORECASE)
 """What a message may quote: in a cell that a stray comma has moved stands anything."""
 
-SUFFIXES = (".dcm", ".png", ".jpg", ".jpeg")
+SUFFIXES = (".dcm", *PICTURES)
 """That a line may leave out; the last number of a UID is none."""
 
 

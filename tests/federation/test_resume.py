@@ -190,7 +190,7 @@ def test_only_the_model_of_the_last_round_is_gone_on_with(tmp_path: Path) -> Non
     first, last = (folder / "checkpoints" / f"round-000{number}.pt" for number in (1, 2))
     again = ("flower-server", "--insecure", "--resume", *options(folder, 1, rounds=3))
     last.write_bytes(first.read_bytes())
-    assert_one_line(run(*again), 2, f"{last}: not the model of round 2", "backup")
+    assert_one_line(run(*again), 2, f"{last}: not the model of the last round", "backup")
     last.unlink()
     assert_one_line(run(*again), 2, f"{last}: no such file; restore it from a backup")
 
