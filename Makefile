@@ -33,10 +33,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile.server Dockerfile.client
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose*.yml server/kit/docker-compose.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose*.yml server/provision/kit/docker-compose.yml
 	if docker compose version >/dev/null 2>&1; then \
 	  docker compose config -q && docker compose -f docker-compose.yml -f docker-compose.gpu.yml config -q && \
-	  docker compose --project-directory server/kit config -q --no-env-resolution; \
+	  docker compose --project-directory server/provision/kit config -q --no-env-resolution; \
 	else echo "no docker compose here: its own check of the files was NOT run"; fi
 
 bench: $(READY)

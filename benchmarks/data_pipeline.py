@@ -25,14 +25,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.data.convert import Part, convert
-from common.data.decode import decode
-from common.data.parallel import cores, in_order
-from common.data.phantom import draw_anatomy, draw_scanner
-from common.data.phantom_findings import draw_film
-from common.data.shard import Entry, create_shard, open_shard
 from common.findings import FINDINGS
 from common.seeds import generator
+from common.shard import Entry, create_shard, open_shard
+from radiographs.phantom.chest import draw_anatomy, draw_scanner
+from radiographs.phantom.findings import draw_film
+from radiographs.read.decode import decode
+from radiographs.write.convert import Part, convert
+from radiographs.write.parallel import cores, in_order
 
 KINDS = {
     "1024 x 1024 PNG": (1500, (1024, 1024), "png"),

@@ -36,12 +36,11 @@ from threading import Thread
 
 import numpy as np
 
-from common.logs import quiet_flower
-from common.memory import keep_freed_memory
 from common.model import build_model, state_of
 from common.protocol import Greeting, Hello, Instruction, Reply, Seconds
+from common.runtime.memory import keep_freed_memory
 from common.wire import fingerprint, pack
-from experiments.local import free_port
+from experiments.launch.local import free_port
 
 HOSPITALS = 10
 WARM_UP = 3
@@ -84,9 +83,9 @@ class EchoHospital:
 
 def echo_client(name: str, address: str) -> None:
     """Take part in a run without training."""
-    from client.connection import take_part
-    from client.flower import Participant
     from client.state import ClientState
+    from client.transport.connection import take_part
+    from client.transport.messages import Participant
 
     keep_freed_memory()
     hospital = EchoHospital(name)
@@ -119,7 +118,6 @@ def _server(run: str, address: str, rounds: int) -> None:
 
 def bare_client(_name: str, address: str) -> None:
     """Return what Flower brings, with nothing of ours around it."""
-    quiet_flower()
     import grpc
     from flwr.client import Client, start_client
     from flwr.common import Code, FitIns, FitRes, Status
@@ -154,7 +152,6 @@ def flower_rounds(rounds: int) -> list[float]:
 def _bare_server(
     address: str, rounds: int, result: "multiprocessing.queues.Queue[list[float]]"
 ) -> None:
-    quiet_flower()
     from flwr.common import FitIns, Parameters
     from flwr.server import History, Server, ServerConfig, SimpleClientManager, start_server
 

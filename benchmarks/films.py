@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from common.data.shard import Bytes, Shard, open_shard
 from common.findings import FINDINGS
 from common.metrics import auc_by_finding
+from common.shard import Bytes, Shard, open_shard
 from pretrain.probe import Features
 
 
@@ -37,7 +37,7 @@ class Films(NamedTuple):
 def command(*arguments: object) -> None:
     """Run one of the project's commands; its output goes to the terminal."""
     name, *rest = map(str, arguments)
-    module = {"flower-data": "common.data.cli", "flower-pretrain": "pretrain.cli"}[name]
+    module = {"flower-data": "radiographs.cli", "flower-pretrain": "pretrain.cli"}[name]
     subprocess.run([sys.executable, "-c", f"from {module} import main; main()", *rest], check=True)
 
 

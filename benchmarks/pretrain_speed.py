@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import densenet121
 
-from common.data.shard import Entry, Shard, create_shard, open_shard
+from common.shard import Entry, Shard, create_shard, open_shard
 from pretrain.engine import Engine
 from pretrain.methods.base import Method
 from pretrain.methods.byol import BYOL

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.federation_overhead import EchoHospital
-from experiments.local import LocalFederation
+from experiments.launch.local import LocalFederation
 
 ROUNDS = 2
 COUNTS = (10, 100)
@@ -28,9 +28,9 @@ SPAWN = multiprocessing.get_context("spawn")
 
 def hospitals(address: str, count: int) -> None:
     """Take part as so many hospitals; in a process of its own."""
-    from client.connection import take_part
-    from client.flower import Participant
     from client.state import ClientState
+    from client.transport.connection import take_part
+    from client.transport.messages import Participant
 
     def run(number: int) -> None:
         hospital = EchoHospital(f"hospital-{number:03d}")

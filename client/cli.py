@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from common.cli import Settings, Stopped, leave, parse, run_command
 from common.errors import FedCXRError, Refused
-from common.guard import Guard
-from common.memory import keep_freed_memory
 from common.net import SITE_NAME, Address, SiteName, read_tls
+from common.runtime.cli import Settings, Stopped, leave, parse, run_command
+from common.runtime.guard import Guard
+from common.runtime.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from client.state import ClientState, Standing
@@ -81,16 +81,16 @@ def _take_part(arguments: Sequence[str]) -> None:
 
     import torch
 
-    from client.connection import take_part
-    from client.flower import Participant
     from client.hospital import Hospital
     from client.policy import read_policy
     from client.slots import check_slots
     from client.state import ClientState
-    from common.data.shard import open_for_training
+    from client.transport.connection import take_part
+    from client.transport.messages import Participant
     from common.keys import read_key
-    from common.logs import log_to_stderr
     from common.model import choose_device
+    from common.runtime.logs import log_to_stderr
+    from common.shard import open_for_training
 
     log_to_stderr(settings.debug)
     keep_freed_memory()

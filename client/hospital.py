@@ -15,12 +15,12 @@ import torch
 from client.policy import Policy
 from client.slots import GivenUp, slot
 from client.training import labelled_fraction, train
-from common.data.shard import Shard
 from common.errors import BadInput
 from common.evaluation import Scores, evaluate
 from common.findings import FINDINGS
 from common.model import build_model, is_out_of_memory, load_state, state_of
 from common.protocol import Greeting, Hello, Instruction, Reply
+from common.shard import Shard
 from common.wire import (
     Spec,
     State,

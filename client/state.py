@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from common.audit import AuditLog
 from common.errors import BadInput
-from common.files import give_up_reserve, keep_reserve, now, remedy, write_json
-from common.logs import log_to_file
+from common.runtime.files import give_up_reserve, keep_reserve, now, remedy, write_json
+from common.runtime.logs import log_to_file
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from threading import Lock
 from typing import Any, BinaryIO, NamedTuple
 
 from common.errors import BadInput
-from common.files import now, sync_folder, write_out
+from common.runtime.files import now, sync_folder, write_out
 
 LONGEST = 1 << 20
 """Bytes of a line with its newline; a longer one is neither written nor read."""

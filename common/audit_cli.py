@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from common.audit import verify
-from common.cli import Command, Settings, choose_command, parse, run_command
+from common.runtime.cli import Command, Settings, choose_command, parse, run_command
 
 
 class VerifySettings(Settings):

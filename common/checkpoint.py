@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from common.errors import BadInput
-from common.files import write_whole
 from common.model import Architecture, build_model, state_of
+from common.runtime.files import write_whole
 from common.wire import HEAD_PREFIX, State
 
 FORMAT = 1
@@ -90,7 +90,7 @@ def write_checkpoint(
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:
-    """Write a dict of tensors and plain values whole; see :func:`~common.files.write_whole`.
+    """Write a dict of tensors and plain values whole, fsynced and renamed into place.
 
     Raises:
         OSError: The disk is full or the folder cannot be written.

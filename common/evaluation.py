@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from common.data.shard import Shard
 from common.findings import FINDINGS
 from common.images import centre_crops, to_device
 from common.metrics import Auc, AucByFinding, auc_by_finding, mean_auc
 from common.model import to_input
+from common.shard import Shard
 
 EVALUATION_BATCH = 64
 

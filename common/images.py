@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.shard import Bytes
+from common.shard import Bytes
 
 
 def crop_size(size: int) -> int:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from common.errors import BadInput
-from common.files import write_whole
+from common.runtime.files import write_whole
 
 PUBLIC_BYTES = 32
 """Length of a public key."""

@@ -31,10 +31,10 @@ from pydantic import (
     ValidationError,
 )
 
-from common.data.shard import SMALLEST
 from common.evaluation import LARGEST_LOSS, MOST_IMAGES, Scores
 from common.model import Architecture, Mode
 from common.net import LONGEST_SECONDS, SiteName
+from common.shard import SMALLEST
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from common.cli import Settings, parse, run_command
 from common.errors import FedCXRError
-from experiments.local import LocalFederation
-from server.console import number
+from common.runtime.cli import Settings, parse, run_command
+from experiments.launch.local import LocalFederation
+from server.run.console import number
 
-DATA = "from common.data.cli import main; main()"
+DATA = "from radiographs.cli import main; main()"
 
 
 class DemoSettings(Settings):

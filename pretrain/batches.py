@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from common.data.shard import Bytes
 from common.errors import BadInput
 from common.seeds import generator
+from common.shard import Bytes
 from pretrain.augment import draw_views
 from pretrain.distributed import processes, rank
 from pretrain.recipe import Recipe

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from common.cli import Settings, Stopped, leave, parse, run_command
-from common.data.shard import MANIFEST, Shard, open_for_training, open_shard
 from common.errors import BadInput, FedCXRError
-from common.files import remedy, sha256_of
-from common.guard import Guard
+from common.runtime.cli import Settings, Stopped, leave, parse, run_command
+from common.runtime.files import remedy, sha256_of
+from common.runtime.guard import Guard
+from common.shard import MANIFEST, Shard, open_for_training, open_shard
 from pretrain.presets import make_recipe
 from pretrain.recipe import MethodName, PresetName, Recipe
 
@@ -113,8 +113,8 @@ def _pretrain(arguments: Sequence[str]) -> None:
     import torch
 
     from common.images import crop_size
-    from common.logs import log_to_stderr
     from common.model import choose_device
+    from common.runtime.logs import log_to_stderr
     from pretrain.distributed import own_device, process_group, rank
     from pretrain.engine import Engine
     from pretrain.networks import is_fast_in_bf16

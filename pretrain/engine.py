@@ -12,11 +12,11 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common.checkpoint import Provenance, write_checkpoint
-from common.data.shard import MANIFEST, Shard
 from common.errors import BadInput
-from common.files import sha256_of
 from common.initial import initial_state
 from common.model import state_of
+from common.runtime.files import sha256_of
+from common.shard import MANIFEST, Shard
 from pretrain.batches import Batches
 from pretrain.distributed import first_says, mean_over_processes, rank
 from pretrain.methods.base import Outcome

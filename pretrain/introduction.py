@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from common.data.shard import Shard
+from common.shard import Shard
 from pretrain.networks import is_fast_in_bf16
 from pretrain.recipe import MoCoSettings, Recipe
 

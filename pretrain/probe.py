@@ -13,12 +13,12 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from common.data.shard import Bytes, Shard
 from common.evaluation import EVALUATION_BATCH
 from common.findings import FINDINGS
 from common.images import centre_crops, to_device
 from common.metrics import AucByFinding, auc_by_finding, mean_auc
 from common.model import to_input
+from common.shard import Bytes, Shard
 
 Features = npt.NDArray[np.float32]
 

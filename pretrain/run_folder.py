@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from common.checkpoint import read_tensors, write_tensors
 from common.errors import BadInput
-from common.files import append_json, drop_temporary, locked, now, write_json, write_whole
+from common.runtime.files import append_json, drop_temporary, locked, now, write_json, write_whole
 
 RunState = Literal["running", "finished", "stopped", "failed"]
 

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from common.cli import Settings, Stopped, leave, parse, run_command
-from common.data.shard import SMALLEST
 from common.errors import BadInput, FedCXRError, NoQuorum
-from common.guard import Guard
-from common.memory import keep_one_arena
 from common.net import LONGEST_SECONDS, Address, read_tls
+from common.runtime.cli import Settings, Stopped, leave, parse, run_command
+from common.runtime.guard import Guard
+from common.runtime.memory import keep_one_arena
+from common.shard import SMALLEST
 
 if TYPE_CHECKING:
     from common.checkpoint import Provenance
     from common.model import Architecture
     from common.wire import State
-    from server.registry import Registry
-    from server.rounds import Plan
-    from server.run_folder import RunFolder
+    from server.members.registry import Registry
+    from server.rounds.loop import Plan
+    from server.run.folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -120,14 +120,14 @@ def _serve(arguments: Sequence[str]) -> None:
     guard = Guard()
     identity = _Identity() if settings.tls is None else _read_identity(settings.tls)
 
-    from common.logs import log_to_file, log_to_stderr
-    from server.admission import Admission
-    from server.flower import serve
-    from server.flower_site import seal
-    from server.port import check_free
-    from server.roster import Roster
-    from server.rounds import Rounds
-    from server.testing import Tester
+    from common.runtime.logs import log_to_file, log_to_stderr
+    from server.members.admission import Admission
+    from server.members.roster import Roster
+    from server.rounds.loop import Rounds
+    from server.rounds.testing import Tester
+    from server.transport.connection import seal
+    from server.transport.port import check_free
+    from server.transport.service import serve
 
     log_to_stderr(settings.debug)
     if settings.insecure:
@@ -176,7 +176,7 @@ def _serve(arguments: Sequence[str]) -> None:
 
 def _write_report(run: Path) -> None:
     """Write the page on a run that is done; the run has not failed if that cannot be done."""
-    from server.report import write_report
+    from server.run.report import write_report
 
     try:
         write_report(run, run / "report.html")
@@ -194,8 +194,8 @@ class _Identity(NamedTuple):
 
 
 def _read_identity(folder: Path) -> _Identity:
-    from server.certificates import check_pair, names_of
-    from server.registry import Registry
+    from server.members.registry import Registry
+    from server.provision.certificates import check_pair, names_of
 
     certificate, key = read_tls(folder, "server.crt", "server.key")
     names = names_of(certificate)
@@ -217,8 +217,8 @@ def _start(settings: ServerSettings, size: int) -> _Start:
     """Return a new run, or the one in the folder where it stands."""
     from common.checkpoint import Provenance
     from common.initial import initial_state
-    from server.rounds import Plan
-    from server.run_folder import RunFolder
+    from server.rounds.loop import Plan
+    from server.run.folder import RunFolder
 
     versions = {name: version(name) for name in ("fedcxr", "flwr", "numpy", "torch")}
     config = settings.model_dump(mode="json", exclude={"debug"})
@@ -273,7 +273,7 @@ def _terminal_status(folder: "RunFolder", rounds: int) -> Iterator[None]:
     Raises:
         BadInput: A file of the run cannot be written.
     """
-    from server.run_folder import unwritable
+    from server.run.folder import unwritable
 
     try:
         yield

@@ -11,11 +11,11 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from common.cli import parse
 from common.errors import BadInput
 from common.net import NO_PROXY, split_address
-from server.certificates import names_of
+from common.runtime.cli import parse
 from server.cli import ServerSettings
+from server.provision.certificates import names_of
 
 SECONDS = 5.0
 

@@ -11,17 +11,16 @@ import torch
 from client import hospital as hospital_module
 from client.hospital import Hospital
 from client.training import batches, labelled_fraction, train_epoch
-from common.data.shard import Entry, Shard, create_shard, open_shard
 from common.errors import BadInput
 from common.model import Architecture, Mode, build_model, load_state, state_of, to_input
 from common.protocol import Greeting, Instruction
 from common.seeds import generator
+from common.shard import Entry, Shard, create_shard, open_shard
 from common.wire import backbone_of, fingerprint, head_of, pack, spec_of, unpack
-from server.aggregation import FedAvg
-from tests.helpers import make_hospitals, make_shard, same_bits
-from tests.local_sites import GREETING, hospital_of, instruction_of, plan_of
-
-STATE = state_of(build_model("densenet-tiny", 1))
+from server.strategies.aggregation import FedAvg
+from tests.support.hospitals import GREETING, STATE, hospital_of, instruction_of, plan_of, rounds_in
+from tests.support.shards import make_hospitals, make_shard
+from tests.support.states import same_bits
 
 
 def test_a_repeated_round_gives_the_same_bytes_and_another_round_does_not(tmp_path: Path) -> None:
@@ -330,16 +329,6 @@ def test_a_fault_that_the_cpu_has_too_is_a_failed_reply(
         hospital = hospital_of(make_shard(tmp_path / device).path, device)
         reply, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
         assert (reply.status, reply.reason) == ("failed", "RuntimeError")
-
-
-def rounds_in(mode: Mode) -> list[tuple[Instruction, bytes]]:
-    """Return three instructions; those of linear mode have the head alone but for the first."""
-    plan = plan_of(mode=mode)
-    later = ("head", pack(head_of(STATE))) if mode == "linear" else ("all", pack(STATE))
-    return [
-        (instruction_of(plan, 1), pack(STATE)),
-        *((instruction_of(plan, number, weights=later[0]), later[1]) for number in (2, 3)),
-    ]
 
 
 def hospital_answers(hospital: Hospital, rounds: list[tuple[Instruction, bytes]]) -> list[bytes]:

@@ -10,8 +10,8 @@ from common.evaluation import Scores
 from common.findings import FINDINGS
 from common.model import build_model, state_of
 from common.wire import pack
-from tests.helpers import make_shard
-from tests.local_sites import hospital_of, instruction_of, plan_of
+from tests.support.hospitals import hospital_of, instruction_of, plan_of
+from tests.support.shards import make_shard
 
 BLOB = pack(state_of(build_model("densenet-tiny", 1)))
 
@@ -117,7 +117,7 @@ def test_a_bad_policy_is_named(tmp_path: Path, content: str | None, why: str) ->
 
 
 def test_the_policy_of_a_kit_can_be_read() -> None:
-    kit = Path(__file__).parents[2] / "server" / "kit" / "policy.json"
+    kit = Path(__file__).parents[2] / "server" / "provision" / "kit" / "policy.json"
     policy = read_policy(kit)
     assert (policy.max_local_epochs, policy.min_group) == (5, 5)
     assert read_policy(None) == Policy()

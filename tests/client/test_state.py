@@ -6,7 +6,7 @@ import pytest
 from client.state import ClientState
 from common.audit import verify
 from common.errors import BadInput
-from tests.helpers import needs_root, small_disk
+from tests.support.disks import needs_root, small_disk
 
 
 @needs_root

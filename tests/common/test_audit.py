@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from common.audit import EMPTY, LONGEST, AuditLog, BrokenLog, Head, verify
 from common.errors import BadInput
-from tests.helpers import assert_one_line, run
+from tests.support.commands import assert_one_line, run
 
 ROOT = Path(__file__).parents[2]
 

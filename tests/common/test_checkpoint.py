@@ -13,10 +13,10 @@ from torch import Tensor
 from torchvision.models import densenet121
 
 from common.checkpoint import Provenance, read_checkpoint, write_checkpoint
-from common.cli import Stopped
 from common.errors import BadInput
 from common.model import build_model, load_state, state_of
-from tests.helpers import same_bits
+from common.runtime.cli import Stopped
+from tests.support.states import same_bits
 
 STATE = state_of(build_model("densenet-tiny", 7))
 TENSORS = {name: torch.from_numpy(array) for name, array in STATE.items()}

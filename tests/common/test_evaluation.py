@@ -7,7 +7,8 @@ from common.evaluation import evaluate
 from common.images import centre_crops
 from common.metrics import auc_by_finding
 from common.model import build_model, load_state, state_of, to_input
-from tests.helpers import make_shard, same_bits
+from tests.support.shards import make_shard
+from tests.support.states import same_bits
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ from torchvision.models import densenet121
 from common.errors import BadInput
 from common.initial import initial_state
 from common.model import build_model, state_of
-from tests.helpers import same_bits
+from tests.support.states import same_bits
 
 
 def test_random_weights_depend_on_the_seed_alone() -> None:

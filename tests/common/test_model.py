@@ -13,7 +13,7 @@ from common.model import (
     state_of,
     to_input,
 )
-from tests.helpers import same_bits
+from tests.support.states import same_bits
 
 
 def test_densenet121_has_torchvisions_names_and_shapes() -> None:

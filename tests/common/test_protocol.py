@@ -8,28 +8,10 @@ import pytest
 
 from common.findings import FINDINGS
 from common.protocol import HELLO, REPLY, ProtocolError, understand
+from tests.support.messages import HELLO_WORDS, REPLY_WORDS, SCORES
 
 IDENTITY = {"run": "r", "round": 3, "attempt": 1}
-HELLO_WORDS = {
-    "site": "a",
-    "version": "0",
-    "examples": 100,
-    "image_size": 64,
-    "backbone": None,
-    "process": "0" * 32,
-    "server": "localhost",
-}
-SCORES = {"images": 10, "loss": 0.3, "auc": 0.5, "auc_by_finding": dict.fromkeys(FINDINGS, 0.5)}
 SECONDS = {"wait": 0, "evaluate": 1, "train": 1}
-REPLY_WORDS = {
-    "identity": IDENTITY,
-    "status": "ok",
-    "examples": 100,
-    "loss": 0.5,
-    "validation": SCORES,
-    "seconds": SECONDS,
-    "weights": "0" * 64,
-}
 
 
 def test_ordinary_words_are_understood() -> None:

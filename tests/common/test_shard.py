@@ -1,4 +1,3 @@
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,17 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.data.shard import Entry, create_shard, open_shard
 from common.errors import BadInput
 from common.seeds import patient_fraction
-from tests.helpers import make_shard
-
-
-def reseal(shard: Path, name: str) -> None:
-    """Let the manifest agree with a file that was changed."""
-    manifest = json.loads((shard / "manifest.json").read_text())
-    manifest["sha256"][name] = hashlib.sha256((shard / name).read_bytes()).hexdigest()
-    (shard / "manifest.json").write_text(json.dumps(manifest))
+from common.shard import Entry, create_shard, open_shard
+from tests.support.shards import make_shard, reseal
 
 
 def test_a_shard_comes_back_as_it_was_written(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from common.model import build_model, state_of
 from common.wire import State, WireError, backbone_of, head_of, pack, spec_of, unpack
-from tests.helpers import same_bits
+from tests.support.states import same_bits
 
 ARRAYS = hnp.arrays(
     st.sampled_from([np.float16, np.float32, np.float64, np.int64, np.uint8, np.bool_]),

@@ -8,9 +8,9 @@ import pytest
 from docker.models.containers import Container
 from docker.models.networks import Network
 
-from experiments.containers import containers_of, disturbed
-from tests.federation.test_federation import wait_until
-from tests.helpers import assert_one_line, run
+from experiments.compose.containers import containers_of, disturbed
+from tests.support.commands import assert_one_line, run
+from tests.support.waiting import wait_until
 
 PROJECT = f"fedcxr-chaos-{os.getpid()}"
 IMAGE = "python:3.11-slim-bookworm"

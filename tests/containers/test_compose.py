@@ -14,10 +14,11 @@ from docker.models.containers import Container
 
 from common.audit import verify
 from common.checkpoint import read_checkpoint
-from experiments.containers import containers_of
-from experiments.simulation import NAMES, OWNER
-from tests.federation.test_federation import lines_of, status_of, wait_until
-from tests.helpers import run
+from experiments.compose.containers import containers_of
+from experiments.compose.simulation import NAMES, OWNER
+from tests.support.commands import run
+from tests.support.federations import lines_of, status_of
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PROJECT = f"fedcxr-test-{os.getpid()}"

@@ -9,11 +9,11 @@ from zipfile import ZipFile
 
 import yaml
 
-from experiments.simulation import NAMES, OWNER
+from experiments.compose.simulation import NAMES, OWNER
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-KIT = yaml.safe_load((ROOT / "server/kit/docker-compose.yml").read_text())
+KIT = yaml.safe_load((ROOT / "server/provision/kit/docker-compose.yml").read_text())
 LAST_STAGE = "\nFROM environment\n"
 
 
@@ -127,7 +127,9 @@ def test_the_gpu_file_names_the_same_services() -> None:
 
 def test_a_site_with_a_gpu_takes_the_comment_signs_away() -> None:
     above, title, below = (
-        (ROOT / "server/kit/docker-compose.yml").read_text().partition("Container Toolkit:\n")
+        (ROOT / "server/provision/kit/docker-compose.yml")
+        .read_text()
+        .partition("Container Toolkit:\n")
     )
     block, rest = below.split("\n\n", 1)
     services = yaml.safe_load(f"{above}{title}{block.replace('# ', '')}\n\n{rest}")["services"]
@@ -137,7 +139,7 @@ def test_a_site_with_a_gpu_takes_the_comment_signs_away() -> None:
         for service in (services["client"], simulated["hospital-00"])
     )
     assert site == own
-    assert "\nGPU=0\n" in (ROOT / "server/kit/.env").read_text()
+    assert "\nGPU=0\n" in (ROOT / "server/provision/kit/.env").read_text()
 
 
 def test_every_variable_stands_in_the_example_with_its_default() -> None:

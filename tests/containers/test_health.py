@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from client.health import Unhealthy, standing
-from experiments.local import LocalFederation
-from tests.federation.provisioned import provision
-from tests.federation.test_federation import log_of, options, wait_until
-from tests.helpers import make_shard
+from experiments.launch.local import LocalFederation
+from tests.support.federations import log_of, options
+from tests.support.provisioned import provision
+from tests.support.shards import make_shard
+from tests.support.waiting import wait_until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 WORKING = {

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from common.data.shard import open_shard
 from common.errors import BadInput
-from experiments.simulation import (
+from common.shard import open_shard
+from experiments.compose.simulation import (
     NAMES,
     OWNER,
     SYNTHETIC,
@@ -17,8 +17,9 @@ from experiments.simulation import (
     make_keys,
     own_folders,
 )
-from server.registry import read_sites
-from tests.helpers import make_shard, run
+from server.members.registry import read_sites
+from tests.support.commands import run
+from tests.support.shards import make_shard
 
 SETTINGS = SimulationSettings(images=16, size=40, _cli_parse_args=[])
 

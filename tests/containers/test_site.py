@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.containers import containers_of
-from experiments.local import LocalFederation, free_port
-from experiments.simulation import OWNER
-from server.provision import Config, new
+from experiments.compose.containers import containers_of
+from experiments.compose.simulation import OWNER
+from experiments.launch.local import LocalFederation, free_port
+from server.provision.federation import Config, new
 from tests.containers.test_compose import ROOT
-from tests.federation.test_federation import lines_of, options
+from tests.support.federations import lines_of, options
 
 PROJECT = f"fedcxr-site-{os.getpid()}"
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import FaultyFederation
-from tests.helpers import make_hospitals
+from tests.support.faults import FaultyFederation
+from tests.support.shards import make_hospitals
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from common.checkpoint import Provenance, write_checkpoint
-from common.data.shard import Entry, create_shard
 from common.model import build_model, state_of
-from experiments.local import LocalFederation, free_port
-from tests.common.test_shard import reseal
-from tests.federation.test_federation import options, wait_until
-from tests.helpers import assert_one_line, make_shard, run
+from common.shard import Entry, create_shard
+from experiments.launch.local import LocalFederation, free_port
+from tests.support.commands import assert_one_line, run
+from tests.support.federations import options
+from tests.support.shards import make_shard, reseal
+from tests.support.waiting import wait_until
 
 NOWHERE = "127.0.0.1:9"
 

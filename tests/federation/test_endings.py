@@ -9,23 +9,26 @@ import pytest
 
 from common.audit import verify
 from common.checkpoint import read_checkpoint
-from tests.faults import (
+from tests.support.disks import needs_root, small_disk
+from tests.support.faults import (
     STUCK,
     FaultyFederation,
     hangs,
     trains_slowly,
 )
-from tests.federation.starting import in_round, last_noted, start
-from tests.federation.test_federation import (
+from tests.support.federations import (
     SEED,
+    in_round,
+    last_noted,
     lines_of,
     log_of,
     options,
+    start,
     status_of,
-    wait_until,
 )
-from tests.helpers import needs_root, same_bits, small_disk
-from tests.local_sites import federate_by_hand, plan_of
+from tests.support.hospitals import federate_by_hand, plan_of
+from tests.support.states import same_bits
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.fault(
@@ -148,7 +151,7 @@ def test_sigterm_ends_a_process_that_is_stuck_in_a_call(
     if side == "client":
         federation.preludes["hospital-00"] = hangs("client.hospital:train")
     else:
-        federation.preludes["server"] = hangs("server.rounds:Rounds._closing_evaluation")
+        federation.preludes["server"] = hangs("server.rounds.loop:Rounds._closing_evaluation")
     federation.start_server(options(run, 1, rounds=1, quorum=1))
     federation.start_client(shards[0], ["--state", str(state)])
     name = "hospital-00" if side == "client" else side

@@ -6,18 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import (
+from tests.support.faults import (
     IMPATIENT,
     FaultyFederation,
     fails_to_train,
     trains_slowly,
 )
-from tests.federation.starting import events_of, in_round, last_noted, start
-from tests.federation.test_federation import (
-    lines_of,
-    log_of,
-    wait_until,
-)
+from tests.support.federations import events_of, in_round, last_noted, lines_of, log_of, start
+from tests.support.waiting import wait_until
 
 SLOW_SECOND_ROUND = trains_slowly(3, "number == 2")
 
@@ -96,7 +92,7 @@ def test_a_client_that_is_stuck_ends(
     tmp_path: Path, federation: FaultyFederation, shards: list[Path]
 ) -> None:
     run, state = tmp_path / "run", tmp_path / "state"
-    soon = "import client.flower\nclient.flower.GRACE_SECONDS = 1.0\n"
+    soon = "import client.transport.messages\nclient.flower.GRACE_SECONDS = 1.0\n"
     federation.preludes["hospital-00"] = trains_slowly(1)
     federation.preludes["hospital-01"] = soon + trains_slowly(600, "number == 1")
     start(federation, run, [], rounds=20, quorum=2, min_clients=3, **{"round-timeout": 5})

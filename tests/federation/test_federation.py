@@ -1,56 +1,18 @@
 import json
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from common.checkpoint import read_checkpoint
 from common.model import build_model, state_of
 from common.wire import backbone_of
-from experiments.local import LocalFederation
-from tests.helpers import make_hospitals, make_shard, same_bits
-from tests.local_sites import federate_by_hand, plan_of
-
-SEED = 5
-
-
-def options(run: Path, clients: int, **changes: object) -> list[str]:
-    chosen: dict[str, object] = {
-        "init": "random",
-        "architecture": "densenet-tiny",
-        "run": run,
-        "rounds": 2,
-        "min-clients": clients,
-        "lr": 0.05,
-        "batch-size": 16,
-        "seed": SEED,
-        "image-size": 40,
-        "round-timeout": 60,
-        **{name.replace("_", "-"): value for name, value in changes.items()},
-    }
-    return [text for name, value in chosen.items() for text in (f"--{name}", str(value))]
-
-
-def lines_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
-
-
-def status_of(run: Path) -> dict[str, Any]:
-    return dict(json.loads((run / "status.json").read_text()))
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
-def log_of(federation: LocalFederation, name: str) -> str:
-    return (federation.logs / f"{name}.log").read_text()
+from experiments.launch.local import LocalFederation
+from tests.support.federations import SEED, lines_of, log_of, options, status_of
+from tests.support.hospitals import federate_by_hand, plan_of
+from tests.support.shards import make_hospitals, make_shard
+from tests.support.states import same_bits
+from tests.support.waiting import wait_until
 
 
 def test_three_hospitals_end_with_the_exact_weighted_mean(

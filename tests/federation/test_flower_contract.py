@@ -7,24 +7,19 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
+import flwr.common
 import pytest
-
-from common.logs import quiet_flower
-
-quiet_flower()
-
-import flwr.common  # noqa: E402
-from flwr.proto.transport_pb2 import ClientMessage, ServerMessage  # noqa: E402
-from flwr.proto.transport_pb2_grpc import FlowerServiceServicer  # noqa: E402
-from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import (  # noqa: E402
+from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
+from flwr.proto.transport_pb2_grpc import FlowerServiceServicer
+from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import (
     GrpcBridge,
     GrpcBridgeClosed,
     InsWrapper,
     ResWrapper,
 )
-from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy  # noqa: E402
+from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy
 
-from tests.helpers import untouched_environment  # noqa: E402
+from tests.support.commands import untouched_environment
 
 
 def parameters_of(function: Callable[..., Any]) -> list[str]:
@@ -89,8 +84,7 @@ def printed(code: str) -> str:
 
 def test_what_phones_home_is_off() -> None:
     code = """
-from common.logs import quiet_flower
-quiet_flower()
+import common
 from flwr.supercore import telemetry
 print(telemetry.FLWR_TELEMETRY_ENABLED)
 """
@@ -98,7 +92,13 @@ print(telemetry.FLWR_TELEMETRY_ENABLED)
 
 
 @pytest.mark.parametrize(
-    "adapter", ["server.flower", "server.flower_site", "client.flower", "client.connection"]
+    "adapter",
+    [
+        "server.transport.service",
+        "server.transport.connection",
+        "client.transport.messages",
+        "client.transport.connection",
+    ],
 )
 def test_an_adapter_sees_to_that_before_it_imports_flower(adapter: str) -> None:
     code = f"""

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from client.flower import Participant
 from client.state import ClientState
+from client.transport.messages import Participant
 from common.errors import BadInput
 from common.keys import verifies
 from common.protocol import (
@@ -32,11 +32,11 @@ from common.protocol import (
     understand,
 )
 from common.wire import State, WireError, pack, spec_of, unpack
-from server.flower_site import FlowerSite, seal
-from server.sites import SiteLost
-from tests.server.test_checks import GOOD
-from tests.server.test_checks import HELLO as SOMEONE
-from tests.server.test_checks import INSTRUCTION as ORDER
+from server.rounds.ask import SiteLost
+from server.transport.connection import FlowerSite, seal
+from tests.support.messages import GOOD
+from tests.support.messages import HELLO as SOMEONE
+from tests.support.messages import INSTRUCTION as ORDER
 
 READERS: list[TypeAdapter[Any]] = [CALL, FETCH, HELLO, INSTRUCTION, REPLY]
 JSON = st.recursive(

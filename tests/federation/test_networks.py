@@ -5,22 +5,16 @@ from pathlib import Path
 import pytest
 
 from common.checkpoint import read_checkpoint
-from tests.faults import (
+from tests.support.faults import (
     IMPATIENT,
     FaultyFederation,
     trains_slowly,
 )
-from tests.federation.starting import start
-from tests.federation.test_federation import (
-    SEED,
-    lines_of,
-    log_of,
-    options,
-    wait_until,
-)
-from tests.helpers import same_bits
-from tests.hosts import Hosts, needs_hosts, needs_tap
-from tests.local_sites import federate_by_hand, plan_of
+from tests.support.federations import SEED, lines_of, log_of, options, start
+from tests.support.hospitals import federate_by_hand, plan_of
+from tests.support.hosts import Hosts, needs_hosts, needs_tap
+from tests.support.states import same_bits
+from tests.support.waiting import wait_until
 
 
 @needs_hosts

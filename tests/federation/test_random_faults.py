@@ -9,11 +9,12 @@ import pytest
 
 from common.audit import verify
 from common.checkpoint import read_checkpoint
-from tests.faults import IMPATIENT, FaultyFederation
-from tests.federation.test_federation import SEED, lines_of, log_of, options, status_of
-from tests.helpers import make_hospitals, same_bits
-from tests.hosts import Hosts, needs_hosts
-from tests.local_sites import federate_by_hand, plan_of
+from tests.support.faults import IMPATIENT, FaultyFederation
+from tests.support.federations import SEED, lines_of, log_of, options, status_of
+from tests.support.hospitals import federate_by_hand, plan_of
+from tests.support.hosts import Hosts, needs_hosts
+from tests.support.shards import make_hospitals
+from tests.support.states import same_bits
 
 ROUNDS = 30
 FAULTS = 10

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from common.data.shard import open_shard
-from experiments.local import LocalFederation
-from tests.federation.test_federation import options
-from tests.helpers import SHARED, needs_shared_data, run
+from common.shard import open_shard
+from experiments.launch.local import LocalFederation
+from tests.support.commands import run
+from tests.support.federations import options
+from tests.support.shards import SHARED, needs_shared_data
 
 
 @needs_shared_data

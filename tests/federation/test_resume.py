@@ -7,24 +7,27 @@ import pytest
 
 from common.audit import verify
 from common.checkpoint import read_checkpoint
-from tests.faults import FaultyFederation, dies_before, dies_within_line, stops_before
-from tests.federation.test_federation import SEED, lines_of, log_of, options, status_of, wait_until
-from tests.helpers import assert_one_line, make_hospitals, run, same_bits
-from tests.local_sites import federate_by_hand, plan_of
+from tests.support.commands import assert_one_line, run
+from tests.support.faults import FaultyFederation, dies_before, dies_within_line, stops_before
+from tests.support.federations import SEED, lines_of, log_of, options, status_of
+from tests.support.hospitals import federate_by_hand, plan_of
+from tests.support.shards import make_hospitals
+from tests.support.states import same_bits
+from tests.support.waiting import wait_until
 
 RENAME = "str(args[1]).endswith('{}')"
 LINE = "args[1]['round'] == {}"
 
 KILLS = [
     # Each server dies in the round after the last whole one.
-    dies_before("server.attempt:Attempt._take_in", "len(args[0].collected.hospitals) == 1"),
+    dies_before("server.rounds.attempt:Attempt._take_in", "len(args[0].collected.hospitals) == 1"),
     dies_before("pathlib:Path.replace", RENAME.format("round-0001.pt")),
-    dies_before("server.run_folder:RunFolder.write_round", LINE.format(1)),
+    dies_before("server.run.folder:RunFolder.write_round", LINE.format(1)),
     dies_within_line(1),
-    dies_before("server.rounds:Rounds._keep_best", "args[0]._progress.round == 1"),
+    dies_before("server.rounds.loop:Rounds._keep_best", "args[0]._progress.round == 1"),
     dies_before("pathlib:Path.replace", RENAME.format("best.pt")),
-    dies_before("server.run_folder:RunFolder.write_status", "kwargs.get('round') == 3"),
-    dies_before("server.rounds:Rounds._closing_evaluation"),
+    dies_before("server.run.folder:RunFolder.write_status", "kwargs.get('round') == 3"),
+    dies_before("server.rounds.loop:Rounds._closing_evaluation"),
 ]
 
 
@@ -105,7 +108,7 @@ def test_a_finished_run_tells_who_has_not_heard_of_it(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     start = options(folder, 2, rounds=2, quorum=0.5)
     with FaultyFederation(tmp_path / "logs") as federation:
-        federation.preludes["server"] = dies_before("server.roster:Roster.say_farewell")
+        federation.preludes["server"] = dies_before("server.members.roster:Roster.say_farewell")
         in_round_2 = "args[1].identity.round == 2"
         federation.preludes["hospital-01"] = dies_before(
             "client.hospital:Hospital.answer", in_round_2
@@ -137,7 +140,7 @@ def test_a_finished_run_tells_who_has_not_heard_of_it(tmp_path: Path) -> None:
 def test_a_run_that_is_done_stays_finished_when_its_farewell_is_stopped(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with FaultyFederation(tmp_path / "logs") as federation:
-        federation.preludes["server"] = stops_before("server.roster:Roster.say_farewell")
+        federation.preludes["server"] = stops_before("server.members.roster:Roster.say_farewell")
         federation.start_server(options(folder, 1, rounds=1))
         federation.start_client(make_hospitals(tmp_path / "data", 1)[0])
         assert federation.server is not None

@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
 
-from client.connection import take_part
-from client.flower import Participant
 from client.state import ClientState
+from client.transport.connection import take_part
+from client.transport.messages import Participant
 from common.errors import Refused
 from common.keys import new_key, read_key
 from common.protocol import Greeting
-from experiments.local import LocalFederation
-from server.provision import renew, revoke
-from tests.federation.provisioned import provision
-from tests.federation.test_federation import lines_of, log_of, options, wait_until
-from tests.helpers import assert_one_line, make_hospitals, run
-from tests.local_sites import hospital_of
+from experiments.launch.local import LocalFederation
+from server.provision.federation import renew, revoke
+from tests.support.commands import assert_one_line, run
+from tests.support.federations import lines_of, log_of, options
+from tests.support.hospitals import hospital_of
+from tests.support.provisioned import provision
+from tests.support.shards import make_hospitals
+from tests.support.waiting import wait_until
 
 NAMES = ["hospital-00", "hospital-01", "hospital-02"]
 

@@ -14,17 +14,12 @@ from flwr.proto.transport_pb2 import ClientMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
 from common.net import MESSAGE_BYTES
-from tests.faults import (
+from tests.support.faults import (
     FaultyFederation,
     trains_slowly,
 )
-from tests.federation.starting import start
-from tests.federation.test_federation import (
-    lines_of,
-    log_of,
-    options,
-    wait_until,
-)
+from tests.support.federations import lines_of, log_of, options, start
+from tests.support.waiting import wait_until
 
 LARGE = [("grpc.max_send_message_length", -1)]
 
@@ -99,7 +94,8 @@ def test_a_silent_peer_is_sent_away(
     tmp_path: Path, federation: FaultyFederation, shards: list[Path]
 ) -> None:
     federation.preludes["server"] = (
-        "import server.flower\nserver.flower.GREETING_SECONDS = 1.0\nserver.flower.STRANGERS = 2\n"
+        "import server.transport.service as service\n"
+        "service.GREETING_SECONDS = 1.0\nservice.STRANGERS = 2\n"
     )
     federation.start_server(options(tmp_path / "run", 1, rounds=1))
     wait_until(lambda: "listening" in log_of(federation, "server"))

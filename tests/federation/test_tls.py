@@ -2,10 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments.local import LocalFederation
-from tests.federation.provisioned import provision
-from tests.federation.test_federation import log_of, options, wait_until
-from tests.helpers import assert_one_line, make_shard, run
+from experiments.launch.local import LocalFederation
+from tests.support.commands import assert_one_line, run
+from tests.support.federations import log_of, options
+from tests.support.provisioned import provision
+from tests.support.shards import make_shard
+from tests.support.waiting import wait_until
 
 
 def test_hospitals_train_over_tls_and_only_with_the_right_ca(tmp_path: Path) -> None:

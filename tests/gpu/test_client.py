@@ -8,15 +8,14 @@ import torch
 
 from client.health import standing
 from client.hospital import Hospital
-from common.data.shard import Shard
 from common.model import Mode
+from common.shard import Shard
 from common.wire import head_of, spec_of, unpack
-from experiments.local import LocalFederation
-from tests.client.test_hospital import STATE, rounds_in
-from tests.federation.test_federation import lines_of, options
+from experiments.launch.local import LocalFederation
 from tests.gpu import needs_gpu
-from tests.helpers import make_hospitals, make_shard
-from tests.local_sites import GREETING
+from tests.support.federations import lines_of, options
+from tests.support.hospitals import GREETING, STATE, rounds_in
+from tests.support.shards import make_hospitals, make_shard
 
 pytestmark = needs_gpu
 

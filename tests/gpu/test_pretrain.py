@@ -4,17 +4,16 @@ from typing import Any
 import pytest
 import torch
 
-from common.data.shard import Shard
+from common.shard import Shard
 from pretrain.batches import Batches
 from pretrain.engine import Engine
 from pretrain.recipe import MethodName
 from pretrain.run_folder import RunFolder
 from tests.gpu import GPU, needs_gpu
-from tests.helpers import make_shard
-from tests.pretrain.runs import CPU, METHODS, recipe_of
-from tests.pretrain.test_batches import all_parts, same
 from tests.pretrain.test_cli import lines_of, pretrain, start, wait_until
 from tests.pretrain.test_cli import options as cli_options
+from tests.support.pretraining import CPU, METHODS, all_parts, recipe_of, same
+from tests.support.shards import make_shard
 
 pytestmark = needs_gpu
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from common.data.shard import Shard
-from tests.helpers import make_shard
+from common.shard import Shard
+from tests.support.shards import make_shard
 
 
 @pytest.fixture

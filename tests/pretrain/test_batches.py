@@ -7,10 +7,11 @@ import torch
 
 from common.errors import BadInput
 from pretrain import batches as batches_module
-from pretrain.batches import Batches, Part
+from pretrain.batches import Batches
 from pretrain.presets import make_recipe
 from pretrain.recipe import MethodName, Recipe
-from tests.helpers import make_shard
+from tests.support.pretraining import all_parts, same
+from tests.support.shards import make_shard
 
 CPU = torch.device("cpu")
 
@@ -18,17 +19,6 @@ CPU = torch.device("cpu")
 def recipe_of(method: MethodName = "simclr", **changes: Any) -> Recipe:
     given = {"architecture": "densenet-tiny", "batch_size": 8, "image_size": 32, **changes}
     return make_recipe("cxr", method, **given)
-
-
-def all_parts(batches: Batches, first: int, last: int) -> list[Part]:
-    return [part for step in batches.steps(first, last) for part in step]
-
-
-def same(one: list[Part], other: list[Part]) -> bool:
-    return len(one) == len(other) and all(
-        torch.equal(a.images, b.images) and torch.equal(a.draws, b.draws)
-        for a, b in zip(one, other, strict=True)
-    )
 
 
 def test_an_epoch_shows_every_image_once_and_the_next_in_another_order(tmp_path: Path) -> None:

@@ -16,14 +16,16 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.checkpoint import read_checkpoint
-from common.cli import Stopped
-from common.data.shard import Entry, create_shard
 from common.errors import BadInput
-from experiments.local import free_port
+from common.runtime.cli import Stopped
+from common.shard import Entry, create_shard
+from experiments.launch.local import free_port
 from pretrain.cli import _terminal_status
 from pretrain.run_folder import RunFolder
-from tests.faults import STUCK, hangs
-from tests.helpers import assert_one_line, make_shard, run, same_bits
+from tests.support.commands import assert_one_line, run
+from tests.support.faults import STUCK, hangs
+from tests.support.shards import make_shard
+from tests.support.states import same_bits
 
 TINY = ("--architecture", "densenet-tiny", "--batch-size", "8", "--image-size", "32")
 SECONDS = 90

@@ -10,7 +10,8 @@ import pytest
 
 from common.checkpoint import read_checkpoint
 from common.wire import State
-from tests.helpers import make_shard, same_bits
+from tests.support.shards import make_shard
+from tests.support.states import same_bits
 
 ROOT = Path(__file__).parents[2]
 COMMAND = "from pretrain.cli import main; main()"

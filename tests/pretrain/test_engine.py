@@ -9,15 +9,16 @@ import torch
 from torchvision.models import densenet121
 
 from common.checkpoint import read_checkpoint
-from common.data.shard import Shard
 from common.errors import BadInput
 from common.initial import initial_state
+from common.shard import Shard
 from pretrain import engine as engine_module
 from pretrain.methods.base import Outcome
 from pretrain.methods.simclr import SimCLR
 from pretrain.recipe import MethodName, PresetName, Recipe
-from tests.helpers import make_shard, same_bits
-from tests.pretrain.runs import METHODS, Run, curve, recipe_of
+from tests.support.pretraining import METHODS, Run, curve, recipe_of
+from tests.support.shards import make_shard
+from tests.support.states import same_bits
 
 
 @pytest.fixture(autouse=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.data.shard import Shard
+from common.shard import Shard
 from pretrain.introduction import introduce
 from pretrain.recipe import Recipe
-from tests.helpers import make_shard
-from tests.pretrain.runs import CPU, recipe_of
+from tests.support.pretraining import CPU, recipe_of
+from tests.support.shards import make_shard
 
 
 def warnings_of(recipe: Recipe, shard: Shard, caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -9,27 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from common.model import build_model
-from pretrain.methods import make_method
 from pretrain.methods.base import Method, embedding_std
 from pretrain.methods.byol import BYOL
 from pretrain.methods.mocov2 import MoCoV2
 from pretrain.methods.rotation import Rotation, turn
 from pretrain.methods.simclr import SimCLR
 from pretrain.networks import SplitBatchNorm, split_batch_norm
-from pretrain.presets import make_recipe
 from pretrain.recipe import MethodName
+from tests.support.pretraining import tiny
 
 BATCH = 8
 METHODS: tuple[MethodName, ...] = ("mocov2", "simclr", "byol", "rotation")
-
-
-def tiny(method: MethodName, seed: int = 0) -> Method:
-    queue = 3 * BATCH if method == "mocov2" else None
-    recipe = make_recipe(
-        "cxr", method, architecture="densenet-tiny", batch_size=BATCH, queue=queue, seed=seed
-    )
-    return make_method(recipe, build_model("densenet-tiny", seed), BATCH).train()
 
 
 def some_views(count: int = 2, seed: int = 0) -> list[Tensor]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from pretrain.methods.byol import BYOL
 from pretrain.optimizers import TRUST, learning_rate, make_optimizer
 from pretrain.recipe import OptimizerSettings
-from tests.pretrain.test_methods import tiny
+from tests.support.pretraining import tiny
 
 
 def test_the_learning_rate_rises_on_a_line_and_falls_on_a_cosine() -> None:

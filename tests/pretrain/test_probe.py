@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from common.data.shard import Entry, Shard, create_shard, open_shard
 from common.errors import BadInput
 from common.findings import FINDINGS
 from common.images import centre_crops
 from common.metrics import auc_by_finding, mean_auc
 from common.model import build_model, to_input
+from common.shard import Entry, Shard, create_shard, open_shard
 from pretrain.networks import take_backbone
 from pretrain.probe import (
     NEIGHBOURS,
@@ -20,7 +20,7 @@ from pretrain.probe import (
     linear_evaluation,
     pooled_features,
 )
-from tests.helpers import make_shard
+from tests.support.shards import make_shard
 
 CPU = torch.device("cpu")
 

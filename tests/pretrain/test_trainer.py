@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common.data.shard import Shard
 from common.model import GREY_MEAN, GREY_STD
+from common.shard import Shard
 from pretrain.augment import make_view
 from pretrain.methods.byol import target_momentum
 from pretrain.optimizers import learning_rate
 from pretrain.recipe import MethodName, PresetName
-from tests.pretrain.runs import METHODS, Run, recipe_of
+from tests.support.pretraining import METHODS, Run, recipe_of
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,0 +1,116 @@
+"""The client's connection: one gRPC stream of Flower's, made again whenever it ends.
+
+Of Flower 1.41 its service is used: one bidirectional stream, on which the server asks and the
+hospital answers. See docs/decisions/0002-flower-service.md.
+"""
+
+import logging
+import random
+import re
+import time
+from queue import SimpleQueue
+from threading import Timer
+
+import grpc
+from flwr.proto.transport_pb2 import ClientMessage
+from flwr.proto.transport_pb2_grpc import FlowerServiceStub
+
+from client.transport.messages import Participant
+from common import net
+from common.errors import BadInput, Refused
+
+log = logging.getLogger(__name__)
+
+LONGEST_PAUSE = 30.0
+"""Seconds between two attempts to connect, at most."""
+
+GREETING_SECONDS = 60.0
+"""How long a server may take to greet once it is called."""
+
+
+def take_part(
+    participant: Participant, server: str, root_certificate: bytes | None, patience: float
+) -> None:
+    """Connect to the server and take part until it says that the run is over.
+
+    Args:
+        participant: Answers for the hospital.
+        server: ``HOST:PORT``; looked up anew for each connection.
+        root_certificate: The CA's certificate, PEM; None: an unencrypted connection.
+        patience: Seconds for which the server may be out of reach, at the start or later.
+
+    Raises:
+        Refused: The server does not let this hospital take part.
+        BadInput: The server was out of reach for too long, or the shard is of no use to the run.
+    """
+    pause = 0.5
+    participant.farewell = None
+    lost = time.monotonic()
+    while True:
+        participant.heard = False
+        reason = _one_connection(participant, server, root_certificate)
+        farewell = participant.farewell
+        if farewell is not None and farewell.outcome == "refused":
+            raise Refused(f"{server} refused {participant.hospital.name}: {farewell.reason}")
+        if farewell is not None:
+            log.info("the run is over: %s", farewell.reason)
+            return
+        if participant.heard:
+            pause, lost = 0.5, time.monotonic()
+        elif time.monotonic() - lost > patience:
+            raise BadInput(
+                f"{server}: no server within {patience:.0f} s ({reason}); check that it runs, that "
+                "the address is right, and that both sides use --tls or both --insecure"
+            )
+        log.info("%s is out of reach (%s); trying again", server, reason)
+        participant.lost()
+        time.sleep(min(pause * random.uniform(0.5, 1), patience))  # noqa: S311 - not a secret
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _one_connection(participant: Participant, server: str, root_certificate: bytes | None) -> str:
+    """Answer on one connection until it ends; return why it ended."""
+    answers: SimpleQueue[ClientMessage | None] = SimpleQueue()
+    with _channel(server, root_certificate) as channel:
+        call = FlowerServiceStub(channel).Join(iter(answers.get, None))
+        silence = Timer(GREETING_SECONDS, call.cancel)
+        silence.daemon = True
+        silence.start()
+        try:
+            for message in call:
+                silence.cancel()
+                answers.put(participant.answer(message, call.is_active))
+                if participant.farewell is not None:
+                    answers.put(None)  # the server closes the connection once it has read this
+        except grpc.RpcError as error:
+            return _reason(error, participant.heard)
+        finally:
+            silence.cancel()
+            answers.put(None)
+    return "the connection was closed"
+
+
+def _reason(error: grpc.RpcError, heard: bool) -> str:
+    """Return in a few words why a connection ended, and what is wrong with the certificates."""
+    if not isinstance(error, grpc.Call):
+        return type(error).__name__
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.CANCELLED and not heard:
+        return f"no greeting within {GREETING_SECONDS:.0f} s"
+    if "Hostname Verification Check failed" in details:
+        return f"{code.name}, the server's certificate is for other names"
+    if found := re.search(r"CERTIFICATE_VERIFY_FAILED: ([\w -]+)", details):
+        return f"{code.name}, the server's certificate is not accepted: {found[1]}; see ca.crt"
+    if "Failed to create security handshaker" in details:
+        return f"{code.name}, ca.crt is no certificate"
+    return code.name
+
+
+def _channel(server: str, root_certificate: bytes | None) -> grpc.Channel:
+    # A connection of its own, where several hospitals are threads of one process.
+    here = net.split_address(server)[0] in ("localhost", "127.0.0.1", "::1")
+    proxy = (net.NO_PROXY,) if here else ()
+    options = (*net.GRPC_OPTIONS, ("grpc.use_local_subchannel_pool", 1), *proxy)
+    if root_certificate is None:
+        return grpc.insecure_channel(server, options)
+    return grpc.secure_channel(server, grpc.ssl_channel_credentials(root_certificate), options)

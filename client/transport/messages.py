@@ -1,0 +1,228 @@
+"""The client's side of Flower's messages: what the server asks, and what the hospital answers.
+
+See docs/decisions/0001-flower-transport.md and 0002-flower-service.md. With
+``client.transport.connection`` it is all that imports Flower under ``client``.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from threading import Timer
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.proto.transport_pb2 import (
+    ClientMessage,
+    Code,
+    Parameters,
+    Scalar,
+    ServerMessage,
+    Status,
+)
+
+from client.hospital import Hospital
+from client.state import ClientState, Standing
+from common import net
+from common.errors import BadInput
+from common.keys import sign
+from common.protocol import (
+    CALL,
+    FETCH,
+    INSTRUCTION,
+    Farewell,
+    Greeting,
+    Identity,
+    Instruction,
+    ProtocolError,
+    Verdict,
+    understand,
+)
+from common.runtime.guard import end_process
+from common.wire import fingerprint
+
+log = logging.getLogger(__name__)
+
+OK = Status(code=Code.OK)
+
+GRACE_SECONDS = 60.0
+"""After the deadline of a round, until a client that is stuck ends its process."""
+
+
+class Participant:
+    """Answers one server's messages on behalf of a hospital.
+
+    Args:
+        hospital: Who takes part.
+        server: ``HOST:PORT``.
+        key: Signs the server's challenge; None: the server does not ask for it.
+        state: Where it is noted what was received and sent.
+
+    Attributes:
+        hospital: Who takes part.
+        farewell: The server's last words, once they have come.
+        heard: Whether anything came from the server; to be set anew for each connection.
+    """
+
+    def __init__(
+        self, hospital: Hospital, server: str, key: Ed25519PrivateKey | None, state: ClientState
+    ) -> None:
+        self.hospital = hospital
+        self._server = net.split_address(server)[0]
+        self._key = key
+        self._state = state
+        self._weights = b""
+        self._ready: Identity | None = None
+        self.farewell: Farewell | None = None
+        self.heard = False
+
+    def answer(self, message: ServerMessage, connected: Callable[[], bool]) -> ClientMessage:
+        """Return the answer to a message.
+
+        Args:
+            message: The server's.
+            connected: Whether the server still waits for it.
+
+        Raises:
+            BadInput: The server speaks another protocol.
+        """
+        self.heard = True
+        try:
+            match message.WhichOneof("msg"):
+                case "get_properties_ins":
+                    return self._properties(_text(message.get_properties_ins.config))
+                case "fit_ins":
+                    return self._fit(message.fit_ins, connected)
+                case "get_parameters_ins":
+                    return self._parameters(_text(message.get_parameters_ins.config))
+                case other:
+                    raise ProtocolError(f"{other}, which is no part of this protocol")
+        except ProtocolError as error:
+            raise BadInput(
+                f"{self._server} sent {error}; run the same version of FedCXR on both sides"
+            ) from None
+
+    def lost(self) -> None:
+        """Note that there is no connection."""
+        self._state.write_status("connecting")
+
+    def _write_status(self, standing: Standing, **fields: Any) -> None:
+        """Write how the client stands, and where it computes now."""
+        self._state.write_status(standing, device=str(self.hospital.device), **fields)
+
+    def _properties(self, text: str) -> ClientMessage:
+        """Answer a greeting with a hello; take other words to heart."""
+        words = ""
+        match understand(CALL, text):
+            case Greeting() as greeting:
+                words = self._hello(greeting)
+            case Verdict() as verdict:
+                number = verdict.identity.round
+                log.warning("round %d: the reply was rejected: %s", number, verdict.reason)
+                self._state.note("rejected", **verdict.model_dump(exclude={"kind", "protocol"}))
+            case Farewell() as farewell:
+                self.farewell = farewell
+        properties = {"message": Scalar(string=words)}
+        return ClientMessage(
+            get_properties_res=ClientMessage.GetPropertiesRes(status=OK, properties=properties)
+        )
+
+    def _hello(self, greeting: Greeting) -> str:
+        hello = self.hospital.greet(greeting, self._server)
+        if self._key is not None:
+            signature = sign(self._key, hello.signed_part(greeting))
+            hello = hello.model_copy(update={"signature": signature})
+        log.info(
+            "%s asks to join run %s with %d images, computing on %s",
+            hello.site,
+            greeting.run,
+            hello.examples,
+            self.hospital.device,
+        )
+        self._state.note("hello", run=greeting.run, hello=hello.model_dump())
+        self._write_status("connected", run=greeting.run)
+        return hello.model_dump_json()
+
+    def _fit(self, ins: ServerMessage.FitIns, connected: Callable[[], bool]) -> ClientMessage:
+        """Do what an instruction says; keep the weights until they are fetched."""
+        instruction = understand(INSTRUCTION, _text(ins.config))
+        identity = instruction.identity
+        blob = ins.parameters.tensors[0] if len(ins.parameters.tensors) == 1 else b""
+        self._state.note("received", identity=identity.model_dump(), sha256=fingerprint(blob))
+        until = datetime.now(UTC) + timedelta(seconds=instruction.seconds + GRACE_SECONDS)
+        self._write_status(
+            "working", run=identity.run, round=identity.round, until=until.isoformat()
+        )
+        what = f"round {identity.round}: %.1f MB received, to train"
+        if instruction.task == "evaluate":
+            what = "the final model: %.1f MB received, to score"
+        log.info(what, len(blob) / 1e6)
+        deadline = time.monotonic() + instruction.seconds
+        self._ready = None
+        with _ended_if_stuck(instruction, self._state):
+            reply, self._weights = self.hospital.answer(
+                instruction, blob, lambda: connected() and time.monotonic() < deadline
+            )
+        self._ready = identity if self._weights else None
+        if reply.loss is not None:
+            log.info(
+                "round %d: loss %.4f over %d images in %.1f s, %.1f MB to send",
+                identity.round,
+                reply.loss,
+                reply.examples,
+                reply.seconds.train,
+                len(self._weights) / 1e6,
+            )
+        self._state.note("answered", reply=reply.model_dump(exclude={"kind", "protocol"}))
+        self._write_status("connected", run=identity.run, round=identity.round)
+        metrics = {"message": Scalar(string=reply.model_dump_json())}
+        return ClientMessage(
+            fit_res=ClientMessage.FitRes(
+                status=OK, num_examples=reply.examples, metrics=metrics, parameters=Parameters()
+            )
+        )
+
+    def _parameters(self, text: str) -> ClientMessage:
+        """Hand over the weights of the last reply, once, and those of no other."""
+        identity = understand(FETCH, text).identity
+        parameters = Parameters(tensor_type="safetensors")
+        if identity == self._ready:
+            sha256 = fingerprint(self._weights)
+            self._state.note("sent", identity=identity.model_dump(), sha256=sha256)
+            parameters.tensors.append(self._weights)
+            self._ready, self._weights = None, b""
+        else:
+            log.warning("round %d: asked for weights that there are not", identity.round)
+            self._state.note("not sent", identity=identity.model_dump())
+        return ClientMessage(
+            get_parameters_res=ClientMessage.GetParametersRes(status=OK, parameters=parameters)
+        )
+
+
+def _text(config: Any) -> str:
+    """Return the message in the configuration of a call of Flower's."""
+    return str(config["message"].string) if "message" in config else ""
+
+
+@contextmanager
+def _ended_if_stuck(instruction: Instruction, state: ClientState) -> Iterator[None]:
+    """End the process if it is still at work a minute after the deadline.
+
+    Work is given up at the deadline, between two batches or while it waits for a slot, so by then
+    it is held up by something that may never return, such as a driver. Whatever restarts the client
+    brings it back.
+    """
+
+    def words() -> None:
+        number = instruction.identity.round
+        state.end("failed", reason=f"stuck in round {number}")
+        log.critical("round %d: stuck; the process ends", number)
+
+    timer = Timer(instruction.seconds + GRACE_SECONDS, end_process, (1, words))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -1,0 +1,1 @@
+"""What every command shares: options, signals, logs, memory, files and status."""

@@ -1,0 +1,103 @@
+"""A folder that is either whole or not there."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.errors import BadInput
+from common.runtime.files import locked, sync_folder
+
+PLAN = ".plan"
+"""File in an unfinished folder that says what it is to become."""
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Make a folder; it appears under its name only when the block ends without an error.
+
+    Args:
+        path: The new folder, or one that is there and empty; its parents are made.
+
+    Yields:
+        A temporary folder beside ``path``, to be filled. It is renamed to ``path`` at the end, or
+        removed on any error or interruption.
+
+    Raises:
+        BadInput: ``path`` is taken, cannot be replaced by renaming or cannot be written.
+    """
+    path = path.resolve()
+    check_free(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    _make(temporary, path)
+    try:
+        yield temporary
+        check_free(path)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def resumable_folder(path: Path, plan: str) -> Iterator[Path]:
+    """Make a folder whose filling can go on after an error, an interruption or a crash.
+
+    Args:
+        path: The new folder, or one that is there and empty; its parents are made.
+        plan: What the folder is to become; an unfinished folder is gone on with only if its plan
+            is the same.
+
+    Yields:
+        ``.NAME.partial`` beside ``path``, empty or as the last try left it. It is renamed to
+        ``path`` when the block ends, and stays as it is on any error.
+
+    Raises:
+        BadInput: ``path`` is taken or cannot be written, another process is filling it, or an
+            unfinished folder has another plan.
+    """
+    path = path.resolve()
+    check_free(path)
+    partial = path.with_name(f".{path.name}.partial")
+    _make(partial, path)
+    with locked(partial, path):
+        _claim(partial, plan)
+        yield partial
+        check_free(path)
+        partial.rename(path)
+        (path / PLAN).unlink()
+    sync_folder(path.parent)
+
+
+def check_free(path: Path) -> None:
+    """Refuse a name that is taken.
+
+    Raises:
+        BadInput: ``path`` is there and not an empty folder, or cannot be replaced by renaming.
+    """
+    if not path.exists():
+        return
+    if not path.is_dir() or any(path.iterdir()):
+        raise BadInput(f"{path}: is there already; choose another name or remove it")
+    if path.is_mount():
+        raise BadInput(f"{path}: is a mount point; name a folder below it")
+
+
+def _make(folder: Path, path: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be made: {error.strerror}") from None
+
+
+def _claim(partial: Path, plan: str) -> None:
+    file = partial / PLAN
+    if not any(partial.iterdir()):
+        file.write_text(plan, encoding="utf-8")
+    elif not file.is_file() or file.read_text(encoding="utf-8") != plan:
+        raise BadInput(
+            f"{partial}: was begun with other options or other files; go on with those, or remove "
+            "that folder to begin anew"
+        )

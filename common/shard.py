@@ -1,0 +1,291 @@
+"""A shard: a folder of decoded radiographs, memory-mapped, with labels, index and manifest.
+
+::
+
+    images.npy     uint8, N x S x S, grey
+    labels.npy     uint8, N x 14, 0 or 1, in the order of FINDINGS; absent for pretraining
+    index.csv      image, patient, split; one line for each image, in the same order
+    manifest.json  format version, counts, size, source, seed, SHA-256 of each file
+
+A shard is written to a temporary folder beside its place and renamed when it is whole.
+"""
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.array_file import reserve
+from common.errors import BadInput
+from common.findings import FINDINGS
+from common.runtime.files import sha256_of, write_whole
+from common.runtime.folders import whole_folder
+from common.seeds import patient_fraction
+
+Bytes = npt.NDArray[np.uint8]
+
+MANIFEST = "manifest.json"
+IMAGES = "images.npy"
+LABELS = "labels.npy"
+INDEX = "index.csv"
+
+SMALLEST = 40
+"""Smallest S, in pixels: the crop of a smaller image is lost in DenseNet's five halvings."""
+
+VALIDATION_FRACTION = 0.1
+"""Share of a hospital's patients that is kept aside for validation."""
+
+
+class Manifest(BaseModel):
+    """The content of ``manifest.json``; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = Field(1, description="version of the shard format")
+    images: int = Field(ge=1, description="N")
+    size: int = Field(ge=SMALLEST, description="S, pixels along each side")
+    labelled: bool = Field(description="whether labels.npy is there")
+    counts: dict[str, int] | None = Field(description="images with each finding, or null")
+    source: str = Field(description="where the images come from")
+    partition: str | None = Field(None, description="how the hospitals' shares were drawn")
+    seed: int | None = Field(None, description="the seed of synthesis or partition")
+    sha256: dict[str, str] = Field(description="of each of the other files")
+
+
+class Entry(NamedTuple):
+    """A line of ``index.csv``."""
+
+    image: str
+    patient: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An opened shard; its images stay on disk until they are read.
+
+    Attributes:
+        path: The folder.
+        manifest: What ``manifest.json`` says, checked against the files.
+        images: uint8, N x S x S, a read-only memory map.
+        labels: uint8, N x 14, 0 or 1; None in a shard for pretraining.
+        entries: N lines of the index.
+    """
+
+    path: Path
+    manifest: Manifest
+    images: Bytes
+    labels: Bytes | None
+    entries: list[Entry]
+
+    def __len__(self) -> int:
+        return self.manifest.images
+
+    def labelled(self) -> Bytes:
+        """Return the labels, uint8, N x 14.
+
+        Raises:
+            BadInput: The shard has none.
+        """
+        if self.labels is None:
+            raise BadInput(f"{self.path}: this shard has no labels; give one that has")
+        return self.labels
+
+    def split(self, seed: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return the indices for training and for validation, each ascending.
+
+        A patient's side is a function of (seed, patient) alone, so all images of a patient stay
+        together and no other change of the shard can move them.
+        """
+        fractions = {entry.patient: patient_fraction(seed, entry.patient) for entry in self.entries}
+        held_out = np.array(
+            [fractions[entry.patient] < VALIDATION_FRACTION for entry in self.entries]
+        )
+        return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def open_shard(path: Path) -> Shard:
+    """Open a shard and check all of it: hashes, shapes, sizes, labels and index.
+
+    Raises:
+        BadInput: There is no shard, it cannot be read, or it is not what its manifest says; names
+            file and remedy.
+    """
+    try:
+        return _open(path)
+    except OSError as error:
+        raise BadInput(f"{error.filename or path}: cannot be read: {error.strerror}") from None
+
+
+def _open(path: Path) -> Shard:
+    if not (path / MANIFEST).is_file():
+        raise BadInput(f"{path}: no shard here ({MANIFEST} is missing); make one with flower-data")
+    try:
+        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise BadInput(f"{path / MANIFEST}: {where}: {first['msg']}; make the shard anew") from None
+    names = [IMAGES, INDEX, LABELS] if manifest.labelled else [IMAGES, INDEX]
+    for name in names:
+        _check_hash(path / name, manifest.sha256.get(name))
+    n, size = manifest.images, manifest.size
+    images = _open_array(path / IMAGES, (n, size, size))
+    labels = np.array(_open_array(path / LABELS, (n, len(FINDINGS)))) if manifest.labelled else None
+    if labels is not None and labels.max(initial=0) > 1:
+        row, column = np.argwhere(labels > 1)[0]
+        raise BadInput(
+            f"{path / LABELS}: label {labels[row, column]} for {FINDINGS[column]} in row {row}; "
+            "labels are 0 or 1: make the shard anew"
+        )
+    return Shard(path, manifest, images, labels, _read_index(path / INDEX, n))
+
+
+def open_for_training(path: Path) -> Shard:
+    """Open a shard that a model is to learn from.
+
+    Raises:
+        BadInput: As :func:`open_shard`, or an image is of the split ``test``.
+    """
+    shard = open_shard(path)
+    tests = sum(entry.split == "test" for entry in shard.entries)
+    if tests:
+        raise BadInput(
+            f"{path}: {tests} of its images are of the split 'test'; a model that has learned from "
+            "them cannot be tested on them: give another shard"
+        )
+    return shard
+
+
+def find_shards(path: Path) -> list[Path]:
+    """Return the shard at a path, or those one folder below it, by name; none is opened.
+
+    Raises:
+        BadInput: There is none.
+    """
+    if (path / MANIFEST).is_file():
+        return [path]
+    shards = [manifest.parent for manifest in sorted(path.glob(f"*/{MANIFEST}"))]
+    if not shards:
+        raise BadInput(f"{path}: no shard here or one folder below; make some with flower-data")
+    return shards
+
+
+def _check_hash(path: Path, expected: str | None) -> None:
+    if not path.is_file():
+        raise BadInput(f"{path}: missing, though the manifest lists it; make the shard anew")
+    found = sha256_of(path)
+    if found != expected:
+        raise BadInput(
+            f"{path}: SHA-256 {found[:12]}... is not the manifest's {str(expected)[:12]}...; "
+            "the file was changed or cut: copy or make the shard anew"
+        )
+
+
+def _open_array(path: Path, shape: tuple[int, ...]) -> Bytes:
+    """Memory-map an array without ever unpickling."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception:  # noqa: BLE001 - numpy parses the header as Python and raises anything
+        raise BadInput(f"{path}: not a whole .npy file; make the shard anew") from None
+    if array.dtype != np.uint8 or array.shape != shape:
+        raise BadInput(
+            f"{path}: {array.dtype} {'x'.join(map(str, array.shape))}, but the manifest says "
+            f"uint8 {'x'.join(map(str, shape))}; make the shard anew"
+        )
+    return array  # type: ignore[no-any-return]
+
+
+def _read_index(path: Path, n: int) -> list[Entry]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *lines = list(csv.reader(file)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{path}: not a table: {error}; make the shard anew") from None
+    if tuple(header) != Entry._fields:
+        raise BadInput(f"{path}: the header is not {','.join(Entry._fields)}; make the shard anew")
+    if len(lines) != n or any(len(line) != len(Entry._fields) for line in lines):
+        raise BadInput(f"{path}: not {n} lines of three columns; make the shard anew")
+    return [Entry(*line) for line in lines]
+
+
+@contextmanager
+def create_shard(
+    path: Path,
+    *,
+    entries: Sequence[Entry],
+    labels: Bytes | None,
+    size: int,
+    source: str,
+    partition: str | None = None,
+    seed: int | None = None,
+) -> Iterator[Bytes]:
+    """Make a shard; it appears under its name only when the block ends without an error.
+
+    Args:
+        path: The new folder, or one that is there and empty; its parents are made.
+        entries: N lines of the index.
+        labels: uint8, N x 14, 0 or 1; None: a shard for pretraining.
+        size: S, pixels along each side.
+        source: Where the images come from, for the manifest.
+        partition: How the hospitals' shares were drawn, for the manifest.
+        seed: The seed of synthesis or partition, for the manifest.
+
+    Yields:
+        The images, uint8, N x S x S, all 0: a writable memory map, to be filled.
+
+    Raises:
+        BadInput: ``path`` is taken or cannot be written.
+    """
+    with whole_folder(path) as folder:
+        reserve(folder / IMAGES, (len(entries), size, size))
+        images: np.memmap[Any, np.dtype[np.uint8]] = np.load(folder / IMAGES, mmap_mode="r+")
+        yield images
+        images.flush()
+        seal_shard(folder, entries, labels, size, source, partition, seed)
+
+
+def seal_shard(
+    folder: Path,
+    entries: Sequence[Entry],
+    labels: Bytes | None,
+    size: int,
+    source: str,
+    partition: str | None,
+    seed: int | None,
+) -> None:
+    """Make a folder that holds ``images.npy`` a shard, the manifest last; all reaches the disk.
+
+    Args: As :func:`create_shard`.
+    """
+    names = [IMAGES, INDEX]
+    counts = None
+    if labels is not None:
+        names.append(LABELS)
+        np.save(folder / LABELS, labels, allow_pickle=False)
+        totals = labels.sum(axis=0, dtype=np.int64)
+        counts = dict(zip(FINDINGS, totals.tolist(), strict=True))
+    with (folder / INDEX).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([Entry._fields, *entries])
+    manifest = Manifest(
+        images=len(entries),
+        size=size,
+        labelled=labels is not None,
+        counts=counts,
+        source=source,
+        partition=partition,
+        seed=seed,
+        sha256={name: sha256_of(folder / name) for name in names},
+    )
+    for name in names:
+        with (folder / name).open("rb") as written:
+            os.fsync(written.fileno())
+    text = manifest.model_dump_json(indent=2) + "\n"
+    write_whole(folder / MANIFEST, lambda file: file.write(text.encode()))

@@ -1,0 +1,1 @@
+"""What a federation in containers needs, and how to look at it."""

@@ -1,0 +1,176 @@
+"""``flower-containers``: the containers of a federation on this machine, seen and disturbed.
+
+``status`` shows them; ``chaos`` does to a hospital what happens to hospitals, and mends it again,
+so that people can see the federation survive. Both speak to Docker's engine.
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import docker
+from docker.errors import DockerException
+from docker.models.containers import Container
+from pydantic import Field
+from pydantic_settings import CliPositionalArg, SettingsConfigDict
+
+from common.errors import BadInput
+from common.runtime.cli import Command, Settings, choose_command, parse, run_command
+
+SERVICE = "com.docker.compose.service"
+PREFIX = "FLOWER_CONTAINERS_"
+
+
+class StatusSettings(Settings):
+    """Show the containers of a federation."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, cli_prog_name="flower-containers status")
+
+    project: str = Field("fedcxr", description="name of the Compose project")
+
+
+class ChaosSettings(Settings):
+    """Disturb one of the containers for a while."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, cli_prog_name="flower-containers chaos")
+
+    name: CliPositionalArg[str] = Field(description="of the service, such as hospital-03")
+    fault: CliPositionalArg[Literal["kill", "pause", "disconnect"]] = Field(
+        description="kill: its process is killed, and started anew; pause: it stands still; "
+        "disconnect: its network is gone"
+    )
+    seconds: float = Field(30, ge=0, description="until it is mended")
+    project: str = Field("fedcxr", description="name of the Compose project")
+
+
+def containers_of(engine: docker.DockerClient, project: str) -> dict[str, Container]:
+    """Return a project's containers by service, those that have ended too.
+
+    Raises:
+        BadInput: There are none.
+    """
+    label = f"com.docker.compose.project={project}"
+    found = engine.containers.list(all=True, filters={"label": label})
+    if not found:
+        raise BadInput(f"no container of the project {project}; start it with docker compose up")
+    return {each.labels[SERVICE]: each for each in sorted(found, key=lambda c: c.labels[SERVICE])}
+
+
+def row(container: Container) -> dict[str, str]:
+    """Return what ``status`` shows of a container."""
+    state = container.attrs["State"]
+    health = state.get("Health", {})
+    last = (health.get("Log") or [{}])[-1].get("Output", "").strip()
+    running = state["Status"] == "running"
+    code = f" ({state['ExitCode']})" if state["Status"] == "exited" else ""
+    return {
+        "container": container.labels[SERVICE],
+        "state": state["Status"] + code,
+        "health": health.get("Status", "-") if running else "-",
+        "restarts": str(container.attrs["RestartCount"]),
+        "GPU": _gpus(container.attrs["HostConfig"].get("DeviceRequests") or []),
+        "memory": _memory(container) if running else "-",
+        "doing": last.splitlines()[-1] if running and last else "-",
+    }
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Return rows with the same keys as aligned columns under a heading."""
+    lines = [{name: name for name in rows[0]}, *rows]
+    widths = {name: max(len(line[name]) for line in lines) for name in rows[0]}
+    return "\n".join(
+        "  ".join(text.ljust(widths[name]) for name, text in line.items()).rstrip()
+        for line in lines
+    )
+
+
+@contextmanager
+def disturbed(engine: docker.DockerClient, container: Container, fault: str) -> Iterator[None]:
+    """Do something bad to a running container, and mend it at the end of the block."""
+    links = container.attrs["NetworkSettings"]["Networks"] if fault == "disconnect" else {}
+    networks = [(engine.networks.get(name), link["Aliases"]) for name, link in links.items()]
+    try:
+        if fault == "kill":
+            container.kill()
+        elif fault == "pause":
+            container.pause()
+        for network, _ in networks:
+            network.disconnect(container)
+        yield
+    finally:
+        if fault == "kill":
+            container.start()
+        elif fault == "pause":
+            container.unpause()
+        for network, aliases in networks:
+            network.connect(container, aliases=aliases)
+
+
+@contextmanager
+def _engine() -> Iterator[docker.DockerClient]:
+    """Yield Docker's engine, as the environment names it.
+
+    Raises:
+        BadInput: It cannot be asked, or will not do what it is asked.
+    """
+    try:
+        yield docker.from_env()
+    except DockerException as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"Docker's engine: {reason}; check that it runs, and DOCKER_HOST") from None
+
+
+def _gpus(requests: list[dict[str, Any]]) -> str:
+    ids = [gpu for request in requests for gpu in request.get("DeviceIDs") or []]
+    counts = [request["Count"] for request in requests if request.get("Count")]
+    return ",".join(ids) or ",".join("all" if count < 0 else str(count) for count in counts) or "-"
+
+
+def _memory(container: Container) -> str:
+    stats: Any = container.stats(stream=False, one_shot=True)
+    used = stats["memory_stats"]
+    if "usage" not in used:
+        return "-"
+    # What Docker's own table shows: without the files that the kernel keeps in memory.
+    files = used["stats"].get("inactive_file", used["stats"].get("total_inactive_file", 0))
+    return f"{(used['usage'] - files) / 2**20:.0f} of {used['limit'] / 2**20:.0f} MiB"
+
+
+def _status(arguments: Sequence[str]) -> None:
+    settings = parse(StatusSettings, arguments)
+    with _engine() as engine:
+        containers = containers_of(engine, settings.project)
+        print(table([row(container) for container in containers.values()]))
+
+
+def _chaos(arguments: Sequence[str]) -> None:
+    settings = parse(ChaosSettings, arguments)
+    with _engine() as engine:
+        containers = containers_of(engine, settings.project)
+        container = containers.get(settings.name)
+        if container is None:
+            raise BadInput(f"{settings.name}: no such container; one of {', '.join(containers)}")
+        if container.status != "running":
+            raise BadInput(f"{settings.name}: is {container.status}; only a running one can suffer")
+        with disturbed(engine, container, settings.fault):
+            print(f"{settings.name}: {settings.fault}, for {settings.seconds:g} s", flush=True)
+            time.sleep(settings.seconds)
+        print(f"{settings.name}: mended")
+
+
+COMMANDS = {
+    "status": Command("show each container: health, restarts, memory, what it is doing", _status),
+    "chaos": Command("kill, pause or disconnect a hospital for a while", _chaos),
+}
+
+
+def _choose(arguments: Sequence[str]) -> None:
+    summary = "The containers of a federation on this machine."
+    choose_command("flower-containers", summary, COMMANDS, arguments)
+
+
+def main() -> None:
+    """Run ``flower-containers`` and exit with its code."""
+    sys.exit(run_command("flower-containers", _choose))

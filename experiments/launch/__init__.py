@@ -1,0 +1,1 @@
+"""Federations on this machine, each command in a process of its own."""

@@ -1,0 +1,4 @@
+"""Radiographs become shards: sources, readers, writers, phantoms and inspection.
+
+Imports ``common`` alone.
+"""

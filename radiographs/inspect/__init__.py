@@ -1,0 +1,1 @@
+"""Looking at shards: checks, counts and pictures."""

@@ -1,0 +1,268 @@
+"""``flower-data check``: what would spoil a run, in one shard or between several."""
+
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import Field
+from pydantic_settings import CliPositionalArg, SettingsConfigDict
+from tqdm import tqdm
+
+from common.errors import BadInput
+from common.findings import FINDINGS
+from common.runtime.cli import Settings, parse
+from common.runtime.memory import free_memory
+from common.shard import Shard, find_shards, open_shard
+from radiographs.inspect.pictures import Picture, alike, look_at, nearly_same
+from radiographs.inspect.report import (
+    KEPT,
+    Kind,
+    Level,
+    Needs,
+    Place,
+    Problem,
+    Report,
+    ShardFacts,
+    lines_of,
+)
+
+TEST = "test"
+"""The split of images that no model may have been trained on."""
+
+FEW = 10
+"""Images with, or without, a finding: below it the validation's tenth often has none."""
+
+BASE_MEMORY, IMAGE_MEMORY = 800_000_000, 130_000_000
+"""Bytes of DenseNet-121 in training: at all, and for an image of 224 x 224; measured on a CPU."""
+
+BATCH = 64
+
+
+class CheckSettings(Settings):
+    """Look for what would spoil a run; names no patient. Exit code 2 if there is an error."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FLOWER_DATA_",
+        cli_prog_name="flower-data check",
+        cli_shortcuts={"as-json": "json"},
+    )
+
+    shards: CliPositionalArg[list[Path]] = Field(
+        description="shards, or folders of shards; several are compared with each other"
+    )
+    as_json: bool = Field(False, description="print the report as JSON")
+    strict: bool = Field(False, description="a warning counts as an error")
+
+
+class Film(NamedTuple):
+    """A row of one of the shards."""
+
+    shard: Shard
+    row: int
+    picture: Picture
+
+    @property
+    def tests(self) -> bool:
+        """Whether it is kept for testing."""
+        return self.shard.entries[self.row].split == TEST
+
+    @property
+    def place(self) -> Place:
+        """Where it is, without a name."""
+        return Place(shard=str(self.shard.path), row=self.row)
+
+
+def command(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Raises:
+        BadInput: There is no shard, or an error was found.
+    """
+    settings = parse(CheckSettings, arguments)
+    report = check([path for given in settings.shards for path in find_shards(given)])
+    print(report.model_dump_json(indent=2) if settings.as_json else "\n".join(lines_of(report)))
+    errors = sum(problem.level == "error" or settings.strict for problem in report.problems)
+    if errors:
+        raise BadInput(f"{errors} problems found; the list is above")
+
+
+def check(paths: Sequence[Path]) -> Report:
+    """Look at shards, each alone and all of them together."""
+    shards: list[Shard] = []
+    problems: list[Problem] = []
+    for path in dict.fromkeys(path.resolve() for path in paths):
+        try:
+            shards.append(open_shard(path))
+        except BadInput as error:
+            problems.append(Problem(level="error", kind="damaged", text=str(error)))
+    films = list(_films(shards))
+    for shard in shards:
+        problems += _label_problems(shard)
+    problems += _picture_problems(films)
+    problems += _twice(films)
+    problems += _patient_problems(shards)
+    needs = _needs(shards) if shards else None
+    if needs is not None:
+        problems += _short_of(needs)
+    return Report(shards=[_facts(shard) for shard in shards], needs=needs, problems=problems)
+
+
+def _films(shards: Sequence[Shard]) -> Iterator[Film]:
+    with tqdm(
+        total=sum(map(len, shards)), unit=" images", desc="looking", disable=None
+    ) as progress:
+        for shard in shards:
+            for row in range(len(shard)):
+                yield Film(shard, row, look_at(shard.images[row]))
+                progress.update()
+
+
+def _facts(shard: Shard) -> ShardFacts:
+    return ShardFacts(
+        path=str(shard.path),
+        images=len(shard),
+        patients=len({entry.patient for entry in shard.entries}),
+        size=shard.manifest.size,
+        bytes=_bytes(shard),
+        counts=shard.manifest.counts,
+    )
+
+
+def _label_problems(shard: Shard) -> Iterator[Problem]:
+    if shard.labels is None:
+        return
+    if not shard.labels.any():
+        yield Problem(
+            level="warning", kind="labels", text=f"{shard.path}: no image has any finding"
+        )
+        return
+    positives = shard.labels.sum(axis=0, dtype=int)
+    least = dict(zip(FINDINGS, np.minimum(positives, len(shard) - positives).tolist(), strict=True))
+    if none := [finding for finding, count in least.items() if count == 0]:
+        yield Problem(
+            level="warning",
+            kind="few",
+            text=f"{shard.path}: no AUC, all images alike, for {', '.join(none)}",
+        )
+    if few := [f"{finding} {count}" for finding, count in least.items() if 0 < count < FEW]:
+        yield Problem(
+            level="warning",
+            kind="few",
+            text=f"{shard.path}: too few images for an AUC to mean much: {', '.join(few)}",
+        )
+
+
+def _picture_problems(films: Sequence[Film]) -> Iterator[Problem]:
+    if blank := [[film.place] for film in films if film.picture.blank]:
+        yield _problem("error", "blank", "nothing can be seen on these; leave them out", blank)
+    if inverted := [[film.place] for film in films if film.picture.inverted]:
+        text = "air seems white on these; see whether they are inverted"
+        yield _problem("warning", "inverted", text, inverted)
+
+
+def _twice(films: Sequence[Film]) -> Iterator[Problem]:
+    """Find films that are there more than once, exactly or nearly."""
+    seen = [film for film in films if not film.picture.blank]
+    copies: dict[bytes, list[Film]] = defaultdict(list)
+    for film in seen:
+        copies[film.picture.digest].append(film)
+    groups = [group for group in copies.values() if len(group) > 1]
+    yield from _copies(groups, exact=True)
+    firsts = [group[0] for group in copies.values()]
+    if firsts:
+        coarse = np.stack([film.picture.coarse for film in firsts])
+        pairs = ((firsts[i], firsts[j]) for i, j in alike(coarse))
+        yield from _copies(
+            [[a, b] for a, b in pairs if nearly_same(a.shard.images[a.row], b.shard.images[b.row])],
+            exact=False,
+        )
+
+
+def _copies(groups: Sequence[list[Film]], exact: bool) -> Iterator[Problem]:
+    """Tell copies between training and test from those between shards and within one."""
+    what = "the same film" if exact else "nearly the same film"
+    sorts: dict[Kind, tuple[Level, str]] = {
+        "leakage": ("error" if exact else "warning",
+                    f"{what} is in training and in the test: the test says too much"),
+        "shared": ("warning", f"{what} is in two shards"),
+        "duplicate" if exact else "near-duplicate": ("warning", f"{what} is in a shard twice"),
+    }  # fmt: skip
+    found: dict[Kind, list[list[Film]]] = defaultdict(list)
+    for group in groups:
+        if len({film.tests for film in group}) > 1:
+            found["leakage"].append(group)
+        elif len({film.shard.path for film in group}) > 1:
+            found["shared"].append(group)
+        else:
+            found["duplicate" if exact else "near-duplicate"].append(group)
+    for kind, (level, text) in sorts.items():
+        if kind in found:
+            yield _problem(level, kind, text, _places(found[kind]))
+    if exact and (torn := [group for group in groups if _labels_differ(group)]):
+        text = "the same film has different labels; see which are right"
+        yield _problem("error", "contradiction", text, _places(torn))
+
+
+def _labels_differ(group: Sequence[Film]) -> bool:
+    return len({f.shard.labels[f.row].tobytes() for f in group if f.shard.labels is not None}) > 1
+
+
+def _patient_problems(shards: Sequence[Shard]) -> Iterator[Problem]:
+    """Find patients on both sides of the test, and at several hospitals."""
+    held: dict[str, set[tuple[Path, bool]]] = defaultdict(set)
+    for shard in shards:
+        for entry in shard.entries:
+            held[entry.patient].add((shard.path, entry.split == TEST))
+    leaking = sum(len({tests for _, tests in sides}) > 1 for sides in held.values())
+    if leaking:
+        text = f"{leaking} patients are in training and in the test: the test says too much"
+        yield Problem(level="error", kind="leakage", text=text, count=leaking)
+    pairs: dict[tuple[Path, Path], int] = defaultdict(int)
+    for sides in held.values():
+        paths = sorted({path for path, tests in sides if not tests})
+        for i, one in enumerate(paths):
+            for other in paths[i + 1 :]:
+                pairs[one, other] += 1
+    if pairs:
+        (one, other), most = max(pairs.items(), key=lambda item: item[1])
+        text = (
+            f"{sum(pairs.values())} patients are shared by {len(pairs)} pairs of shards, most by "
+            f"{one} and {other} ({most}); --group-by patient keeps them apart"
+        )
+        yield Problem(level="warning", kind="patients", text=text, count=sum(pairs.values()))
+
+
+def _needs(shards: Sequence[Shard]) -> Needs:
+    side = max(shard.manifest.size for shard in shards) * 7 // 8
+    return Needs(
+        disk=sum(map(_bytes, shards)),
+        disk_free=shutil.disk_usage(shards[0].path).free,
+        memory=BASE_MEMORY + int(BATCH * IMAGE_MEMORY * (side / 224) ** 2),
+        memory_free=free_memory(),
+    )
+
+
+def _short_of(needs: Needs) -> Iterator[Problem]:
+    if needs.memory > needs.memory_free:
+        text = "training may need more memory than is free here, unless a GPU has it"
+        yield Problem(level="warning", kind="memory", text=text)
+    if needs.disk_free < needs.disk // 10:
+        yield Problem(level="warning", kind="disk", text="the disk is nearly full")
+
+
+def _bytes(shard: Shard) -> int:
+    return sum(file.stat().st_size for file in shard.path.iterdir())
+
+
+def _problem(level: Level, kind: Kind, text: str, examples: Sequence[list[Place]]) -> Problem:
+    many = f"{len(examples)} times: {text}" if len(examples) > 1 else text
+    return Problem(
+        level=level, kind=kind, text=many, count=len(examples), examples=list(examples[:KEPT])
+    )
+
+
+def _places(groups: Iterable[Sequence[Film]]) -> list[list[Place]]:
+    return [[film.place for film in group] for group in groups]

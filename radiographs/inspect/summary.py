@@ -1,0 +1,105 @@
+"""How many images show which finding, side by side for several shards, as a table and a figure.
+
+The figure is the paper's figure 4: for each hospital, the share of each of the 14 classes.
+"""
+
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from common.findings import FINDINGS, NO_FINDING
+from common.shard import Bytes
+
+ABREAST = 6
+"""Columns of a table that fit beside each other in a terminal."""
+
+COLOURS = (
+    *("#4e79a7", "#a0cbe8", "#f28e2b", "#ffbe7d", "#59a14f", "#8cd17d", "#b6992d"),
+    *("#f1ce63", "#499894", "#86bcb6", "#e15759", "#ff9d9a", "#79706e", "#bab0ac"),
+)
+"""Of the findings, in their order; neighbours can be told apart in print too."""
+
+
+LEAST_BARS = 4
+"""Bars that the figure has room for, so that a single one is no wall."""
+
+
+class Summary(NamedTuple):
+    """What a shard holds, or will hold.
+
+    Attributes:
+        name: The shard's.
+        images: N.
+        patients: How many different ones.
+        size: Pixels along each side.
+        labels: uint8, N x 14, 0 or 1; None in a shard for pretraining.
+    """
+
+    name: str
+    images: int
+    patients: int
+    size: int
+    labels: Bytes | None
+
+
+def tables(summaries: Sequence[Summary]) -> Iterator[str]:
+    """Yield lines: a column for each summary, several tables where they do not fit abreast."""
+    for first in range(0, len(summaries), ABREAST):
+        yield from _table(summaries[first : first + ABREAST])
+        yield ""
+
+
+def _table(summaries: Sequence[Summary]) -> Iterator[str]:
+    def line(title: str, cells: Sequence[str]) -> str:
+        return f"{title:<20}" + "".join(f"{cell:>15}" for cell in cells)
+
+    yield line("", [summary.name[:14] for summary in summaries])
+    yield line("images", [str(summary.images) for summary in summaries])
+    yield line("patients", [str(summary.patients) for summary in summaries])
+    yield line("pixels", [f"{summary.size} x {summary.size}" for summary in summaries])
+    columns = [_cells(summary) for summary in summaries]
+    for i, name in enumerate((*FINDINGS, NO_FINDING)):
+        yield line(name, [column[i] for column in columns])
+
+
+def _cells(summary: Summary) -> list[str]:
+    """Return images with each finding and with none, and their share of all images."""
+    if summary.labels is None:
+        return ["-"] * (len(FINDINGS) + 1)
+    counts = [*summary.labels.sum(axis=0, dtype=int), np.sum(~summary.labels.any(axis=1))]
+    return [f"{count} {100 * count / summary.images:4.1f} %" for count in counts]
+
+
+def shares_figure(summaries: Sequence[Summary]) -> Image.Image:
+    """Draw, for each labelled shard, the share of each finding among all its positive labels."""
+    from matplotlib.figure import Figure  # a second, and only figures need it
+
+    shown = [summary for summary in summaries if summary.labels is not None]
+    counts = np.array([s.labels.sum(axis=0, dtype=int) for s in shown if s.labels is not None])
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(
+        figsize=(11.9, max(4.4, 1.6 + 0.36 * len(shown))), dpi=100, layout="constrained"
+    )
+    axes = figure.add_subplot()
+    left = np.zeros(len(shown))
+    for finding, share, colour in zip(FINDINGS, shares.T, COLOURS, strict=True):
+        axes.barh(
+            range(len(shown)), share, left=left, color=colour, edgecolor="white", linewidth=0.5,
+            label=finding.replace("_", " "),
+        )  # fmt: skip
+        left += share
+    for row in np.flatnonzero(counts.sum(axis=1) == 0).tolist():
+        axes.text(0.01, row, NO_FINDING, va="center", color="#666666", fontsize=8)
+    axes.set_yticks(range(len(shown)), [f"{s.name}\n{s.images} images" for s in shown], fontsize=8)
+    axes.set_ylim(max(len(shown), LEAST_BARS) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_xlabel("share of each finding among all findings of a hospital")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    file = BytesIO()
+    figure.savefig(file, format="png")
+    return Image.open(file)

@@ -1,0 +1,1 @@
+"""Reading what comes from outside: rasters, DICOM and tables."""

@@ -1,0 +1,93 @@
+"""An image file becomes a square of 8-bit grey pixels.
+
+- Colour becomes grey by ITU-R 601 luma, an alpha channel is dropped: the few hundred RGBA files
+  of ChestX-ray14 are grey and opaque.
+- 16-bit grey is divided by 257, which maps the full range of the PNG standard to 0...255; a file
+  that uses only part of its range stays as dark as it is.
+- A picture is turned as its EXIF data say.
+- A picture that is not square is stretched, as the NIH stretched its films to 1024 x 1024:
+  nothing is cut off and no padding tells one hospital from another.
+- Resampling is Pillow's bilinear filter, widened to the scale (antialiased): what
+  ``torchvision.transforms.Resize`` does to a Pillow image. A picture that has the size already
+  keeps its pixels.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from common.shard import Bytes
+
+FORMATS = ("PNG", "JPEG")
+
+PICTURES = (".png", ".jpg", ".jpeg")
+"""Suffixes that such files have, in small letters."""
+
+_EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+_SIXTEEN_BIT = ("I;16", "I")
+
+_PNG_END = b"IEND\xaeB`\x82"
+"""The last chunk of a PNG file; without it Pillow still gives what it has."""
+
+
+class Unreadable(Exception):  # noqa: N818 - named for what it is
+    """A file gives no picture; says why, without the file's name and without anything from it."""
+
+
+def decode(path: Path, size: int) -> Bytes:
+    """Return the picture in a PNG or JPEG file as 8-bit grey.
+
+    Args:
+        path: The file.
+        size: S, pixels along each side of the result.
+
+    Returns:
+        uint8, S x S, 0 to 255.
+
+    Raises:
+        Unreadable: The file is not there, is no PNG or JPEG, is cut short or damaged, or holds
+            pixels of another kind.
+    """
+    try:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.format == "PNG" and _PNG_END not in data:
+                raise Unreadable("cut short")
+            image.load()
+            grey = _grey(_upright(image))
+    except Image.DecompressionBombError:
+        raise Unreadable("too large for a radiograph") from None
+    except UnidentifiedImageError:
+        raise Unreadable("neither PNG nor JPEG") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Unreadable(f"cannot be decoded: {reason}") from None
+    except Unreadable:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged file raises anything
+        raise Unreadable(f"cannot be decoded ({type(error).__name__})") from None
+    return resized(grey, size)
+
+
+def resized(grey: Image.Image, size: int) -> Bytes:
+    """Return a picture in mode L as uint8, S x S."""
+    return np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return a picture as a viewer shows it, which turns it as its EXIF data say."""
+    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        return image
+    return ImageOps.exif_transpose(image)
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Return a loaded picture in mode L."""
+    if image.mode in _SIXTEEN_BIT:
+        wide = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    if image.mode in _EIGHT_BIT:
+        return image.convert("L")
+    raise Unreadable(f"pixels of kind {image.mode}; 8-bit or 16-bit grey or RGB is needed")

@@ -1,0 +1,231 @@
+"""A hospital's DICOM file becomes 8-bit grey, as a radiologist's screen shows it.
+
+The order is that of the standard's grayscale pipeline, PS3.3 C.7.6.16.2 and PS3.4 N.2: modality
+LUT or rescale, then VOI LUT or window, then the photometric interpretation. Without a VOI the
+range of BitsStored becomes 0...255. Pixels are decompressed by pydicom through GDCM and OpenJPEG.
+
+No message holds anything that names a patient: of the header, only codes that the standard
+restricts to 16 capitals are quoted.
+"""
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
+
+from common.shard import Bytes
+from radiographs.read.decode import Unreadable, resized
+
+Views = Literal["frontal", "lateral", "both"]
+
+MODALITIES = ("CR", "DX")
+CHEST = re.compile("CHEST|THORAX|LUNG")
+FRONTAL = ("AP", "PA", "FRONTAL")
+LATERAL = ("LL", "RL", "L", "LAT", "LATERAL")
+
+MOST_PIXELS = 100_000_000
+"""Of a film: 43 x 43 cm at 50 micrometres have 74 million."""
+
+_CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
+"""A Code String, PS3.5 6.2."""
+
+
+def is_dicom(path: Path) -> bool:
+    """Return whether a file begins as PS3.10 7.1 says: 128 bytes, then ``DICM``.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def examine_dicom(path: Path, views: Views) -> str:
+    """Check by its header that a file is a chest film, without reading its pixels.
+
+    A body part or view that is not given is taken for what is wanted.
+
+    Returns:
+        PatientID as it stands there, empty if there is none.
+
+    Raises:
+        Unreadable: It is damaged, or no chest film that may be used; says why.
+    """
+    with _faults_are_unreadable():
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        _check_kind(header)
+        _check_pixels(header)
+        check_view(_view(header), views)
+        return str(header.get("PatientID") or "").strip()
+
+
+def check_view(view: str, views: Views) -> None:
+    """Refuse another projection than the wanted.
+
+    Args:
+        view: As in ViewPosition; empty if unknown.
+        views: What is wanted.
+
+    Raises:
+        Unreadable: The view is of another kind.
+    """
+    if not view:
+        return
+    kind = "frontal" if view in FRONTAL else "lateral" if view in LATERAL else "other"
+    if kind != views and not (views == "both" and kind != "other"):
+        raise Unreadable(f"view {_quoted(view)}, {views} is wanted")
+
+
+def read_dicom(path: Path, size: int) -> Bytes:
+    """Return the picture in a DICOM file as 8-bit grey; black is 0.
+
+    A picture that is not square is stretched, as everywhere here.
+
+    Args:
+        path: A file that :func:`examine_dicom` has let pass.
+        size: S, pixels along each side of the result.
+
+    Returns:
+        uint8, S x S.
+
+    Raises:
+        Unreadable: The pixels cannot be decoded, or there are none.
+    """
+    with _faults_are_unreadable():
+        return resized(Image.fromarray(_shown(pydicom.dcmread(path))), size)
+
+
+@contextmanager
+def _faults_are_unreadable() -> Iterator[None]:
+    """Turn whatever a damaged file does to the library into Unreadable, without its text.
+
+    The library's warnings and exceptions quote values of the header.
+    """
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Unreadable:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged file raises anything
+        raise Unreadable(f"cannot be read as DICOM ({type(error).__name__})") from None
+    finally:
+        logger.disabled = before
+
+
+def _check_kind(header: Dataset) -> None:
+    modality = _text(header, "Modality")
+    if modality not in MODALITIES:
+        raise Unreadable(f"modality {_quoted(modality)}, not {' or '.join(MODALITIES)}")
+    body_part = _text(header, "BodyPartExamined")
+    if body_part and not CHEST.search(body_part):
+        raise Unreadable(f"body part {_quoted(body_part)}, not the chest")
+    if _text(header, "PresentationIntentType") == "FOR PROCESSING":
+        raise Unreadable("raw pixels, for processing and not for presentation")
+    if _text(header, "BurnedInAnnotation") == "YES":
+        raise Unreadable("burned-in annotation, which may name the patient")
+
+
+def _check_pixels(header: Dataset) -> None:
+    photometric = _text(header, "PhotometricInterpretation")
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise Unreadable(f"photometric interpretation {_quoted(photometric)}, not grey")
+    if int(header.get("NumberOfFrames") or 1) != 1:
+        raise Unreadable("several frames")
+    if int(header.get("Rows") or 0) * int(header.get("Columns") or 0) > MOST_PIXELS:
+        raise Unreadable("too large for a radiograph")
+    high, bits = header.get("HighBit"), header.get("BitsStored")
+    if high is not None and bits is not None and int(high) != int(bits) - 1:
+        raise Unreadable(f"{int(bits)} bits end at bit {int(high)}, not at {int(bits) - 1}")
+
+
+def _view(header: Dataset) -> str:
+    """Return ViewPosition, or what the view's code says in words, or nothing."""
+    view = _text(header, "ViewPosition")
+    if view:
+        return view
+    meaning = " ".join(
+        str(item.get("CodeMeaning") or "").lower() for item in header.get("ViewCodeSequence") or []
+    )
+    if "lateral" in meaning or "oblique" in meaning:
+        return "LATERAL" if "lateral" in meaning else "OBLIQUE"
+    return ""
+
+
+def _shown(data: Dataset) -> Bytes:
+    """Return the pixels as shown, uint8, height x width."""
+    stored: npt.NDArray[Any] = data.pixel_array
+    if stored.ndim != 2:
+        raise Unreadable("not one grey picture")
+    grey: npt.NDArray[Any]
+    values = apply_modality_lut(stored, data)
+    if data.get("VOILUTSequence"):
+        shades = apply_voi(values.astype(np.int32), data)
+        grey = shades.astype(np.float32) * (255 / (2 ** _lut_bits(data) - 1))
+    elif data.get("WindowCenter") is not None and data.get("WindowWidth") is not None:
+        grey = apply_windowing(values, _window(data))
+    else:
+        low, high = _value_range(data)
+        grey = (values.astype(np.float32) - low) * (255 / (high - low))
+    shown: Bytes = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    if data.PhotometricInterpretation == "MONOCHROME1":
+        shown = 255 - shown
+    shown[_padding(stored, data)] = 0
+    return shown
+
+
+def _lut_bits(data: Dataset) -> int:
+    return int(data.VOILUTSequence[0].LUTDescriptor[2])
+
+
+def _window(data: Dataset) -> Dataset:
+    """Return the window alone, so that its output range is 0...255 whatever the stored range is."""
+    window = Dataset()
+    window.PhotometricInterpretation = "MONOCHROME2"
+    window.PixelRepresentation, window.BitsStored = 0, 8
+    window.WindowCenter, window.WindowWidth = data.WindowCenter, data.WindowWidth
+    if data.get("VOILUTFunction"):
+        window.VOILUTFunction = data.VOILUTFunction
+    return window
+
+
+def _value_range(data: Dataset) -> tuple[float, float]:
+    """Return the least and the largest value that the modality LUT or rescale can give."""
+    if data.get("ModalityLUTSequence"):
+        return 0, 2 ** int(data.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
+    bits = int(data.BitsStored)
+    least = -(2 ** (bits - 1)) if data.PixelRepresentation else 0
+    slope = float(data.get("RescaleSlope") or 1)
+    intercept = float(data.get("RescaleIntercept") or 0)
+    ends = sorted(value * slope + intercept for value in (least, least + 2**bits - 1))
+    return ends[0], ends[1]
+
+
+def _padding(stored: npt.NDArray[Any], data: Dataset) -> npt.NDArray[np.bool_]:
+    """Return where the pixels are filling around the exposed field, PS3.3 C.7.5.1.1.2."""
+    first = data.get("PixelPaddingValue")
+    if first is None:
+        return np.zeros(stored.shape, bool)
+    last = data.get("PixelPaddingRangeLimit")
+    low, high = sorted((int(first), int(first if last is None else last)))
+    return (stored >= low) & (stored <= high)
+
+
+def _text(header: Dataset, name: str) -> str:
+    return str(header.get(name) or "").strip().upper()
+
+
+def _quoted(code: str) -> str:
+    return repr(code) if _CODE.fullmatch(code) else "unknown" if code else "not given"

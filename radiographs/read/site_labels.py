@@ -1,0 +1,157 @@
+"""The CSV in which a hospital says what its own films show.
+
+Either as ChestX-ray14 has it (``Image Index``, ``Finding Labels`` joined by ``|``), or with
+``image`` and one column of 0 and 1 for each of the 14 findings. ``Patient ID`` or ``patient``, and
+``View Position`` or ``view``, may stand beside them; other columns are not read.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from common.errors import BadInput
+from common.findings import FINDINGS, NO_FINDING
+from common.shard import Bytes
+from radiographs.read.decode import PICTURES
+from radiographs.read.nih import IMAGE, LABELS, PATIENT, VIEW, labels_of
+from radiographs.read.table import Line, header_of, note_once, read_table
+
+CELLS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+
+HARMLESS = re.compile(r"-?\d(\.\d)?|yes|no|true|false|", re.ASCII | re.IGNORECASE)
+"""What a message may quote: in a cell that a stray comma has moved stands anything."""
+
+SUFFIXES = (".dcm", *PICTURES)
+"""That a line may leave out; the last number of a UID is none."""
+
+
+class Label(NamedTuple):
+    """A line of the CSV.
+
+    Attributes:
+        where: File and line, for a message.
+        image: A file's name or its path below the images' folder, with or without its suffix.
+        patient: The hospital's own number; empty when the CSV has none.
+        view: Such as ``PA``, in capitals; empty when the CSV has none.
+        labels: uint8, 14, 0 or 1, in the order of FINDINGS.
+    """
+
+    where: str
+    image: str
+    patient: str
+    view: str
+    labels: Bytes
+
+
+def read_labels(path: Path) -> list[Label]:
+    """Read a hospital's labels.
+
+    Raises:
+        BadInput: The file cannot be read, lacks a column, or a line cannot be understood; names
+            file, line and column, and of the cells only small numbers, yes and no.
+    """
+    header = header_of(path)
+    image = _one_of(path, header, IMAGE, "image")
+    patient, view = _any_of(header, PATIENT, "patient"), _any_of(header, VIEW, "view")
+    joined = LABELS in header
+    columns = {} if joined else _finding_columns(path, header)
+    labels: list[Label] = []
+    seen: dict[str, int] = {}
+    for line in read_table(path, [image, *([LABELS] if joined else columns.values())]):
+        name = line.cells[image].replace("\\", "/")
+        if not name:
+            raise BadInput(f"{line.where}: {image} is empty")
+        note_once(seen, name, line.where, line.number)
+        found = _joined(line) if joined else _cells(line, columns)
+        labels.append(
+            Label(
+                line.where,
+                name,
+                line.cells.get(patient, ""),
+                line.cells.get(view, "").upper(),
+                found,
+            )
+        )
+    return labels
+
+
+def match(labels: Sequence[Label], files: Sequence[PurePosixPath]) -> dict[PurePosixPath, Label]:
+    """Return the line of each file that has one.
+
+    A line names its file by the path below the images' folder or by the bare name, with or
+    without the suffix.
+
+    Args:
+        labels: The lines.
+        files: Relative to the images' folder.
+
+    Raises:
+        BadInput: A line fits several files, or two lines fit one.
+    """
+    spellings: list[dict[str, list[PurePosixPath]]] = [{}, {}, {}, {}]
+    for file in files:
+        bare = file.with_suffix("") if file.suffix.lower() in SUFFIXES else file
+        names = (str(file), str(bare), file.name, bare.name)
+        for spelling, name in zip(spellings, names, strict=True):
+            spelling.setdefault(name, []).append(file)
+    found: dict[PurePosixPath, Label] = {}
+    for label in labels:
+        fitting = next((s[label.image] for s in spellings if label.image in s), [])
+        if len(fitting) > 1:
+            raise BadInput(f"{label.where}: fits {len(fitting)} files; name it by its path")
+        for file in fitting:
+            if file in found:
+                raise BadInput(f"{label.where}: the same file as {found[file].where}")
+            found[file] = label
+    return found
+
+
+def _finding_columns(path: Path, header: list[str]) -> dict[str, str]:
+    """Return the column of each finding; capitals, blanks and underscores do not matter."""
+    names = {_plain(name): name for name in header}
+    columns = {f: names[_plain(f)] for f in (*FINDINGS, NO_FINDING) if _plain(f) in names}
+    if missing := [finding for finding in FINDINGS if finding not in columns]:
+        raise BadInput(
+            f"{path}: neither a column {LABELS!r} nor one for each finding; missing: "
+            f"{', '.join(missing)}"
+        )
+    return columns
+
+
+def _joined(line: Line) -> Bytes:
+    return labels_of(line.where, line.cells[LABELS], quoted=False)
+
+
+def _cells(line: Line, columns: dict[str, str]) -> Bytes:
+    values = {}
+    for finding, column in columns.items():
+        cell = line.cells[column]
+        if cell not in CELLS:
+            found = repr(cell) if HARMLESS.fullmatch(cell) else "something else"
+            raise BadInput(f"{line.where}: {column} is {found}, not 0 or 1")
+        values[finding] = CELLS[cell]
+    labels = np.array([values[finding] for finding in FINDINGS], np.uint8)
+    if NO_FINDING in values and bool(values[NO_FINDING]) == bool(labels.any()):
+        raise BadInput(
+            f"{line.where}: {columns[NO_FINDING]} is {values[NO_FINDING]} beside "
+            f"{labels.sum()} findings"
+        )
+    return labels
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace(" ", "")
+
+
+def _any_of(header: list[str], *names: str) -> str:
+    return next((name for name in names if name in header), "")
+
+
+def _one_of(path: Path, header: list[str], *names: str) -> str:
+    name = _any_of(header, *names)
+    if not name:
+        raise BadInput(f"{path}: no column {' or '.join(map(repr, names))}")
+    return name

@@ -1,0 +1,275 @@
+"""``flower-data site``: a hospital's own DICOM, PNG and JPEG files become its shard.
+
+The shard names no patient: an image is a running number in an order that says nothing, a patient
+a salted hash. Refused files are named on stderr, at the hospital, and nowhere else.
+"""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+from tqdm import tqdm
+
+from common.errors import BadInput
+from common.runtime.cli import Settings, parse
+from common.runtime.folders import check_free
+from common.shard import SMALLEST, Bytes, Entry
+from radiographs.read.decode import PICTURES, Unreadable, decode
+from radiographs.read.dicom import Views, check_view, examine_dicom, is_dicom, read_dicom
+from radiographs.read.site_labels import Label, match, read_labels
+from radiographs.write.convert import Part, convert
+from radiographs.write.parallel import in_order
+from radiographs.write.private import (
+    Private,
+    new_private,
+    private_path,
+    read_private,
+    write_private,
+)
+
+
+class SiteSettings(Settings):
+    """Turn a hospital's own DICOM, PNG or JPEG files into its shard, without names."""
+
+    model_config = SettingsConfigDict(env_prefix="FLOWER_DATA_", cli_prog_name="flower-data site")
+
+    images: Path = Field(description="folder of the files; all folders below it are read")
+    labels: Path | None = Field(
+        None,
+        description="CSV in ChestX-ray14's format, or image,patient and a 0/1 column for each "
+        "finding; without it the shard is for pretraining",
+    )
+    out: Path = Field(description="new folder of the shard; OUT.private.json is written beside it")
+    views: Views = Field("frontal", description="which projections are taken")
+    strict: bool = Field(False, description="a refused file is an error, and nothing is written")
+    salt_from: Path | None = Field(
+        None, description="private file of another shard, so that both name a patient alike"
+    )
+    size: int = Field(256, ge=SMALLEST, description="pixels along each side")
+    workers: int = Field(0, ge=0, description="decoding processes; 0: one for each core")
+
+
+class Examined(NamedTuple):
+    """What a file's header says: the patient, empty if unknown, or why the file is refused."""
+
+    patient: str
+    problem: str | None
+
+
+class Film(NamedTuple):
+    """An image to be taken into the shard.
+
+    Attributes:
+        file: Relative to the images' folder.
+        patient: The hospital's own number.
+        labels: uint8, 14, 0 or 1; None without labels.
+    """
+
+    file: PurePosixPath
+    patient: str
+    labels: Bytes | None
+
+
+def command(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Raises:
+        BadInput: An option or the labels cannot be used, --out is taken, no file can be used, or
+            with --strict not every one.
+        FedCXRError: A decoding process died.
+    """
+    settings = parse(SiteSettings, arguments)
+    check_free(settings.out)
+    private = _private(settings)
+    labels = None if settings.labels is None else read_labels(settings.labels)
+    files, refused = _files(settings)
+    films, others = _choose(settings, files, labels)
+    refused |= others
+    _report(refused)
+    if refused and settings.strict:
+        found = len(films) + len(refused)
+        raise BadInput(f"{len(refused)} of {found} files are refused, and --strict is given")
+    if not films:
+        raise BadInput(f"{settings.images}: none of {len(refused)} files can be used")
+    films.sort(key=lambda film: private.pseudonym(str(film.file)))
+    numbers = [f"{number:06d}" for number in range(len(films))]
+    names = dict(zip(numbers, (film.file for film in films), strict=True))
+    # Before there is a shard, so that a kill leaves none without the list.
+    _list_files(settings, private, names)
+    problems = _convert(settings, films, numbers, private)
+    taken = {number: file for number, file in names.items() if file not in problems}
+    _list_files(settings, private, taken)
+    _report(problems)
+    refused |= problems
+    patients = len({film.patient for film in films if film.file not in problems})
+    print(
+        f"{settings.out}: {len(taken)} images of {patients} patients, {len(refused)} files refused"
+    )
+    for reason, count in Counter(refused.values()).most_common():
+        print(f"{count:>7} refused: {reason}")
+    print(f"{private_path(settings.out)}: which number is which file; keep it here, keep it secret")
+
+
+def examine(file: Path, views: Views) -> Examined:
+    """Look at a file's header; in a worker process."""
+    try:
+        if is_dicom(file):
+            return Examined(examine_dicom(file, views), None)
+    except Unreadable as error:
+        return Examined("", str(error))
+    except OSError as error:
+        return Examined("", str(error.strerror))
+    return Examined("", None if file.suffix.lower() in PICTURES else "neither DICOM, PNG nor JPEG")
+
+
+def read_film(file: Path, size: int) -> Bytes:
+    """Return the picture in a DICOM, PNG or JPEG file, uint8, S x S; in a worker process.
+
+    Raises:
+        Unreadable: There is none.
+    """
+    return read_dicom(file, size) if is_dicom(file) else decode(file, size)
+
+
+def _private(settings: SiteSettings) -> Private:
+    """Return the salt to be used: another shard's, that of an earlier try, or a new one."""
+    own = private_path(settings.out)
+    if settings.salt_from is not None:
+        return Private(salt=read_private(settings.salt_from).salt)
+    return Private(salt=read_private(own).salt) if own.exists() else new_private()
+
+
+def _list_files(
+    settings: SiteSettings, private: Private, names: Mapping[str, PurePosixPath]
+) -> None:
+    # A name that is not UTF-8 is written with its bytes escaped.
+    files = {
+        number: os.fsencode(file).decode("utf-8", "backslashreplace")
+        for number, file in names.items()
+    }
+    write_private(private_path(settings.out), private.model_copy(update={"files": files}))
+
+
+def _files(settings: SiteSettings) -> tuple[list[Path], dict[PurePosixPath, str]]:
+    """Return all files below --images, but hidden ones and the labels; and what cannot be entered.
+
+    A link to a folder is not followed: it may lead out of the folder, or round in a circle.
+    """
+    root = settings.images
+    if not root.is_dir():
+        raise BadInput(f"{root}: no such folder; --images is where the image files are")
+    files: list[Path] = []
+    refused: dict[PurePosixPath, str] = {}
+
+    def refuse(path: str | Path, reason: str) -> None:
+        refused[PurePosixPath(Path(path).relative_to(root).as_posix())] = reason
+
+    for at, folders, names in os.walk(
+        root, onerror=lambda error: refuse(error.filename, f"folder: {error.strerror}")
+    ):
+        folder = Path(at)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in folders:
+            if (folder / name).is_symlink():
+                refuse(folder / name, "a link to a folder, which is not followed")
+        for file in (folder / name for name in names if not name.startswith(".")):
+            try:
+                is_labels = settings.labels is not None and file.samefile(settings.labels)
+                if file.is_file() and not is_labels:
+                    files.append(file)
+            except FileNotFoundError:
+                refuse(file, "a link that leads nowhere")
+            except OSError as error:
+                refuse(file, str(error.strerror))
+    if not files and not refused:
+        raise BadInput(f"{root}: no file in it")
+    return sorted(files), refused
+
+
+def _choose(
+    settings: SiteSettings, files: list[Path], labels: Sequence[Label] | None
+) -> tuple[list[Film], dict[PurePosixPath, str]]:
+    """Return the films to be taken, and why for each file that is refused."""
+    relative = [PurePosixPath(file.relative_to(settings.images).as_posix()) for file in files]
+    lines = {} if labels is None else match(labels, relative)
+    films: list[Film] = []
+    refused: dict[PurePosixPath, str] = {}
+    results = in_order(partial(examine, views=settings.views), files, settings.workers)
+    with (
+        closing(results),
+        tqdm(total=len(files), unit=" files", desc="reading headers", disable=None) as bar,
+    ):
+        for file, examined in zip(relative, results, strict=True):
+            bar.update()
+            try:
+                films.append(_film(settings, file, examined, lines.get(file), labels is not None))
+            except Unreadable as error:
+                refused[file] = str(error)
+    if labels is not None and len(lines) < len(labels):
+        print(
+            f"{len(labels) - len(lines)} of {len(labels)} lines of {settings.labels} name no file "
+            f"below {settings.images}",
+            file=sys.stderr,
+        )
+    return films, refused
+
+
+def _film(
+    settings: SiteSettings,
+    file: PurePosixPath,
+    examined: Examined,
+    line: Label | None,
+    labelled: bool,
+) -> Film:
+    if examined.problem is not None:
+        raise Unreadable(examined.problem)
+    if labelled and line is None:
+        raise Unreadable("no line in --labels")
+    if line is not None:
+        check_view(line.view, settings.views)
+    patient = (line.patient if line is not None else "") or examined.patient
+    if not patient:
+        raise Unreadable("no patient, neither in the file nor in --labels")
+    return Film(file, patient, None if line is None else line.labels)
+
+
+def _convert(
+    settings: SiteSettings, films: Sequence[Film], numbers: Sequence[str], private: Private
+) -> dict[PurePosixPath, str]:
+    """Write the shard; return why for each file whose pixels cannot be read."""
+    labels = [film.labels for film in films if film.labels is not None]
+    part = Part(
+        name="",
+        files=[settings.images / film.file for film in films],
+        entries=[
+            Entry(number, private.pseudonym(film.patient), "train")
+            for number, film in zip(numbers, films, strict=True)
+        ],
+        labels=np.array(labels) if labels else None,
+    )
+    problems = convert(
+        settings.out,
+        [part],
+        size=settings.size,
+        source=f"site {settings.views}",
+        workers=settings.workers,
+        read=read_film,
+        leave_out=not settings.strict,
+    )
+    return {
+        PurePosixPath(file.relative_to(settings.images).as_posix()): why
+        for file, why in problems.items()
+    }
+
+
+def _report(refused: dict[PurePosixPath, str]) -> None:
+    for file, reason in refused.items():
+        print(f"refused: {file}: {reason}", file=sys.stderr)

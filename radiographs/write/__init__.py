@@ -1,0 +1,1 @@
+"""Writing shards: conversion in parallel, and who gets which films."""

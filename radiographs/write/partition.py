@@ -1,0 +1,213 @@
+"""Which hospital gets which image: pure functions of labels and a seed.
+
+Every function takes the labels of N images and returns the hospital of each. What moves as one is
+an image, or with ``patients`` all images of a patient (called a unit below). A unit's class is
+the rarest finding that it has, ``No Finding`` if none. Rarity goes by the number of images with a
+finding among those given, ties by the order of FINDINGS.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from common.errors import BadInput
+from common.findings import FINDINGS
+from common.seeds import generator
+from common.shard import Bytes
+
+Integers = npt.NDArray[np.int64]
+
+SMALLEST_SHARE = 4
+"""A hospital's drawn size is at least an equal share divided by this."""
+
+
+class _Units(NamedTuple):
+    """What is assigned as one.
+
+    Attributes:
+        of_image: int64, N, the unit of each image.
+        sizes: int64, U, images of each unit.
+        findings: int64, U x 14, images of each unit with each finding.
+        classes: int64, U, 0 for the rarest finding up to 13, and 14 for none.
+    """
+
+    of_image: Integers
+    sizes: Integers
+    findings: Integers
+    classes: Integers
+
+
+def noniid(
+    labels: Bytes, hospitals: int, seed: int, patients: Sequence[str] | None = None
+) -> Integers:
+    """Split as the paper does for its Non-IID setting.
+
+    Each hospital's size is drawn by :func:`random_sizes`. Then, from the rarest class to the most
+    common, the images of a class that are still free go, in random order, to hospital 0 until
+    its size is filled, then to hospital 1, and so on; a class goes on where the one before ended,
+    and images without a finding fill what is open. With ``patients``, the last patient of a
+    hospital may exceed its size; what exceeds is taken from the next hospital's.
+
+    Args:
+        labels: uint8, N x 14, 0 or 1.
+        hospitals: H, at least 1.
+        seed: At least 0.
+        patients: N names; images with the same one stay at one hospital.
+
+    Returns:
+        int64, N, each in [0, H).
+
+    Raises:
+        BadInput: A hospital would get no image.
+    """
+    units = _units(labels, hospitals, patients)
+    # Filling hospital by hospital, class by class, is one queue cut at the hospitals' sizes.
+    queue = np.lexsort((_shuffled(len(units.sizes), seed), units.classes))
+    bounds = np.cumsum(random_sizes(len(labels), hospitals, seed))
+    hospital_of_unit = np.empty_like(units.sizes)
+    hospital_of_unit[queue] = _cut(units.sizes[queue], bounds)
+    return _of_images(units, hospital_of_unit, hospitals)
+
+
+def iid(
+    labels: Bytes, hospitals: int, seed: int, patients: Sequence[str] | None = None
+) -> Integers:
+    """Split into equal sizes with the same distribution of findings.
+
+    Images are sorted by their set of findings, the rarest finding first and at random within a
+    set, and dealt out like cards: sizes, every set of findings and the rarest finding differ by 1
+    at most. With ``patients``, those with the most images come first, and each goes where it
+    keeps sizes and findings closest to equal; they are then nearly equal.
+
+    Args, Returns, Raises: As :func:`noniid`.
+    """
+    units = _units(labels, hospitals, patients)
+    if patients is None:
+        rarest_first = np.argsort(labels.sum(axis=0, dtype=np.int64), kind="stable")
+        by_set = labels[:, rarest_first[::-1]].T
+        queue = np.lexsort(np.vstack([_shuffled(len(labels), seed), by_set]))
+        hospital_of_unit = np.empty_like(units.sizes)
+        hospital_of_unit[queue] = np.arange(len(queue)) % hospitals
+    else:
+        hospital_of_unit = _balanced(units, hospitals, seed)
+    return _of_images(units, hospital_of_unit, hospitals)
+
+
+def dirichlet(
+    labels: Bytes,
+    hospitals: int,
+    alpha: float,
+    seed: int,
+    patients: Sequence[str] | None = None,
+) -> Integers:
+    """Split with label skew: each class is shared out in proportions drawn from Dir(alpha).
+
+    As in Hsu et al., "Measuring the Effects of Non-Identical Data Distribution for Federated
+    Visual Classification", 2019, with the proportions drawn for each class, as Yurochkin et al.,
+    ICML 2019, do. The classes are the 14 findings and none; sizes differ as they fall.
+
+    Args:
+        labels: uint8, N x 14, 0 or 1.
+        hospitals: H, at least 1.
+        alpha: Above 0; the smaller, the more a class gathers at few hospitals.
+        seed: At least 0.
+        patients: N names; images with the same one stay at one hospital.
+
+    Returns:
+        int64, N, each in [0, H).
+
+    Raises:
+        BadInput: A hospital would get no image.
+    """
+    units = _units(labels, hospitals, patients)
+    draws = generator(seed, "partition shares")
+    order = _shuffled(len(units.sizes), seed)
+    hospital_of_unit = np.empty_like(units.sizes)
+    for kind in range(len(FINDINGS) + 1):
+        shares = draws.dirichlet(np.full(hospitals, alpha))
+        queue = order[units.classes[order] == kind]
+        bounds = np.rint(np.cumsum(shares) * units.sizes[queue].sum()).astype(np.int64)
+        hospital_of_unit[queue] = _cut(units.sizes[queue], bounds)
+    return _of_images(units, hospital_of_unit, hospitals)
+
+
+def random_sizes(images: int, hospitals: int, seed: int) -> Integers:
+    """Draw how many images each hospital gets under :func:`noniid`.
+
+    A quarter of an equal share is everyone's; the rest is cut at uniformly random places, which
+    is a draw from Dir(1, ..., 1), all divisions being equally likely.
+
+    Args:
+        images: N, at least H.
+        hospitals: H, at least 1.
+        seed: At least 0.
+
+    Returns:
+        int64, H, at least 1 each, N in all.
+    """
+    floor = max(1, images // (SMALLEST_SHARE * hospitals))
+    free = images - floor * hospitals
+    cuts = np.sort(generator(seed, "partition sizes").integers(0, free + 1, hospitals - 1))
+    return floor + np.diff(cuts, prepend=0, append=free)
+
+
+def _units(labels: Bytes, hospitals: int, patients: Sequence[str] | None) -> _Units:
+    if patients is None:
+        of_image = np.arange(len(labels))
+    else:
+        of_image = np.unique(np.asarray(patients, str), return_inverse=True)[1]
+    number = len(labels) if patients is None else int(of_image.max(initial=-1)) + 1
+    if number < hospitals:
+        what = "images" if patients is None else "patients"
+        raise BadInput(f"{number} {what} are too few for {hospitals} hospitals; ask for fewer")
+    findings = np.zeros((number, len(FINDINGS)), np.int64)
+    np.add.at(findings, of_image, labels)
+    rarest_first = np.argsort(labels.sum(axis=0, dtype=np.int64), kind="stable")
+    present = np.column_stack([findings[:, rarest_first] > 0, np.ones(number, bool)])
+    return _Units(of_image, np.bincount(of_image), findings, present.argmax(axis=1))
+
+
+def _shuffled(number: int, seed: int) -> Integers:
+    return generator(seed, "partition order").permutation(number)
+
+
+def _cut(sizes: Integers, bounds: Integers) -> Integers:
+    """Return the hospital of each unit of a queue: the first that is not full when it comes.
+
+    Args:
+        sizes: int64, U, images of the units in the queue.
+        bounds: int64, H, ascending: images that are taken when each hospital is full.
+    """
+    taken_before = np.cumsum(sizes) - sizes
+    return np.searchsorted(bounds, taken_before, side="right")
+
+
+def _balanced(units: _Units, hospitals: int, seed: int) -> Integers:
+    """Return the hospital of each unit such that images and findings are spread evenly.
+
+    Greedy: the sum over hospitals and findings of squared shares grows least. In integers, so
+    that every machine decides alike.
+    """
+    amounts = np.column_stack([units.findings, units.sizes])
+    totals = np.maximum(amounts.sum(axis=0), 1)
+    weights = 2**50 // totals**2
+    held = np.zeros((hospitals, amounts.shape[1]), np.int64)
+    hospital_of_unit = np.empty_like(units.sizes)
+    for unit in np.lexsort((_shuffled(len(units.sizes), seed), -units.sizes)):
+        chosen = int((held @ (amounts[unit] * weights)).argmin())
+        held[chosen] += amounts[unit]
+        hospital_of_unit[unit] = chosen
+    return hospital_of_unit
+
+
+def _of_images(units: _Units, hospital_of_unit: Integers, hospitals: int) -> Integers:
+    assignment = hospital_of_unit[units.of_image]
+    empty = np.flatnonzero(np.bincount(assignment, minlength=hospitals) == 0)
+    if len(empty):
+        raise BadInput(
+            f"hospital {empty[0]} of {hospitals} would get no image; ask for fewer hospitals, "
+            "a larger alpha or another seed"
+        )
+    return assignment

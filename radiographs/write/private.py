@@ -1,0 +1,78 @@
+"""What ties a hospital's shard to its files and patients, and never leaves the hospital.
+
+``SHARD.private.json`` lies beside the shard, not in it, and only its owner may read it (mode 600).
+It holds the salt of the patients' pseudonyms and the file that each running number stands for.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.errors import BadInput
+from common.runtime.files import write_whole
+
+
+class Private(BaseModel):
+    """The content of ``SHARD.private.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = Field(1, ge=1, le=1, description="version of this format")
+    salt: str = Field(pattern="^[0-9a-f]{64}$", description="secret, 32 bytes in hexadecimal")
+    files: dict[str, str] = Field(
+        default_factory=dict, description="path below --images, by the image's running number"
+    )
+
+    def pseudonym(self, identifier: str) -> str:
+        """Return 16 hexadecimal digits that stand for a patient, or for a file.
+
+        HMAC-SHA256 with the salt: who has no salt can neither undo it nor try known numbers. A
+        file's name need not be UTF-8.
+        """
+        digest = hmac.new(bytes.fromhex(self.salt), os.fsencode(identifier), hashlib.sha256)
+        return digest.hexdigest()[:16]
+
+
+def private_path(shard: Path) -> Path:
+    """Return where a shard's private file is."""
+    shard = shard.resolve()
+    return shard.with_name(f"{shard.name}.private.json")
+
+
+def new_private() -> Private:
+    """Return one with a salt of its own and no files yet."""
+    return Private(salt=secrets.token_hex(32))
+
+
+def read_private(path: Path) -> Private:
+    """Read a private file.
+
+    Raises:
+        BadInput: It cannot be read or is none; what it holds is not quoted.
+    """
+    try:
+        return Private.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+    except ValidationError:
+        raise BadInput(
+            f"{path}: not the private file of a shard; move it away to begin with a new salt"
+        ) from None
+
+
+def write_private(path: Path, private: Private) -> None:
+    """Write a private file, readable by its owner alone.
+
+    Raises:
+        BadInput: It cannot be written.
+    """
+    text = private.model_dump_json(indent=1) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda file: file.write(text.encode()), mode=0o600)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {error.strerror}") from None

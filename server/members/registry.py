@@ -1,0 +1,163 @@
+"""``sites.json``: which hospitals may take part, each with its public key.
+
+``flower-provision`` writes the file, the server reads it, and reads it anew whenever it changes: a
+hospital that is revoked is refused without a restart.
+"""
+
+import logging
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Annotated, BinaryIO, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from common.errors import BadInput
+from common.keys import decode_public
+from common.net import SiteName
+from common.runtime.files import write_whole
+
+log = logging.getLogger(__name__)
+
+
+def _check_public(text: str) -> str:
+    decode_public(text)
+    return text
+
+
+PublicKey = Annotated[str, AfterValidator(_check_public)]
+"""Base64 of the 32 bytes of a public Ed25519 key, validated."""
+
+Time = Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC))]
+"""A time with its zone, turned into UTC."""
+
+
+class RegisteredSite(BaseModel):
+    """What the server knows of a hospital before it connects."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: PublicKey
+    added: Time
+    expires: Time
+    revoked: Time | None = Field(None, description="since when it may not take part")
+
+
+class _File(BaseModel):
+    """The content of ``sites.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = Field(description="of this format")
+    sites: dict[SiteName, RegisteredSite]
+
+
+def read_sites(path: Path) -> dict[str, RegisteredSite]:
+    """Read a list of hospitals.
+
+    Raises:
+        BadInput: It cannot be read, or is no such list; names the first thing wrong with it.
+    """
+    try:
+        return _File.model_validate_json(path.read_bytes()).sites
+    except OSError as error:
+        raise BadInput(
+            f"{path}: cannot be read: {error.strerror}; flower-provision makes the list"
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        problem = first["msg"].removeprefix("Value error, ")
+        raise BadInput(
+            f"{path}: not a list of hospitals: {place + ': ' if place else ''}{problem}; "
+            "restore it from a copy"
+        ) from None
+
+
+def write_sites(path: Path, sites: dict[str, RegisteredSite]) -> None:
+    """Write a list of hospitals, sorted by name; a reader sees the old one or the new one.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    content = _File(version=1, sites=dict(sorted(sites.items())))
+    text = content.model_dump_json(indent=2) + "\n"
+
+    def write(file: BinaryIO) -> None:
+        # Whatever the umask: the server may be another user, and must not miss a revocation.
+        os.fchmod(file.fileno(), 0o644)
+        file.write(text.encode())
+
+    write_whole(path, write)
+
+
+class Registry:
+    """The list of hospitals as it is on disk now; may be asked from several threads.
+
+    A file that is later broken or gone changes nothing: the last good list stays in force, and a
+    warning says so once for each change.
+
+    Args:
+        path: ``sites.json``.
+
+    Raises:
+        BadInput: It cannot be read, or is no such list.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = Lock()
+        self._good = _signature(path)
+        self._warned: object = None
+        self._sites = read_sites(path)
+
+    def lookup(self, name: str) -> RegisteredSite | None:
+        """Return what is known of a hospital, or None if it is not on the list."""
+        with self._lock:
+            self._refresh()
+            return self._sites.get(name)
+
+    def refusal(self, name: str, now: datetime) -> str | None:
+        """Return a sentence that says why a hospital may not take part; None if it may.
+
+        Args:
+            name: The hospital's.
+            now: The time, with its zone.
+        """
+        site = self.lookup(name)
+        if site is None:
+            return f"{name} is not on the list of hospitals"
+        if site.revoked is not None:
+            return f"{name} was revoked on {site.revoked:%Y-%m-%d}"
+        if now >= site.expires:
+            return f"the key of {name} expired on {site.expires:%Y-%m-%d}"
+        return None
+
+    def _refresh(self) -> None:
+        # Looked at before it is read: a change in between is read now and again next time.
+        signature = _signature(self.path)
+        if signature is not None and signature == self._good:
+            self._warned = None
+            return
+        try:
+            self._sites = read_sites(self.path)
+        except BadInput as error:
+            # Tried again at every look: what stood in the way, such as the file's mode, may
+            # change without a trace in the signature.
+            problem = (signature, str(error))
+            if problem != self._warned:
+                log.warning("%s; the list read last stays in force", error)
+            self._warned = problem
+            return
+        self._good, self._warned = signature, None
+        log.info("%s: read anew, %d hospitals", self.path, len(self._sites))
+
+
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes with a file's content; None if there is no file to look at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

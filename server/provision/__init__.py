@@ -1,0 +1,1 @@
+"""The federation's CA, its certificates and the hospitals' kits."""

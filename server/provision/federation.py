@@ -1,0 +1,232 @@
+"""The folder from which a federation is provisioned: its CA, its server, its hospitals' kits.
+
+::
+
+    DIR/provision.json                            what `new` was told
+    DIR/ca/{ca.crt, ca.key}
+    DIR/server/{ca.crt, server.crt, server.key, sites.json}
+    DIR/sites/NAME/                               a kit, see server/provision/kits.py
+
+``sites.json`` decides who may take part; a kit's key counts once it is listed there.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.errors import BadInput
+from common.keys import new_key, public_text, write_key
+from common.runtime.files import locked, write_json
+from common.runtime.folders import whole_folder
+from server.members.registry import RegisteredSite, read_sites, write_sites
+from server.provision.certificates import (
+    LONGEST,
+    Host,
+    issue,
+    new_authority,
+    read_authority,
+    read_certificate,
+    write_certificate,
+)
+from server.provision.kits import KEY, README, renew_kit, write_kit
+
+CONFIG = "provision.json"
+CA, SERVER, SITES, KITS = "ca", "server", "server/sites.json", "sites"
+
+
+class Config(BaseModel):
+    """The content of ``provision.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    hosts: list[Host] = Field(min_length=1, description="names and addresses of the server")
+    port: int = Field(ge=1, lt=2**16)
+    days: int = Field(ge=1, le=LONGEST, description="for which keys and certificates are valid")
+
+    @property
+    def address(self) -> str:
+        """What hospitals connect to: the first of the names, with the port."""
+        host = self.hosts[0]
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+
+def read_config(path: Path) -> Config:
+    """Read what a folder was made with.
+
+    Raises:
+        BadInput: It is no folder of ``flower-provision new``.
+    """
+    file = path / CONFIG
+    try:
+        return Config.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise BadInput(
+            f"{file}: cannot be read: {error.strerror}; name a folder of flower-provision new"
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise BadInput(f"{file}: {where}: {first['msg']}; restore it from a copy") from None
+
+
+def new(path: Path, config: Config, names: Sequence[str], now: datetime) -> None:
+    """Make a federation's folder, readable by its owner alone, whole or not at all.
+
+    Args:
+        path: The new folder.
+        config: Server and validity.
+        names: The hospitals'.
+        now: The time, in UTC.
+
+    Raises:
+        BadInput: ``path`` is taken or cannot be written.
+    """
+    authority = new_authority(now, config.days)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = issue(authority, key.public_key(), config.hosts, now, config.days)
+    sites = {}
+    with _writing(path), whole_folder(path) as folder:
+        folder.chmod(0o700)
+        write_json(folder / CONFIG, config.model_dump())
+        for side in (CA, SERVER):
+            (folder / side).mkdir()
+            write_certificate(folder / side / "ca.crt", authority.certificate)
+        write_key(folder / CA / "ca.key", authority.key)
+        write_certificate(folder / SERVER / "server.crt", certificate)
+        write_key(folder / SERVER / "server.key", key)
+        for name in names:
+            kit = folder / KITS / name
+            kit.mkdir(parents=True)
+            site_key, sites[name] = _new_site(config, now)
+            write_kit(
+                kit, name, config.address, authority.certificate, site_key, sites[name].expires
+            )
+        write_sites(folder / SITES, sites)
+
+
+def add(path: Path, name: str, now: datetime) -> RegisteredSite:
+    """Put a hospital on the list and write its kit.
+
+    Raises:
+        BadInput: It is on the list, or its kit is there; or a file cannot be read or written.
+    """
+    with _changing(path) as config:
+        sites = read_sites(path / SITES)
+        if name in sites:
+            raise BadInput(
+                f"{name}: is on the list already; flower-provision renew gives it a new key"
+            )
+        key, site = _new_site(config, now)
+        _add_kit(path, config, name, key, {**sites, name: site})
+    return site
+
+
+def renew(path: Path, name: str, now: datetime) -> RegisteredSite:
+    """Give a hospital a new key, valid from now on; its old one, or a revocation, is void.
+
+    Of its kit, ``site.key`` and ``README.md`` change. Where the kit is gone, it is written anew.
+
+    Raises:
+        BadInput: It is not on the list, or a file cannot be read or written.
+    """
+    with _changing(path) as config:
+        sites = read_sites(path / SITES)
+        key, site = _new_site(config, now, added=_listed(sites, name, path).added)
+        sites = {**sites, name: site}
+        kit = path / KITS / name
+        if kit.exists():
+            with TemporaryDirectory(dir=path / KITS, prefix=f".{name}.") as folder:
+                renew_kit(Path(folder), name, config.address, key, site.expires)
+                write_sites(path / SITES, sites)
+                for file in (KEY, README):
+                    (Path(folder) / file).replace(kit / file)
+        else:
+            _add_kit(path, config, name, key, sites)
+    return site
+
+
+def revoke(path: Path, name: str, now: datetime) -> RegisteredSite:
+    """Shut a hospital out, until its key is renewed; one that is revoked stays as it is.
+
+    Raises:
+        BadInput: It is not on the list, or a file cannot be read or written.
+    """
+    with _changing(path):
+        sites = read_sites(path / SITES)
+        site = _listed(sites, name, path)
+        if site.revoked is None:
+            site = site.model_copy(update={"revoked": now})
+            write_sites(path / SITES, {**sites, name: site})
+    return site
+
+
+def renew_server(path: Path, now: datetime) -> x509.Certificate:
+    """Write a new certificate for the server, under the same CA and for the same key.
+
+    The key stays, so that one file changes, and at once.
+
+    Raises:
+        BadInput: The CA has expired, or a file cannot be read or written.
+    """
+    with _changing(path) as config:
+        file = path / SERVER / "server.crt"
+        public = read_certificate(file).public_key()
+        if not isinstance(public, ec.EllipticCurvePublicKey):
+            raise BadInput(f"{file}: not the certificate of an EC key; restore it from a copy")
+        certificate = issue(read_authority(path / CA), public, config.hosts, now, config.days)
+        write_certificate(file, certificate)
+    return certificate
+
+
+def _new_site(
+    config: Config, now: datetime, added: datetime | None = None
+) -> tuple[Ed25519PrivateKey, RegisteredSite]:
+    key, expires = new_key(), now + timedelta(days=config.days)
+    return key, RegisteredSite(key=public_text(key), added=added or now, expires=expires)
+
+
+def _add_kit(
+    path: Path,
+    config: Config,
+    name: str,
+    key: Ed25519PrivateKey,
+    sites: dict[str, RegisteredSite],
+) -> None:
+    """Write a whole kit and the list with its hospital, or neither."""
+    authority = read_certificate(path / CA / "ca.crt")
+    with whole_folder(path / KITS / name) as kit:
+        write_kit(kit, name, config.address, authority, key, sites[name].expires)
+        write_sites(path / SITES, sites)
+
+
+def _listed(sites: dict[str, RegisteredSite], name: str, path: Path) -> RegisteredSite:
+    if name not in sites:
+        raise BadInput(
+            f"{name}: not on the list {path / SITES}; it has {', '.join(sites) or 'no hospital'}"
+        )
+    return sites[name]
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[Config]:
+    """Be the only process that changes a federation's folder."""
+    config = read_config(path)
+    with _writing(path), locked(path, path):
+        yield config
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"{error.filename or path}: cannot be written: {error.strerror}") from None

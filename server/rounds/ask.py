@@ -1,0 +1,168 @@
+"""What the round loop needs of a transport."""
+
+from collections.abc import Collection, Iterator
+from queue import Empty, Queue
+from threading import Semaphore, Thread
+from time import monotonic
+from typing import NamedTuple, Protocol
+
+from common.protocol import Greeting, Hello, Identity, Instruction, ProtocolError, Reply
+from server.rounds.checks import Rejected
+
+TRANSFERS = 8
+"""Weights that are fetched, or sent, at once: what bounds the server's memory."""
+
+TRANSFER_SECONDS = 600.0
+"""How long the weights of one hospital may take one way, so that none keeps its place for ever; a
+DenseNet-121 takes 226 s at 1 Mbit/s."""
+
+
+class SiteLost(Exception):  # noqa: N818 - a finding, not a fault
+    """A hospital went away, or its answer did not come in time; says which."""
+
+
+class Site(Protocol):
+    """A hospital that has said hello.
+
+    Attributes:
+        greeting: What it was greeted with.
+        hello: What it said.
+        backbone: Hash of the backbone that it holds, as far as is known.
+    """
+
+    greeting: Greeting
+    hello: Hello
+    backbone: str | None
+
+    def ask(self, sealed: object, timeout: float) -> Reply:
+        """Send what :meth:`Sites.seal` made and wait for the reply.
+
+        Raises:
+            SiteLost: No reply within ``timeout`` seconds.
+            ProtocolError: The reply cannot be understood.
+        """
+
+    def fetch(self, identity: Identity, timeout: float) -> bytes:
+        """Return the weights that go with a reply.
+
+        Raises:
+            SiteLost: They do not come within ``timeout`` seconds.
+        """
+
+    def tell(self, identity: Identity, reason: str) -> None:
+        """Tell why its reply is not averaged; it may have gone already."""
+
+
+class Sites(Protocol):
+    """The hospitals that are connected."""
+
+    def wait_for(self, count: int, timeout: float) -> bool:
+        """Wait until so many hospitals have said hello; return whether they have."""
+
+    def wait_for_return(self, names: Collection[str], timeout: float) -> None:
+        """Wait until these hospitals are there and free, those who still may take part."""
+
+    def present(self) -> dict[str, Site]:
+        """Return those who have said hello and are still connected, by name, sorted."""
+
+    def standing(self, site: Site) -> str | None:
+        """Return why a hospital may not take part any more; None: it may."""
+
+    def seal(self, instruction: Instruction, blob: bytes) -> object:
+        """Return an instruction and its weights as they travel; made once for all hospitals."""
+
+    def dismiss(self, name: str, reason: str) -> None:
+        """Tell a hospital that it may not take part any more."""
+
+
+class Errand(NamedTuple):
+    """What one hospital is asked.
+
+    Attributes:
+        site: The hospital.
+        instruction: What it is to do.
+        sealed: The instruction with its weights, as it travels.
+        size: Bytes of these weights.
+    """
+
+    site: Site
+    instruction: Instruction
+    sealed: object
+    size: int
+
+
+class Outcome(NamedTuple):
+    """What came of an errand.
+
+    Attributes:
+        name: The hospital's.
+        answer: Its reply with its weights, empty if there are none, or why there is no reply.
+        asked: Seconds until the reply.
+        fetched: Seconds that its weights took.
+    """
+
+    name: str
+    answer: tuple[Reply, bytes] | SiteLost | Rejected
+    asked: float
+    fetched: float
+
+
+def ask_all(errands: dict[str, Errand], timeout: float) -> Iterator[Outcome]:
+    """Ask all hospitals at once and yield what comes of it, as it comes, until the deadline.
+
+    No more than :data:`TRANSFERS` replies have their weights here at a time: a hospital keeps its
+    own until there is room, and the consumer makes room by coming back for the next outcome.
+    Hospitals that have not answered by the deadline are not among what is yielded; their late
+    answers go nowhere.
+
+    Args:
+        errands: By the hospital's name.
+        timeout: Seconds.
+    """
+    deadline = monotonic() + timeout
+    room = Semaphore(TRANSFERS)
+    outcomes: Queue[Outcome] = Queue()
+
+    def run(name: str, errand: Errand) -> None:
+        start = monotonic()
+        answer: tuple[Reply, bytes] | SiteLost | Rejected
+        asked = start
+        try:
+            reply = errand.site.ask(errand.sealed, deadline - start)
+            asked = monotonic()
+            answer = (reply, _fetch(errand, reply, deadline, room))
+        except SiteLost as lost:
+            answer = lost
+        except ProtocolError as error:
+            answer = Rejected(f"answered {error}")
+        outcomes.put(Outcome(name, answer, asked - start, monotonic() - asked))
+
+    for name, errand in errands.items():
+        # Daemon threads: one that never comes back does not keep the process.
+        Thread(target=run, args=(name, errand), daemon=True).start()
+    for _ in errands:
+        try:
+            outcome = outcomes.get(timeout=max(0.0, deadline - monotonic()))
+        except Empty:
+            return
+        yield outcome
+        if isinstance(outcome.answer, tuple) and outcome.answer[0].weights is not None:
+            room.release()
+
+
+def _fetch(errand: Errand, reply: Reply, deadline: float, room: Semaphore) -> bytes:
+    """Return the weights of a reply; they take a place in ``room`` until they are used.
+
+    Raises:
+        SiteLost: They do not come in time; no place is taken then.
+    """
+    if reply.weights is None:
+        return b""
+    if not room.acquire(timeout=max(0.0, deadline - monotonic())):
+        raise SiteLost("there was no time left to fetch its weights")
+    try:
+        left = min(deadline - monotonic(), TRANSFER_SECONDS)
+        return errand.site.fetch(errand.instruction.identity, left)
+    except SiteLost:
+        room.release()
+        raise

@@ -1,0 +1,214 @@
+"""One attempt at a round: ask everybody who is there and take in what comes back."""
+
+import logging
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from common.evaluation import Scores
+from common.protocol import Instruction
+from common.wire import State, fingerprint, head_of, pack
+from server.rounds.ask import Errand, Outcome, SiteLost, Sites, ask_all
+from server.rounds.checks import Rejected, check_reply, check_weights, outliers, update_norm
+from server.rounds.progress import hospital_entry
+from server.run import console
+from server.run.folder import RunFolder
+from server.run.spool import Spool
+from server.strategies.strategies import Strategy
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What goes out in an attempt.
+
+    Attributes:
+        instruction: What every hospital is to do, all weights beside it.
+        state: The global model.
+        packed: The same as one blob.
+        backbone: Hash of the frozen backbone, whose holders get the head alone; None: all is
+            trained.
+        norm_limit: See :func:`server.rounds.checks.outliers`.
+    """
+
+    instruction: Instruction
+    state: State
+    packed: bytes
+    backbone: str | None
+    norm_limit: float
+
+    @property
+    def trained(self) -> State:
+        """The part of the model that hospitals train and return."""
+        return self.state if self.backbone is None else head_of(self.state)
+
+
+@dataclass
+class Collected:
+    """What came back in one attempt."""
+
+    asked: list[str]
+    hospitals: dict[str, dict[str, Any]] = field(default_factory=dict)
+    validations: dict[str, Scores] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+
+
+class _Parcel(NamedTuple):
+    """An instruction with its weights, ready to be sent."""
+
+    instruction: Instruction
+    sealed: object
+    size: int
+    sha256: str
+
+
+class Attempt:
+    """Collects the replies to one instruction.
+
+    Args:
+        sites: The hospitals.
+        folder: Where everything is written.
+        out: What goes out.
+        into: Keeps the weights that come back, and combines them; None: none are asked for.
+    """
+
+    def __init__(
+        self,
+        sites: Sites,
+        folder: RunFolder,
+        out: Round,
+        into: tuple[Spool, Strategy] | None = None,
+    ) -> None:
+        self._sites = sites
+        self._folder = folder
+        self._out = out
+        self._into = into
+        self._added: set[str] = set()
+        self._errands = self._make_errands()
+        self.collected = Collected(asked=list(self._errands))
+
+    def collect(self, timeout: float) -> Collected:
+        """Ask, and take in reply by reply until the deadline; leave out who is far off.
+
+        Raises:
+            OSError: The disk is full.
+        """
+        found = self.collected
+        for outcome in ask_all(self._errands, timeout):
+            try:
+                self._take_in(outcome)
+            except Rejected as reason:
+                self._reject(outcome.name, str(reason))
+            except SiteLost as lost:
+                self._lose(outcome.name, str(lost))
+        answered = found.hospitals.keys() | found.validations.keys() | found.rejected.keys()
+        for name in self._errands.keys() - answered - found.lost.keys():
+            self._lose(name, "no reply before the deadline")
+        norms = {name: entry["update_norm"] for name, entry in found.hospitals.items()}
+        gone = {name: self._sites.standing(self._errands[name].site) for name in found.hospitals}
+        left_out = outliers(norms, self._out.norm_limit)
+        left_out |= {name: why for name, why in gone.items() if why is not None}
+        for name, why in left_out.items():
+            self._reject(name, why)
+        return found
+
+    def mean(self) -> State:
+        """Return what the strategy makes of the good replies."""
+        assert self._into is not None  # noqa: S101 - there are weights to combine
+        return self._into[1].combine(self._added - self.collected.hospitals.keys())
+
+    def _make_errands(self) -> dict[str, Errand]:
+        """Return what each hospital is asked; who holds the frozen backbone gets the head alone."""
+        out = self._out
+        errands: dict[str, Errand] = {}
+        ready: dict[bool, _Parcel] = {}
+        for name, site in self._sites.present().items():
+            has_backbone = out.backbone is not None and site.backbone == out.backbone
+            if has_backbone not in ready:
+                ready[has_backbone] = self._parcel(has_backbone)
+            instruction, sealed, size, sha256 = ready[has_backbone]
+            errands[name] = Errand(site, instruction, sealed, size)
+            self._folder.audit.write(
+                "sent",
+                site=name,
+                identity=instruction.identity.model_dump(),
+                task=instruction.task,
+                weights=instruction.weights,
+                sha256=sha256,
+            )
+        return errands
+
+    def _parcel(self, head_alone: bool) -> _Parcel:
+        """Return what goes to all who have the backbone, or to all others."""
+        instruction, blob = self._out.instruction, self._out.packed
+        if head_alone:
+            instruction = instruction.model_copy(update={"weights": "head"})
+            blob = pack(head_of(self._out.state))
+        sealed = self._sites.seal(instruction, blob)
+        return _Parcel(instruction, sealed, len(blob), fingerprint(blob))
+
+    def _take_in(self, outcome: Outcome) -> None:
+        """Check one reply, hand on its weights and note the hospital's part.
+
+        Raises:
+            Rejected: It is not good enough.
+            SiteLost: There is no reply.
+        """
+        errand = self._errands[outcome.name]
+        if not isinstance(outcome.answer, tuple):
+            errand.site.backbone = None
+            raise outcome.answer
+        reply, blob = outcome.answer
+        received = fingerprint(blob) if blob else None
+        self._folder.audit.write(
+            "received",
+            site=outcome.name,
+            identity=errand.instruction.identity.model_dump(),
+            status=reply.status,
+            sha256=received,
+        )
+        check_reply(reply, errand.site.hello, errand.instruction)
+        errand.site.backbone = self._out.backbone
+        if self._into is not None:
+            spool, strategy = self._into
+            before = self._out.trained
+            state = check_weights(reply, blob, received, before, errand.instruction)
+            norm = update_norm(before, state)
+            if not math.isfinite(norm):
+                raise Rejected("its update's norm is not finite")
+            spool.put(outcome.name, blob)
+            try:
+                strategy.add(outcome.name, state, reply.examples)
+            except ValueError as error:
+                raise Rejected(str(error)) from None
+            self._added.add(outcome.name)
+            entry = hospital_entry(
+                reply, outcome.asked, outcome.fetched, errand.size, len(blob), norm
+            )
+            self.collected.hospitals[outcome.name] = entry
+            log.info(console.hospital_row(outcome.name, entry))
+        if reply.validation is not None:
+            self.collected.validations[outcome.name] = reply.validation
+
+    def _lose(self, name: str, reason: str) -> None:
+        self.collected.lost[name] = reason
+        self._note("lost", name, reason)
+
+    def _reject(self, name: str, reason: str) -> None:
+        """Leave out a reply and tell the hospital why."""
+        errand = self._errands[name]
+        errand.site.backbone = None
+        errand.site.tell(errand.instruction.identity, reason)
+        self.collected.hospitals.pop(name, None)
+        self.collected.validations.pop(name, None)
+        self.collected.rejected[name] = reason
+        self._note("rejected", name, reason)
+
+    def _note(self, kind: str, name: str, reason: str) -> None:
+        log.warning("  %-20s %s: %s", name, kind, reason)
+        identity = self._out.instruction.identity
+        fields = {"round": identity.round, "attempt": identity.attempt, "reason": reason}
+        self._folder.write_event(kind, site=name, **fields)
+        self._folder.audit.write(kind, site=name, **fields)

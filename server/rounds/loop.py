@@ -1,0 +1,316 @@
+"""The round loop: ask the hospitals, check what they return, average it, keep it, repeat."""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Literal, NoReturn
+
+from common.checkpoint import Provenance
+from common.errors import NoQuorum
+from common.evaluation import Scores
+from common.model import Architecture, Mode
+from common.protocol import Identity, Instruction
+from common.wire import State, backbone_of, fingerprint, pack, spec_of
+from server.rounds.ask import Sites
+from server.rounds.attempt import Attempt, Collected, Round
+from server.rounds.progress import REPEATED, STRIKES, Progress, across, mean_loss
+from server.run import console
+from server.run.folder import RunFolder
+from server.strategies.strategies import StrategyName, make_strategy
+
+log = logging.getLogger(__name__)
+
+RETURN_SECONDS = 60.0
+"""How long a resumed run waits for all hospitals before it goes on with a quorum; twice the
+longest pause of a client between two attempts to connect."""
+
+BACK_SECONDS = 5.0
+"""How long a round waits for who was asked last and is not there, such as who was late and cut off.
+Who is gone for good costs this once: it is not asked in that round."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run is to go; see the options of ``flower-server``."""
+
+    run: str
+    architecture: Architecture
+    mode: Mode
+    rounds: int
+    min_clients: int
+    quorum: float
+    attempts: int
+    strategy: StrategyName
+    norm_limit: float
+    round_timeout: float
+    lr: float
+    momentum: float
+    batch_size: int
+    local_epochs: int
+    label_fraction: float
+    seed: int
+
+    @property
+    def needed(self) -> int:
+        """How many hospitals must be averaged for a round to count."""
+        if self.quorum > 1:
+            return int(self.quorum)
+        return max(1, math.ceil(self.quorum * self.min_clients))
+
+
+class Rounds:
+    """Runs the rounds of one run, from where it stands.
+
+    Args:
+        plan: How the run is to go.
+        sites: The hospitals.
+        folder: Where everything is written.
+        state: The global model of the last round that is done; the first one, if none is.
+        provenance: Of the run's models; its ``start`` is where the first one comes from.
+        test: Scores a state on the test shard; None: there is none.
+
+    Attributes:
+        folder: The run's.
+        asked: Hospitals that were asked last: in the last round or to score its model; of a resumed
+            run those who are expected back.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        sites: Sites,
+        folder: RunFolder,
+        state: State,
+        provenance: Provenance,
+        test: Callable[[State], Scores] | None,
+    ) -> None:
+        self._plan = plan
+        self._sites = sites
+        self.folder = folder
+        self._set_state(state)
+        self._provenance = provenance
+        self._test = test
+        self._progress = Progress.of(folder.rounds(), folder.events())
+        self._kept: int | None = None
+        self.asked = folder.to_return()
+        self._backbone = fingerprint(pack(backbone_of(state)))
+
+    def run(self) -> dict[str, Any]:
+        """Run all rounds and a closing evaluation; return what belongs into ``status.json``.
+
+        Raises:
+            NoQuorum: Too few hospitals came, or too few answered well.
+            OSError: A file cannot be written; what was written before is whole.
+        """
+        plan, done = self._plan, self._progress.round
+        if done:
+            log.info("going on after round %d of %d", done, plan.rounds)
+            self.folder.write_event("resumed", round=done)
+            self._keep_best()
+        else:
+            self._introduce()
+        deadline = monotonic() + RETURN_SECONDS
+        self._gather(RETURN_SECONDS if done else plan.round_timeout, enough=bool(done))
+        self._sites.wait_for_return(self.asked, max(0.0, deadline - monotonic()))
+        for name in sorted(self.asked - self._sites.present().keys()):
+            self.folder.write_event("left", site=name)
+            self.asked.remove(name)  # or the first round would wait for it again
+        for number in range(done + 1, plan.rounds + 1):
+            self._round(number)
+        validation = self._closing_evaluation()
+        self.folder.copy_checkpoint(plan.rounds, "final.pt")
+        best = self._progress.best
+        if best is None:
+            self.folder.copy_checkpoint(plan.rounds, "best.pt")
+        return {
+            "rounds": plan.rounds,
+            "best_round": best[1] if best else plan.rounds,
+            "validation": validation,
+        }
+
+    def _introduce(self) -> None:
+        """Say where the first model comes from and how good it is."""
+        if (origin := self._provenance.start) is not None:
+            log.info("initial model: %s: %s", self._provenance.init, origin.describe())
+        if self._test is not None:
+            scores = self._test(self._state)
+            log.info("initial model: test AUC %s", console.number(scores.auc))
+            self.folder.write_event("initial model", test=scores.model_dump())
+
+    def _gather(self, patience: float, enough: bool) -> None:
+        """Wait for the hospitals.
+
+        Args:
+            patience: Seconds that all of them may take to come.
+            enough: Whether as many as a round needs will do after that.
+
+        Raises:
+            NoQuorum: Too few came.
+        """
+        plan = self._plan
+        log.info("waiting for %d hospitals", plan.min_clients)
+        if self._wait_for(plan.min_clients, patience):
+            return
+        if enough and self._wait_for(plan.needed, max(0.0, plan.round_timeout - patience)):
+            return
+        self._no_quorum(plan.needed if enough else plan.min_clients)
+
+    def _wait_for(self, count: int, patience: float) -> bool:
+        """Wait for hospitals and say now and then who is there; return whether they came."""
+        deadline = monotonic() + patience
+        while not self._sites.wait_for(count, min(10.0, max(0.0, deadline - monotonic()))):
+            if monotonic() >= deadline:
+                return False
+            log.info("waiting for %d hospitals; there are: %s", count, self._names())
+        return True
+
+    def _names(self) -> str:
+        return ", ".join(self._sites.present()) or "none"
+
+    def _no_quorum(self, count: int) -> NoReturn:
+        raise NoQuorum(
+            f"{count} hospitals are needed, and after {self._plan.round_timeout:.0f} s there are: "
+            f"{self._names()}; start more clients, or lower --min-clients or --quorum, and go on "
+            "with --resume"
+        )
+
+    def _round(self, number: int) -> None:
+        plan = self._plan
+        for turn in range(1, plan.attempts + 1):
+            if not self._wait_for(plan.needed, plan.round_timeout):
+                self._no_quorum(plan.needed)
+            self._sites.wait_for_return(self.asked, BACK_SECONDS)
+            start = monotonic()
+            log.info("round %d of %d", number, plan.rounds)
+            log.info(console.HEADER)
+            out = self._outgoing(number, turn, "train")
+            with self.folder.spool(spec_of(out.trained)) as spool:
+                strategy = make_strategy(plan.strategy, out.trained, spool)
+                attempt = Attempt(self._sites, self.folder, out, (spool, strategy))
+                self.asked = set(attempt.collected.asked)
+                found = attempt.collect(plan.round_timeout)
+                self._strike(found)
+                if len(found.hospitals) >= plan.needed:
+                    self._finish_round(number, turn, start, attempt)
+                    return
+            names = {"hospitals": sorted(found.hospitals), "rejected": sorted(found.rejected)}
+            self.folder.write_event(REPEATED, round=number, attempt=turn, **names)
+            log.warning(
+                "round %d: only %d of the %d hospitals that are needed%s",
+                number,
+                len(found.hospitals),
+                plan.needed,
+                "; the round is repeated" if turn < plan.attempts else "",
+            )
+        raise NoQuorum(
+            f"round {number}: fewer than {plan.needed} good replies in {plan.attempts} attempts; "
+            f"see rejected and lost in {self.folder.path / 'events.jsonl'}; --resume goes on"
+        )
+
+    def _outgoing(self, number: int, attempt: int, task: Literal["train", "evaluate"]) -> Round:
+        plan = self._plan
+        instruction = Instruction(
+            identity=Identity(run=plan.run, round=number, attempt=attempt),
+            task=task,
+            weights="all",
+            architecture=plan.architecture,
+            mode=plan.mode,
+            lr=plan.lr,
+            momentum=plan.momentum,
+            batch_size=plan.batch_size,
+            local_epochs=plan.local_epochs,
+            label_fraction=plan.label_fraction,
+            seed=plan.seed,
+            seconds=plan.round_timeout,
+        )
+        backbone = self._backbone if plan.mode == "linear" else None
+        return Round(instruction, self._state, self._packed, backbone, plan.norm_limit)
+
+    def _strike(self, found: Collected) -> None:
+        """Exclude who has sent too many bad replies in a row."""
+        for name in self._progress.struck_out(found.hospitals, found.rejected):
+            log.warning("%s is excluded after %d bad replies in a row", name, STRIKES)
+            self.folder.exclude(name, found.rejected[name])
+            self.folder.write_event("excluded", site=name, reason=found.rejected[name])
+            self.folder.audit.write("excluded", site=name, reason=found.rejected[name])
+            self._sites.dismiss(name, self.folder.exclusion(name) or "")
+
+    def _set_state(self, state: State) -> None:
+        self._state = state
+        self._packed = pack(state)
+
+    def _finish_round(self, number: int, turn: int, start: float, attempt: Attempt) -> None:
+        """Average, save, test and write the round's line."""
+        replied = monotonic()
+        found = attempt.collected
+        self._set_state({**self._state, **attempt.mean()})
+        averaged = monotonic()
+        provenance = self._provenance.model_copy(update={"round": number})
+        self.folder.write_checkpoint(number, self._state, self._plan.architecture, provenance)
+        saved = monotonic()
+        test = self._test(self._state) if self._test is not None else None
+        hospitals = dict(sorted(found.hospitals.items()))
+        answered = found.hospitals.keys() | found.rejected.keys()
+        validation = self._across(found)
+        line: dict[str, Any] = {
+            "round": number,
+            "attempt": turn,
+            "auc": validation["auc"],
+            "auc_by_finding": validation["auc_by_finding"],
+            "loss": mean_loss(hospitals),
+            "test": test.model_dump() if test is not None else None,
+            "hospitals": hospitals,
+            "rejected": found.rejected,
+            "missing": sorted((self._progress.known | set(found.asked)) - answered),
+            "seconds": {
+                "hospitals": replied - start,
+                "average": averaged - replied,
+                "save": saved - averaged,
+                "test": monotonic() - saved,
+                "total": monotonic() - start,
+            },
+            "model_sha256": fingerprint(self._packed),
+        }
+        self.folder.audit.write("averaged", round=number, sha256=line["model_sha256"])
+        self.folder.write_round(line)
+        self._progress.note(line)
+        self._keep_best()
+        self.folder.write_status("running", round=number, rounds=self._plan.rounds)
+        log.info(console.summary(line, self._plan.rounds, len(found.asked)))
+        if test is not None and number == self._plan.rounds:
+            for row in console.findings_table({"test AUC": test.auc_by_finding}):
+                log.info(row)
+
+    def _across(self, found: Collected) -> dict[str, Any]:
+        """Return the hospitals' mean AUC; one that lies must not choose the best model alone."""
+        return across(found.validations, equal=self._plan.strategy != "fedavg")
+
+    def _keep_best(self) -> None:
+        """Copy the model that the hospitals scored best so far, while it is among the last few."""
+        best = self._progress.best
+        if best is None or best[1] == self._kept:
+            return
+        if self.folder.checkpoint(best[1]).exists():
+            self.folder.copy_checkpoint(best[1], "best.pt")
+        self._kept = best[1]
+
+    def _closing_evaluation(self) -> dict[str, Any]:
+        """Let the hospitals score the final model, which no further round would do."""
+        log.info("the hospitals score the final model")
+        plan = self._plan
+        out = self._outgoing(plan.rounds + 1, 1, "evaluate")
+        self._sites.wait_for_return(self.asked, BACK_SECONDS)
+        attempt = Attempt(self._sites, self.folder, out)
+        self.asked |= set(attempt.collected.asked)
+        found = attempt.collect(plan.round_timeout)
+        validation = self._across(found)
+        self._progress.note_validation(plan.rounds, validation["auc"])
+        self._keep_best()
+        log.info(
+            "final model: validation AUC %s over %d hospitals",
+            console.number(validation["auc"]),
+            len(found.validations),
+        )
+        return validation

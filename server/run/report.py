@@ -1,0 +1,201 @@
+"""``flower-report``: one HTML page on a run, for people who were not there.
+
+It needs nothing from elsewhere: styles and the drawing are in the page.
+"""
+
+import io
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from pydantic import Field
+from pydantic_settings import CliPositionalArg, SettingsConfigDict
+
+from common.errors import BadInput
+from common.findings import FINDINGS
+from common.runtime.cli import Settings, parse, run_command
+from common.runtime.files import write_whole
+from server.run.console import number
+
+Line = dict[str, Any]
+
+NO_METADATA = ("Creator", "Date", "Format", "Type")
+
+
+class ReportSettings(Settings):
+    """Write a page on a run: how good the model is, finding by finding, and who took part."""
+
+    model_config = SettingsConfigDict(env_prefix="FLOWER_REPORT_", cli_prog_name="flower-report")
+
+    run: CliPositionalArg[Path] = Field(description="the run's folder")
+    out: Path = Field(description="HTML file; one that is there is replaced")
+
+
+def page(run: Path) -> str:
+    """Return the page on a run that has done at least one round.
+
+    Raises:
+        BadInput: There is no such run, or one of its files is damaged.
+    """
+    try:
+        return _page(run)
+    except (KeyError, TypeError, AttributeError, IndexError):
+        raise BadInput(
+            f"{run}: one of its JSON files says something else than a run's; restore it from a "
+            "backup"
+        ) from None
+
+
+def _page(run: Path) -> str:
+    config, status = _read(run / "config.json"), _read(run / "status.json")
+    lines = _lines(run / "rounds.jsonl")
+    events = _lines(run / "events.jsonl")
+    if not lines:
+        raise BadInput(f"{run}: no round is done yet; there is nothing to report")
+    last = lines[-1]
+    validation = status.get("validation") or {"auc": None, "auc_by_finding": {}}
+    initial = next((event["test"] for event in events if event["event"] == "initial model"), None)
+    facts = {
+        "Run": config["run_id"],
+        "State": f"{status['state']}, {status['time'][:16].replace('T', ' ')} UTC",
+        "Rounds": f"{last['round']} of {status.get('rounds', config['rounds'])}",
+        "Model": f"{config['architecture']}, {config['mode']}, from {Path(config['init']).name}",
+        "Hospitals": str(len(_names(lines))),
+        "Averaging": f"{config['strategy']}, local epochs {config['local_epochs']}, learning rate "
+        f"{config['lr']:g}, batch {config['batch_size']}, "
+        f"{config['label_fraction']:.0%} of the labels, seed {config['seed']}",
+        "Mean AUC on the test films": _auc_of(last["test"]),
+        "Mean AUC at the hospitals": number(validation["auc"]),
+    }
+    return Template((files("server.run") / "report.html").read_text(encoding="utf-8")).substitute(
+        title=escape(f"Run {config['run_id']}"),
+        facts=_rows([name, value] for name, value in facts.items()),
+        curve=_curve(lines, initial),
+        findings=_rows(_finding_rows(last["test"], initial, validation)),
+        hospitals=_rows(_hospital_rows(lines)),
+    )
+
+
+def _finding_rows(test: Line | None, initial: Line | None, validation: Line) -> Iterable[list[str]]:
+    for finding in FINDINGS:
+        yield [
+            finding.replace("_", " "),
+            _auc_of(initial, finding),
+            _auc_of(test, finding),
+            number(validation["auc_by_finding"].get(finding)),
+        ]
+
+
+def _hospital_rows(lines: list[Line]) -> Iterable[list[str]]:
+    for name in _names(lines):
+        entries = [line["hospitals"][name] for line in lines if name in line["hospitals"]]
+        rejected = [line["rejected"][name] for line in lines if name in line["rejected"]]
+        last = entries[-1] if entries else {}
+        yield [
+            name,
+            str(last.get("examples", "-")),
+            f"{len(entries)} of {len(lines)}",
+            str(sum(name in line["missing"] for line in lines)),
+            f"{len(rejected)}: {rejected[-1]}" if rejected else "0",
+            number(last.get("loss")),
+            number(last.get("auc")),
+        ]
+
+
+def _names(lines: list[Line]) -> list[str]:
+    return sorted({n for x in lines for n in (*x["hospitals"], *x["rejected"], *x["missing"])})
+
+
+def _auc_of(scores: Line | None, finding: str | None = None) -> str:
+    if scores is None:
+        return "-"
+    return number(scores["auc_by_finding"][finding] if finding else scores["auc"])
+
+
+def _rows(rows: Iterable[Sequence[str]]) -> str:
+    """Return rows of a table whose first column names them."""
+    return "\n".join(
+        f"<tr><th>{escape(first)}</th>{''.join(f'<td>{escape(text)}</td>' for text in rest)}</tr>"
+        for first, *rest in rows
+    )
+
+
+def _curve(lines: list[Line], initial: Line | None) -> str:
+    """Return a drawing of the mean AUC round by round, as SVG."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    test = [(line["round"], line["test"]["auc"]) for line in lines if line["test"]]
+    if initial is not None:
+        test.insert(0, (0, initial["auc"]))
+    # A line's own AUC is that of the model before the round.
+    at_hospitals = [(line["round"] - 1, line["auc"]) for line in lines]
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for name, points, style in (
+        ("test films", test, "o-"),
+        ("hospitals' own validation", at_hospitals, "s--"),
+    ):
+        known = [(x, y) for x, y in points if y is not None]
+        if known:
+            axes.plot(*zip(*known, strict=True), style, label=name, markersize=4)
+    axes.set_xlabel("rounds done")
+    axes.set_ylabel("mean AUC")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend()
+    drawing = io.StringIO()
+    with rc_context({"svg.hashsalt": "fedcxr"}):  # the same run gives the same page
+        figure.savefig(drawing, format="svg", metadata=dict.fromkeys(NO_METADATA))
+    return drawing.getvalue()[drawing.getvalue().index("<svg") :]
+
+
+def _read(path: Path) -> Line:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise BadInput(
+            f"{path}: {type(error).__name__}; name the folder of a run that was started"
+        ) from None
+
+
+def _lines(path: Path) -> list[Line]:
+    """Return a file's lines, but for one that is being written; the run may still go on."""
+    try:
+        whole, _, _ = path.read_bytes().rpartition(b"\n")
+        return [json.loads(line) for line in whole.splitlines()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: {type(error).__name__}; restore it from a backup") from None
+
+
+def write_report(run: Path, out: Path) -> None:
+    """Write the page on a run; see :func:`page`.
+
+    Raises:
+        BadInput: There is no such run, or the file cannot be written.
+    """
+    text = page(run)
+    try:
+        write_whole(out, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise BadInput(f"{out}: {error.strerror}; give --out another file") from None
+
+
+def _report(arguments: Sequence[str]) -> None:
+    settings = parse(ReportSettings, arguments)
+    write_report(settings.run, settings.out)
+    print(settings.out)
+
+
+def main() -> None:
+    """Run ``flower-report`` and exit with its code."""
+    sys.exit(run_command("flower-report", _report))

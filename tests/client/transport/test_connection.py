@@ -1,0 +1,144 @@
+"""The client against servers that go, or say nothing."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from flwr.proto.transport_pb2 import Scalar, ServerMessage
+from flwr.proto.transport_pb2_grpc import (
+    FlowerServiceServicer,
+    add_FlowerServiceServicer_to_server,
+)
+
+from client.state import ClientState
+from client.transport import connection
+from client.transport.connection import take_part
+from client.transport.messages import Participant
+from common.errors import BadInput
+from common.protocol import Farewell, Greeting, Hello, Instruction, Message, Reply
+from experiments.launch.local import free_port
+from tests.support.messages import GOOD, HELLO, INSTRUCTION
+
+
+class Somebody:
+    name, device = HELLO.site, "cpu"
+
+    def greet(self, _greeting: Greeting, _server: str) -> Hello:
+        return HELLO
+
+
+SOMEBODY = Somebody()
+
+
+def call(message: Message) -> ServerMessage:
+    config = {"message": Scalar(string=message.model_dump_json())}
+    return ServerMessage(get_properties_ins=ServerMessage.GetPropertiesIns(config=config))
+
+
+GREETING = call(Greeting(run="r", seed=0, nonce="0" * 32))
+Script = Callable[[int, Iterator[Any]], Iterator[ServerMessage]]
+
+
+class Scripted(FlowerServiceServicer):
+    """Plays a script on each connection; it is told how many there were before."""
+
+    def __init__(self, script: Script) -> None:
+        self.calls = 0
+        self._script = script
+
+    def Join(  # noqa: N802 - Flower's name
+        self, request_iterator: Iterator[Any], context: object
+    ) -> Iterator[ServerMessage]:
+        del context
+        self.calls += 1
+        yield from self._script(self.calls - 1, request_iterator)
+
+
+def take_part_with(script: Script, patience: float, hospital: Any = SOMEBODY) -> int:
+    """Return how often the client connected."""
+    server = grpc.server(ThreadPoolExecutor(4))
+    service = Scripted(script)
+    add_FlowerServiceServicer_to_server(service, server)
+    address = f"127.0.0.1:{free_port()}"
+    server.add_insecure_port(address)
+    server.start()
+    participant = Participant(hospital, address, None, ClientState(None))
+    try:
+        take_part(participant, address, None, patience)
+    finally:
+        server.stop(None)
+    return service.calls
+
+
+def test_patience_begins_when_the_connection_is_lost() -> None:
+    patience = 1.0
+
+    def script(number: int, answers: Iterator[Any]) -> Iterator[ServerMessage]:
+        if number == 1:
+            return  # the server is out of reach, after a long time in which it was not
+        yield GREETING
+        next(answers)
+        if number == 0:
+            time.sleep(2 * patience)  # a healthy connection on which nothing is said
+            return
+        yield call(Farewell(outcome="finished"))
+        next(answers)
+
+    assert take_part_with(script, patience) == 3
+
+
+@pytest.mark.fault(
+    "the connection ends while a hospital trains",
+    "it gives up the work, which nobody waits for, and connects again",
+)
+def test_work_that_nobody_waits_for_is_given_up() -> None:
+    class Working(Somebody):
+        gave_up = False
+
+        def answer(
+            self, instruction: Instruction, blob: bytes, wanted: Callable[[], bool]
+        ) -> tuple[Reply, bytes]:
+            del instruction, blob
+            deadline = time.monotonic() + 10
+            while wanted() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            self.gave_up = not wanted()
+            return GOOD, b"weights"
+
+    def script(number: int, answers: Iterator[Any]) -> Iterator[ServerMessage]:
+        yield GREETING
+        next(answers)
+        if number == 0:
+            config = {"message": Scalar(string=INSTRUCTION.model_dump_json())}
+            yield ServerMessage(fit_ins=ServerMessage.FitIns(config=config))
+            return
+        yield call(Farewell(outcome="finished"))
+        next(answers)
+
+    hospital = Working()
+    assert take_part_with(script, 10.0, hospital) == 2
+    assert hospital.gave_up
+
+
+@pytest.mark.fault(
+    "a server accepts connections and never greets",
+    "the client hangs up after a minute, and gives up once its patience is over",
+)
+def test_a_silent_server_does_not_hold_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "GREETING_SECONDS", 0.5)
+    over = threading.Event()
+
+    def script(number: int, answers: Iterator[Any]) -> Iterator[ServerMessage]:
+        del number, answers
+        over.wait(30)
+        yield from ()
+
+    try:
+        with pytest.raises(BadInput, match=r"no server within 1 s \(no greeting within"):
+            take_part_with(script, patience=1.0)
+    finally:
+        over.set()

@@ -1,0 +1,189 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import assert_one_line, run
+
+ROOT = Path(__file__).parents[3]
+ROOMS = ("client", "common", "experiments", "pretrain", "radiographs", "server")
+
+
+def imports_of(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            names.add(node.module or "")
+    return names
+
+
+def test_imports_run_one_way() -> None:
+    allowed = {room: {room, "common"} for room in ROOMS}
+    # Experiments start both sides as processes and print as the server does.
+    allowed["experiments"] |= {"radiographs", "server"}
+    for room in ROOMS:
+        for file in (ROOT / room).rglob("*.py"):
+            rooms = {name.split(".")[0] for name in imports_of(file)} & set(ROOMS)
+            assert rooms <= allowed[room], file
+
+
+def test_flower_is_imported_by_the_adapters_alone() -> None:
+    importers = {
+        str(file.relative_to(ROOT))
+        for room in ROOMS
+        for file in (ROOT / room).rglob("*.py")
+        if any(name.split(".")[0] == "flwr" for name in imports_of(file))
+    }
+    assert importers == {
+        "client/transport/connection.py",
+        "client/transport/messages.py",
+        "server/transport/connection.py",
+        "server/transport/service.py",
+    }
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["torchvision"] = sys.modules["flwr"] = None
+sys.argv = sys.argv[1:]
+from {module} import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "code", "expected"),
+    [
+        ("server.cli", ["--help"], 0, "--min-clients"),
+        ("client.cli", ["--help"], 0, "--slots-dir"),
+        ("common.audit_cli", ["verify", "--help"], 0, "--head"),
+        ("experiments.compose.containers", ["chaos", "--help"], 0, "--seconds"),
+        ("server.run.report", ["--help"], 0, "--out"),
+        ("radiographs.cli", ["--help"], 0, "chestxray14"),
+        ("radiographs.cli", ["synthetic", "--help"], 0, "--hospitals"),
+        ("radiographs.cli", ["chestxray14", "--help"], 0, "--allow-missing"),
+        ("radiographs.cli", ["show", "--help"], 0, "--out"),
+        ("server.provision.cli", ["new", "--help"], 0, "--server"),
+        ("pretrain.cli", ["--help"], 0, "--preset"),
+        ("pretrain.cli", ["--method", "magic"], 2, "--method (or FLOWER_PRETRAIN_METHOD)"),
+        (
+            "pretrain.cli",
+            ["--data", "x", "--out", "c.pt", "--method", "mocov2", "--queue", "1000"],
+            2,
+            "not a multiple of the batch",
+        ),
+        ("server.cli", ["--rounds", "0"], 2, "--rounds (or FLOWER_SERVER_ROUNDS)"),
+        ("client.cli", ["--no-such-option"], 2, "no-such-option"),
+    ],
+)
+def test_help_and_errors_in_arguments_never_import_torch(
+    module: str, arguments: list[str], code: int, expected: str
+) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH.format(module=module), "command", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert result.returncode == code, result.stderr
+    assert expected in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "fragments"),
+    [
+        ("flower-server", ["--no-such-option", "1"], ["no-such-option", "--help"]),
+        ("flower-server", [], ["--init (or FLOWER_SERVER_INIT) is required"]),
+        ("flower-server", ["--init", "random", "--run", "x"], ["--tls DIR or --insecure"]),
+        ("flower-server", ["--init", "random", "--run", "x", "--lr", "-1"], ["--lr", "-1"]),
+        ("flower-server", ["--init", "random", "--run", "x", "--lr", "inf"], ["--lr", "inf"]),
+        ("flower-server", ["--round-timeout", "1e10"], ["--round-timeout", "1e10"]),
+        ("flower-client", ["--server", "here"], ["--server", "HOST:PORT", "here"]),
+        ("flower-client", ["--server", "http://h:1"], ["--server", "HOST:PORT", "http://h:1"]),
+        ("flower-client", ["--server", "h:1", "--data", "x", "--name", "a b"], ["--name"]),
+        (
+            "flower-client",
+            ["--server", "h:1", "--data", "my shard", "--insecure"],
+            ["--data", "'my shard'", "give --name"],
+        ),
+        ("flower-containers", ["chaos", "x", "kil"], ["FAULT: input should be 'kill'", "'kil'"]),
+        ("flower-data", ["show", "s" * 300], ["sss", "File name too long"]),
+        ("flower-data", ["paint"], ["'paint' is not a command", "synthetic"]),
+        ("flower-data", ["synthetic", "--size", "8"], ["--size", "40"]),
+        ("flower-data", ["synthetic", "--ouch", "8"], ["ouch"]),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_one_line_and_code_2(
+    command: str, arguments: list[str], fragments: list[str]
+) -> None:
+    assert_one_line(run(command, *arguments), 2, *fragments)
+
+
+def test_options_come_from_the_environment_too(tmp_path: Path) -> None:
+    environment = {
+        "FLOWER_DATA_OUT": str(tmp_path / "data"),
+        "FLOWER_DATA_HOSPITALS": "2",
+        "FLOWER_DATA_IMAGES": "16",
+    }
+    result = run("flower-data", "synthetic", "--size", "40", environment=environment)
+    assert result.returncode == 0, result.stderr
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {
+        "hospital-00",
+        "hospital-01",
+        "pretrain",
+        "test",
+    }
+    bad = run("flower-data", "synthetic", environment={**environment, "FLOWER_DATA_IMAGES": "few"})
+    assert_one_line(bad, 2, "--images (or FLOWER_DATA_IMAGES)", "few")
+
+
+def test_a_variable_that_is_no_setting_is_named(tmp_path: Path) -> None:
+    environment = {"FLOWER_REPORT_OUTT": "x", "FLOWER_REPORT_OUT": str(tmp_path / "page.html")}
+    result = run("flower-report", tmp_path, environment=environment)
+    assert (
+        "warning: FLOWER_REPORT_OUTT is no setting; did you mean FLOWER_REPORT_OUT?"
+        in (result.stderr.splitlines()[0])
+    )
+    assert "FLOWER_REPORT_OUT is" not in result.stderr
+    # What is meant for another command of the same program is no mistake.
+    result = run("flower-data", "show", tmp_path, environment={"FLOWER_DATA_IMAGES": "16"})
+    assert_one_line(result, 2, "no shard here")
+
+
+@pytest.mark.parametrize(
+    ("option", "environment"), [(["--debug"], {}), ([], {"FLOWER_DATA_DEBUG": "true"})]
+)
+def test_debug_shows_the_traceback(
+    tmp_path: Path, option: list[str], environment: dict[str, str]
+) -> None:
+    result = run("flower-data", "show", tmp_path, *option, environment=environment)
+    assert result.returncode == 2
+    assert "Traceback" in result.stderr
+
+
+def test_help_says_nothing_of_a_default_that_there_is_not() -> None:
+    text = run("flower-pretrain", "--help", environment={"COLUMNS": "80"}).stdout
+    assert "(default: cxr)" in text
+    assert "None" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(tmp_path: Path) -> None:
+    run("flower-data", "synthetic", "--out", tmp_path / "d", "--images", 16, "--size", 40)
+    process = subprocess.Popen(
+        [sys.executable, "-uc", "from radiographs.cli import main; main()", "show", tmp_path / "d"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, errors = process.communicate(timeout=60)
+    assert errors == ""
+    assert process.returncode == 141

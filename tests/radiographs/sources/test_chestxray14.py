@@ -1,0 +1,308 @@
+import gzip
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.errors import BadInput
+from common.findings import FINDINGS, NO_FINDING
+from common.shard import open_shard
+from radiographs.read.nih import read_list, read_metadata
+from radiographs.read.table import read_table
+from radiographs.sources.chestxray14 import command
+from radiographs.write.partition import iid
+from tests.support.commands import run
+from tests.support.shards import SHARED, needs_shared_data
+
+HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],\n"
+)
+
+
+def row(image: str, findings: str, patient: int) -> str:
+    return f"{image},{findings},0,{patient},58,M,PA,2682,2749,0.143,0.143,\n"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """Forty films of twenty patients, of which five are for the test."""
+    images = tmp_path / "films" / "images_001" / "images"
+    images.mkdir(parents=True)
+    lines = [HEADER]
+    train: list[str] = []
+    test: list[str] = []
+    for i in range(40):
+        name = f"{i // 2:08d}_{i % 2:03d}.png"
+        pixels = np.full((48, 48), i * 5, np.uint8)
+        Image.fromarray(pixels).convert("RGBA" if i % 7 == 0 else "L").save(images / name)
+        findings = NO_FINDING if i % 3 == 0 else "|".join({FINDINGS[i % 14], FINDINGS[i % 5]})
+        lines.append(row(name, findings, i // 2))
+        (test if i >= 30 else train).append(name)
+    (tmp_path / "meta.csv").write_text("".join(lines))
+    (tmp_path / "train.txt").write_text("\n".join(train))
+    (tmp_path / "test.txt").write_text("\n".join(test) + "\n")
+    return {
+        "images": tmp_path / "films",
+        "metadata": tmp_path / "meta.csv",
+        "train-list": tmp_path / "train.txt",
+        "test-list": tmp_path / "test.txt",
+        "out": tmp_path / "out",
+    }
+
+
+def make(files: dict[str, Path], *more: str) -> None:
+    paths = [text for name, path in files.items() for text in (f"--{name}", str(path))]
+    command([*paths, "--hospitals", "3", "--size", "48", "--workers", "1", *more])
+
+
+def test_hospitals_hold_the_training_list_and_the_test_shard_the_other(
+    files: dict[str, Path],
+) -> None:
+    make(files)
+    shards = [open_shard(files["out"] / f"hospital-{i:02d}") for i in range(3)]
+    test = open_shard(files["out"] / "test")
+    assert {entry.split for entry in test.entries} == {"test"}
+    assert {entry.split for shard in shards for entry in shard.entries} == {"train_val"}
+    held = [entry.image for shard in shards for entry in shard.entries]
+    assert sorted(held) == sorted(read_list(files["train-list"]))
+    assert [entry.image for entry in test.entries] == read_list(files["test-list"])
+    for shard in [*shards, test]:
+        for i, entry in enumerate(shard.entries):
+            number = int(entry.patient) * 2 + int(entry.image[9:12])
+            assert (shard.images[i] == number * 5).all()
+            expected = set() if number % 3 == 0 else {FINDINGS[number % 14], FINDINGS[number % 5]}
+            found = {f for f, label in zip(FINDINGS, shard.labelled()[i], strict=True) if label}
+            assert found == expected
+    assert shards[0].manifest.partition == "noniid by image"
+
+
+@pytest.mark.parametrize("partition", ["iid", "noniid", "dirichlet"])
+def test_patients_stay_at_one_hospital_when_asked(files: dict[str, Path], partition: str) -> None:
+    make(files, "--partition", partition, "--group-by", "patient")
+    patients = [
+        {entry.patient for entry in open_shard(files["out"] / f"hospital-{i:02d}").entries}
+        for i in range(3)
+    ]
+    assert len(set.union(*patients)) == sum(map(len, patients)) == 15
+
+
+def test_a_missing_film_is_an_error_unless_allowed(files: dict[str, Path]) -> None:
+    film = next(files["images"].rglob("00000003_001.png"))
+    film.unlink()
+    with pytest.raises(BadInput, match=r"1 of 40 .* no file .*00000003_001.png.*--allow-missing"):
+        make(files)
+    assert not files["out"].exists()
+    make(files, "--allow-missing")
+    shards = [open_shard(path) for path in files["out"].iterdir()]
+    assert sum(len(shard) for shard in shards) == 39
+
+
+def test_a_damaged_film_is_named_and_may_be_replaced(files: dict[str, Path]) -> None:
+    film = next(files["images"].rglob("00000003_001.png"))
+    whole = film.read_bytes()
+    film.write_bytes(whole[:60])
+    with pytest.raises(BadInput, match=r"00000003_001\.png"):
+        make(files)
+    assert not files["out"].exists()
+    film.write_bytes(whole)
+    make(files)
+    assert sum(len(open_shard(path)) for path in files["out"].iterdir()) == 40
+
+
+def test_a_flat_folder_gives_the_same_as_the_folders_of_the_nih(files: dict[str, Path]) -> None:
+    make(files)
+    first = {path.name: open_shard(path).manifest for path in files["out"].iterdir()}
+    flat = files["out"].parent / "flat"
+    (files["images"] / "images_001" / "images").rename(flat)
+    (files["images"] / "images_002" / "images").mkdir(parents=True)
+    for i, file in enumerate(sorted(flat.iterdir())):
+        folder = files["images"] / ("images_002/images" if i % 2 else "images")
+        folder.mkdir(exist_ok=True)
+        file.rename(folder / file.name)
+    make({**files, "out": files["out"].with_name("again")})
+    again = files["out"].with_name("again")
+    assert {path.name: open_shard(path).manifest for path in again.iterdir()} == first
+
+
+def test_a_split_can_be_kept_and_used_again(files: dict[str, Path], tmp_path: Path) -> None:
+    split = ["--assignment", str(tmp_path / "split.csv")]
+    make(files, *split, "--seed", "5")
+    lines = (tmp_path / "split.csv").read_text().split()
+    assert lines[0] == "image,hospital"
+    assert [line.split(",")[0] for line in lines[1:]] == read_list(files["train-list"])
+    given = [text for name, path in files.items() for text in (f"--{name}", str(path))]
+    again = tmp_path / "again"
+    command([*given[:-1], str(again), "--size", "48", "--workers", "1", *split])
+    for path in files["out"].iterdir():
+        one, other = open_shard(path), open_shard(again / path.name)
+        assert one.entries == other.entries
+        assert np.array_equal(one.images, other.images)
+        if path.name != "test":
+            assert other.manifest.seed is None
+            assert str(other.manifest.partition).startswith("assignment ")
+    with pytest.raises(BadInput, match=r"decides the split: leave out --hospitals, --seed"):
+        command([*given[:-1], str(tmp_path / "x"), *split, "--hospitals", "3", "--seed", "5"])
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda lines: lines[:-1], "1 of 30 images for training are not in it, first 00000014_001"),
+        (lambda lines: [*lines, "x.png,north"], "line 32: x.png is not an image for training"),
+        (lambda lines: [*lines, lines[-1]], "line 32: the same image as line 31"),
+        (lambda lines: [*lines[:-1], "00000014_001.png,test"], "line 31: 'test' is the test shard"),
+        (lambda lines: [*lines[:-1], "00000014_001.png,../x"], "line 31: '../x' cannot be"),
+        (lambda lines: ["image,clinic", *lines[1:]], "0 columns 'hospital'"),
+    ],
+)
+def test_a_split_that_does_not_fit_is_refused(
+    files: dict[str, Path], tmp_path: Path, change: Callable[[list[str]], list[str]], why: str
+) -> None:
+    images = read_list(files["train-list"])
+    lines = ["image,hospital", *(f"{image},clinic-{i % 2}" for i, image in enumerate(images))]
+    (tmp_path / "split.csv").write_text("\n".join(change(lines)))
+    given = [text for name, path in files.items() for text in (f"--{name}", str(path))]
+    with pytest.raises(BadInput, match=why):
+        command([*given, "--assignment", str(tmp_path / "split.csv")])
+
+
+def test_a_dry_run_needs_no_image_and_writes_the_figure_and_the_split_alone(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(files["images"])
+    given = [
+        text for name in ("metadata", "train-list", "test-list")
+        for text in (f"--{name}", str(files[name]))
+    ]  # fmt: skip
+    outputs = ["--figure", str(tmp_path / "f.png"), "--assignment", str(tmp_path / "s.csv")]
+    before = set(tmp_path.iterdir())
+    command([*given, "--dry-run", "--hospitals", "3", *outputs])
+    assert {path.name for path in set(tmp_path.iterdir()) - before} == {"f.png", "s.csv"}
+    with Image.open(tmp_path / "f.png") as figure:
+        assert figure.width == 1190
+    table = capsys.readouterr().out
+    assert table.split()[:4] == ["hospital-00", "hospital-01", "hospital-02", "test"]
+    assert sum(map(int, table.splitlines()[1].split()[1:])) == 40
+    with pytest.raises(BadInput, match=r"f\.png: is there already"):
+        command([*given, "--dry-run", *outputs[:2]])
+    with pytest.raises(BadInput, match="--images and --out are required, but for --dry-run"):
+        command(given)
+
+
+def test_a_patient_in_both_lists_is_refused(files: dict[str, Path]) -> None:
+    train, test = read_list(files["train-list"]), read_list(files["test-list"])
+    files["train-list"].write_text("\n".join([*train, test[0]]))
+    files["test-list"].write_text("\n".join(test[1:]))
+    with pytest.raises(BadInput, match="1 patients are in both"):
+        make(files)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("Image,Labels\n", "0 columns 'Image Index'"),
+        (HEADER, "a header and no line"),
+        (HEADER + row("a.png", "Cough", 1), "line 2: unknown finding 'Cough'"),
+        (HEADER + row("a.png", "Mass|No Finding", 1), "line 2: 'No Finding' beside"),
+        (HEADER + row("a.png", "Mass", 1) * 2, "line 3: the same image as line 2"),
+        (HEADER + "a.png,Mass\n", "line 2: 2 cells"),
+    ],
+)
+def test_metadata_that_cannot_be_used_is_refused_with_its_line(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    (tmp_path / "meta.csv").write_text(text)
+    with pytest.raises(BadInput, match=why):
+        read_metadata(tmp_path / "meta.csv")
+
+
+def test_gzipped_metadata_is_read_and_a_cut_one_refused(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
+    path = tmp_path / "meta.csv.gz"
+    with files["metadata"].open("rb") as source, gzip.open(path, "wb") as target:
+        shutil.copyfileobj(source, target)
+    rows = read_metadata(path)
+    assert [r.image for r in rows] == [r.image for r in read_metadata(files["metadata"])]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(BadInput, match="gzip"):
+        read_metadata(path)
+
+
+@needs_shared_data
+def test_the_whole_metadata_has_the_published_counts() -> None:
+    rows = read_metadata(SHARED / "nih" / "Data_Entry_2017_v2020.csv.gz")
+    assert len(rows) == 112_120
+    assert len({r.patient for r in rows}) == 30_805
+    counts = np.sum([r.labels for r in rows], axis=0, dtype=int)
+    assert dict(zip(FINDINGS, counts.tolist(), strict=True)) == {
+        "Atelectasis": 11_559,
+        "Cardiomegaly": 2_776,
+        "Effusion": 13_317,
+        "Infiltration": 19_894,
+        "Mass": 5_782,
+        "Nodule": 6_331,
+        "Pneumonia": 1_431,
+        "Pneumothorax": 5_302,
+        "Consolidation": 4_667,
+        "Edema": 2_303,
+        "Emphysema": 2_516,
+        "Fibrosis": 1_686,
+        "Pleural_Thickening": 3_385,
+        "Hernia": 227,
+    }
+    assert sum(not r.labels.any() for r in rows) == 60_361
+    assert len(read_list(SHARED / "nih" / "train_val_list.txt")) == 86_524
+    assert len(read_list(SHARED / "nih" / "test_list.txt")) == 25_596
+
+
+@needs_shared_data
+def test_the_real_training_images_are_shared_out_as_published_without_an_image(
+    tmp_path: Path,
+) -> None:
+    nih = SHARED / "nih"
+    result = run(
+        "flower-data", "chestxray14", "--metadata", nih / "Data_Entry_2017_v2020.csv.gz",
+        "--train-list", nih / "train_val_list.txt", "--test-list", nih / "test_list.txt",
+        "--dry-run", "--figure", tmp_path / "f.png", "--assignment", tmp_path / "s.csv",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    held = read_table(tmp_path / "s.csv", ["image", "hospital"])
+    sizes = Counter(line.cells["hospital"] for line in held)
+    assert [sizes[f"hospital-{i:02d}"] for i in range(10)] == [
+        6370, 7768, 2631, 8098, 6256, 7067, 2220, 11809, 31817, 2488,
+    ]  # fmt: skip
+    lines = result.stdout.splitlines()
+    assert "141  2.2 %" in next(line for line in lines if line.startswith("Hernia"))
+    tested = next(line for line in lines[20:] if line.startswith("Effusion"))
+    assert tested.split()[-3:] == ["4658", "18.2", "%"]
+
+
+@needs_shared_data
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_real_training_images_are_shared_out_evenly_by_iid(grouped: bool) -> None:
+    listed = set(read_list(SHARED / "nih" / "train_val_list.txt"))
+    rows = [r for r in read_metadata(SHARED / "nih" / "Data_Entry_2017_v2020.csv.gz")
+            if r.image in listed]  # fmt: skip
+    assert len(rows) == 86_524
+    labels = np.array([r.labels for r in rows])
+    patients = [r.patient for r in rows]
+    assignment = iid(labels, 10, 0, patients if grouped else None)
+    sizes = np.bincount(assignment)
+    shares = np.array([labels[assignment == h].mean(axis=0) for h in range(10)])
+    spread = np.ptp(shares, axis=0) / labels.mean(axis=0)
+    if grouped:
+        assert len({(p, h) for p, h in zip(patients, assignment.tolist(), strict=True)}) == 28_008
+        assert np.ptp(sizes) <= 20
+        assert spread.max() < 0.08
+    else:
+        assert np.ptp(sizes) <= 1
+        sets = {tuple(row) for row in labels[:500].tolist()}
+        for wanted in sets:
+            counts = np.bincount(assignment[(labels == wanted).all(axis=1)], minlength=10)
+            assert np.ptp(counts) <= 1

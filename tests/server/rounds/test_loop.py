@@ -1,0 +1,320 @@
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.checkpoint import Provenance, read_checkpoint
+from common.errors import NoQuorum
+from common.evaluation import Scores
+from common.findings import FINDINGS
+from common.model import build_model, state_of
+from common.protocol import Instruction, Reply
+from common.wire import backbone_of, fingerprint, head_of, pack, spec_of, unpack
+from server.rounds.loop import Rounds
+from server.rounds.progress import Progress, across
+from server.run.folder import RunFolder
+from tests.support.hospitals import (
+    Fault,
+    LocalSite,
+    LocalSites,
+    federate_by_hand,
+    late,
+    lost,
+    plan_of,
+    rounds_of,
+    rounds_with,
+)
+from tests.support.shards import make_hospitals
+from tests.support.states import same_bits
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> list[Path]:
+    return make_hospitals(tmp_path / "data", 3)
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+
+
+def poisoned(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+    if instruction.task == "evaluate":
+        return reply, blob
+    state = unpack(blob, spec_of(state_of(build_model("densenet-tiny"))))
+    state["features.norm0.weight"][3] = np.nan
+    blob = pack(state)
+    return reply.model_copy(update={"weights": fingerprint(blob)}), blob
+
+
+def test_the_last_model_is_the_exact_mean(tmp_path: Path, shards: list[Path]) -> None:
+    plan = plan_of()
+    result = rounds_of(plan, shards, tmp_path / "run").run()
+    state, provenance = read_checkpoint(tmp_path / "run" / "final.pt", "densenet-tiny", 0)
+    assert same_bits(state, federate_by_hand(plan, shards))
+    assert provenance is not None
+    assert (provenance.method, provenance.round) == ("fedavg", 2)
+    assert result["rounds"] == 2
+
+
+def test_a_line_names_every_hospital_and_what_it_did(tmp_path: Path, shards: list[Path]) -> None:
+    rounds_of(plan_of(), shards, tmp_path / "run").run()
+    for number, line in enumerate(lines_of(tmp_path / "run"), start=1):
+        assert line["round"] == number
+        assert list(line["hospitals"]) == ["hospital-00", "hospital-01", "hospital-02"]
+        assert line["test"] is None
+        assert len(line["model_sha256"]) == 64
+        for entry in line["hospitals"].values():
+            assert entry["examples"] > 0
+            assert entry["update_norm"] > 0
+            assert entry["seconds"].keys() >= {"receive", "train", "evaluate", "send"}
+            assert entry["bytes"]["sent"] == entry["bytes"]["received"]
+            assert len(entry["auc_by_finding"]) == 14
+
+
+@pytest.mark.fault(
+    "a reply holds NaN",
+    "it is rejected with the reason; the average is that of the others",
+)
+def test_a_hospital_that_sends_nan_loses_its_round_and_no_one_else_does(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    plan = plan_of()
+    rounds_of(plan, shards, tmp_path / "run", {"hospital-01": poisoned}).run()
+    lines = lines_of(tmp_path / "run")
+    assert [list(line["hospitals"]) for line in lines] == [["hospital-00", "hospital-02"]] * 2
+    assert "norm0.weight is not finite" in lines[0]["rejected"]["hospital-01"]
+    state, _ = read_checkpoint(tmp_path / "run" / "final.pt", "densenet-tiny", 0)
+    assert same_bits(state, federate_by_hand(plan, [shards[0], shards[2]]))
+
+
+@pytest.mark.parametrize(("fault", "timeout"), [(lost, 20.0), (late, 2.0)])
+def test_a_hospital_that_does_not_answer_is_missing(
+    tmp_path: Path, shards: list[Path], fault: Any, timeout: float
+) -> None:
+    plan = plan_of(round_timeout=timeout, rounds=1)
+    rounds_of(plan, shards, tmp_path / "run", {"hospital-00": fault}).run()
+    (line,) = lines_of(tmp_path / "run")
+    assert line["missing"] == ["hospital-00"]
+    assert list(line["hospitals"]) == ["hospital-01", "hospital-02"]
+
+
+@pytest.mark.fault(
+    "too few good replies for a quorum",
+    "the round is repeated, and after some attempts the run ends with exit code 3; all is saved",
+)
+def test_below_the_quorum_a_round_is_repeated_and_then_the_run_ends(
+    tmp_path: Path, shards: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    attempts = []
+
+    def failing(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        attempts.append((instruction.identity.round, instruction.identity.attempt))
+        return poisoned(instruction, reply, blob)
+
+    rounds = rounds_of(plan_of(quorum=1.0), shards, tmp_path / "run", {"hospital-02": failing})
+    with pytest.raises(NoQuorum, match="fewer than 3 good replies in 3 attempts"):
+        rounds.run()
+    assert attempts == [(1, 1), (1, 2), (1, 3)]
+    assert [line.endswith("is repeated") for line in caplog.messages if "only 2" in line] == [
+        *(True, True, False)
+    ]
+    assert not (tmp_path / "run" / "rounds.jsonl").exists()
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_round_that_succeeds_at_the_second_attempt_counts_once(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    def first_only(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        first = instruction.identity.attempt == 1
+        return poisoned(instruction, reply, blob) if first else (reply, blob)
+
+    plan = plan_of(quorum=1.0)
+    rounds_of(plan, shards, tmp_path / "run", {"hospital-02": first_only}).run()
+    assert [line["attempt"] for line in lines_of(tmp_path / "run")] == [2, 2]
+    state, _ = read_checkpoint(tmp_path / "run" / "final.pt", "densenet-tiny", 0)
+    assert same_bits(state, federate_by_hand(plan, shards))
+
+
+@pytest.mark.fault(
+    "a reply to another round or attempt",
+    "it is rejected",
+)
+def test_a_reply_to_another_attempt_is_never_averaged(tmp_path: Path, shards: list[Path]) -> None:
+    def stale(_instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        old = reply.identity.model_copy(update={"attempt": 7})
+        return reply.model_copy(update={"identity": old}), blob
+
+    rounds_of(plan_of(rounds=1), shards, tmp_path / "run", {"hospital-01": stale}).run()
+    (line,) = lines_of(tmp_path / "run")
+    assert "another attempt" in line["rejected"]["hospital-01"]
+
+
+def test_in_linear_mode_the_real_models_head_travels_alone_and_its_backbone_stays(
+    tmp_path: Path,
+) -> None:
+    shards = make_hospitals(tmp_path / "data", 2, images=24)
+    plan = plan_of(architecture="densenet121", mode="linear", rounds=2, min_clients=2)
+    rounds_of(plan, shards, tmp_path / "run").run()
+    first, second = lines_of(tmp_path / "run")
+    for entry in first["hospitals"].values():
+        assert entry["bytes"]["received"] > 28e6
+        assert entry["bytes"]["sent"] < 100_000
+    for entry in second["hospitals"].values():
+        assert entry["bytes"]["received"] < 100_000
+        assert entry["bytes"]["sent"] < 100_000
+    before = state_of(build_model("densenet121", plan.seed))
+    after, _ = read_checkpoint(tmp_path / "run" / "final.pt", "densenet121", 0)
+    assert same_bits(backbone_of(after), backbone_of(before))
+    assert not same_bits(head_of(after), head_of(before))
+
+
+@pytest.mark.fault(
+    "three bad replies in a row",
+    "the hospital is excluded until a person lets it in again",
+)
+def test_three_bad_replies_in_a_row_exclude_a_hospital_until_it_is_let_in_again(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    bad_rounds = {1, 2, 4, 5, 6}
+
+    def often(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        bad = instruction.identity.round in bad_rounds
+        return poisoned(instruction, reply, blob) if bad else (reply, blob)
+
+    folder = tmp_path / "run"
+    sites = LocalSites(shards, 5, {"hospital-01": often})
+    site = sites.sites["hospital-01"]
+    rounds = rounds_with(plan_of(rounds=8), sites, folder)
+    rounds.run()
+    lines = lines_of(folder)
+    assert [list(line["rejected"]) for line in lines[:6]] == [
+        *([["hospital-01"]] * 2),
+        [],
+        *([["hospital-01"]] * 3),
+    ]
+    assert all(line["missing"] == ["hospital-01"] for line in lines[6:])
+    assert sites.dismissed.keys() == {"hospital-01"}
+    assert len(site.told) == 5
+    assert "norm0.weight is not finite" in site.told[0]
+    assert [file.name for file in (folder / "excluded").iterdir()] == ["hospital-01.json"]
+    assert "removing hospital-01.json" in (rounds.folder.exclusion("hospital-01") or "")
+    (folder / "excluded" / "hospital-01.json").unlink()
+    assert rounds.folder.exclusion("hospital-01") is None
+
+
+def test_bad_replies_to_a_round_that_was_repeated_count_after_a_resume_too(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    plan = plan_of(rounds=1, attempts=2)
+    faults: dict[str, Fault] = {"hospital-01": poisoned, "hospital-02": poisoned}
+    rounds = rounds_of(plan, shards, tmp_path / "run", faults)
+    with pytest.raises(NoQuorum, match="in 2 attempts"):
+        rounds.run()
+    assert not (tmp_path / "run" / "excluded").exists()
+    rounds.folder.audit.close()
+
+    folder = RunFolder.reopen(tmp_path / "run", {})
+    sites = LocalSites(shards, plan.seed, {"hospital-02": poisoned})
+    state = state_of(build_model(plan.architecture, plan.seed))
+    Rounds(plan, sites, folder, state, Provenance(method="fedavg"), None).run()
+    assert sites.dismissed.keys() == {"hospital-02"}
+    assert list(lines_of(tmp_path / "run")[0]["rejected"]) == ["hospital-02"]
+
+
+def test_who_is_gone_for_a_moment_before_the_closing_evaluation_is_waited_for(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    class Leaving(LocalSites):
+        """``hospital-00`` is gone once it was asked, until it is waited for."""
+
+        def seal(self, instruction: Instruction, blob: bytes) -> object:
+            away.append(self.sites.pop("hospital-00"))
+            return super().seal(instruction, blob)
+
+        def wait_for_return(self, names: Collection[str], timeout: float) -> None:
+            del timeout
+            if "hospital-00" in names:
+                self.sites["hospital-00"] = away.pop()
+
+    def note(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        asked.append(instruction.task)
+        return reply, blob
+
+    away: list[LocalSite] = []
+    asked: list[str] = []
+    plan = plan_of(min_clients=2, quorum=2.0)
+    sites = Leaving(shards, plan.seed, {"hospital-00": note})
+    rounds_with(plan, sites, tmp_path / "run").run()
+    assert asked == ["train", "train", "evaluate"]
+
+
+def test_under_robust_strategies_no_hospital_counts_more_than_another_by_what_it_claims() -> None:
+    def scores(auc: float, images: int) -> Scores:
+        return Scores(images=images, loss=0.5, auc=auc, auc_by_finding=dict.fromkeys(FINDINGS, auc))
+
+    validations = {"a": scores(0.6, 10), "b": scores(0.8, 10), "liar": scores(0.1, 10**6)}
+    assert across(validations, equal=True)["auc"] == pytest.approx(0.5)
+    assert across(validations, equal=False)["auc"] == pytest.approx(0.1, abs=1e-4)
+
+
+def test_a_good_reply_to_a_repeated_round_ends_the_row() -> None:
+    def line(number: int, rejected: list[str]) -> dict[str, Any]:
+        return {"round": number, "hospitals": {}, "rejected": rejected, "missing": [], "auc": None}
+
+    def repeated(number: int, hospitals: list[str], rejected: list[str]) -> dict[str, Any]:
+        names = {"hospitals": hospitals, "rejected": rejected}
+        return {"event": "repeated", "round": number, "attempt": 1, **names}
+
+    lines = [line(1, ["a", "b"]), line(2, ["a", "b"])]
+    events = [{"event": "joined", "site": "a"}, repeated(2, ["b"], ["c"]), repeated(3, [], ["c"])]
+    progress = Progress.of(lines, events)
+    assert progress.round == 2
+    assert sorted(progress.struck_out([], ["a", "b", "c"])) == ["a", "c"]
+
+
+@pytest.mark.fault(
+    "an update far longer than the others'",
+    "it is taken out of the average again, and no bit of it remains",
+)
+def test_an_update_far_from_the_others_is_left_out_after_it_was_added(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    def far(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        if instruction.task == "evaluate":
+            return reply, blob
+        state = unpack(blob, spec_of(state_of(build_model("densenet-tiny"))))
+        state["features.norm0.weight"][3] += 1000
+        blob = pack(state)
+        return reply.model_copy(update={"weights": fingerprint(blob)}), blob
+
+    plan = plan_of(norm_limit=10.0, quorum=0.6)
+    rounds_of(plan, shards, tmp_path / "run", {"hospital-01": far}).run()
+    for line in lines_of(tmp_path / "run"):
+        assert "more than 10 times the median" in line["rejected"]["hospital-01"]
+    state, _ = read_checkpoint(tmp_path / "run" / "final.pt", "densenet-tiny", 0)
+    assert same_bits(state, federate_by_hand(plan, [shards[0], shards[2]]))
+
+
+def test_a_hospital_that_is_revoked_in_mid_round_is_left_out(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    def revoking(_instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        sites.dismissed["hospital-01"] = "hospital-01 was revoked"
+        return reply, blob
+
+    plan = plan_of(rounds=1)
+    sites = LocalSites(shards, plan.seed, {"hospital-01": revoking})
+    rounds_with(plan, sites, tmp_path / "run").run()
+    (line,) = lines_of(tmp_path / "run")
+    assert line["rejected"] == {"hospital-01": "hospital-01 was revoked"}
+    state, _ = read_checkpoint(tmp_path / "run" / "final.pt", "densenet-tiny", 0)
+    assert same_bits(state, federate_by_hand(plan, [shards[0], shards[2]]))
+
+
+@pytest.mark.parametrize(("quorum", "needed"), [(0.8, 8), (0.05, 1), (1, 10), (3, 3), (0.81, 9)])
+def test_a_quorum_is_a_share_or_a_number(quorum: float, needed: int) -> None:
+    assert plan_of(min_clients=10, quorum=quorum).needed == needed
