@@ -32,8 +32,9 @@ from torch import nn
 from benchmarks.films import Films, command, command_line, make_shards, thumbnails, within_sources
 from common.images import centre_crops, to_device
 from common.initial import initial_state
-from common.metrics import auc_by_finding, mean_auc
+from common.metrics import auc_by_finding
 from common.model import build_model, load_state, to_input
+from common.scores import mean_auc
 from common.shard import Shard
 from pretrain.networks import is_fast_in_bf16, take_backbone
 from pretrain.probe import Features, linear_evaluation, pooled_features

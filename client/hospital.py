@@ -16,10 +16,11 @@ from client.policy import Policy
 from client.slots import GivenUp, slot
 from client.training import labelled_fraction, train
 from common.errors import BadInput
-from common.evaluation import Scores, evaluate
+from common.evaluation import evaluate
 from common.findings import FINDINGS
 from common.model import build_model, is_out_of_memory, load_state, state_of
 from common.protocol import Greeting, Hello, Instruction, Reply
+from common.scores import Scores
 from common.shard import Shard
 from common.wire import (
     Spec,

@@ -6,10 +6,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import BadInput
-from common.evaluation import Scores
-from common.metrics import mean_auc
 from common.model import Mode
 from common.protocol import Instruction
+from common.scores import Scores, mean_auc
 
 
 class Policy(BaseModel):

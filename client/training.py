@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from client.slots import GivenUp
-from common.evaluation import LARGEST_LOSS, loss_of
+from common.evaluation import loss_of
 from common.images import random_crops, to_device
 from common.model import set_training_mode, to_input
 from common.protocol import Instruction
+from common.scores import LARGEST_LOSS
 from common.seeds import generator
 from common.shard import Shard
 

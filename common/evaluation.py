@@ -5,43 +5,17 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from common.findings import FINDINGS
 from common.images import centre_crops, to_device
-from common.metrics import Auc, AucByFinding, auc_by_finding, mean_auc
+from common.metrics import auc_by_finding
 from common.model import to_input
+from common.scores import LARGEST_LOSS, Scores, mean_auc
 from common.shard import Shard
 
 EVALUATION_BATCH = 64
-
-LARGEST_LOSS = 1e9
-"""A model with a larger one has diverged, as has one whose loss is not finite."""
-
-MOST_IMAGES = 2**24
-"""Of one hospital. Times a float32 of ordinary size it stays far below what the server can sum."""
-
-
-class Scores(BaseModel):
-    """How a model did on a set of images; travels in replies and stands in ``rounds.jsonl``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    images: int = Field(ge=0, le=MOST_IMAGES)
-    loss: float | None = Field(
-        ge=0, le=LARGEST_LOSS, description="mean binary cross entropy; null if undefined"
-    )
-    auc: Auc | None = Field(description="mean over the defined findings")
-    auc_by_finding: AucByFinding = Field(description="of each of the fourteen, in their order")
-
-    @field_validator("auc_by_finding")
-    @classmethod
-    def _all_findings(cls, by_finding: AucByFinding) -> AucByFinding:
-        if by_finding.keys() != set(FINDINGS):
-            raise ValueError("must name the fourteen findings and nothing else")
-        return {finding: by_finding[finding] for finding in FINDINGS}
 
 
 def loss_of(logits: Tensor, labels: Tensor) -> Tensor:

@@ -31,9 +31,9 @@ from pydantic import (
     ValidationError,
 )
 
-from common.evaluation import LARGEST_LOSS, MOST_IMAGES, Scores
 from common.model import Architecture, Mode
 from common.net import LONGEST_SECONDS, SiteName
+from common.scores import LARGEST_LOSS, MOST_IMAGES, Scores
 from common.shard import SMALLEST
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -16,8 +16,9 @@ from torch import nn
 from common.evaluation import EVALUATION_BATCH
 from common.findings import FINDINGS
 from common.images import centre_crops, to_device
-from common.metrics import AucByFinding, auc_by_finding, mean_auc
+from common.metrics import auc_by_finding
 from common.model import to_input
+from common.scores import AucByFinding, mean_auc
 from common.shard import Bytes, Shard
 
 Features = npt.NDArray[np.float32]

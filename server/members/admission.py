@@ -4,9 +4,9 @@ import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from common.evaluation import MOST_IMAGES
 from common.keys import verifies
 from common.protocol import Greeting, Hello
+from common.scores import MOST_IMAGES
 from server.members.registry import Registry
 from server.run.folder import RunFolder
 

@@ -5,8 +5,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from common.evaluation import Scores
 from common.protocol import Instruction
+from common.scores import Scores
 from common.wire import State, fingerprint, head_of, pack
 from server.rounds.ask import Errand, Outcome, SiteLost, Sites, ask_all
 from server.rounds.checks import Rejected, check_reply, check_weights, outliers, update_norm

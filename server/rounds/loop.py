@@ -9,9 +9,9 @@ from typing import Any, Literal, NoReturn
 
 from common.checkpoint import Provenance
 from common.errors import NoQuorum
-from common.evaluation import Scores
 from common.model import Architecture, Mode
 from common.protocol import Identity, Instruction
+from common.scores import Scores
 from common.wire import State, backbone_of, fingerprint, pack, spec_of
 from server.rounds.ask import Sites
 from server.rounds.attempt import Attempt, Collected, Round

@@ -4,9 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.evaluation import Scores
-from common.metrics import mean_auc, weighted_auc
 from common.protocol import Reply
+from common.scores import Scores, mean_auc, weighted_auc
 
 STRIKES = 3
 """Bad replies in a row after which a hospital is excluded."""

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.evaluation import Scores, evaluate
+from common.evaluation import evaluate
 from common.model import Architecture, build_model, choose_device, load_state
+from common.scores import Scores
 from common.shard import open_shard
 from common.wire import State
 

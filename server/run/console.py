@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from common.findings import FINDINGS
 
 if TYPE_CHECKING:
-    from common.metrics import AucByFinding
+    from common.scores import AucByFinding
 
 HEADER = "  hospital              images   loss    AUC   train s  wait s   MB in  MB out"
 

@@ -6,9 +6,9 @@ import pytest
 from client.hospital import Hospital
 from client.policy import Policy, read_policy
 from common.errors import BadInput
-from common.evaluation import Scores
 from common.findings import FINDINGS
 from common.model import build_model, state_of
+from common.scores import Scores
 from common.wire import pack
 from tests.support.hospitals import hospital_of, instruction_of, plan_of
 from tests.support.shards import make_shard

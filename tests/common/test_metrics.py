@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from common.findings import FINDINGS
-from common.metrics import auc_by_finding, mean_auc, weighted_auc
+from common.metrics import auc_by_finding
+from common.scores import mean_auc, weighted_auc
 
 
 def slow_auc(labels: list[int], scores: list[float]) -> float | None:

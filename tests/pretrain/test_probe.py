@@ -8,8 +8,9 @@ from torch import nn
 from common.errors import BadInput
 from common.findings import FINDINGS
 from common.images import centre_crops
-from common.metrics import auc_by_finding, mean_auc
+from common.metrics import auc_by_finding
 from common.model import build_model, to_input
+from common.scores import mean_auc
 from common.shard import Entry, Shard, create_shard, open_shard
 from pretrain.networks import take_backbone
 from pretrain.probe import (

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from common.evaluation import Scores
 from common.findings import FINDINGS
 from common.protocol import Identity
+from common.scores import Scores
 from common.wire import State, fingerprint, pack
 from server.rounds.checks import Rejected, check_reply, check_weights, outliers, update_norm
 from tests.support.messages import GOOD, HELLO, INSTRUCTION

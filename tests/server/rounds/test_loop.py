@@ -8,10 +8,10 @@ import pytest
 
 from common.checkpoint import Provenance, read_checkpoint
 from common.errors import NoQuorum
-from common.evaluation import Scores
 from common.findings import FINDINGS
 from common.model import build_model, state_of
 from common.protocol import Instruction, Reply
+from common.scores import Scores
 from common.wire import backbone_of, fingerprint, head_of, pack, spec_of, unpack
 from server.rounds.loop import Rounds
 from server.rounds.progress import Progress, across
