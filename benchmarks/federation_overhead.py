@@ -15,7 +15,6 @@ their memory for the first time, are left out; the ratios are of the medians:
 """
 
 import io
-import json
 import logging
 import multiprocessing
 import multiprocessing.queues
@@ -41,6 +40,7 @@ from common.protocol import Greeting, Hello, Instruction, Reply, Seconds
 from common.runtime.memory import keep_freed_memory
 from common.wire import fingerprint, pack
 from experiments.launch.local import free_port
+from server.run.records import read_rounds
 
 HOSPITALS = 10
 WARM_UP = 3
@@ -101,8 +101,7 @@ def our_rounds(rounds: int) -> list[float]:
         server = SPAWN.Process(target=_server, args=(str(run), address, rounds))
         server.start()
         server.join()
-        lines = (run / "rounds.jsonl").read_text().splitlines()
-    return [json.loads(line)["seconds"]["total"] for line in lines]
+        return [record.seconds.total for record in read_rounds(run)]
 
 
 def _server(run: str, address: str, rounds: int) -> None:

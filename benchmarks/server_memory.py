@@ -7,7 +7,6 @@ weights which they received. What counts is the peak of the server's resident me
     python -m benchmarks.server_memory [HOSPITALS ...]
 """
 
-import json
 import multiprocessing
 import os
 import platform
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.federation_overhead import EchoHospital
 from experiments.launch.local import LocalFederation
+from server.run.records import read_rounds
 
 ROUNDS = 2
 COUNTS = (10, 100)
@@ -66,8 +66,8 @@ def peak_of(count: int) -> tuple[int, float]:
             clients.join()
             if federation.server.poll():
                 sys.exit((federation.logs / "server.log").read_text()[-2000:])
-        lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
-    return peak, lines[-1]["seconds"]["total"]
+        last = read_rounds(run)[-1]
+    return peak, last.seconds.total
 
 
 def _high_water(pid: int) -> int:

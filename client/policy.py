@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from common.errors import BadInput
-from common.model import Mode
+from common.errors import BadInput, first_problem
+from common.options import Mode
 from common.protocol import Instruction
 from common.scores import Scores, mean_auc
 
@@ -78,8 +78,6 @@ def read_policy(path: Path | None) -> Policy:
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}; --policy needs a file") from None
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise BadInput(f"{path}: {where}: {problem['msg']}; see docs/deploy.md") from None
+        raise BadInput(f"{path}: {first_problem(error)}; see docs/deploy.md") from None
     except (ValueError, RecursionError):
         raise BadInput(f"{path}: no JSON; see docs/deploy.md") from None

@@ -20,8 +20,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from common.errors import BadInput
-from common.model import Architecture, build_model, state_of
+from common.errors import BadInput, first_problem
+from common.model import build_model, state_of
+from common.options import Architecture
 from common.runtime.files import write_whole
 from common.wire import HEAD_PREFIX, State
 
@@ -211,5 +212,4 @@ def _read_provenance(path: Path, content: dict[str, Any]) -> Provenance | None:
     try:
         return Provenance.model_validate(content["provenance"])
     except ValidationError as error:
-        field = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise BadInput(f"{path}: provenance: {field} is not understood; was it edited?") from None
+        raise BadInput(f"{path}: provenance: {first_problem(error)}; was it edited?") from None

@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from pydantic import ValidationError
+
 
 class FedCXRError(Exception):
     """Ends a command with one line: what, where, which value, what to do.
@@ -28,3 +30,14 @@ class Refused(FedCXRError):  # noqa: N818
     """The server does not let this hospital take part."""
 
     exit_code = 4
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first thing that is wrong with a file or a message: where, and what.
+
+    The value itself is left out; it may be a patient's.
+    """
+    first = error.errors(include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message

@@ -8,7 +8,8 @@ from torchvision.models import DenseNet121_Weights
 
 from common.checkpoint import Provenance, read_checkpoint
 from common.errors import BadInput
-from common.model import Architecture, build_model, state_of
+from common.model import build_model, state_of
+from common.options import Architecture
 from common.wire import State
 
 IMAGENET = DenseNet121_Weights.IMAGENET1K_V1.url

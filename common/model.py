@@ -7,7 +7,6 @@ ImageNet weights go in, plain torchvision weights come out.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +15,9 @@ from torchvision.models import densenet121 as torchvision_densenet121
 
 from common.errors import BadInput
 from common.findings import FINDINGS
+from common.options import Architecture, Mode
 from common.seeds import generator
 from common.wire import HEAD_PREFIX, State
-
-Architecture = Literal["densenet121", "densenet-tiny"]
-Mode = Literal["finetune", "linear"]
 
 GREY_MEAN = 0.449
 GREY_STD = 0.226

@@ -31,8 +31,8 @@ from pydantic import (
     ValidationError,
 )
 
-from common.model import Architecture, Mode
 from common.net import LONGEST_SECONDS, SiteName
+from common.options import Architecture, Mode
 from common.scores import LARGEST_LOSS, MOST_IMAGES, Scores
 from common.shard import SMALLEST
 

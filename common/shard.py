@@ -23,7 +23,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.array_file import reserve
-from common.errors import BadInput
+from common.errors import BadInput, first_problem
 from common.findings import FINDINGS
 from common.runtime.files import sha256_of, write_whole
 from common.runtime.folders import whole_folder
@@ -130,9 +130,7 @@ def _open(path: Path) -> Shard:
     try:
         manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise BadInput(f"{path / MANIFEST}: {where}: {first['msg']}; make the shard anew") from None
+        raise BadInput(f"{path / MANIFEST}: {first_problem(error)}; make the shard anew") from None
     names = [IMAGES, INDEX, LABELS] if manifest.labelled else [IMAGES, INDEX]
     for name in names:
         _check_hash(path / name, manifest.sha256.get(name))

@@ -4,7 +4,6 @@
 shows the rounds and says where the model is.
 """
 
-import json
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from common.errors import FedCXRError
 from common.runtime.cli import Settings, parse, run_command
 from experiments.launch.local import LocalFederation
 from server.run.console import number
+from server.run.records import InitialModel, read_events, read_rounds
 
 DATA = "from radiographs.cli import main; main()"
 
@@ -79,15 +79,14 @@ def _hospitals(settings: DemoSettings) -> Path:
 
 def _conclude(run: Path) -> None:
     """Print the rounds once more, in short, and what is left on disk."""
-    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    initial = next(event["test"]["auc"] for event in events if event["event"] == "initial model")
+    initial = next(event for event in read_events(run) if isinstance(event, InitialModel))
     print("\n  round   test AUC   hospitals   seconds")
-    print(f"  start   {number(initial):>8}")
-    for text in (run / "rounds.jsonl").read_text().splitlines():
-        line = json.loads(text)
+    print(f"  start   {number(initial.test.auc):>8}")
+    for record in read_rounds(run):
+        test = number(record.test.auc if record.test else None)
         print(
-            f"  {line['round']:>5}   {number(line['test']['auc']):>8}   "
-            f"{len(line['hospitals']):>9}   {line['seconds']['total']:>7.1f}"
+            f"  {record.round:>5}   {test:>8}   {len(record.hospitals):>9}   "
+            f"{record.seconds.total:>7.1f}"
         )
     print(f"\nThe model: {run / 'final.pt'}; every number of every round: {run / 'rounds.jsonl'}")
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from common.errors import BadInput, FedCXRError
+from common.options import Architecture
 from common.runtime.cli import Settings, Stopped, leave, parse, run_command
 from common.runtime.files import remedy, sha256_of
 from common.runtime.guard import Guard
@@ -77,9 +78,7 @@ class PretrainSettings(Settings):
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
     probe: Path | None = Field(None, description="labelled shard, to watch k-NN on what is learned")
     probe_every: int = Field(10, ge=1, description="epochs between two looks at --probe")
-    architecture: Literal["densenet121", "densenet-tiny"] = Field(
-        "densenet121", description="densenet-tiny is for tests"
-    )
+    architecture: Architecture = Field("densenet121", description="densenet-tiny is for tests")
 
 
 CHANGES = (

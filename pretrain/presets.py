@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from common.errors import BadInput
+from common.errors import BadInput, first_problem
 from pretrain.recipe import (
     BYOLSettings,
     MethodName,
@@ -159,7 +159,4 @@ def make_recipe(
     try:
         return Recipe.model_validate(plain)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise BadInput(f"{where}: {message}" if where else message) from None
+        raise BadInput(first_problem(error)) from None

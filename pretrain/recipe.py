@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from common.options import Architecture
+
 MethodName = Literal["mocov2", "simclr", "byol", "rotation"]
 PresetName = Literal["cxr", "paper", "upstream"]
 Precision = Literal["bf16", "fp32"]
@@ -119,7 +121,7 @@ class Recipe(_Settings):
     )
     accumulate: int = Field(1, ge=1, description="parts of a batch that are computed in turn")
     image_size: int = Field(224, ge=32, description="pixels along each side of a view")
-    architecture: Literal["densenet121", "densenet-tiny"] = "densenet121"
+    architecture: Architecture = "densenet121"
     init: str = Field("random", description="random, imagenet or a checkpoint")
     precision: Precision = "fp32"
     seed: int = Field(0, ge=0)

@@ -14,6 +14,7 @@ from pydantic_settings import SettingsConfigDict
 
 from common.errors import BadInput, FedCXRError, NoQuorum
 from common.net import LONGEST_SECONDS, Address, read_tls
+from common.options import Architecture, Mode
 from common.runtime.cli import Settings, Stopped, leave, parse, run_command
 from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena
@@ -21,7 +22,6 @@ from common.shard import SMALLEST
 
 if TYPE_CHECKING:
     from common.checkpoint import Provenance
-    from common.model import Architecture
     from common.wire import State
     from server.members.registry import Registry
     from server.rounds.loop import Plan
@@ -55,7 +55,7 @@ class ServerSettings(Settings):
     round_timeout: float = Field(
         3600, gt=0, le=LONGEST_SECONDS, description="seconds that a round may take"
     )
-    mode: Literal["finetune", "linear"] = Field(
+    mode: Mode = Field(
         "finetune", description="train all weights, or the head on a frozen backbone"
     )
     strategy: Literal["fedavg", "clipped", "trimmed-mean", "median"] = Field(
@@ -79,9 +79,7 @@ class ServerSettings(Settings):
         1.0, gt=0, le=1, description="share of its labels that a hospital may use"
     )
     seed: int = Field(0, ge=0, description="decides every random draw of the run")
-    architecture: Literal["densenet121", "densenet-tiny"] = Field(
-        "densenet121", description="densenet-tiny is for tests"
-    )
+    architecture: Architecture = Field("densenet121", description="densenet-tiny is for tests")
     image_size: int | None = Field(
         None,
         ge=SMALLEST,
@@ -125,6 +123,7 @@ def _serve(arguments: Sequence[str]) -> None:
     from server.members.roster import Roster
     from server.rounds.loop import Rounds
     from server.rounds.testing import Tester
+    from server.run.records import AuditEvent
     from server.transport.connection import seal
     from server.transport.port import check_free
     from server.transport.service import serve
@@ -158,8 +157,13 @@ def _serve(arguments: Sequence[str]) -> None:
 
     def work() -> None:
         result = rounds.run()
-        folder.write_status("finished", **result)
-        folder.audit.write("finished", rounds=plan.rounds)
+        folder.write_status(
+            "finished",
+            rounds=result.rounds,
+            best_round=result.best_round,
+            validation=result.validation,
+        )
+        folder.log.record(AuditEvent(event="finished", details={"rounds": plan.rounds}))
         status.close()  # whatever comes now, it is finished
         _write_report(folder.path)
         roster.say_farewell(over, rounds.asked)
@@ -170,7 +174,8 @@ def _serve(arguments: Sequence[str]) -> None:
         folder.write_status("running", round=len(folder.rounds()), rounds=plan.rounds)
         log_to_file(folder.path / "server.log")
         log.info("run %s in %s", plan.run, folder.path)
-        folder.audit.write("resumed" if start.resumed else "started", run=plan.run)
+        began: Literal["started", "resumed"] = "resumed" if start.resumed else "started"
+        folder.log.record(AuditEvent(event=began, details={"run": plan.run}))
         serve(roster, settings.listen, identity.certificates, work)
 
 
@@ -258,7 +263,7 @@ def _last_model(
     if not file.exists():
         raise BadInput(f"{file}: no such file; restore it from a backup of the run")
     state, provenance = read_checkpoint(file, architecture, 0)
-    if fingerprint(pack(state)) != folder.rounds()[-1].get("model_sha256"):
+    if fingerprint(pack(state)) != folder.rounds()[-1].model_sha256:
         raise BadInput(
             f"{file}: not the model of the last round in rounds.jsonl; restore both from a backup "
             "of the run"

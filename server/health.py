@@ -3,7 +3,6 @@
 It takes the server's own variables. Prints how the run stands; exit code 0, or 1 if nobody answers.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from common.net import NO_PROXY, split_address
 from common.runtime.cli import parse
 from server.cli import ServerSettings
 from server.provision.certificates import names_of
+from server.run.records import read_status
 
 SECONDS = 5.0
 
@@ -51,10 +51,12 @@ def answers(port: int, tls: Path | None) -> bool:
 def standing(run: Path) -> str:
     """Return how a run stands, in a few words."""
     try:
-        status = json.loads((run / "status.json").read_bytes())
-        return f"round {status['round']} of {status['rounds']} done"
-    except (OSError, ValueError, KeyError):
+        status = read_status(run)
+    except BadInput:
         return "no round yet"
+    if status.round is None:
+        return "no round yet"
+    return f"round {status.round} of {status.rounds} done"
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from common.errors import BadInput
+from common.errors import BadInput, first_problem
 from common.net import SiteName
 from common.runtime.files import write_whole
 from radiographs.read.table import note_once, read_table
@@ -69,7 +69,7 @@ def _check_name(where: str, hospital: str) -> None:
     try:
         TypeAdapter(SiteName).validate_python(hospital)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
+        reason = first_problem(error)
         raise BadInput(f"{where}: {hospital!r} cannot be a hospital's name: {reason}") from None
     if hospital == TEST:
         raise BadInput(f"{where}: {TEST!r} is the test shard's name, not a hospital's")

@@ -13,7 +13,7 @@ from typing import Annotated, BinaryIO, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from common.errors import BadInput
+from common.errors import BadInput, first_problem
 from common.keys import decode_public
 from common.net import SiteName
 from common.runtime.files import write_whole
@@ -66,12 +66,9 @@ def read_sites(path: Path) -> dict[str, RegisteredSite]:
             f"{path}: cannot be read: {error.strerror}; flower-provision makes the list"
         ) from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        problem = first["msg"].removeprefix("Value error, ")
+        problem = first_problem(error)
         raise BadInput(
-            f"{path}: not a list of hospitals: {place + ': ' if place else ''}{problem}; "
-            "restore it from a copy"
+            f"{path}: not a list of hospitals: {problem}; restore it from a copy"
         ) from None
 
 

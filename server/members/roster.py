@@ -10,6 +10,7 @@ from common.protocol import Farewell, Instruction, Message, Ping
 from server.members.admission import Admission
 from server.rounds.ask import Site
 from server.run.folder import RunFolder
+from server.run.records import Joined, Left, Refused
 
 log = logging.getLogger(__name__)
 
@@ -183,11 +184,9 @@ class Roster:
         if refusal is not None:
             self._refuse(site, refusal)
             return
-        log.info("%s joined with %d images", hello.site, hello.examples)
         if self._farewell is not None:
             self._part(site, self._farewell)
-        self._folder.write_event("joined", site=hello.site, examples=hello.examples)
-        self._folder.audit.write("joined", site=hello.site, hello=hello.model_dump())
+        self._folder.log.record(Joined(site=hello.site, examples=hello.examples, hello=hello))
         with self._changed:
             self._changed.notify_all()
 
@@ -199,8 +198,7 @@ class Roster:
                 del self._sites[name]
             self._changed.notify_all()
         for name in gone:
-            log.info("%s left", name)
-            self._folder.write_event("left", site=name)
+            self._folder.log.record(Left(site=name))
 
     def _displace(self, site: Connected) -> str | None:
         """Give a hospital its place, unless another process of the same name has it; say so then.
@@ -240,10 +238,8 @@ class Roster:
 
     def _refuse(self, site: Connected, reason: str) -> None:
         name = site.hello.site
-        log.warning("%s refused: %s", name, reason)
         farewell = Farewell(outcome="refused", reason=reason[:500])
         try:
-            self._folder.write_event("refused", site=name, reason=reason)
-            self._folder.audit.write("refused", site=name, reason=reason)
+            self._folder.log.record(Refused(site=name, reason=reason))
         finally:  # on a full disk it has to go, too
             Thread(target=site.part, args=(farewell,), daemon=True).start()

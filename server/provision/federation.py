@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from common.errors import BadInput
+from common.errors import BadInput, first_problem
 from common.keys import new_key, public_text, write_key
 from common.runtime.files import locked, write_json
 from common.runtime.folders import whole_folder
@@ -73,9 +73,7 @@ def read_config(path: Path) -> Config:
             f"{file}: cannot be read: {error.strerror}; name a folder of flower-provision new"
         ) from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise BadInput(f"{file}: {where}: {first['msg']}; restore it from a copy") from None
+        raise BadInput(f"{file}: {first_problem(error)}; restore it from a copy") from None
 
 
 def new(path: Path, config: Config, names: Sequence[str], now: datetime) -> None:

@@ -3,16 +3,17 @@
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from common.protocol import Instruction
 from common.scores import Scores
 from common.wire import State, fingerprint, head_of, pack
 from server.rounds.ask import Errand, Outcome, SiteLost, Sites, ask_all
 from server.rounds.checks import Rejected, check_reply, check_weights, outliers, update_norm
-from server.rounds.progress import hospital_entry
+from server.rounds.progress import hospital_record
 from server.run import console
 from server.run.folder import RunFolder
+from server.run.records import AuditEvent, HospitalRecord, Lost, ReplyRejected
 from server.run.spool import Spool
 from server.strategies.strategies import Strategy
 
@@ -49,7 +50,7 @@ class Collected:
     """What came back in one attempt."""
 
     asked: list[str]
-    hospitals: dict[str, dict[str, Any]] = field(default_factory=dict)
+    hospitals: dict[str, HospitalRecord] = field(default_factory=dict)
     validations: dict[str, Scores] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
@@ -106,7 +107,7 @@ class Attempt:
         answered = found.hospitals.keys() | found.validations.keys() | found.rejected.keys()
         for name in self._errands.keys() - answered - found.lost.keys():
             self._lose(name, "no reply before the deadline")
-        norms = {name: entry["update_norm"] for name, entry in found.hospitals.items()}
+        norms = {name: record.update_norm for name, record in found.hospitals.items()}
         gone = {name: self._sites.standing(self._errands[name].site) for name in found.hospitals}
         left_out = outliers(norms, self._out.norm_limit)
         left_out |= {name: why for name, why in gone.items() if why is not None}
@@ -130,14 +131,14 @@ class Attempt:
                 ready[has_backbone] = self._parcel(has_backbone)
             instruction, sealed, size, sha256 = ready[has_backbone]
             errands[name] = Errand(site, instruction, sealed, size)
-            self._folder.audit.write(
-                "sent",
-                site=name,
-                identity=instruction.identity.model_dump(),
-                task=instruction.task,
-                weights=instruction.weights,
-                sha256=sha256,
-            )
+            details = {
+                "site": name,
+                "identity": instruction.identity.model_dump(),
+                "task": instruction.task,
+                "weights": instruction.weights,
+                "sha256": sha256,
+            }
+            self._folder.log.record(AuditEvent(event="sent", details=details))
         return errands
 
     def _parcel(self, head_alone: bool) -> _Parcel:
@@ -162,13 +163,13 @@ class Attempt:
             raise outcome.answer
         reply, blob = outcome.answer
         received = fingerprint(blob) if blob else None
-        self._folder.audit.write(
-            "received",
-            site=outcome.name,
-            identity=errand.instruction.identity.model_dump(),
-            status=reply.status,
-            sha256=received,
-        )
+        details = {
+            "site": outcome.name,
+            "identity": errand.instruction.identity.model_dump(),
+            "status": reply.status,
+            "sha256": received,
+        }
+        self._folder.log.record(AuditEvent(event="received", details=details))
         check_reply(reply, errand.site.hello, errand.instruction)
         errand.site.backbone = self._out.backbone
         if self._into is not None:
@@ -184,17 +185,17 @@ class Attempt:
             except ValueError as error:
                 raise Rejected(str(error)) from None
             self._added.add(outcome.name)
-            entry = hospital_entry(
+            record = hospital_record(
                 reply, outcome.asked, outcome.fetched, errand.size, len(blob), norm
             )
-            self.collected.hospitals[outcome.name] = entry
-            log.info(console.hospital_row(outcome.name, entry))
+            self.collected.hospitals[outcome.name] = record
+            log.info(console.hospital_row(outcome.name, record))
         if reply.validation is not None:
             self.collected.validations[outcome.name] = reply.validation
 
     def _lose(self, name: str, reason: str) -> None:
         self.collected.lost[name] = reason
-        self._note("lost", name, reason)
+        self._note(Lost, name, reason)
 
     def _reject(self, name: str, reason: str) -> None:
         """Leave out a reply and tell the hospital why."""
@@ -204,11 +205,10 @@ class Attempt:
         self.collected.hospitals.pop(name, None)
         self.collected.validations.pop(name, None)
         self.collected.rejected[name] = reason
-        self._note("rejected", name, reason)
+        self._note(ReplyRejected, name, reason)
 
-    def _note(self, kind: str, name: str, reason: str) -> None:
-        log.warning("  %-20s %s: %s", name, kind, reason)
+    def _note(self, event: type[Lost] | type[ReplyRejected], name: str, reason: str) -> None:
         identity = self._out.instruction.identity
-        fields = {"round": identity.round, "attempt": identity.attempt, "reason": reason}
-        self._folder.write_event(kind, site=name, **fields)
-        self._folder.audit.write(kind, site=name, **fields)
+        self._folder.log.record(
+            event(site=name, round=identity.round, attempt=identity.attempt, reason=reason)
+        )

@@ -5,19 +5,31 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 from common.checkpoint import Provenance
 from common.errors import NoQuorum
-from common.model import Architecture, Mode
+from common.options import Architecture, Mode
 from common.protocol import Identity, Instruction
 from common.scores import Scores
 from common.wire import State, backbone_of, fingerprint, pack, spec_of
 from server.rounds.ask import Sites
 from server.rounds.attempt import Attempt, Collected, Round
-from server.rounds.progress import REPEATED, STRIKES, Progress, across, mean_loss
+from server.rounds.progress import Progress, across, mean_loss
 from server.run import console
 from server.run.folder import RunFolder
+from server.run.records import (
+    AuditEvent,
+    Excluded,
+    InitialModel,
+    Left,
+    Repeated,
+    Result,
+    Resumed,
+    RoundRecord,
+    RoundSeconds,
+    Validation,
+)
 from server.strategies.strategies import StrategyName, make_strategy
 
 log = logging.getLogger(__name__)
@@ -97,8 +109,8 @@ class Rounds:
         self.asked = folder.to_return()
         self._backbone = fingerprint(pack(backbone_of(state)))
 
-    def run(self) -> dict[str, Any]:
-        """Run all rounds and a closing evaluation; return what belongs into ``status.json``.
+    def run(self) -> Result:
+        """Run all rounds and a closing evaluation.
 
         Raises:
             NoQuorum: Too few hospitals came, or too few answered well.
@@ -107,7 +119,7 @@ class Rounds:
         plan, done = self._plan, self._progress.round
         if done:
             log.info("going on after round %d of %d", done, plan.rounds)
-            self.folder.write_event("resumed", round=done)
+            self.folder.log.record(Resumed(round=done))
             self._keep_best()
         else:
             self._introduce()
@@ -115,7 +127,7 @@ class Rounds:
         self._gather(RETURN_SECONDS if done else plan.round_timeout, enough=bool(done))
         self._sites.wait_for_return(self.asked, max(0.0, deadline - monotonic()))
         for name in sorted(self.asked - self._sites.present().keys()):
-            self.folder.write_event("left", site=name)
+            self.folder.log.record(Left(site=name))
             self.asked.remove(name)  # or the first round would wait for it again
         for number in range(done + 1, plan.rounds + 1):
             self._round(number)
@@ -124,11 +136,11 @@ class Rounds:
         best = self._progress.best
         if best is None:
             self.folder.copy_checkpoint(plan.rounds, "best.pt")
-        return {
-            "rounds": plan.rounds,
-            "best_round": best[1] if best else plan.rounds,
-            "validation": validation,
-        }
+        return Result(
+            rounds=plan.rounds,
+            best_round=best[1] if best else plan.rounds,
+            validation=validation,
+        )
 
     def _introduce(self) -> None:
         """Say where the first model comes from and how good it is."""
@@ -137,7 +149,7 @@ class Rounds:
         if self._test is not None:
             scores = self._test(self._state)
             log.info("initial model: test AUC %s", console.number(scores.auc))
-            self.folder.write_event("initial model", test=scores.model_dump())
+            self.folder.log.record(InitialModel(test=scores))
 
     def _gather(self, patience: float, enough: bool) -> None:
         """Wait for the hospitals.
@@ -195,8 +207,10 @@ class Rounds:
                 if len(found.hospitals) >= plan.needed:
                     self._finish_round(number, turn, start, attempt)
                     return
-            names = {"hospitals": sorted(found.hospitals), "rejected": sorted(found.rejected)}
-            self.folder.write_event(REPEATED, round=number, attempt=turn, **names)
+            good, bad = sorted(found.hospitals), sorted(found.rejected)
+            self.folder.log.record(
+                Repeated(round=number, attempt=turn, hospitals=good, rejected=bad)
+            )
             log.warning(
                 "round %d: only %d of the %d hospitals that are needed%s",
                 number,
@@ -231,10 +245,8 @@ class Rounds:
     def _strike(self, found: Collected) -> None:
         """Exclude who has sent too many bad replies in a row."""
         for name in self._progress.struck_out(found.hospitals, found.rejected):
-            log.warning("%s is excluded after %d bad replies in a row", name, STRIKES)
             self.folder.exclude(name, found.rejected[name])
-            self.folder.write_event("excluded", site=name, reason=found.rejected[name])
-            self.folder.audit.write("excluded", site=name, reason=found.rejected[name])
+            self.folder.log.record(Excluded(site=name, reason=found.rejected[name]))
             self._sites.dismiss(name, self.folder.exclusion(name) or "")
 
     def _set_state(self, state: State) -> None:
@@ -254,36 +266,37 @@ class Rounds:
         hospitals = dict(sorted(found.hospitals.items()))
         answered = found.hospitals.keys() | found.rejected.keys()
         validation = self._across(found)
-        line: dict[str, Any] = {
-            "round": number,
-            "attempt": turn,
-            "auc": validation["auc"],
-            "auc_by_finding": validation["auc_by_finding"],
-            "loss": mean_loss(hospitals),
-            "test": test.model_dump() if test is not None else None,
-            "hospitals": hospitals,
-            "rejected": found.rejected,
-            "missing": sorted((self._progress.known | set(found.asked)) - answered),
-            "seconds": {
-                "hospitals": replied - start,
-                "average": averaged - replied,
-                "save": saved - averaged,
-                "test": monotonic() - saved,
-                "total": monotonic() - start,
-            },
-            "model_sha256": fingerprint(self._packed),
-        }
-        self.folder.audit.write("averaged", round=number, sha256=line["model_sha256"])
-        self.folder.write_round(line)
-        self._progress.note(line)
+        record = RoundRecord(
+            round=number,
+            attempt=turn,
+            auc=validation.auc,
+            auc_by_finding=validation.auc_by_finding,
+            loss=mean_loss(hospitals),
+            test=test,
+            hospitals=hospitals,
+            rejected=found.rejected,
+            missing=sorted((self._progress.known | set(found.asked)) - answered),
+            seconds=RoundSeconds(
+                hospitals=replied - start,
+                average=averaged - replied,
+                save=saved - averaged,
+                test=monotonic() - saved,
+                total=monotonic() - start,
+            ),
+            model_sha256=fingerprint(self._packed),
+        )
+        averaged_model = {"round": number, "sha256": record.model_sha256}
+        self.folder.log.record(AuditEvent(event="averaged", details=averaged_model))
+        self.folder.write_round(record)
+        self._progress.note(record)
         self._keep_best()
         self.folder.write_status("running", round=number, rounds=self._plan.rounds)
-        log.info(console.summary(line, self._plan.rounds, len(found.asked)))
+        log.info(console.summary(record, self._plan.rounds, len(found.asked)))
         if test is not None and number == self._plan.rounds:
             for row in console.findings_table({"test AUC": test.auc_by_finding}):
                 log.info(row)
 
-    def _across(self, found: Collected) -> dict[str, Any]:
+    def _across(self, found: Collected) -> Validation:
         """Return the hospitals' mean AUC; one that lies must not choose the best model alone."""
         return across(found.validations, equal=self._plan.strategy != "fedavg")
 
@@ -296,7 +309,7 @@ class Rounds:
             self.folder.copy_checkpoint(best[1], "best.pt")
         self._kept = best[1]
 
-    def _closing_evaluation(self) -> dict[str, Any]:
+    def _closing_evaluation(self) -> Validation:
         """Let the hospitals score the final model, which no further round would do."""
         log.info("the hospitals score the final model")
         plan = self._plan
@@ -306,11 +319,11 @@ class Rounds:
         self.asked |= set(attempt.collected.asked)
         found = attempt.collect(plan.round_timeout)
         validation = self._across(found)
-        self._progress.note_validation(plan.rounds, validation["auc"])
+        self._progress.note_validation(plan.rounds, validation.auc)
         self._keep_best()
         log.info(
             "final model: validation AUC %s over %d hospitals",
-            console.number(validation["auc"]),
+            console.number(validation.auc),
             len(found.validations),
         )
         return validation

@@ -1,22 +1,27 @@
 """What a round leaves in ``rounds.jsonl``, and what can be read from it again."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from common.protocol import Reply
 from common.scores import Scores, mean_auc, weighted_auc
+from server.run.records import (
+    Bytes,
+    Event,
+    HospitalRecord,
+    HospitalSeconds,
+    Repeated,
+    RoundRecord,
+    Validation,
+)
 
 STRIKES = 3
 """Bad replies in a row after which a hospital is excluded."""
 
-REPEATED = "repeated"
-"""The event of an attempt with too few good replies; names who sent good and bad ones."""
 
-
-def hospital_entry(
+def hospital_record(
     reply: Reply, asked: float, fetched: float, received: int, sent: int, update_norm: float
-) -> dict[str, Any]:
+) -> HospitalRecord:
     """Return a hospital's part of a round's line.
 
     Receiving is what is left of the time until the reply, so that no clocks of two machines are
@@ -31,27 +36,28 @@ def hospital_entry(
         update_norm: Euclidean norm of the change of its weights.
     """
     seconds, scores = reply.seconds, reply.validation
-    return {
-        "examples": reply.examples,
-        "loss": reply.loss,
-        "auc": scores.auc if scores else None,
-        "auc_by_finding": scores.auc_by_finding if scores else None,
-        "validation_images": scores.images if scores else 0,
-        "validation_loss": scores.loss if scores else None,
-        "seconds": {
-            "receive": max(0.0, asked - seconds.wait - seconds.evaluate - seconds.train),
-            "wait": seconds.wait,
-            "evaluate": seconds.evaluate,
-            "train": seconds.train,
-            "send": fetched,
-        },
-        "bytes": {"received": received, "sent": sent},
-        "update_norm": update_norm,
-        "weights_sha256": reply.weights,
-    }
+    assert reply.loss is not None  # noqa: S101 - check_reply has seen to it
+    return HospitalRecord(
+        examples=reply.examples,
+        loss=reply.loss,
+        auc=scores.auc if scores else None,
+        auc_by_finding=scores.auc_by_finding if scores else None,
+        validation_images=scores.images if scores else 0,
+        validation_loss=scores.loss if scores else None,
+        seconds=HospitalSeconds(
+            receive=max(0.0, asked - seconds.wait - seconds.evaluate - seconds.train),
+            wait=seconds.wait,
+            evaluate=seconds.evaluate,
+            train=seconds.train,
+            send=fetched,
+        ),
+        bytes=Bytes(received=received, sent=sent),
+        update_norm=update_norm,
+        weights_sha256=reply.weights,
+    )
 
 
-def across(validations: dict[str, Scores], equal: bool) -> dict[str, Any]:
+def across(validations: dict[str, Scores], equal: bool) -> Validation:
     """Return the hospitals' mean AUC, overall and by finding.
 
     Args:
@@ -62,14 +68,14 @@ def across(validations: dict[str, Scores], equal: bool) -> dict[str, Any]:
     by_finding = weighted_auc(
         [(1 if equal else scores.images, scores.auc_by_finding) for scores in ordered]
     )
-    return {"auc": mean_auc(by_finding), "auc_by_finding": by_finding}
+    return Validation(auc=mean_auc(by_finding), auc_by_finding=by_finding)
 
 
-def mean_loss(hospitals: dict[str, dict[str, Any]]) -> float:
+def mean_loss(hospitals: dict[str, HospitalRecord]) -> float:
     """Return the hospitals' mean training loss, weighted by examples."""
-    entries = [hospitals[name] for name in sorted(hospitals)]
-    examples = sum(entry["examples"] for entry in entries)
-    return float(sum(entry["examples"] * entry["loss"] for entry in entries) / examples)
+    records = [hospitals[name] for name in sorted(hospitals)]
+    examples = sum(record.examples for record in records)
+    return sum(record.examples * record.loss for record in records) / examples
 
 
 @dataclass
@@ -88,24 +94,25 @@ class Progress:
     _strikes: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, lines: list[dict[str, Any]], events: list[dict[str, Any]]) -> "Progress":
+    def of(cls, records: Iterable[RoundRecord], events: Iterable[Event]) -> "Progress":
         """Return what the lines of ``rounds.jsonl`` and of ``events.jsonl`` say.
 
-        A round that was repeated has its event ``REPEATED`` before it has a line.
+        A round that was repeated has its event :class:`Repeated` before it has a line.
         """
         progress = cls()
-        repeated = [event for event in events if event["event"] == REPEATED]
-        for entry in sorted([*repeated, *lines], key=lambda entry: entry["round"]):
-            progress.struck_out(entry["hospitals"], entry["rejected"])
-            if "event" not in entry:
+        entries: list[Repeated | RoundRecord] = [e for e in events if isinstance(e, Repeated)]
+        entries += records
+        for entry in sorted(entries, key=lambda entry: entry.round):
+            progress.struck_out(entry.hospitals, entry.rejected)
+            if isinstance(entry, RoundRecord):
                 progress.note(entry)
         return progress
 
-    def note(self, line: dict[str, Any]) -> None:
-        """Take in a round's line; its AUC is that of the model before the round."""
-        self.note_validation(line["round"] - 1, line["auc"])
-        self.known |= {*line["hospitals"], *line["rejected"], *line["missing"]}
-        self.round = line["round"]
+    def note(self, record: RoundRecord) -> None:
+        """Take in a round; its AUC is that of the model before the round."""
+        self.note_validation(record.round - 1, record.auc)
+        self.known |= record.cohort
+        self.round = record.round
 
     def note_validation(self, number: int, auc: float | None) -> None:
         """Take in how the hospitals scored the model of a round."""

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from common.evaluation import evaluate
-from common.model import Architecture, build_model, choose_device, load_state
+from common.model import build_model, choose_device, load_state
+from common.options import Architecture
 from common.scores import Scores
 from common.shard import open_shard
 from common.wire import State

@@ -1,11 +1,8 @@
 """What people see of the rounds: a table that grows as hospitals answer, plain enough for logs."""
 
-from typing import TYPE_CHECKING, Any
-
 from common.findings import FINDINGS
-
-if TYPE_CHECKING:
-    from common.scores import AucByFinding
+from common.scores import AucByFinding
+from server.run.records import HospitalRecord, RoundRecord
 
 HEADER = "  hospital              images   loss    AUC   train s  wait s   MB in  MB out"
 
@@ -15,27 +12,27 @@ def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def hospital_row(name: str, entry: dict[str, Any]) -> str:
-    """Return a hospital's row of the table; ``entry`` is its part of ``rounds.jsonl``."""
-    seconds, size = entry["seconds"], entry["bytes"]
+def hospital_row(name: str, record: HospitalRecord) -> str:
+    """Return a hospital's row of the table."""
+    seconds, size = record.seconds, record.bytes
     return (
-        f"  {name:<20} {entry['examples']:>7} {number(entry['loss']):>6} "
-        f"{number(entry['auc']):>6} {seconds['train']:>9.1f} {seconds['wait']:>7.1f} "
-        f"{size['received'] / 1e6:>7.1f} {size['sent'] / 1e6:>7.1f}"
+        f"  {name:<20} {record.examples:>7} {number(record.loss):>6} "
+        f"{number(record.auc):>6} {seconds.train:>9.1f} {seconds.wait:>7.1f} "
+        f"{size.received / 1e6:>7.1f} {size.sent / 1e6:>7.1f}"
     )
 
 
-def summary(line: dict[str, Any], rounds: int, asked: int) -> str:
+def summary(record: RoundRecord, rounds: int, asked: int) -> str:
     """Return the line that closes a round."""
-    test = f", test AUC {number(line['test']['auc'])}" if line["test"] else ""
-    before = f"validation AUC before it {number(line['auc'])}"
+    test = f", test AUC {number(record.test.auc)}" if record.test else ""
+    before = f"validation AUC before it {number(record.auc)}"
     return (
-        f"round {line['round']} of {rounds}: {len(line['hospitals'])} of {asked} hospitals in "
-        f"{line['seconds']['total']:.1f} s: loss {number(line['loss'])}, {before}{test}"
+        f"round {record.round} of {rounds}: {len(record.hospitals)} of {asked} hospitals in "
+        f"{record.seconds.total:.1f} s: loss {number(record.loss)}, {before}{test}"
     )
 
 
-def findings_table(columns: "dict[str, AucByFinding]") -> list[str]:
+def findings_table(columns: dict[str, AucByFinding]) -> list[str]:
     """Return the rows of a table with an AUC for every finding in each of the columns."""
     width = max(len(finding) for finding in FINDINGS)
     rows = [f"  {'finding':<{width}}" + "".join(f"{name:>12}" for name in columns)]

@@ -19,14 +19,13 @@
 import json
 import logging
 import shutil
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from common.audit import AuditLog
 from common.checkpoint import Provenance, write_checkpoint
 from common.errors import BadInput
-from common.model import Architecture
+from common.options import Architecture
 from common.runtime.files import (
     append_json,
     drop_temporary,
@@ -34,12 +33,23 @@ from common.runtime.files import (
     give_up_reserve,
     keep_reserve,
     now,
-    read_lines,
     remedy,
     write_json,
     write_whole,
 )
 from common.wire import Spec, State
+from server.run.log import RunLog
+from server.run.records import (
+    Event,
+    Joined,
+    Left,
+    RoundRecord,
+    RunState,
+    Status,
+    read_events,
+    read_rounds,
+    read_status,
+)
 from server.run.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -51,8 +61,6 @@ CHANGEABLE = frozenset(
     | {"insecure", "resume", "device", "threads", "versions", "run_id", "max_examples"}
 )
 """What ``--resume`` may set anew; everything else decides the result."""
-
-RunState = Literal["running", "finished", "no quorum", "stopped", "failed"]
 
 
 def unwritable(path: Path, error: OSError) -> BadInput:
@@ -68,13 +76,14 @@ class RunFolder:
     Attributes:
         path: The folder.
         config: What the run was started with.
-        audit: Its audit log.
+        log: Takes what happens in the run.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path = path
         self.config = config
-        self.audit = AuditLog(path / "audit.jsonl")
+        self.log = RunLog(path)
+        self._rounds: list[RoundRecord] | None = None
 
     @classmethod
     def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
@@ -142,26 +151,27 @@ class RunFolder:
             if not file.match("round-*.pt") or file > last:
                 file.unlink()  # of a round without a line, which is done again
 
-    def rounds(self) -> list[dict[str, Any]]:
-        """Return the lines of the rounds that are done."""
-        return read_lines(self.path / "rounds.jsonl")
+    def rounds(self) -> Sequence[RoundRecord]:
+        """Return the rounds that are done; the file is read once.
 
-    def events(self) -> list[dict[str, Any]]:
+        Raises:
+            BadInput: A line is damaged.
+        """
+        if self._rounds is None:
+            drop_torn_line(self.path / "rounds.jsonl")
+            self._rounds = read_rounds(self.path)
+        return self._rounds
+
+    def events(self) -> list[Event]:
         """Return the events so far; a line that is damaged is passed over."""
-        file = self.path / "events.jsonl"
-        events = []
-        for line in file.read_bytes().splitlines() if file.exists() else ():
-            with suppress(ValueError, TypeError):
-                events.append(dict(json.loads(line)))
-        return events
+        return read_events(self.path, damaged_too=True)
 
-    def write_round(self, line: dict[str, Any]) -> None:
-        """Append a round's line to ``rounds.jsonl``."""
-        append_json(self.path / "rounds.jsonl", line)
-
-    def write_event(self, event: str, **fields: Any) -> None:
-        """Append an event with its time to ``events.jsonl``."""
-        append_json(self.path / "events.jsonl", {"time": now(), "event": event, **fields})
+    def write_round(self, record: RoundRecord) -> None:
+        """Append a round to ``rounds.jsonl``."""
+        self.rounds()
+        append_json(self.path / "rounds.jsonl", record.model_dump(mode="json"))
+        assert self._rounds is not None  # noqa: S101 - rounds() has read them
+        self._rounds.append(record)
 
     def write_status(self, state: RunState, **fields: Any) -> None:
         """Replace ``status.json``; a terminal state on a full disk too.
@@ -173,7 +183,8 @@ class RunFolder:
             keep_reserve(self.path)
         else:
             give_up_reserve(self.path)
-        write_json(self.path / "status.json", {"state": state, "time": now(), **fields})
+        status = Status(state=state, time=now(), **fields)
+        write_json(self.path / "status.json", status.model_dump(mode="json", exclude_unset=True))
 
     def end(self, state: RunState, reason: str, rounds: int) -> None:
         """Write how the run ended and how many rounds it was to have, if that can be written."""
@@ -185,26 +196,25 @@ class RunFolder:
     def is_finished(self, rounds: int) -> bool:
         """Return whether so many rounds were run to the end."""
         try:
-            status = dict(json.loads((self.path / "status.json").read_bytes()))
-        except (OSError, ValueError, TypeError):
+            status = read_status(self.path)
+        except BadInput:
             return False
-        return (status.get("state"), status.get("rounds")) == ("finished", rounds)
+        return (status.state, status.rounds) == ("finished", rounds)
 
     def hospitals(self) -> set[str]:
         """Return who took part in a round, or was asked to."""
-        parts = ("hospitals", "rejected", "missing")
-        return {name for line in self.rounds() for part in parts for name in line[part]}
+        return {name for record in self.rounds() for name in record.cohort}
 
     def to_return(self) -> set[str]:
         """Return who answered in the last round, or joined and has not left, as far as is known."""
         there: set[str] = set()
         for event in self.events():
-            if event["event"] == "joined":
-                there.add(event["site"])
-            elif event["event"] == "left":
-                there.discard(event["site"])
+            if isinstance(event, Joined):
+                there.add(event.site)
+            elif isinstance(event, Left):
+                there.discard(event.site)
         last = self.rounds()[-1:]
-        return there.union(*((*line["hospitals"], *line["rejected"]) for line in last))
+        return there.union(*((*record.hospitals, *record.rejected) for record in last))
 
     def exclude(self, name: str, reason: str) -> None:
         """Exclude a hospital until a person removes the file."""

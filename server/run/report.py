@@ -4,14 +4,12 @@ It needs nothing from elsewhere: styles and the drawing are in the page.
 """
 
 import io
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
@@ -20,9 +18,18 @@ from common.errors import BadInput
 from common.findings import FINDINGS
 from common.runtime.cli import Settings, parse, run_command
 from common.runtime.files import write_whole
+from common.scores import Scores
 from server.run.console import number
-
-Line = dict[str, Any]
+from server.run.records import (
+    HospitalRecord,
+    InitialModel,
+    RoundRecord,
+    Validation,
+    read_config,
+    read_events,
+    read_rounds,
+    read_status,
+)
 
 NO_METADATA = ("Creator", "Date", "Format", "Type")
 
@@ -42,79 +49,70 @@ def page(run: Path) -> str:
     Raises:
         BadInput: There is no such run, or one of its files is damaged.
     """
-    try:
-        return _page(run)
-    except (KeyError, TypeError, AttributeError, IndexError):
-        raise BadInput(
-            f"{run}: one of its JSON files says something else than a run's; restore it from a "
-            "backup"
-        ) from None
-
-
-def _page(run: Path) -> str:
-    config, status = _read(run / "config.json"), _read(run / "status.json")
-    lines = _lines(run / "rounds.jsonl")
-    events = _lines(run / "events.jsonl")
-    if not lines:
+    config, status = read_config(run), read_status(run)
+    rounds, events = read_rounds(run), read_events(run)
+    if not rounds:
         raise BadInput(f"{run}: no round is done yet; there is nothing to report")
-    last = lines[-1]
-    validation = status.get("validation") or {"auc": None, "auc_by_finding": {}}
-    initial = next((event["test"] for event in events if event["event"] == "initial model"), None)
+    last = rounds[-1]
+    validation = status.validation or Validation(auc=None, auc_by_finding={})
+    initial = next((event.test for event in events if isinstance(event, InitialModel)), None)
     facts = {
-        "Run": config["run_id"],
-        "State": f"{status['state']}, {status['time'][:16].replace('T', ' ')} UTC",
-        "Rounds": f"{last['round']} of {status.get('rounds', config['rounds'])}",
-        "Model": f"{config['architecture']}, {config['mode']}, from {Path(config['init']).name}",
-        "Hospitals": str(len(_names(lines))),
-        "Averaging": f"{config['strategy']}, local epochs {config['local_epochs']}, learning rate "
-        f"{config['lr']:g}, batch {config['batch_size']}, "
-        f"{config['label_fraction']:.0%} of the labels, seed {config['seed']}",
-        "Mean AUC on the test films": _auc_of(last["test"]),
-        "Mean AUC at the hospitals": number(validation["auc"]),
+        "Run": config.run_id,
+        "State": f"{status.state}, {status.time[:16].replace('T', ' ')} UTC",
+        "Rounds": f"{last.round} of {status.rounds or config.rounds}",
+        "Model": f"{config.architecture}, {config.mode}, from {Path(config.init).name}",
+        "Hospitals": str(len(_names(rounds))),
+        "Averaging": f"{config.strategy}, local epochs {config.local_epochs}, learning rate "
+        f"{config.lr:g}, batch {config.batch_size}, {config.label_fraction:.0%} of the labels, "
+        f"seed {config.seed}",
+        "Mean AUC on the test films": _auc_of(last.test),
+        "Mean AUC at the hospitals": number(validation.auc),
     }
     return Template((files("server.run") / "report.html").read_text(encoding="utf-8")).substitute(
-        title=escape(f"Run {config['run_id']}"),
+        title=escape(f"Run {config.run_id}"),
         facts=_rows([name, value] for name, value in facts.items()),
-        curve=_curve(lines, initial),
-        findings=_rows(_finding_rows(last["test"], initial, validation)),
-        hospitals=_rows(_hospital_rows(lines)),
+        curve=_curve(rounds, initial),
+        findings=_rows(_finding_rows(last.test, initial, validation)),
+        hospitals=_rows(_hospital_rows(rounds)),
     )
 
 
-def _finding_rows(test: Line | None, initial: Line | None, validation: Line) -> Iterable[list[str]]:
+def _finding_rows(
+    test: Scores | None, initial: Scores | None, validation: Validation
+) -> Iterable[list[str]]:
     for finding in FINDINGS:
         yield [
             finding.replace("_", " "),
             _auc_of(initial, finding),
             _auc_of(test, finding),
-            number(validation["auc_by_finding"].get(finding)),
+            number(validation.auc_by_finding.get(finding)),
         ]
 
 
-def _hospital_rows(lines: list[Line]) -> Iterable[list[str]]:
-    for name in _names(lines):
-        entries = [line["hospitals"][name] for line in lines if name in line["hospitals"]]
-        rejected = [line["rejected"][name] for line in lines if name in line["rejected"]]
-        last = entries[-1] if entries else {}
+def _hospital_rows(rounds: list[RoundRecord]) -> Iterable[list[str]]:
+    for name in _names(rounds):
+        parts = [record.hospitals[name] for record in rounds if name in record.hospitals]
+        rejected = [record.rejected[name] for record in rounds if name in record.rejected]
+        last: HospitalRecord | None = parts[-1] if parts else None
         yield [
             name,
-            str(last.get("examples", "-")),
-            f"{len(entries)} of {len(lines)}",
-            str(sum(name in line["missing"] for line in lines)),
+            str(last.examples) if last else "-",
+            f"{len(parts)} of {len(rounds)}",
+            str(sum(name in record.missing for record in rounds)),
             f"{len(rejected)}: {rejected[-1]}" if rejected else "0",
-            number(last.get("loss")),
-            number(last.get("auc")),
+            number(last.loss if last else None),
+            number(last.auc if last else None),
         ]
 
 
-def _names(lines: list[Line]) -> list[str]:
-    return sorted({n for x in lines for n in (*x["hospitals"], *x["rejected"], *x["missing"])})
+def _names(rounds: list[RoundRecord]) -> list[str]:
+    return sorted(set().union(*(record.cohort for record in rounds)))
 
 
-def _auc_of(scores: Line | None, finding: str | None = None) -> str:
+def _auc_of(scores: Scores | None, finding: str | None = None) -> str:
     if scores is None:
         return "-"
-    return number(scores["auc_by_finding"][finding] if finding else scores["auc"])
+    return number(scores.auc_by_finding[finding] if finding else scores.auc)
 
 
 def _rows(rows: Iterable[Sequence[str]]) -> str:
@@ -125,17 +123,17 @@ def _rows(rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def _curve(lines: list[Line], initial: Line | None) -> str:
+def _curve(rounds: list[RoundRecord], initial: Scores | None) -> str:
     """Return a drawing of the mean AUC round by round, as SVG."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    test = [(line["round"], line["test"]["auc"]) for line in lines if line["test"]]
+    test = [(record.round, record.test.auc) for record in rounds if record.test]
     if initial is not None:
-        test.insert(0, (0, initial["auc"]))
-    # A line's own AUC is that of the model before the round.
-    at_hospitals = [(line["round"] - 1, line["auc"]) for line in lines]
+        test.insert(0, (0, initial.auc))
+    # A round's own AUC is that of the model before it.
+    at_hospitals = [(record.round - 1, record.auc) for record in rounds]
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     for name, points, style in (
@@ -155,26 +153,6 @@ def _curve(lines: list[Line], initial: Line | None) -> str:
     with rc_context({"svg.hashsalt": "fedcxr"}):  # the same run gives the same page
         figure.savefig(drawing, format="svg", metadata=dict.fromkeys(NO_METADATA))
     return drawing.getvalue()[drawing.getvalue().index("<svg") :]
-
-
-def _read(path: Path) -> Line:
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
-        raise BadInput(
-            f"{path}: {type(error).__name__}; name the folder of a run that was started"
-        ) from None
-
-
-def _lines(path: Path) -> list[Line]:
-    """Return a file's lines, but for one that is being written; the run may still go on."""
-    try:
-        whole, _, _ = path.read_bytes().rpartition(b"\n")
-        return [json.loads(line) for line in whole.splitlines()]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: {type(error).__name__}; restore it from a backup") from None
 
 
 def write_report(run: Path, out: Path) -> None:

@@ -12,7 +12,8 @@ from client import hospital as hospital_module
 from client.hospital import Hospital
 from client.training import batches, labelled_fraction, train_epoch
 from common.errors import BadInput
-from common.model import Architecture, Mode, build_model, load_state, state_of, to_input
+from common.model import build_model, load_state, state_of, to_input
+from common.options import Architecture, Mode
 from common.protocol import Greeting, Instruction
 from common.seeds import generator
 from common.shard import Entry, Shard, create_shard, open_shard

@@ -5,7 +5,6 @@ from torchvision.models import densenet121
 
 from common.errors import BadInput
 from common.model import (
-    Architecture,
     build_model,
     choose_device,
     load_state,
@@ -13,6 +12,7 @@ from common.model import (
     state_of,
     to_input,
 )
+from common.options import Architecture
 from tests.support.states import same_bits
 
 

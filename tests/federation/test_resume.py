@@ -16,7 +16,7 @@ from tests.support.states import same_bits
 from tests.support.waiting import wait_until
 
 RENAME = "str(args[1]).endswith('{}')"
-LINE = "args[1]['round'] == {}"
+LINE = "args[1].round == {}"
 
 KILLS = [
     # Each server dies in the round after the last whole one.

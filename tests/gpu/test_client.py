@@ -8,7 +8,7 @@ import torch
 
 from client.health import standing
 from client.hospital import Hospital
-from common.model import Mode
+from common.options import Mode
 from common.shard import Shard
 from common.wire import head_of, spec_of, unpack
 from experiments.launch.local import LocalFederation

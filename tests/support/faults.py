@@ -117,7 +117,7 @@ def dies_within_line(round_number: int) -> str:
     """Return a prelude: the process is killed when half of a round's line is written."""
     return _wrapped(
         "server.run.folder:RunFolder.write_round",
-        f"    if args[1]['round'] == {round_number}:\n"
+        f"    if args[1].round == {round_number}:\n"
         "        with (args[0].path / 'rounds.jsonl').open('a') as file:\n"
         "            file.write('{\"round\": 1')\n"
         "        die()\n"

@@ -10,7 +10,8 @@ import torch
 from client.hospital import Hospital
 from client.policy import Policy
 from common.checkpoint import Provenance
-from common.model import Mode, build_model, state_of
+from common.model import build_model, state_of
+from common.options import Mode
 from common.protocol import Greeting, Hello, Identity, Instruction, Reply
 from common.shard import open_shard
 from common.wire import State, fingerprint, head_of, pack, spec_of, unpack

@@ -16,6 +16,7 @@ from common.wire import backbone_of, fingerprint, head_of, pack, spec_of, unpack
 from server.rounds.loop import Rounds
 from server.rounds.progress import Progress, across
 from server.run.folder import RunFolder
+from server.run.records import Event, Joined, Repeated
 from tests.support.hospitals import (
     Fault,
     LocalSite,
@@ -27,6 +28,7 @@ from tests.support.hospitals import (
     rounds_of,
     rounds_with,
 )
+from tests.support.records import round_record
 from tests.support.shards import make_hospitals
 from tests.support.states import same_bits
 
@@ -56,7 +58,7 @@ def test_the_last_model_is_the_exact_mean(tmp_path: Path, shards: list[Path]) ->
     assert same_bits(state, federate_by_hand(plan, shards))
     assert provenance is not None
     assert (provenance.method, provenance.round) == ("fedavg", 2)
-    assert result["rounds"] == 2
+    assert result.rounds == 2
 
 
 def test_a_line_names_every_hospital_and_what_it_did(tmp_path: Path, shards: list[Path]) -> None:
@@ -215,7 +217,7 @@ def test_bad_replies_to_a_round_that_was_repeated_count_after_a_resume_too(
     with pytest.raises(NoQuorum, match="in 2 attempts"):
         rounds.run()
     assert not (tmp_path / "run" / "excluded").exists()
-    rounds.folder.audit.close()
+    rounds.folder.log.close()
 
     folder = RunFolder.reopen(tmp_path / "run", {})
     sites = LocalSites(shards, plan.seed, {"hospital-02": poisoned})
@@ -257,21 +259,19 @@ def test_under_robust_strategies_no_hospital_counts_more_than_another_by_what_it
         return Scores(images=images, loss=0.5, auc=auc, auc_by_finding=dict.fromkeys(FINDINGS, auc))
 
     validations = {"a": scores(0.6, 10), "b": scores(0.8, 10), "liar": scores(0.1, 10**6)}
-    assert across(validations, equal=True)["auc"] == pytest.approx(0.5)
-    assert across(validations, equal=False)["auc"] == pytest.approx(0.1, abs=1e-4)
+    assert across(validations, equal=True).auc == pytest.approx(0.5)
+    assert across(validations, equal=False).auc == pytest.approx(0.1, abs=1e-4)
 
 
 def test_a_good_reply_to_a_repeated_round_ends_the_row() -> None:
-    def line(number: int, rejected: list[str]) -> dict[str, Any]:
-        return {"round": number, "hospitals": {}, "rejected": rejected, "missing": [], "auc": None}
-
-    def repeated(number: int, hospitals: list[str], rejected: list[str]) -> dict[str, Any]:
-        names = {"hospitals": hospitals, "rejected": rejected}
-        return {"event": "repeated", "round": number, "attempt": 1, **names}
-
-    lines = [line(1, ["a", "b"]), line(2, ["a", "b"])]
-    events = [{"event": "joined", "site": "a"}, repeated(2, ["b"], ["c"]), repeated(3, [], ["c"])]
-    progress = Progress.of(lines, events)
+    bad = {"a": "why", "b": "why"}
+    records = [round_record(number, hospitals={}, rejected=bad) for number in (1, 2)]
+    events: list[Event] = [
+        Joined(site="a", examples=1),
+        Repeated(round=2, attempt=1, hospitals=["b"], rejected=["c"]),
+        Repeated(round=3, attempt=1, hospitals=[], rejected=["c"]),
+    ]
+    progress = Progress.of(records, events)
     assert progress.round == 2
     assert sorted(progress.struck_out([], ["a", "b", "c"])) == ["a", "c"]
 

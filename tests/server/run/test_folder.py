@@ -2,11 +2,14 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from common.checkpoint import Provenance, read_checkpoint
 from common.errors import BadInput
 from common.model import build_model, state_of
 from server.run.folder import KEPT_CHECKPOINTS, RunFolder
+from server.run.records import Resumed
+from tests.support.records import HOSPITAL, round_record
 from tests.support.states import same_bits
 
 
@@ -35,32 +38,33 @@ def test_a_folder_with_a_run_in_it_is_refused(tmp_path: Path) -> None:
 
 def test_lines_are_json_and_status_replaces_itself(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", {"seed": 0})
-    folder.write_round({"round": 1, "auc": None})
-    folder.write_round({"round": 2, "auc": 0.5})
+    folder.write_round(round_record(1))
+    folder.write_round(round_record(2, auc=0.5))
     lines = (folder.path / "rounds.jsonl").read_text().splitlines()
     assert [json.loads(line)["round"] for line in lines] == [1, 2]
     folder.write_status("running", round=1)
     folder.write_status("finished", round=2)
     assert json.loads((folder.path / "status.json").read_text())["state"] == "finished"
-    with pytest.raises(ValueError, match="JSON compliant"):
-        folder.write_round({"auc": float("nan")})
+    with pytest.raises(ValidationError, match="finite"):
+        folder.write_round(round_record(3, auc=float("nan")))
 
 
 def test_whoever_ever_took_part_is_known(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", {})
     assert folder.hospitals() == set()
     for here, bad, away in (("a", "b", "c"), ("a", "d", "e")):
-        folder.write_round({"hospitals": {here: {}}, "rejected": {bad: "why"}, "missing": [away]})
+        record = round_record(hospitals={here: HOSPITAL}, rejected={bad: "why"}, missing=[away])
+        folder.write_round(record)
     assert folder.hospitals() == set("abcde")
 
 
 def test_only_what_does_not_decide_the_result_may_change(tmp_path: Path) -> None:
     config = {"rounds": 5, "lr": 0.1, "init": "random", "run_id": "a", "listen": "a:1"}
-    RunFolder.create(tmp_path / "run", config).audit.close()
+    RunFolder.create(tmp_path / "run", config).log.close()
     changed = config | {"rounds": 7, "run_id": "b", "listen": "b:2", "max_examples": 9}
     again = RunFolder.reopen(tmp_path / "run", changed)
     assert again.config == config
-    again.audit.close()
+    again.log.close()
     for change in ({"lr": 0.2}, {"init": "imagenet"}, {"label_fraction": 0.5}):
         (name,) = change
         option = name.replace("_", "-")
@@ -70,15 +74,15 @@ def test_only_what_does_not_decide_the_result_may_change(tmp_path: Path) -> None
 
 def test_what_was_half_written_is_dropped_when_a_run_goes_on(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", {})
-    folder.write_round({"round": 1})
+    folder.write_round(round_record(1))
     for name in ("round-0001.pt", "round-0002.pt", ".round-0002.pt.7.tmp"):
         (folder.path / "checkpoints" / name).write_bytes(b"x")
     (folder.path / ".best.pt.7.tmp").write_bytes(b"x")
     with (folder.path / "rounds.jsonl").open("a") as file:
         file.write('{"round": 2')
-    folder.audit.close()
+    folder.log.close()
     again = RunFolder.reopen(folder.path, {})
-    assert again.rounds() == [{"round": 1}]
+    assert again.rounds() == [round_record(1)]
     assert [file.name for file in (folder.path / "checkpoints").iterdir()] == ["round-0001.pt"]
     assert not list(folder.path.glob("*.tmp"))
     assert not list(folder.path.glob(".*.tmp"))
@@ -86,12 +90,12 @@ def test_what_was_half_written_is_dropped_when_a_run_goes_on(tmp_path: Path) -> 
 
 def test_events_do_not_decide_whether_a_run_goes_on(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", {})
-    folder.audit.close()
+    folder.log.close()
     events = folder.path / "events.jsonl"
     events.write_text('{"event": {"event": "left"}\n5\n[1]\n{"event": "joi')
     again = RunFolder.reopen(folder.path, {})
     assert again.events() == []
-    again.write_event("resumed")
+    again.log.record(Resumed(round=1))
     lines = events.read_text().splitlines()
     assert lines[0] == '{"event": {"event": "left"}'
     assert [json.loads(line)["event"] for line in lines[3:]] == ["resumed"]

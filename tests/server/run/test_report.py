@@ -39,7 +39,9 @@ def folder(tmp_path: Path) -> Path:
     shards = make_hospitals(tmp_path / "data", 3)
     rounds = rounds_of(plan_of(rounds=3), shards, tmp_path / "run", {"hospital-01": lost})
     config = tmp_path / "run" / "config.json"
-    rounds.folder.write_status("finished", **rounds.run())
+    result = rounds.run()
+    done, validation = result.rounds, result.validation
+    rounds.folder.write_status("finished", rounds=done, validation=validation)
     config.write_text(
         '{"run_id": "<b>", "rounds": 2, "architecture": "densenet-tiny", "mode": "finetune", '
         '"init": "/x/start.pt", "strategy": "fedavg", "local_epochs": 1, "lr": 0.05, '

@@ -23,6 +23,7 @@ from experiments.launch.local import free_port
 from server.members.admission import Admission
 from server.members.roster import Roster
 from server.run.folder import RunFolder
+from server.run.log import RunLog
 from server.transport import connection
 from server.transport import service as flower
 from server.transport.connection import seal
@@ -355,7 +356,7 @@ def test_a_full_disk_closes_the_connection(tmp_path: Path, monkeypatch: pytest.M
     def full(*_args: object, **_fields: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(RunFolder, "write_event", full)
+    monkeypatch.setattr(RunLog, "record", full)
     ended: SimpleQueue[threading.ExceptHookArgs] = SimpleQueue()
     monkeypatch.setattr(threading, "excepthook", ended.put)
 

@@ -1,0 +1,64 @@
+"""One call for what happens in a run: the event, the audit line and the log line."""
+
+import logging
+from pathlib import Path
+
+from common.audit import AuditLog
+from common.runtime.files import append_json, now
+from server.run.records import (
+    AuditEvent,
+    Event,
+    Excluded,
+    Joined,
+    Left,
+    Lost,
+    Refused,
+    ReplyRejected,
+)
+
+log = logging.getLogger(__name__)
+
+
+class RunLog:
+    """Writes ``events.jsonl``, ``audit.jsonl`` and the log's lines of a run.
+
+    Args:
+        run: The run's folder.
+
+    Raises:
+        BadInput: The audit log cannot be opened, or another server has it.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._events = run / "events.jsonl"
+        self._audit = AuditLog(run / "audit.jsonl")
+
+    def close(self) -> None:
+        """Let go of the audit log."""
+        self._audit.close()
+
+    def record(self, event: Event | AuditEvent) -> None:
+        """Write an event wherever it belongs, from any thread; on disk when this returns.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        _say(event)
+        if event.in_events:
+            append_json(self._events, {"time": now(), "event": event.event, **event.fields()})
+        if event.in_audit:
+            self._audit.write(event.event, **event.audit_fields())
+
+
+def _say(event: Event | AuditEvent) -> None:
+    match event:
+        case Joined():
+            log.info("%s joined with %d images", event.site, event.examples)
+        case Left():
+            log.info("%s left", event.site)
+        case Refused():
+            log.warning("%s refused: %s", event.site, event.reason)
+        case Lost() | ReplyRejected():
+            log.warning("  %-20s %s: %s", event.site, event.event, event.reason)
+        case Excluded():
+            log.warning("%s is excluded after bad replies: %s", event.site, event.reason)

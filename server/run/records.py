@@ -1,0 +1,348 @@
+"""What a run writes, as typed records; needs neither torch nor scikit-learn.
+
+::
+
+    config.json     RunConfig
+    status.json     Status
+    rounds.jsonl    one RoundRecord for each round that is done
+    events.jsonl    one Event for each line, told apart by its field ``event``
+
+Everything that reads a run reads these models. Fields may be added with a default; none is renamed.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from common.errors import BadInput, first_problem
+from common.protocol import Hello
+from common.scores import AucByFinding, Scores
+
+RunState = Literal["running", "finished", "no quorum", "stopped", "failed"]
+
+
+class Record(BaseModel):
+    """Base of what stands in a run's files."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class HospitalSeconds(Record):
+    """Where a hospital's part of a round went, in seconds."""
+
+    receive: float = Field(description="the rest of the time until the reply")
+    wait: float = Field(description="for a slot on a shared machine")
+    evaluate: float
+    train: float
+    send: float = Field(description="until the server had the weights")
+
+
+class Bytes(Record):
+    """Bytes of weights, as the hospital sees them."""
+
+    received: int
+    sent: int
+
+
+class HospitalRecord(Record):
+    """A hospital's part of a round that counted."""
+
+    examples: int = Field(description="images that it trained on")
+    loss: float = Field(description="mean training loss")
+    auc: float | None = Field(description="of the received model on its own validation")
+    auc_by_finding: AucByFinding | None
+    validation_images: int
+    validation_loss: float | None
+    seconds: HospitalSeconds
+    bytes: Bytes
+    update_norm: float = Field(description="Euclidean norm of the change of its weights")
+    weights_sha256: str | None
+
+
+class Validation(Record):
+    """The hospitals' mean AUC on their own validation images."""
+
+    auc: float | None
+    auc_by_finding: AucByFinding
+
+
+class RoundSeconds(Record):
+    """Where a round's time went, in seconds."""
+
+    hospitals: float
+    average: float
+    save: float
+    test: float
+    total: float
+
+
+class RoundRecord(Validation):
+    """A round that is done. Its AUC is that of the model before the round."""
+
+    round: int
+    attempt: int
+    loss: float = Field(description="mean training loss, weighted by examples")
+    test: Scores | None = Field(description="of the new model on the server's test shard")
+    hospitals: dict[str, HospitalRecord]
+    rejected: dict[str, str] = Field(description="the reason by the hospital's name")
+    missing: list[str]
+    seconds: RoundSeconds
+    model_sha256: str
+
+    @property
+    def cohort(self) -> set[str]:
+        """The hospitals that took part, or were asked to."""
+        return {*self.hospitals, *self.rejected, *self.missing}
+
+
+class Status(Record):
+    """How a run stands, or how it ended."""
+
+    state: RunState
+    time: str = Field("", description="UTC, ISO 8601")
+    reason: str | None = None
+    round: int | None = Field(None, description="the last one that is done")
+    rounds: int | None = Field(None, description="that the run is to have")
+    best_round: int | None = None
+    validation: Validation | None = Field(None, description="of the last model")
+
+
+class Result(Record):
+    """What a run that is done came to."""
+
+    rounds: int
+    best_round: int
+    validation: Validation = Field(description="of the last model")
+
+
+class RunConfig(Record):
+    """What a run was started with; other options than those named here are kept as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    run_id: str
+    init: str
+    rounds: int
+    architecture: str
+    mode: str
+    strategy: str
+    lr: float
+    batch_size: int
+    local_epochs: int
+    label_fraction: float
+    seed: int
+
+
+class _Event(Record):
+    """Something that happened; :meth:`server.run.log.RunLog.record` writes it."""
+
+    in_events: ClassVar[bool] = True
+    in_audit: ClassVar[bool] = True
+
+    event: str
+    time: str = Field("", description="UTC, ISO 8601; set when it is written")
+
+    def fields(self) -> dict[str, Any]:
+        """Return what stands in ``events.jsonl`` besides the time and the event's name."""
+        return self.model_dump(mode="json", exclude={"event", "time"})
+
+    def audit_fields(self) -> dict[str, Any]:
+        """Return what stands in ``audit.jsonl`` besides the time and the event's name."""
+        return self.fields()
+
+
+class Joined(_Event):
+    """A hospital was let in."""
+
+    event: Literal["joined"] = "joined"
+    site: str
+    examples: int
+    hello: Hello | None = Field(None, description="in the audit log alone")
+
+    def fields(self) -> dict[str, Any]:
+        """Return name and number of images."""
+        return {"site": self.site, "examples": self.examples}
+
+    def audit_fields(self) -> dict[str, Any]:
+        """Return all that the hospital said of itself."""
+        return {"site": self.site, "hello": self.hello.model_dump() if self.hello else None}
+
+
+class Left(_Event):
+    """A hospital's connection was closed."""
+
+    in_audit: ClassVar[bool] = False
+
+    event: Literal["left"] = "left"
+    site: str
+
+
+class Refused(_Event):
+    """A hospital may not take part, or not any more."""
+
+    event: Literal["refused"] = "refused"
+    site: str
+    reason: str
+
+
+class Lost(_Event):
+    """A hospital's reply did not come."""
+
+    event: Literal["lost"] = "lost"
+    site: str
+    round: int
+    attempt: int
+    reason: str
+
+
+class ReplyRejected(_Event):
+    """A hospital's reply was not averaged."""
+
+    event: Literal["rejected"] = "rejected"
+    site: str
+    round: int
+    attempt: int
+    reason: str
+
+
+class Excluded(_Event):
+    """A hospital was excluded after bad replies."""
+
+    event: Literal["excluded"] = "excluded"
+    site: str
+    reason: str
+
+
+class Repeated(_Event):
+    """An attempt had too few good replies."""
+
+    in_audit: ClassVar[bool] = False
+
+    event: Literal["repeated"] = "repeated"
+    round: int
+    attempt: int
+    hospitals: list[str] = Field(description="with a good reply")
+    rejected: list[str] = Field(description="with a bad one")
+
+
+class Resumed(_Event):
+    """The rounds go on."""
+
+    in_audit: ClassVar[bool] = False
+
+    event: Literal["resumed"] = "resumed"
+    round: int = Field(description="the last one that is done")
+
+
+class InitialModel(_Event):
+    """How good the first model is on the server's test shard."""
+
+    in_audit: ClassVar[bool] = False
+
+    event: Literal["initial model"] = "initial model"
+    test: Scores
+
+
+class AuditEvent(_Event):
+    """What stands in the audit log alone.
+
+    Attributes:
+        details: Its fields.
+    """
+
+    in_events: ClassVar[bool] = False
+
+    event: Literal["started", "resumed", "finished", "sent", "received", "averaged"]
+    details: dict[str, Any]
+
+    def audit_fields(self) -> dict[str, Any]:
+        """Return the fields."""
+        return self.details
+
+
+Event = Annotated[
+    Joined | Left | Refused | Lost | ReplyRejected | Excluded | Repeated | Resumed | InitialModel,
+    Field(discriminator="event"),
+]
+"""A line of ``events.jsonl``."""
+
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+ROUND = TypeAdapter(RoundRecord)
+
+RecordT = TypeVar("RecordT")
+ModelT = TypeVar("ModelT", bound=Record)
+
+
+def read_rounds(run: Path) -> list[RoundRecord]:
+    """Return the rounds that are done; the run may still go on.
+
+    Raises:
+        BadInput: A line is damaged.
+    """
+    return _read_lines(run / "rounds.jsonl", ROUND)
+
+
+def read_events(run: Path, *, damaged_too: bool = False) -> list[Event]:
+    """Return the events so far; the run may still go on.
+
+    Args:
+        run: The run's folder.
+        damaged_too: Pass over damaged lines; events do not decide whether a run goes on.
+
+    Raises:
+        BadInput: A line is damaged.
+    """
+    return _read_lines(run / "events.jsonl", EVENT, damaged_too)
+
+
+def read_status(run: Path) -> Status:
+    """Return how a run stands.
+
+    Raises:
+        BadInput: There is no such run, or the file is damaged.
+    """
+    return _read(run / "status.json", Status)
+
+
+def read_config(run: Path) -> RunConfig:
+    """Return what a run was started with.
+
+    Raises:
+        BadInput: There is no such run, or the file is damaged.
+    """
+    return _read(run / "config.json", RunConfig)
+
+
+def _read(path: Path, model: type[ModelT]) -> ModelT:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BadInput(
+            f"{path}: {error.strerror}; name the folder of a run that was started"
+        ) from None
+    except ValidationError as error:
+        raise BadInput(f"{path}: {first_problem(error)}; restore it from a backup") from None
+
+
+def _read_lines(
+    path: Path, records: TypeAdapter[RecordT], damaged_too: bool = False
+) -> list[RecordT]:
+    """Return the records in a file, without a last line that is being written."""
+    try:
+        whole, _, _ = path.read_bytes().rpartition(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}; restore it from a backup") from None
+    found = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            found.append(records.validate_json(line))
+        except ValidationError as error:
+            if damaged_too:
+                continue
+            raise BadInput(
+                f"{path}, line {number}: damaged ({first_problem(error)}); restore it from a backup"
+            ) from None
+    return found
