@@ -39,7 +39,9 @@ class Provenance(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: str = Field(description="random, imagenet, fedavg or the pretraining method")
+    method: str = Field(
+        description="random, imagenet, the federated strategy or the pretraining method"
+    )
     preset: str | None = None
     data: str | None = Field(None, description="SHA-256 of the data's manifest")
     source: str | None = Field(None, description="where the data came from, as its manifest says")

@@ -2,8 +2,31 @@
 
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
 Architecture = Literal["densenet121", "densenet-tiny"]
 """``densenet-tiny`` is for tests of everything but learning."""
 
 Mode = Literal["finetune", "linear"]
 """Train all weights, or the head on a frozen backbone."""
+
+
+class Training(BaseModel):
+    """What a hospital trains in a round, and how.
+
+    The options of ``flower-server``, ``config.json`` and the instruction to the hospitals all have
+    these fields; this is the only place that declares them. Defaults are the paper's.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    mode: Mode = Field(
+        "finetune", description="train all weights, or the head on a frozen backbone"
+    )
+    lr: float = Field(0.001, gt=0, description="learning rate of the hospitals' SGD")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of the hospitals' SGD")
+    batch_size: int = Field(64, ge=1, description="images a step")
+    local_epochs: int = Field(1, ge=1, description="epochs over its shard that a hospital trains")
+    label_fraction: float = Field(
+        1.0, gt=0, le=1, description="share of its labels that a hospital may use"
+    )

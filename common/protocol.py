@@ -32,7 +32,7 @@ from pydantic import (
 )
 
 from common.net import LONGEST_SECONDS, SiteName
-from common.options import Architecture, Mode
+from common.options import Architecture, Training
 from common.scores import LARGEST_LOSS, MOST_IMAGES, Scores
 from common.shard import SMALLEST
 
@@ -115,7 +115,7 @@ class Hello(Message):
         return b"FedCXR hello\n" + json.dumps(words, sort_keys=True).encode()
 
 
-class Instruction(Message):
+class Instruction(Message, Training):
     """What a hospital is to do in a round, beside the weights to do it with."""
 
     kind: Literal["instruction"] = "instruction"
@@ -123,12 +123,6 @@ class Instruction(Message):
     task: Literal["train", "evaluate"] = Field(description="evaluate: score the weights, no more")
     weights: Literal["all", "head"] = Field(description="which tensors lie beside this message")
     architecture: Architecture
-    mode: Mode
-    lr: float = Field(gt=0)
-    momentum: float = Field(ge=0, lt=1)
-    batch_size: int = Field(ge=1)
-    local_epochs: int = Field(ge=1)
-    label_fraction: float = Field(gt=0, le=1, description="share of its labels that it may use")
     seed: int = Field(ge=0)
     seconds: float = Field(
         gt=0, le=LONGEST_SECONDS, description="after which the answer is of no use any more"

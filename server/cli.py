@@ -14,7 +14,7 @@ from pydantic_settings import SettingsConfigDict
 
 from common.errors import BadInput, FedCXRError, NoQuorum
 from common.net import LONGEST_SECONDS, Address, read_tls
-from common.options import Architecture, Mode
+from common.options import Architecture, Training
 from common.runtime.cli import Settings, Stopped, leave, parse, run_command
 from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena
@@ -36,7 +36,7 @@ RESTART_SECONDS = 180.0
 one machine."""
 
 
-class ServerSettings(Settings):
+class ServerSettings(Settings, Training):
     """Ask hospitals to train, average what they return, keep every round."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWER_SERVER_", cli_prog_name="flower-server")
@@ -55,9 +55,6 @@ class ServerSettings(Settings):
     round_timeout: float = Field(
         3600, gt=0, le=LONGEST_SECONDS, description="seconds that a round may take"
     )
-    mode: Mode = Field(
-        "finetune", description="train all weights, or the head on a frozen backbone"
-    )
     strategy: Literal["fedavg", "clipped", "trimmed-mean", "median"] = Field(
         "fedavg",
         description="how replies are combined; all but fedavg withstand a few that are poisoned",
@@ -70,13 +67,6 @@ class ServerSettings(Settings):
         ge=1,
         le=2**24,
         description="turn away a hospital that announces more images; bounds its weight",
-    )
-    lr: float = Field(0.001, gt=0, description="learning rate of the hospitals' SGD")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of the hospitals' SGD")
-    batch_size: int = Field(64, ge=1, description="images a step")
-    local_epochs: int = Field(1, ge=1, description="epochs over its shard that a hospital trains")
-    label_fraction: float = Field(
-        1.0, gt=0, le=1, description="share of its labels that a hospital may use"
     )
     seed: int = Field(0, ge=0, description="decides every random draw of the run")
     architecture: Architecture = Field("densenet121", description="densenet-tiny is for tests")
@@ -100,6 +90,11 @@ class ServerSettings(Settings):
     )
     device: str = Field("auto", description="for --test: auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
+
+    @property
+    def training(self) -> Training:
+        """What the hospitals train, and how."""
+        return Training.model_validate(self.model_dump(include=set(Training.model_fields)))
 
     @model_validator(mode="after")
     def _one_way_to_serve(self) -> "ServerSettings":
@@ -241,10 +236,23 @@ def _start(settings: ServerSettings, size: int) -> _Start:
     if not resumed:
         folder = RunFolder.create(settings.run, config)
     run = folder.config["run_id"]
-    chosen = settings.model_dump(include=set(Plan.__dataclass_fields__) - {"run"})
-    plan = Plan(run=run, **chosen)
+    plan = Plan(
+        run=run,
+        architecture=settings.architecture,
+        training=settings.training,
+        rounds=settings.rounds,
+        min_clients=settings.min_clients,
+        quorum=settings.quorum,
+        attempts=settings.attempts,
+        strategy=settings.strategy,
+        norm_limit=settings.norm_limit,
+        round_timeout=settings.round_timeout,
+        seed=settings.seed,
+    )
     init = Path(settings.init).name
-    provenance = Provenance(method="fedavg", run=run, init=init, start=origin, seed=settings.seed)
+    provenance = Provenance(
+        method=settings.strategy, run=run, init=init, start=origin, seed=settings.seed
+    )
     return _Start(folder, resumed, plan, state, provenance)
 
 

@@ -9,7 +9,7 @@ from typing import Literal, NoReturn
 
 from common.checkpoint import Provenance
 from common.errors import NoQuorum
-from common.options import Architecture, Mode
+from common.options import Architecture, Training
 from common.protocol import Identity, Instruction
 from common.scores import Scores
 from common.wire import State, backbone_of, fingerprint, pack, spec_of
@@ -49,7 +49,7 @@ class Plan:
 
     run: str
     architecture: Architecture
-    mode: Mode
+    training: Training
     rounds: int
     min_clients: int
     quorum: float
@@ -57,11 +57,6 @@ class Plan:
     strategy: StrategyName
     norm_limit: float
     round_timeout: float
-    lr: float
-    momentum: float
-    batch_size: int
-    local_epochs: int
-    label_fraction: float
     seed: int
 
     @property
@@ -230,16 +225,11 @@ class Rounds:
             task=task,
             weights="all",
             architecture=plan.architecture,
-            mode=plan.mode,
-            lr=plan.lr,
-            momentum=plan.momentum,
-            batch_size=plan.batch_size,
-            local_epochs=plan.local_epochs,
-            label_fraction=plan.label_fraction,
             seed=plan.seed,
             seconds=plan.round_timeout,
+            **plan.training.model_dump(),
         )
-        backbone = self._backbone if plan.mode == "linear" else None
+        backbone = self._backbone if plan.training.mode == "linear" else None
         return Round(instruction, self._state, self._packed, backbone, plan.norm_limit)
 
     def _strike(self, found: Collected) -> None:

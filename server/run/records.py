@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from common.errors import BadInput, first_problem
+from common.options import Training
 from common.protocol import Hello
 from common.scores import AucByFinding, Scores
 
@@ -116,7 +117,7 @@ class Result(Record):
     validation: Validation = Field(description="of the last model")
 
 
-class RunConfig(Record):
+class RunConfig(Training):
     """What a run was started with; other options than those named here are kept as they are."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -125,12 +126,7 @@ class RunConfig(Record):
     init: str
     rounds: int
     architecture: str
-    mode: str
     strategy: str
-    lr: float
-    batch_size: int
-    local_epochs: int
-    label_fraction: float
     seed: int
 
 
@@ -271,7 +267,7 @@ EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 ROUND = TypeAdapter(RoundRecord)
 
 RecordT = TypeVar("RecordT")
-ModelT = TypeVar("ModelT", bound=Record)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def read_rounds(run: Path) -> list[RoundRecord]:

@@ -15,9 +15,9 @@ from experiments.compose.containers import containers_of
 from experiments.compose.simulation import OWNER
 from experiments.launch.local import LocalFederation, free_port
 from server.provision.federation import Config, new
-from tests.containers.test_compose import ROOT
 from tests.support.federations import lines_of, options
 
+ROOT = Path(__file__).parents[2]
 PROJECT = f"fedcxr-site-{os.getpid()}"
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]

@@ -10,8 +10,8 @@ from pretrain.engine import Engine
 from pretrain.recipe import MethodName
 from pretrain.run_folder import RunFolder
 from tests.gpu import GPU, needs_gpu
-from tests.pretrain.test_cli import lines_of, pretrain, start, wait_until
-from tests.pretrain.test_cli import options as cli_options
+from tests.support.pretrain_commands import lines_of, pretrain, start, wait_until
+from tests.support.pretrain_commands import options as cli_options
 from tests.support.pretraining import CPU, METHODS, all_parts, recipe_of, same
 from tests.support.shards import make_shard
 

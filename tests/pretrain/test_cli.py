@@ -6,8 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,46 +22,14 @@ from pretrain.cli import _terminal_status
 from pretrain.run_folder import RunFolder
 from tests.support.commands import assert_one_line, run
 from tests.support.faults import STUCK, hangs
+from tests.support.pretrain_commands import SECONDS, lines_of, options, pretrain, start, wait_until
 from tests.support.shards import make_shard
 from tests.support.states import same_bits
-
-TINY = ("--architecture", "densenet-tiny", "--batch-size", "8", "--image-size", "32")
-SECONDS = 90
-
-
-def pretrain(
-    data: Path, out: Path, *more: object, method: str = "simclr"
-) -> subprocess.CompletedProcess[str]:
-    return run("flower-pretrain", *options(data, out, *more, method=method), timeout=SECONDS)
-
-
-def options(data: Path, out: Path, *more: object, method: str = "simclr") -> list[str]:
-    given = ["--data", data, "--out", out, "--method", method, *TINY, *more]
-    return list(map(str, given))
-
-
-def lines_of(out: Path) -> list[dict[str, Any]]:
-    file = out.with_suffix(".run") / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def status_of(out: Path) -> dict[str, Any]:
     status: dict[str, Any] = json.loads((out.with_suffix(".run") / "status.json").read_text())
     return status
-
-
-def start(*arguments: str, prelude: str = "") -> subprocess.Popen[str]:
-    code = f"{prelude}from pretrain.cli import main; main()"
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_run_from_the_outside(tmp_path: Path) -> None:

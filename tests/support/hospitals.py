@@ -11,7 +11,7 @@ from client.hospital import Hospital
 from client.policy import Policy
 from common.checkpoint import Provenance
 from common.model import build_model, state_of
-from common.options import Mode
+from common.options import Mode, Training
 from common.protocol import Greeting, Hello, Identity, Instruction, Reply
 from common.shard import open_shard
 from common.wire import State, fingerprint, head_of, pack, spec_of, unpack
@@ -106,7 +106,6 @@ def plan_of(**changes: object) -> Plan:
     fields: dict[str, object] = {
         "run": "test",
         "architecture": "densenet-tiny",
-        "mode": "finetune",
         "rounds": 2,
         "min_clients": 3,
         "quorum": 0.6,
@@ -114,14 +113,12 @@ def plan_of(**changes: object) -> Plan:
         "strategy": "fedavg",
         "norm_limit": 0.0,
         "round_timeout": 20.0,
-        "lr": 0.05,
-        "momentum": 0.9,
-        "batch_size": 16,
-        "local_epochs": 1,
-        "label_fraction": 1.0,
         "seed": 5,
     }
-    return Plan(**{**fields, **changes})  # type: ignore[arg-type]
+    trained = {name: value for name, value in changes.items() if name in Training.model_fields}
+    training = Training.model_validate({"lr": 0.05, "batch_size": 16, **trained})
+    others = {name: value for name, value in changes.items() if name not in trained}
+    return Plan(training=training, **{**fields, **others})  # type: ignore[arg-type]
 
 
 def rounds_of(
@@ -148,13 +145,9 @@ def instruction_of(plan: Plan, number: int, **changes: object) -> Instruction:
         "task": "train",
         "weights": "all",
         "seconds": plan.round_timeout,
-        **{
-            name: getattr(plan, name)
-            for name in (
-                *("architecture", "mode", "lr", "momentum", "batch_size", "local_epochs"),
-                *("label_fraction", "seed"),
-            )
-        },
+        "architecture": plan.architecture,
+        "seed": plan.seed,
+        **plan.training.model_dump(),
         **changes,
     }
     return Instruction.model_validate(fields)

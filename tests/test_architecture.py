@@ -1,0 +1,47 @@
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("client", "common", "experiments", "pretrain", "radiographs", "server")
+
+
+def imports_of(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            names.add(node.module or "")
+    return names
+
+
+def test_imports_run_one_way() -> None:
+    allowed = {room: {room, "common"} for room in ROOMS}
+    # Experiments start both sides as processes and print as the server does.
+    allowed["experiments"] |= {"radiographs", "server"}
+    for room in ROOMS:
+        for file in (ROOT / room).rglob("*.py"):
+            rooms = {name.split(".")[0] for name in imports_of(file)} & set(ROOMS)
+            assert rooms <= allowed[room], file
+
+
+def test_flower_is_imported_by_the_adapters_alone() -> None:
+    importers = {
+        str(file.relative_to(ROOT))
+        for room in ROOMS
+        for file in (ROOT / room).rglob("*.py")
+        if any(name.split(".")[0] == "flwr" for name in imports_of(file))
+    }
+    assert importers == {
+        "client/transport/connection.py",
+        "client/transport/messages.py",
+        "server/transport/connection.py",
+        "server/transport/service.py",
+    }
+
+
+def test_tests_share_through_support_alone() -> None:
+    for file in (ROOT / "tests").rglob("*.py"):
+        tests = {name for name in imports_of(file) if name.startswith("tests.")}
+        assert not {name for name in tests if "test_" in name}, file
