@@ -52,13 +52,13 @@ def draw_files(folder: Path, count: int, sides: tuple[int, int], suffix: str) ->
         if i >= DISTINCT:
             file.write_bytes(files[i % DISTINCT].read_bytes())
             continue
-        draws = generator(i, "film")
+        rng = generator(i, "film")
         film = draw_film(
             max(sides),
-            draw_anatomy(draws),
-            draw_scanner(draws),
+            draw_anatomy(rng),
+            draw_scanner(rng),
             np.zeros(len(FINDINGS), np.uint8),
-            draws,
+            rng,
         )
         Image.fromarray(film).resize(sides).save(file)
     return files

@@ -160,7 +160,7 @@ def noise_of_gains(
     """
     patients = np.array([entry.patient for entry in films.shard.entries])
     own = [np.flatnonzero(patients == patient) for patient in np.unique(patients)]
-    draws = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
 
     def aucs(runs: list[Run], rows: npt.NDArray[np.intp]) -> tuple[float, float]:
         labels, sources = films.shard.labelled()[rows], films.sources[rows]
@@ -172,7 +172,7 @@ def noise_of_gains(
 
     gains = []
     for _ in range(RESAMPLES):
-        rows = np.concatenate([own[i] for i in draws.integers(len(own), size=len(own))])
+        rows = np.concatenate([own[i] for i in rng.integers(len(own), size=len(own))])
         gains.append(np.subtract(aucs(runs, rows), aucs(baseline, rows)))
     every, within = np.std(gains, axis=0, ddof=1)
     return every, within

@@ -49,11 +49,11 @@ CPU_ROUNDS = 5
 def make_shard(folder: Path, images: int, size: int) -> Shard:
     """Write a shard of noise: how fast it goes does not depend on what is to be seen."""
     entries = [Entry(str(i), str(i), "train") for i in range(images)]
-    draws = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     with create_shard(
         folder, entries=entries, labels=None, size=size, source="benchmark"
     ) as pixels:
-        pixels[:] = draws.integers(0, 256, pixels.shape, dtype=np.uint8)
+        pixels[:] = rng.integers(0, 256, pixels.shape, dtype=np.uint8)
     return open_shard(folder)
 
 

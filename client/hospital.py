@@ -153,7 +153,7 @@ class Hospital:
                 log.debug("the fault", exc_info=True)
                 lost = isinstance(error, torch.AcceleratorError)
                 for_good = lost and not is_out_of_memory(error)
-            # Only here is what the error held of the accelerator's memory free again.
+            # Retry outside `except`: the traceback keeps GPU tensors alive.
             return self._answer_on_the_cpu(instruction, blob, wanted, for_good)
         except NotAllowed as objection:
             log.error("round %d refused: %s", instruction.identity.round, objection)

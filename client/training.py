@@ -39,7 +39,7 @@ def batches(
     shard: Shard,
     indices: npt.NDArray[np.intp],
     batch_size: int,
-    draws: np.random.Generator,
+    rng: np.random.Generator,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one shuffled epoch of crops and labels.
@@ -52,8 +52,8 @@ def batches(
     """
     labels = shard.labelled()
     count = math.ceil(len(indices) / batch_size)
-    for chosen in np.array_split(draws.permutation(indices), count):
-        images = to_device(random_crops(shard.images[chosen], draws), device)
+    for chosen in np.array_split(rng.permutation(indices), count):
+        images = to_device(random_crops(shard.images[chosen], rng), device)
         yield to_input(images), to_device(labels[chosen], device)
 
 
@@ -105,12 +105,12 @@ def train(
     """
     parameters = set_training_mode(model, instruction.mode)
     optimizer = torch.optim.SGD(parameters, lr=instruction.lr, momentum=instruction.momentum)
-    draws = generator(instruction.seed, "training", instruction.identity.round, site)
+    rng = generator(instruction.seed, "training", instruction.identity.round, site)
     losses = [
         train_epoch(
             model,
             optimizer,
-            batches(shard, indices, instruction.batch_size, draws, device),
+            batches(shard, indices, instruction.batch_size, rng, device),
             wanted,
         )
         for _ in range(instruction.local_epochs)

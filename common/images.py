@@ -15,19 +15,19 @@ def crop_size(size: int) -> int:
     return size * 7 // 8
 
 
-def random_crops(images: Bytes, draws: np.random.Generator) -> Bytes:
+def random_crops(images: Bytes, rng: np.random.Generator) -> Bytes:
     """Return a crop of every image, each with a draw of its own.
 
     Args:
         images: uint8, N x S x S.
-        draws: Gives N pairs of offsets.
+        rng: Gives N pairs of offsets.
 
     Returns:
         uint8, N x C x C, where C is :func:`crop_size` of S.
     """
     n, size, _ = images.shape
     crop = crop_size(size)
-    offsets = draws.integers(0, size - crop + 1, (n, 2))
+    offsets = rng.integers(0, size - crop + 1, (n, 2))
     crops = np.empty((n, crop, crop), np.uint8)
     for i, (top, left) in enumerate(offsets):
         crops[i] = images[i, top : top + crop, left : left + crop]

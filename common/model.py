@@ -128,21 +128,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or code == CUDA_MEMORY_ALLOCATION
 
 
-def choose_device(wish: str) -> torch.device:
+def choose_device(requested: str) -> torch.device:
     """Return the device to compute on, torch's current one now; ``auto``: the GPU if there is one.
 
     Raises:
         BadInput: torch does not know the device, it is not there, or neither a CPU nor a GPU.
     """
-    if wish == "auto":
-        wish = "cuda" if torch.cuda.is_available() else "cpu"
+    if requested == "auto":
+        requested = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(wish)
+        device = torch.device(requested)
         torch.empty(0, device=device)
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)  # what asks for no device means this one
     except (RuntimeError, AssertionError):
-        raise BadInput(f"--device {wish}: not to be had here; try --device cpu") from None
+        raise BadInput(
+            f"--device {requested}: not available on this machine; try --device cpu"
+        ) from None
     if device.type not in ("cpu", "cuda"):
-        raise BadInput(f"--device {wish}: none that this project computes on; give cpu or cuda")
+        raise BadInput(
+            f"--device {requested}: none that this project computes on; give cpu or cuda"
+        )
     return device

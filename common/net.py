@@ -13,7 +13,7 @@ SiteName = Annotated[str, StringConstraints(pattern=SITE_NAME)]
 """A hospital's name: up to 63 letters, digits, dots, dashes and underscores."""
 
 LONGEST_SECONDS = 1e7
-"""Of work on one instruction: four months."""
+"""The longest round timeout, in seconds: four months."""
 
 MESSAGE_BYTES = 64 << 20
 """Of the largest message that either side takes; a packed DenseNet-121 is 28.3 MB."""

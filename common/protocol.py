@@ -9,7 +9,7 @@
                                      <-     Reply    (hash of the weights, metrics, ...)
     Fetch                            ->                                       when there is room
                                      <-     weights
-    Verdict                          ->                                       if they are no good
+    Rejection                        ->                                       if they are no good
     Ping                             ->                                       to see who is alive
     Farewell  (finished or refused)  ->
 
@@ -164,7 +164,7 @@ class Fetch(Message):
     identity: Identity
 
 
-class Verdict(Message):
+class Rejection(Message):
     """Tells a hospital why its reply is not averaged."""
 
     kind: Literal["verdict"] = "verdict"
@@ -186,7 +186,7 @@ class Farewell(Message):
     reason: Printable = Field("", max_length=500)
 
 
-Call = Annotated[Greeting | Verdict | Ping | Farewell, Field(discriminator="kind")]
+Call = Annotated[Greeting | Rejection | Ping | Farewell, Field(discriminator="kind")]
 """What a hospital is told outside the rounds."""
 
 CALL: TypeAdapter[Call] = TypeAdapter(Call)
@@ -205,7 +205,7 @@ class ProtocolError(ValueError):
     """What arrived is no message that this side understands; says no more of it than that."""
 
 
-def understand(messages: TypeAdapter[MessageT], text: str) -> MessageT:
+def parse_message(messages: TypeAdapter[MessageT], text: str) -> MessageT:
     """Return the message in a JSON text.
 
     Raises:

@@ -30,7 +30,7 @@ KERNEL_SIGMAS = 3
 """Standard deviations that the blurring kernel reaches to either side."""
 
 
-def draw_views(views: Views, n: int, size: int, out: int, draws: np.random.Generator) -> Draws:
+def draw_views(views: Views, n: int, size: int, out: int, rng: np.random.Generator) -> Draws:
     """Draw how each of n images is to be changed.
 
     Args:
@@ -38,7 +38,7 @@ def draw_views(views: Views, n: int, size: int, out: int, draws: np.random.Gener
         n: How many images.
         size: S, pixels along each side of an image.
         out: Pixels along each side of a view; the blur scales with it.
-        draws: Gives the random numbers; the same ones whatever is switched off.
+        rng: Gives the random numbers; the same ones whatever is switched off.
 
     Returns:
         float32, n x 10: box in pixels (top, left, height, width), angle in radians, 1 or -1 for
@@ -46,31 +46,31 @@ def draw_views(views: Views, n: int, size: int, out: int, draws: np.random.Gener
         view (0: none), 1 where the image is to be solarised.
     """
     table = np.zeros((n, 10), np.float32)
-    table[:, : WIDTH + 1] = _boxes(views, n, size, draws)
-    table[:, ANGLE] = np.radians(draws.uniform(-views.rotate, views.rotate, n))
-    table[:, MIRROR] = np.where(draws.random(n) < views.flip, -1, 1)
-    jittered = draws.random(n) < views.jitter
+    table[:, : WIDTH + 1] = _boxes(views, n, size, rng)
+    table[:, ANGLE] = np.radians(rng.uniform(-views.rotate, views.rotate, n))
+    table[:, MIRROR] = np.where(rng.random(n) < views.flip, -1, 1)
+    jittered = rng.random(n) < views.jitter
     for column, strength in ((BRIGHTNESS, views.brightness), (CONTRAST, views.contrast)):
-        factors = draws.uniform(1 - strength, 1 + strength, n)
+        factors = rng.uniform(1 - strength, 1 + strength, n)
         table[:, column] = np.where(jittered, factors, 1)
-    sigma = draws.uniform(*views.blur_sigma, n) * out / PAPER_VIEW
-    table[:, SIGMA] = np.where(draws.random(n) < views.blur, sigma, 0)
-    table[:, SOLARIZE] = draws.random(n) < views.solarize
+    sigma = rng.uniform(*views.blur_sigma, n) * out / PAPER_VIEW
+    table[:, SIGMA] = np.where(rng.random(n) < views.blur, sigma, 0)
+    table[:, SOLARIZE] = rng.random(n) < views.solarize
     return table
 
 
-def _boxes(views: Views, n: int, size: int, draws: np.random.Generator) -> npt.NDArray[np.float64]:
+def _boxes(views: Views, n: int, size: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Return boxes of random area and shape: float64 with whole values, n x 4."""
-    area = draws.uniform(*views.crop_scale, (n, TRIES)) * size**2
+    area = rng.uniform(*views.crop_scale, (n, TRIES)) * size**2
     narrowest, widest = views.crop_ratio
-    ratio = np.exp(draws.uniform(math.log(narrowest), math.log(widest), (n, TRIES)))
+    ratio = np.exp(rng.uniform(math.log(narrowest), math.log(widest), (n, TRIES)))
     height, width = np.rint(np.sqrt(area / ratio)), np.rint(np.sqrt(area * ratio))
     inside = (height >= 1) & (width >= 1) & (height <= size) & (width <= size)
     chosen = np.arange(n), inside.argmax(axis=1)
     found = inside.any(axis=1)
     height = np.where(found, height[chosen], size)
     width = np.where(found, width[chosen], size)
-    corner = draws.random((2, n))
+    corner = rng.random((2, n))
     top = np.floor(corner[0] * (size - height + 1))
     left = np.floor(corner[1] * (size - width + 1))
     return np.stack([top, left, height, width], axis=1)

@@ -126,8 +126,8 @@ class Batches:
         """Return the indices of a step's images; an epoch's last, incomplete batch is left out."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
-            draws = generator(self._recipe.seed, "order", epoch)
-            self._order = epoch, draws.permutation(len(self._images))
+            rng = generator(self._recipe.seed, "order", epoch)
+            self._order = epoch, rng.permutation(len(self._images))
         n = self._recipe.images_per_step
         return self._order[1][position * n : (position + 1) * n]
 

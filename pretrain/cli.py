@@ -229,7 +229,7 @@ def _config(recipe: Recipe, shard: Shard) -> dict[str, Any]:
 
 @contextmanager
 def _terminal_status(folder: "RunFolder") -> Iterator[None]:
-    """Write that the run goes on, and how it ended; explain what is no fault of ours."""
+    """Write that the run goes on, and how it ended; explain what is no internal error."""
     try:
         folder.write_status("running")
         yield
@@ -262,14 +262,12 @@ def _within_memory() -> Iterator[None]:
         yield
     except MemoryError:
         raise BadInput(
-            "the memory does not do; give a smaller --batch-size, or --queue for mocov2"
+            "out of memory; give a smaller --batch-size, or --queue for mocov2"
         ) from None
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise BadInput(
-            "the GPU's memory does not do; give a smaller --batch-size, or --accumulate"
-        ) from None
+        raise BadInput("out of GPU memory; give a smaller --batch-size, or --accumulate") from None
 
 
 def main() -> None:

@@ -27,21 +27,23 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def own_device(wish: str) -> str:
+def own_device(requested: str) -> str:
     """Return the device that this process is to use, before any of them is touched.
 
     Args:
-        wish: As the user gave it; ``auto`` and ``cuda`` become the GPU of this process.
+        requested: As the user gave it; ``auto`` and ``cuda`` become the GPU of this process.
 
     Raises:
         BadInput: All processes would share one GPU.
     """
-    if not torchelastic_launched() or wish == "cpu":
-        return wish
-    if wish == "auto" and not torch.cuda.is_available():
+    if not torchelastic_launched() or requested == "cpu":
+        return requested
+    if requested == "auto" and not torch.cuda.is_available():
         return "cpu"
-    if wish not in ("auto", "cuda"):
-        raise BadInput(f"--device {wish}: with torchrun each process has its own; give cuda or cpu")
+    if requested not in ("auto", "cuda"):
+        raise BadInput(
+            f"--device {requested}: with torchrun each process has its own; give cuda or cpu"
+        )
     return f"cuda:{os.environ['LOCAL_RANK']}"
 
 

@@ -36,8 +36,8 @@ from common.protocol import (
     Identity,
     Instruction,
     ProtocolError,
-    Verdict,
-    understand,
+    Rejection,
+    parse_message,
 )
 from common.runtime.guard import end_process
 from common.wire import fingerprint
@@ -114,10 +114,10 @@ class Participant:
     def _properties(self, text: str) -> ClientMessage:
         """Answer a greeting with a hello; take other words to heart."""
         words = ""
-        match understand(CALL, text):
+        match parse_message(CALL, text):
             case Greeting() as greeting:
                 words = self._hello(greeting)
-            case Verdict() as verdict:
+            case Rejection() as verdict:
                 number = verdict.identity.round
                 log.warning("round %d: the reply was rejected: %s", number, verdict.reason)
                 self._state.note("rejected", **verdict.model_dump(exclude={"kind", "protocol"}))
@@ -146,7 +146,7 @@ class Participant:
 
     def _fit(self, ins: ServerMessage.FitIns, connected: Callable[[], bool]) -> ClientMessage:
         """Do what an instruction says; keep the weights until they are fetched."""
-        instruction = understand(INSTRUCTION, _text(ins.config))
+        instruction = parse_message(INSTRUCTION, _text(ins.config))
         identity = instruction.identity
         blob = ins.parameters.tensors[0] if len(ins.parameters.tensors) == 1 else b""
         self._state.note("received", identity=identity.model_dump(), sha256=fingerprint(blob))
@@ -185,7 +185,7 @@ class Participant:
 
     def _parameters(self, text: str) -> ClientMessage:
         """Hand over the weights of the last reply, once, and those of no other."""
-        identity = understand(FETCH, text).identity
+        identity = parse_message(FETCH, text).identity
         parameters = Parameters(tensor_type="safetensors")
         if identity == self._ready:
             sha256 = fingerprint(self._weights)
@@ -193,7 +193,10 @@ class Participant:
             parameters.tensors.append(self._weights)
             self._ready, self._weights = None, b""
         else:
-            log.warning("round %d: asked for weights that there are not", identity.round)
+            log.warning(
+                "round %d: the server requested weights that this client no longer holds",
+                identity.round,
+            )
             self._state.note("not sent", identity=identity.model_dump())
         return ClientMessage(
             get_parameters_res=ClientMessage.GetParametersRes(status=OK, parameters=parameters)

@@ -168,7 +168,7 @@ def run_command(
         if isinstance(error, OSError) and error.errno in FILE_ERRORS:
             where = f"{error.filename}: " if error.filename else ""
             return _fail(name, given, f"{where}{error.strerror}", BadInput.exit_code)
-        return _fail(name, given, f"a fault of ours, {type(error).__name__}", FedCXRError.exit_code)
+        return _fail(name, given, f"internal error, {type(error).__name__}", FedCXRError.exit_code)
     return 0
 
 

@@ -153,7 +153,7 @@ def _chaos(arguments: Sequence[str]) -> None:
         if container is None:
             raise BadInput(f"{settings.name}: no such container; one of {', '.join(containers)}")
         if container.status != "running":
-            raise BadInput(f"{settings.name}: is {container.status}; only a running one can suffer")
+            raise BadInput(f"{settings.name}: is {container.status}; it must be running")
         with disturbed(engine, container, settings.fault):
             print(f"{settings.name}: {settings.fault}, for {settings.seconds:g} s", flush=True)
             time.sleep(settings.seconds)

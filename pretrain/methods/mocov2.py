@@ -60,8 +60,8 @@ class MoCoV2(Method):
         self.key_encoder = follower(self.encoder)
         split_batch_norm(self.key_encoder, self.settings.key_groups(batch))
 
-        draws = generator(seed, "queue", rank())
-        keys = draws.standard_normal((self.settings.queue // processes(), self.settings.dim))
+        rng = generator(seed, "queue", rank())
+        keys = rng.standard_normal((self.settings.queue // processes(), self.settings.dim))
         self.register_buffer("queue", normalize(torch.from_numpy(keys).float()))
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
         # The batch comes in another order each time, so that one permutation does for all.

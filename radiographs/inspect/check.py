@@ -33,7 +33,7 @@ TEST = "test"
 """The split of images that no model may have been trained on."""
 
 FEW = 10
-"""Images with, or without, a finding: below it the validation's tenth often has none."""
+"""Images with, or without, a finding. With fewer, the 10 % validation split often lacks one."""
 
 BASE_MEMORY, IMAGE_MEMORY = 800_000_000, 130_000_000
 """Bytes of DenseNet-121 in training: at all, and for an image of 224 x 224; measured on a CPU."""

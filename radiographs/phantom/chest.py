@@ -47,29 +47,29 @@ class Scanner(NamedTuple):
     marker: int
 
 
-def draw_anatomy(draws: np.random.Generator) -> Anatomy:
+def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     """Draw a patient."""
     return Anatomy(
-        width=draws.uniform(0.9, 1.06),
-        height=draws.uniform(0.92, 1.06),
-        heart=draws.uniform(0.2, 0.25),
-        rib_gap=draws.uniform(0.135, 0.165),
-        rib_phase=draws.uniform(0, 1),
-        density=draws.uniform(-0.04, 0.06),
+        width=rng.uniform(0.9, 1.06),
+        height=rng.uniform(0.92, 1.06),
+        heart=rng.uniform(0.2, 0.25),
+        rib_gap=rng.uniform(0.135, 0.165),
+        rib_phase=rng.uniform(0, 1),
+        density=rng.uniform(-0.04, 0.06),
     )
 
 
-def draw_scanner(draws: np.random.Generator) -> Scanner:
+def draw_scanner(rng: np.random.Generator) -> Scanner:
     """Draw a hospital's scanner."""
     return Scanner(
-        gamma=draws.uniform(0.87, 1.15),
-        contrast=draws.uniform(0.88, 1.03),
-        brightness=draws.uniform(-0.02, 0.05),
-        noise=draws.uniform(0.01, 0.03),
-        blur=draws.uniform(0, 0.003),
-        collimation=draws.uniform(0, 0.07),
-        shading=draws.uniform(-0.08, 0.08),
-        marker=int(draws.choice(SIDES)),
+        gamma=rng.uniform(0.87, 1.15),
+        contrast=rng.uniform(0.88, 1.03),
+        brightness=rng.uniform(-0.02, 0.05),
+        noise=rng.uniform(0.01, 0.03),
+        blur=rng.uniform(0, 0.003),
+        collimation=rng.uniform(0, 0.07),
+        shading=rng.uniform(-0.08, 0.08),
+        marker=int(rng.choice(SIDES)),
     )
 
 
@@ -91,9 +91,9 @@ def disc(x: Plane, y: Plane, at: tuple[float, float], radius: float, edge: float
     return soft(radius - np.hypot(x - at[0], y - at[1]), edge)
 
 
-def clouds(shape: tuple[int, int], cells: int, draws: np.random.Generator) -> Plane:
+def clouds(shape: tuple[int, int], cells: int, rng: np.random.Generator) -> Plane:
     """Return smooth noise of about -1 to 1 with so many bumps along each side."""
-    coarse = Image.fromarray(draws.standard_normal((cells, cells)).astype(np.float32))
+    coarse = Image.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
     return np.asarray(coarse.resize(shape, Image.Resampling.BICUBIC)) * np.float32(0.6)
 
 
@@ -108,7 +108,7 @@ class Chest:
         lungs: The mask of each lung, by side: -1 and 1, the signs of x.
         lateral: The x of the chest wall, as a distance from the midline.
         diaphragm: The y of the diaphragm, by side.
-        draws: Where findings draw their places from.
+        rng: Where findings draw their places from.
     """
 
     x: Plane
@@ -117,7 +117,7 @@ class Chest:
     lungs: dict[int, Plane]
     lateral: Plane
     diaphragm: dict[int, Plane]
-    draws: np.random.Generator
+    rng: np.random.Generator
 
     def paint(self, mask: Plane, density: float) -> None:
         """Move the film towards a density where the mask is."""
@@ -125,12 +125,12 @@ class Chest:
 
     def side(self) -> int:
         """Draw one of the two lungs."""
-        return int(self.draws.choice(SIDES))
+        return int(self.rng.choice(SIDES))
 
     def place(self, side: int, top: float, bottom: float) -> tuple[float, float]:
         """Draw a point well inside a lung, between two heights."""
-        y = self.draws.uniform(top, bottom)
-        return side * self.draws.uniform(0.3, 0.5), y
+        y = self.rng.uniform(top, bottom)
+        return side * self.rng.uniform(0.3, 0.5), y
 
     def shape(self) -> tuple[int, int]:
         """Return the shape of the film."""
@@ -140,7 +140,7 @@ class Chest:
 def draw_chest(
     size: int,
     anatomy: Anatomy,
-    draws: np.random.Generator,
+    rng: np.random.Generator,
     *,
     heart_scale: float = 1.0,
     inflation: float = 0.0,
@@ -150,12 +150,12 @@ def draw_chest(
     Args:
         size: S, pixels along each side.
         anatomy: Of the patient.
-        draws: For position and texture.
+        rng: For position and texture.
         heart_scale: Width of the heart, 1 for a normal one.
         inflation: How much the lungs are blown up, 0 for normal ones.
     """
     line = np.linspace(-1, 1, size, dtype=np.float32)
-    tilt, shift, lower = draws.normal(0, 0.025), draws.normal(0, 0.02), draws.normal(0, 0.025)
+    tilt, shift, lower = rng.normal(0, 0.025), rng.normal(0, 0.02), rng.normal(0, 0.025)
     x = (line[None, :] - shift + tilt * line[:, None]) / np.float32(anatomy.width)
     y = (line[:, None] - lower - tilt * line[None, :]) / np.float32(anatomy.height)
     x, y = x.astype(np.float32), y.astype(np.float32)
@@ -175,7 +175,7 @@ def draw_chest(
     }
     shoulders = 0.3 + 0.65 * soft(y + 0.83, 0.14)
     film = np.full(x.shape, 0.02, np.float32)
-    chest = Chest(x, y, film, lungs, lateral, diaphragm, draws)
+    chest = Chest(x, y, film, lungs, lateral, diaphragm, rng)
     chest.paint(soft(shoulders - out, 0.03), TISSUE + anatomy.density)
     below = soft(y - np.where(x < 0, diaphragm[-1], diaphragm[1])) * soft(0.9 - out, 0.03)
     chest.paint(0.9 * below, ABDOMEN)
@@ -191,7 +191,7 @@ def _draw_lungs(chest: Chest, inflation: float) -> None:
     for side in SIDES:
         chest.paint(chest.lungs[side], LUNG - 0.08 * inflation)
         hilum = (side * 0.2, -0.02)
-        vessels = np.abs(clouds(chest.shape(), 22, chest.draws)) < 0.16
+        vessels = np.abs(clouds(chest.shape(), 22, chest.rng)) < 0.16
         near = blob(x, y, hilum, (0.34, 0.42))
         chest.film += (0.1 - 0.06 * inflation) * chest.lungs[side] * near * vessels
         chest.paint(0.4 * blob(x, y, hilum, (0.07, 0.13)) * chest.lungs[side], HEART)
@@ -230,7 +230,7 @@ def _draw_middle(chest: Chest, heart: float) -> None:
 def develop(chest: Chest, scanner: Scanner) -> Bytes:
     """Return the film as a scanner writes it: uint8, S x S, 0 to 255."""
     size = len(chest.film)
-    film = chest.film + 0.02 * clouds(chest.shape(), 9, chest.draws)
+    film = chest.film + 0.02 * clouds(chest.shape(), 9, chest.rng)
     film = np.clip(film * (1 + scanner.shading * chest.y), 0, 1) ** scanner.gamma
     film = film * scanner.contrast + scanner.brightness
     line = np.abs(np.linspace(-1, 1, size))
@@ -239,7 +239,7 @@ def develop(chest: Chest, scanner: Scanner) -> Bytes:
     row, column, bar = int(0.09 * size), int((0.5 + 0.38 * scanner.marker) * size), size // 32
     film[row : row + 2 * bar, column : column + bar] = 0.95
     picture = Image.fromarray(_to_bytes(film)).filter(ImageFilter.BoxBlur(scanner.blur * size))
-    noise = scanner.noise * chest.draws.standard_normal(film.shape, np.float32)
+    noise = scanner.noise * chest.rng.standard_normal(film.shape, np.float32)
     return _to_bytes(np.asarray(picture) / 255 + noise)
 
 

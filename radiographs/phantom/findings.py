@@ -29,7 +29,7 @@ def _atelectasis(chest: Chest) -> None:
     side = chest.side()
     for top, bottom in ((-0.05, 0.05), (0.15, 0.3)):
         x, y = chest.place(side, top, bottom)
-        slope = chest.draws.uniform(-0.2, 0.2)
+        slope = chest.rng.uniform(-0.2, 0.2)
         band = np.abs(chest.y - y - slope * (chest.x - x))
         reach = blob(chest.x, chest.y, (x, y), (0.38, 0.4))
         chest.paint(0.95 * soft(0.05 - band) * reach * chest.lungs[side], 0.8)
@@ -38,7 +38,7 @@ def _atelectasis(chest: Chest) -> None:
 def _effusion(chest: Chest) -> None:
     """Fluid at the base of a lung, rising along the wall in a meniscus."""
     side = chest.side()
-    level = chest.draws.uniform(0.08, 0.25)
+    level = chest.rng.uniform(0.08, 0.25)
     meniscus = level - 0.22 * np.clip(side * chest.x / 0.74, 0, 1) ** 4
     # A little below the diaphragm, so that no dark seam is left between fluid and abdomen.
     inside = soft(chest.lateral - side * chest.x) * soft(chest.diaphragm[side] + 0.02 - chest.y)
@@ -48,7 +48,7 @@ def _effusion(chest: Chest) -> None:
 
 def _infiltration(chest: Chest) -> None:
     """Patchy, ill-defined haze over the middle of both lungs."""
-    patches = np.clip(clouds(chest.shape(), 11, chest.draws) * 1.8, 0, 1)
+    patches = np.clip(clouds(chest.shape(), 11, chest.rng) * 1.8, 0, 1)
     for side in SIDES:
         zone = blob(chest.x, chest.y, (side * 0.45, 0.02), (0.4, 0.45))
         chest.paint(0.95 * patches * zone * chest.lungs[side], 0.6)
@@ -57,16 +57,16 @@ def _infiltration(chest: Chest) -> None:
 def _mass(chest: Chest) -> None:
     """One round opacity, large."""
     side = chest.side()
-    radius = chest.draws.uniform(0.15, 0.2)
+    radius = chest.rng.uniform(0.15, 0.2)
     at = chest.place(side, -0.4, 0.2)
     chest.paint(0.85 * disc(chest.x, chest.y, at, radius, 0.02), 0.85)
 
 
 def _nodule(chest: Chest) -> None:
     """A few small round opacities, dense and sharp."""
-    for _ in range(chest.draws.integers(4, 8)):
+    for _ in range(chest.rng.integers(4, 8)):
         at = chest.place(chest.side(), -0.5, 0.3)
-        radius = chest.draws.uniform(0.045, 0.06)
+        radius = chest.rng.uniform(0.045, 0.06)
         chest.paint(0.95 * disc(chest.x, chest.y, at, radius), 0.85)
 
 
@@ -74,7 +74,7 @@ def _pneumonia(chest: Chest) -> None:
     """A fluffy opacity in one lower lung, with air-filled bronchi left dark in it."""
     side = chest.side()
     at = chest.place(side, 0.1, 0.25)
-    airways = np.abs(clouds(chest.shape(), 14, chest.draws)) < 0.12
+    airways = np.abs(clouds(chest.shape(), 14, chest.rng)) < 0.12
     cloud = blob(chest.x, chest.y, at, (0.27, 0.27)) * (1 - 0.6 * airways)
     chest.paint(0.9 * cloud.astype(np.float32) * chest.lungs[side], 0.72)
 
@@ -82,7 +82,7 @@ def _pneumonia(chest: Chest) -> None:
 def _pneumothorax(chest: Chest) -> None:
     """Air without vessels along the wall of one lung, and the bright line of its pleura."""
     side = chest.side()
-    depth = chest.draws.uniform(0.13, 0.22)
+    depth = chest.rng.uniform(0.13, 0.22)
     inward = chest.lateral - side * chest.x
     free = soft(depth - inward, 0.01) * soft(0.3 - chest.y, 0.1)
     chest.paint(free * chest.lungs[side], 0.02)
@@ -93,7 +93,7 @@ def _pneumothorax(chest: Chest) -> None:
 def _consolidation(chest: Chest) -> None:
     """An upper lobe without air, ending sharply at the fissure."""
     side = chest.side()
-    fissure = chest.draws.uniform(-0.3, -0.12)
+    fissure = chest.rng.uniform(-0.3, -0.12)
     above = soft(fissure - chest.y + 0.1 * (np.abs(chest.x) - 0.4))
     chest.paint(0.85 * above * chest.lungs[side], 0.64)
 
@@ -107,8 +107,8 @@ def _edema(chest: Chest) -> None:
 
 def _fibrosis(chest: Chest) -> None:
     """A net of fine lines over both lower lungs."""
-    phase = chest.draws.uniform(0, 6, 2)
-    warp = 0.05 * clouds(chest.shape(), 9, chest.draws)
+    phase = chest.rng.uniform(0, 6, 2)
+    warp = 0.05 * clouds(chest.shape(), 9, chest.rng)
     x, y = chest.x + warp, chest.y - warp
     net = np.maximum(np.sin(42 * (x + y) + phase[0]), np.sin(42 * (x - y) + phase[1]))
     lines = soft(net - 0.5, 0.2)
@@ -120,8 +120,8 @@ def _fibrosis(chest: Chest) -> None:
 def _pleural_thickening(chest: Chest) -> None:
     """A bright rim along the wall and over the apex of one lung."""
     side = chest.side()
-    depth = chest.draws.uniform(0.09, 0.13)
-    wave = 0.015 * clouds(chest.shape(), 7, chest.draws)
+    depth = chest.rng.uniform(0.09, 0.13)
+    wave = 0.015 * clouds(chest.shape(), 7, chest.rng)
     inward = chest.lateral - side * chest.x + wave
     rim = soft(depth - inward, 0.012)
     chest.paint(0.9 * rim * chest.lungs[side], 0.74)
@@ -129,8 +129,8 @@ def _pleural_thickening(chest: Chest) -> None:
 
 def _hernia(chest: Chest) -> None:
     """Stomach behind the heart: a ring with a level of fluid below air."""
-    at = (chest.draws.uniform(-0.05, 0.12), chest.draws.uniform(0.3, 0.4))
-    radius = chest.draws.uniform(0.18, 0.21)
+    at = (chest.rng.uniform(-0.05, 0.12), chest.rng.uniform(0.3, 0.4))
+    radius = chest.rng.uniform(0.18, 0.21)
     chest.paint(0.95 * disc(chest.x, chest.y, at, radius), 0.92)
     air = disc(chest.x, chest.y, at, radius - 0.03) * soft(at[1] + 0.02 - chest.y)
     chest.paint(0.95 * air, 0.2)
@@ -153,7 +153,7 @@ PAINTERS: dict[str, Callable[[Chest], None]] = {
 
 
 def draw_film(
-    size: int, anatomy: Anatomy, scanner: Scanner, labels: Bytes, draws: np.random.Generator
+    size: int, anatomy: Anatomy, scanner: Scanner, labels: Bytes, rng: np.random.Generator
 ) -> Bytes:
     """Draw a film with its findings.
 
@@ -164,7 +164,7 @@ def draw_film(
         anatomy: Of the patient.
         scanner: Of the hospital.
         labels: uint8, 14, 0 or 1.
-        draws: For all that differs between two films of a patient.
+        rng: For all that differs between two films of a patient.
 
     Returns:
         uint8, S x S, 0 to 255.
@@ -173,9 +173,9 @@ def draw_film(
     chest = draw_chest(
         size,
         anatomy,
-        draws,
-        heart_scale=draws.uniform(1.55, 1.8) if "Cardiomegaly" in present else 1.0,
-        inflation=draws.uniform(0.8, 1.1) if "Emphysema" in present else 0.0,
+        rng,
+        heart_scale=rng.uniform(1.55, 1.8) if "Cardiomegaly" in present else 1.0,
+        inflation=rng.uniform(0.8, 1.1) if "Emphysema" in present else 0.0,
     )
     for name, paint in PAINTERS.items():
         if name in present:

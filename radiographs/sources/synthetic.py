@@ -140,7 +140,7 @@ def films_of(settings: SyntheticSettings, name: str) -> list[Film]:
 
     The shards for test and pretraining have all hospitals' scanners and the general prevalence.
     """
-    draws = generator(settings.seed, "patients", site=name)
+    rng = generator(settings.seed, "patients", site=name)
     general = np.array([PREVALENCE[finding] for finding in FINDINGS])
     scanners = [
         draw_scanner(generator(settings.seed, "scanner", site=_hospital(i)))
@@ -152,15 +152,15 @@ def films_of(settings: SyntheticSettings, name: str) -> list[Film]:
         number, prevalence = 4 * settings.images, general
     else:
         number = _sizes(settings)[_names(settings).index(name)]
-        prevalence = np.clip(general * np.exp(draws.normal(0, SKEW, len(general))), 0.01, 0.4)
+        prevalence = np.clip(general * np.exp(rng.normal(0, SKEW, len(general))), 0.01, 0.4)
         scanners = [scanners[_names(settings).index(name)]]
     films: list[Film] = []
     while len(films) < number:
         patient = f"{name}-{len({film.patient for film in films}):05d}"
-        ill = draws.random(len(FINDINGS)) < prevalence / PERSISTENCE
-        scanner = scanners[draws.integers(len(scanners))]
-        for _ in range(min(int(draws.integers(1, MOST_FILMS + 1)), number - len(films))):
-            shown = ill & (draws.random(len(FINDINGS)) < PERSISTENCE)
+        ill = rng.random(len(FINDINGS)) < prevalence / PERSISTENCE
+        scanner = scanners[rng.integers(len(scanners))]
+        for _ in range(min(int(rng.integers(1, MOST_FILMS + 1)), number - len(films))):
+            shown = ill & (rng.random(len(FINDINGS)) < PERSISTENCE)
             image = f"{name}-{len(films):06d}"
             films.append(Film(image, patient, shown.astype(np.uint8), scanner))
     return films

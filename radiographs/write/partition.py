@@ -122,11 +122,11 @@ def dirichlet(
         BadInput: A hospital would get no image.
     """
     units = _units(labels, hospitals, patients)
-    draws = generator(seed, "partition shares")
+    rng = generator(seed, "partition shares")
     order = _shuffled(len(units.sizes), seed)
     hospital_of_unit = np.empty_like(units.sizes)
     for kind in range(len(FINDINGS) + 1):
-        shares = draws.dirichlet(np.full(hospitals, alpha))
+        shares = rng.dirichlet(np.full(hospitals, alpha))
         queue = order[units.classes[order] == kind]
         bounds = np.rint(np.cumsum(shares) * units.sizes[queue].sum()).astype(np.int64)
         hospital_of_unit[queue] = _cut(units.sizes[queue], bounds)

@@ -20,7 +20,7 @@ class Admission:
         image_size: Pixels along each side that a hospital's images must have.
         folder: Holds who was excluded from the run.
         registry: The list of sites with their keys; None: whoever comes is believed.
-        names: Under which hospitals reach this server, as its certificate has them.
+        names: The server's names, as in its certificate.
         max_examples: How many images a hospital may announce, for training or validation.
     """
 
@@ -61,7 +61,7 @@ class Admission:
         return self.barred(hello.site) or self._forged(greeting, hello)
 
     def barred(self, name: str) -> str | None:
-        """Return why nobody of this name may take part; None: somebody may."""
+        """Return why this hospital is barred, or None."""
         revoked = self._registry.refusal(name, datetime.now(UTC)) if self._registry else None
         return revoked or self._folder.exclusion(name)
 

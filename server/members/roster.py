@@ -24,8 +24,8 @@ ABSENT_SECONDS = 60.0
 """How long the end waits for who took part to the last and is not there to hear of it; twice the
 longest pause of a client between two attempts to connect."""
 
-GLANCE_SECONDS = 0.05
-"""Between two looks at whether hospitals are busy, which nobody tells of."""
+BUSY_POLL_SECONDS = 0.05
+"""Seconds between two looks at whether hospitals are busy: becoming idle raises no event."""
 
 
 class Connected(Site, Protocol):
@@ -91,7 +91,7 @@ class Roster:
                 absent = ", ".join(sorted(set(awaited) - self._sites.keys())) or "busy hospitals"
                 log.info("waiting up to %.0f s for %s", timeout, absent)
             while not are_back() and monotonic() < deadline:
-                self._changed.wait(GLANCE_SECONDS)
+                self._changed.wait(BUSY_POLL_SECONDS)
 
     def present(self) -> dict[str, Site]:
         """Return those who have said hello, are still connected and may still take part."""

@@ -38,9 +38,9 @@ RETURN_SECONDS = 60.0
 """How long a resumed run waits for all hospitals before it goes on with a quorum; twice the
 longest pause of a client between two attempts to connect."""
 
-BACK_SECONDS = 5.0
-"""How long a round waits for who was asked last and is not there, such as who was late and cut off.
-Who is gone for good costs this once: it is not asked in that round."""
+RECONNECT_GRACE_SECONDS = 5.0
+"""How long a round waits for hospitals that were asked last and are not connected, such as one that
+was late and cut off. A hospital that is gone for good costs this once."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Rounds:
         for turn in range(1, plan.attempts + 1):
             if not self._wait_for(plan.needed, plan.round_timeout):
                 self._no_quorum(plan.needed)
-            self._sites.wait_for_return(self.asked, BACK_SECONDS)
+            self._sites.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
             start = monotonic()
             log.info("round %d of %d", number, plan.rounds)
             log.info(console.HEADER)
@@ -304,7 +304,7 @@ class Rounds:
         log.info("the hospitals score the final model")
         plan = self._plan
         out = self._outgoing(plan.rounds + 1, 1, "evaluate")
-        self._sites.wait_for_return(self.asked, BACK_SECONDS)
+        self._sites.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
         attempt = Attempt(self._sites, self.folder, out)
         self.asked |= set(attempt.collected.asked)
         found = attempt.collect(plan.round_timeout)

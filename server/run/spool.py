@@ -1,4 +1,4 @@
-"""The replies of one attempt at a round, on disk: what their weights are needed for once more."""
+"""Updates on disk until they are aggregated: the replies of one attempt at a round."""
 
 import shutil
 from collections.abc import Iterable, Iterator

@@ -29,9 +29,9 @@ from common.protocol import (
     Identity,
     Instruction,
     Message,
+    Rejection,
     Reply,
-    Verdict,
-    understand,
+    parse_message,
 )
 from server.rounds.ask import SiteLost
 
@@ -69,7 +69,7 @@ class FlowerSite:
         answer = self._call(request, timeout)
         if answer.client_message is NOT_SENT:
             raise SiteLost("its turn to be sent the weights did not come")
-        return understand(REPLY, answer.client_message.fit_res.metrics["message"].string)
+        return parse_message(REPLY, answer.client_message.fit_res.metrics["message"].string)
 
     def fetch(self, identity: Identity, timeout: float) -> bytes:
         """Return the weights that go with a reply."""
@@ -82,7 +82,7 @@ class FlowerSite:
 
     def tell(self, identity: Identity, reason: str) -> None:
         """Tell why its reply is not averaged."""
-        verdict = Verdict(identity=identity, reason=reason[:500])
+        verdict = Rejection(identity=identity, reason=reason[:500])
         Thread(target=self.answers, args=(verdict,), daemon=True).start()
 
     def answers(self, message: Message) -> bool:

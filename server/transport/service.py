@@ -31,7 +31,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from common import net
 from common.errors import BadInput
-from common.protocol import HELLO, Instruction, ProtocolError, understand
+from common.protocol import HELLO, Instruction, ProtocolError, parse_message
 from server.members.roster import Roster
 from server.rounds.ask import TRANSFER_SECONDS, TRANSFERS
 from server.transport.connection import NOT_SENT, FlowerSite, Sealed, config_of
@@ -52,8 +52,8 @@ WORDS_BYTES = 1 << 16
 CONNECTIONS = 1000
 """At once, at most; fewer where fewer files may be open."""
 
-OWN_FILES = 100
-"""That the server may have open besides its connections and one file for each hospital's reply."""
+RESERVED_FILES = 100
+"""File descriptors reserved for everything but connections and hospitals' replies."""
 
 IDLE_SECONDS = 30
 """How long a connection may be open on which nothing is called; a hospital calls at once."""
@@ -160,7 +160,7 @@ class _Service:
         try:
             ins = GetPropertiesIns(config_of(greeting))
             result = proxy.get_properties(ins, GREETING_SECONDS, None)
-            hello = understand(HELLO, str(result.properties.get("message")))
+            hello = parse_message(HELLO, str(result.properties.get("message")))
         except Exception as error:  # noqa: BLE001 - whoever it is, it is no hospital
             reason = str(error) if isinstance(error, ProtocolError) else type(error).__name__
             self._roster.note_stranger(reason)
@@ -240,7 +240,7 @@ def serve(
     Raises:
         BadInput: The address cannot be listened on.
     """
-    connections = max(1, min(CONNECTIONS, (most_files() - OWN_FILES) // 2))
+    connections = max(1, min(CONNECTIONS, (most_files() - RESERVED_FILES) // 2))
     server = grpc.server(
         ThreadPoolExecutor(connections, "hospital"),
         maximum_concurrent_rpcs=connections,

@@ -286,7 +286,7 @@ while True:
 
 def test_a_kill_at_any_instant_loses_nothing_that_was_written(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
-    draws = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     before = 0
     for _ in range(8):
         with subprocess.Popen(
@@ -294,7 +294,7 @@ def test_a_kill_at_any_instant_loses_nothing_that_was_written(tmp_path: Path) ->
         ) as child:
             assert child.stdout is not None
             assert int(child.stdout.readline()) == before + 1
-            time.sleep(draws.uniform(0, 0.05))
+            time.sleep(rng.uniform(0, 0.05))
             child.kill()
             said = [int(line) for line in child.stdout.read().splitlines() if line]
         with AuditLog(path) as log:

@@ -61,9 +61,9 @@ def test_linear_mode_trains_the_head_and_freezes_batch_norm(architecture: Archit
 
 def test_a_device_that_is_not_there_is_refused() -> None:
     assert choose_device("auto").type in ("cpu", "cuda")
-    for wish in ("gpu", "cuda:99"):
-        with pytest.raises(BadInput, match=wish):
-            choose_device(wish)
+    for requested in ("gpu", "cuda:99"):
+        with pytest.raises(BadInput, match=requested):
+            choose_device(requested)
 
 
 def test_weights_can_be_drawn_after_an_accelerator_has_failed(

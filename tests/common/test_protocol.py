@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common.findings import FINDINGS
-from common.protocol import HELLO, REPLY, ProtocolError, understand
+from common.protocol import HELLO, REPLY, ProtocolError, parse_message
 from tests.support.messages import HELLO_WORDS, REPLY_WORDS, SCORES
 
 IDENTITY = {"run": "r", "round": 3, "attempt": 1}
@@ -15,8 +15,8 @@ SECONDS = {"wait": 0, "evaluate": 1, "train": 1}
 
 
 def test_ordinary_words_are_understood() -> None:
-    assert understand(HELLO, json.dumps(HELLO_WORDS)).validation == 0
-    reply = understand(REPLY, json.dumps(REPLY_WORDS))
+    assert parse_message(HELLO, json.dumps(HELLO_WORDS)).validation == 0
+    reply = parse_message(REPLY, json.dumps(REPLY_WORDS))
     assert reply.validation is not None
     assert tuple(reply.validation.auc_by_finding) == FINDINGS
 
@@ -45,7 +45,7 @@ def test_ordinary_words_are_understood() -> None:
 )
 def test_a_reply_with_an_impossible_number_or_text_is_no_message(change: dict[str, Any]) -> None:
     with pytest.raises(ProtocolError):
-        understand(REPLY, json.dumps({**REPLY_WORDS, **change}))
+        parse_message(REPLY, json.dumps({**REPLY_WORDS, **change}))
 
 
 def test_what_is_too_long_is_not_looked_at() -> None:
@@ -53,7 +53,7 @@ def test_what_is_too_long_is_not_looked_at() -> None:
     long = json.dumps({**REPLY_WORDS, **{str(number): 0 for number in range(10_000)}})
     tracemalloc.start()
     with pytest.raises(ProtocolError, match="no message"):
-        understand(REPLY, long)
+        parse_message(REPLY, long)
     assert tracemalloc.get_traced_memory()[1] < 100_000
     tracemalloc.stop()
 
@@ -70,4 +70,4 @@ def test_what_is_too_long_is_not_looked_at() -> None:
 )
 def test_a_hello_with_an_impossible_number_or_text_is_no_message(change: dict[str, Any]) -> None:
     with pytest.raises(ProtocolError):
-        understand(HELLO, json.dumps({**HELLO_WORDS, **change}))
+        parse_message(HELLO, json.dumps({**HELLO_WORDS, **change}))

@@ -7,8 +7,8 @@ EXPECTED = [469, 920, 66]
 
 def test_each_seed_purpose_round_and_hospital_has_its_own_stream() -> None:
     keys = [(0, "a", 0, ""), (1, "a", 0, ""), (0, "b", 0, ""), (0, "a", 1, ""), (0, "a", 0, "x")]
-    draws = {generator(*key).integers(2**62) for key in keys}
-    assert len(draws) == len(keys)
+    rng = {generator(*key).integers(2**62) for key in keys}
+    assert len(rng) == len(keys)
 
 
 def test_streams_are_the_same_in_every_process_and_version() -> None:

@@ -15,10 +15,10 @@ from tests.support.shards import make_shard, reseal
 
 def test_a_shard_comes_back_as_it_was_written(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "a", images=12)
-    draws = np.random.default_rng(0)
-    labels = draws.random((12, 14)) < 0.3
+    rng = np.random.default_rng(0)
+    labels = rng.random((12, 14)) < 0.3
     assert np.array_equal(shard.labelled(), labels)
-    assert np.array_equal(shard.images, draws.integers(0, 256, (12, 40, 40)))
+    assert np.array_equal(shard.images, rng.integers(0, 256, (12, 40, 40)))
     assert isinstance(shard.images, np.memmap)
     assert not shard.images.flags.writeable
     assert shard.entries[3] == Entry("000003.png", "a-1", "train")

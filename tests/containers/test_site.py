@@ -25,10 +25,10 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 
 def write_films(folder: Path, count: int) -> None:
     folder.mkdir()
-    draws = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     lines = ["Image Index,Finding Labels,Patient ID"]
     for number in range(count):
-        pixels = draws.integers(0, 256, (80, 80), np.uint8)
+        pixels = rng.integers(0, 256, (80, 80), np.uint8)
         Image.fromarray(pixels).save(folder / f"IM{number:04d}.png")
         lines.append(f"IM{number:04d}.png,{'Effusion' if number % 3 else 'No Finding'},{number}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")

@@ -29,7 +29,7 @@ from common.protocol import (
     Ping,
     ProtocolError,
     Reply,
-    understand,
+    parse_message,
 )
 from common.wire import State, WireError, pack, spec_of, unpack
 from server.rounds.ask import SiteLost
@@ -69,7 +69,7 @@ def damaged(draw: Any, whole: bytes) -> bytes:
 def test_any_text_is_a_message_or_is_refused(text: str) -> None:
     for reader in READERS:
         with pytest.raises(ProtocolError):
-            understand(reader, text)
+            parse_message(reader, text)
 
 
 @settings(deadline=None, max_examples=300)
@@ -80,10 +80,10 @@ def test_a_damaged_message_is_understood_or_refused_and_never_quoted(
     text = data.draw(damaged(message.encode())).decode(errors="replace")
     for reader in READERS:
         with suppress(ProtocolError):
-            understand(reader, text)
+            parse_message(reader, text)
             continue
         with pytest.raises(ProtocolError, match=r"^(no message|another version) of protocol 1$"):
-            understand(reader, text)
+            parse_message(reader, text)
 
 
 @settings(deadline=None, max_examples=500)

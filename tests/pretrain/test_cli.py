@@ -147,8 +147,7 @@ pretrain.trainer.Trainer.take_step = fail
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 2
     assert errors.splitlines()[-1] == (
-        "flower-pretrain: error: the GPU's memory does not do; give a smaller --batch-size, or "
-        "--accumulate"
+        "flower-pretrain: error: out of GPU memory; give a smaller --batch-size, or --accumulate"
     )
 
 
@@ -275,7 +274,7 @@ def test_a_diverging_run_says_at_which_step(tmp_path: Path) -> None:
         (["--out", "c.bin"], ["--out c.bin", ".pt"]),
         (["--out", "."], ["--out .", ".pt"]),
         (["--out", "c" * 300 + ".pt"], ["--out cc", "File name too long"]),
-        (["--method", "mocov2", "--queue", 10**12], ["the memory does not do", "--queue"]),
+        (["--method", "mocov2", "--queue", 10**12], ["out of memory", "--queue"]),
         (["--probe", "nowhere"], ["nowhere: no shard here"]),
     ],
 )

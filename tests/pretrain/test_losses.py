@@ -19,8 +19,8 @@ temperatures = st.sampled_from([0.05, 0.1, 0.2, 0.5, 1.0])
 
 
 def vectors(n: int, width: int, seed: int) -> Tensor:
-    draws = torch.Generator().manual_seed(seed)
-    return normalize(torch.randn(n, width, generator=draws, dtype=torch.float64))
+    rng = torch.Generator().manual_seed(seed)
+    return normalize(torch.randn(n, width, generator=rng, dtype=torch.float64))
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ METHODS: tuple[MethodName, ...] = ("mocov2", "simclr", "byol", "rotation")
 
 
 def some_views(count: int = 2, seed: int = 0) -> list[Tensor]:
-    draws = torch.Generator().manual_seed(seed)
-    return [torch.randn(BATCH, 3, 32, 32, generator=draws) for _ in range(count)]
+    rng = torch.Generator().manual_seed(seed)
+    return [torch.randn(BATCH, 3, 32, 32, generator=rng) for _ in range(count)]
 
 
 def step(method: Method, views: list[Tensor]) -> None:

@@ -34,9 +34,9 @@ def train_both_ways(settings: OptimizerSettings) -> tuple[list[Tensor], list[Ten
     for number in range(4):
         for group in optimizer.param_groups:
             group["lr"] = 0.1 * (number + 1)
-        draws = torch.Generator().manual_seed(number)
+        rng = torch.Generator().manual_seed(number)
         for parameter in layers.parameters():
-            parameter.grad = torch.randn(parameter.shape, generator=draws)
+            parameter.grad = torch.randn(parameter.shape, generator=rng)
         for i, parameter in enumerate(layers.parameters()):
             assert parameter.grad is not None
             change = parameter.grad.clone()

@@ -21,8 +21,8 @@ def make_shard(
     path: Path, images: int = 40, size: int = 40, labelled: bool = True, seed: int = 0
 ) -> Shard:
     """Write a shard of noise with two images a patient."""
-    draws = np.random.default_rng(seed)
-    labels = (draws.random((images, 14)) < 0.3).astype(np.uint8)
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((images, 14)) < 0.3).astype(np.uint8)
     with create_shard(
         path,
         entries=[Entry(f"{i:06d}.png", f"{path.name}-{i // 2}", "train") for i in range(images)],
@@ -31,7 +31,7 @@ def make_shard(
         source="noise",
         seed=seed,
     ) as pixels:
-        pixels[:] = draws.integers(0, 256, pixels.shape)
+        pixels[:] = rng.integers(0, 256, pixels.shape)
     return open_shard(path)
 
 

@@ -89,9 +89,9 @@ def as_jpeg(film: Bytes) -> Bytes:
 
 def test_comparing_in_blocks_misses_no_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("radiographs.inspect.pictures.BLOCK", 7)
-    draws = np.random.default_rng(0)
-    vectors = draws.normal(size=(50, 8)).astype(np.float32)
-    vectors[25:] = vectors[draws.integers(0, 25, 25)] + 0.05 * draws.normal(size=(25, 8))
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(50, 8)).astype(np.float32)
+    vectors[25:] = vectors[rng.integers(0, 25, 25)] + 0.05 * rng.normal(size=(25, 8))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     slow = {
         (i, j) for j in range(50) for i in range(j) if float(vectors[i] @ vectors[j]) >= CANDIDATE

@@ -206,8 +206,8 @@ def rows_done(out: Path) -> int:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_conversion_that_is_ended_goes_on_where_it_was(tmp_path: Path, number: int) -> None:
     (tmp_path / "films").mkdir()
-    draws = np.random.default_rng(0)
-    pictures = [draws.integers(0, 256, (600, 600), np.uint8) for _ in range(10)]
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (600, 600), np.uint8) for _ in range(10)]
     names = [f"{i:08d}_000.png" for i in range(240)]
     for i, name in enumerate(names):
         target = tmp_path / "films" / name

@@ -94,11 +94,11 @@ def test_a_hospital_without_an_image_is_refused() -> None:
 def test_whatever_is_shared_out_goes_whole_to_one_hospital_each(
     split: str, images: int, hospitals: int, seed: int, films: int | None
 ) -> None:
-    draws = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     labels = labels_of(images, seed)
     patients = None
     if films is not None:
-        patients = [f"p{n}" for n in draws.integers(0, 1 + images // films, images)]
+        patients = [f"p{n}" for n in rng.integers(0, 1 + images // films, images)]
 
     def share_out(number: int) -> np.ndarray:
         if split == "dirichlet":

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from common.checkpoint import Provenance, read_checkpoint
 from common.findings import FINDINGS
 from common.model import build_model, state_of
-from common.protocol import HELLO, REPLY, Hello, Identity, Instruction, Reply, understand
+from common.protocol import HELLO, REPLY, Hello, Identity, Instruction, Reply, parse_message
 from common.wire import State, fingerprint, pack
 from server.rounds.ask import Site
 from server.rounds.loop import Rounds
@@ -79,7 +79,7 @@ class Scripted:
     """A hospital that says and sends what is written."""
 
     def __init__(self, hello: dict[str, Any], words: dict[str, Any], state: State) -> None:
-        self.hello: Hello = understand(HELLO, json.dumps(hello))
+        self.hello: Hello = parse_message(HELLO, json.dumps(hello))
         self.greeting = GREETING
         self.backbone: str | None = None
         self._words = words
@@ -90,7 +90,7 @@ class Scripted:
         assert isinstance(sealed, Sealed)
         identity = sealed.instruction.identity.model_dump()
         changes = {"identity": identity, "weights": fingerprint(self._blob)}
-        return understand(REPLY, json.dumps({**self._words, **changes}))
+        return parse_message(REPLY, json.dumps({**self._words, **changes}))
 
     def fetch(self, identity: Identity, timeout: float) -> bytes:
         del identity, timeout

@@ -23,11 +23,11 @@ FIRST = state_of(build_model("densenet-tiny", 5))
 
 def make_easy_shard(path: Path, images: int, seed: int) -> Path:
     """Write a shard whose first finding is brightness and whose second is coarse noise."""
-    draws = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     labels = np.zeros((images, 14), np.uint8)
-    labels[:, :2] = draws.random((images, 2)) < 0.5
+    labels[:, :2] = rng.random((images, 2)) < 0.5
     bright, coarse = labels[:, :2].T[:, :, None, None]
-    noise = draws.standard_normal((images, 40, 40))
+    noise = rng.standard_normal((images, 40, 40))
     entries = [Entry(str(i), f"{path.name}-{i}", "train") for i in range(images)]
     with create_shard(path, entries=entries, labels=labels, size=40, source="easy") as pixels:
         pixels[:] = (110 + 25 * bright + noise * (20 + 15 * coarse)).clip(0, 255)

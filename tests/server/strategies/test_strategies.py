@@ -20,16 +20,16 @@ NAMES = [f"hospital-{i:02d}" for i in range(7)]
 
 
 def replies(seed: int = 0) -> dict[str, tuple[State, int]]:
-    draws = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     return {
         name: (
             {
-                key: np.asarray(array + draws.standard_normal(array.shape), array.dtype)
+                key: np.asarray(array + rng.standard_normal(array.shape), array.dtype)
                 if is_float(array)
-                else np.array(5 + int(draws.integers(1, 20)))
+                else np.array(5 + int(rng.integers(1, 20)))
                 for key, array in BEFORE.items()
             },
-            int(draws.integers(10, 500)),
+            int(rng.integers(10, 500)),
         )
         for name in NAMES
     }

@@ -18,7 +18,7 @@ from client.state import ClientState
 from client.transport.connection import take_part
 from client.transport.messages import Participant
 from common.protocol import INSTRUCTION as INSTRUCTION_READER
-from common.protocol import Greeting, Hello, understand
+from common.protocol import Greeting, Hello, parse_message
 from experiments.launch.local import free_port
 from server.members.admission import Admission
 from server.members.roster import Roster
@@ -463,12 +463,12 @@ def test_who_is_not_sent_to_in_time_keeps_its_connection_and_others_have_less_ti
     assert turn(seconds=0.2, after=0.6) is None
     shortened = turn(seconds=30, after=0.5)
     assert shortened is not None
-    words = understand(INSTRUCTION_READER, shortened.fit_ins.config["message"].string)
+    words = parse_message(INSTRUCTION_READER, shortened.fit_ins.config["message"].string)
     assert 20 < words.seconds < 29.9
     assert shortened.fit_ins.parameters.tensors == [b"weights"]
     in_time = turn(seconds=INSTRUCTION.seconds, after=0.2)
     assert in_time is not None
-    words = understand(INSTRUCTION_READER, in_time.fit_ins.config["message"].string)
+    words = parse_message(INSTRUCTION_READER, in_time.fit_ins.config["message"].string)
     assert words == INSTRUCTION, "so short a wait is not worth a copy of the weights"
     allowed[0] = False
     assert turn(seconds=30, after=0.5) is None
