@@ -13,8 +13,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,17 +39,20 @@ _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 """A Code String, PS3.5 6.2."""
 
 
-def is_dicom(path: Path) -> bool:
+def is_dicom(file: BinaryIO) -> bool:
     """Return whether a file begins as PS3.10 7.1 says: 128 bytes, then ``DICM``.
+
+    The file is at its beginning, and is there again afterwards.
 
     Raises:
         OSError: It cannot be read.
     """
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+    start = file.read(132)
+    file.seek(0)
+    return start[128:] == b"DICM"
 
 
-def examine_dicom(path: Path, views: Views) -> str:
+def examine_dicom(file: BinaryIO, views: Views) -> str:
     """Check by its header that a file is a chest film, without reading its pixels.
 
     A body part or view that is not given is taken for what is wanted.
@@ -62,7 +64,7 @@ def examine_dicom(path: Path, views: Views) -> str:
         Unreadable: It is damaged, or no chest film that may be used; says why.
     """
     with _faults_are_unreadable():
-        header = pydicom.dcmread(path, stop_before_pixels=True)
+        header = pydicom.dcmread(file, stop_before_pixels=True)
         _check_kind(header)
         _check_pixels(header)
         check_view(_view(header), views)
@@ -86,13 +88,13 @@ def check_view(view: str, views: Views) -> None:
         raise Unreadable(f"view {_quoted(view)}, {views} is wanted")
 
 
-def read_dicom(path: Path, size: int) -> Bytes:
+def read_dicom(file: BinaryIO, size: int) -> Bytes:
     """Return the picture in a DICOM file as 8-bit grey; black is 0.
 
     A picture that is not square is stretched, as everywhere here.
 
     Args:
-        path: A file that :func:`examine_dicom` has let pass.
+        file: A file that :func:`examine_dicom` has let pass, at its beginning.
         size: S, pixels along each side of the result.
 
     Returns:
@@ -102,7 +104,7 @@ def read_dicom(path: Path, size: int) -> Bytes:
         Unreadable: The pixels cannot be decoded, or there are none.
     """
     with _faults_are_unreadable():
-        return resized(Image.fromarray(_shown(pydicom.dcmread(path))), size)
+        return resized(Image.fromarray(_shown(pydicom.dcmread(file))), size)
 
 
 @contextmanager

@@ -22,8 +22,8 @@ from radiographs.write.assignment import TEST, read_assignment, write_assignment
 from radiographs.write.convert import Part, convert
 from radiographs.write.partition import dirichlet, iid, noniid
 
-DRAWS = ("hospitals", "partition", "alpha", "group_by", "seed")
-"""Options that a split read from a file leaves nothing to decide."""
+SPLITTING = ("hospitals", "partition", "alpha", "group_by", "seed")
+"""Options that are refused when the split is read from a file."""
 
 
 class ChestXray14Settings(Settings):
@@ -70,7 +70,9 @@ class ChestXray14Settings(Settings):
             raise ValueError("--alpha is for --partition dirichlet")
         if not self.dry_run and (self.images is None or self.out is None):
             raise ValueError("--images and --out are required, but for --dry-run")
-        if self.reads_assignment and (given := [n for n in DRAWS if n in self.model_fields_set]):
+        if self.reads_assignment and (
+            given := [n for n in SPLITTING if n in self.model_fields_set]
+        ):
             options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ValueError(
                 f"--assignment {self.assignment} is there and decides the split: leave out "
@@ -96,7 +98,7 @@ def command(arguments: Sequence[str]) -> None:
         check_new(settings.figure)
     elif settings.out is not None:
         check_free(settings.out)
-    rows, tested = find_rows(settings)
+    rows, tested, files = find_images(settings)
     train = [row for row in rows if row.image not in tested]
     seed = None if settings.reads_assignment else settings.seed
     how, hospitals = _share_out(settings, train)
@@ -108,7 +110,7 @@ def command(arguments: Sequence[str]) -> None:
     if settings.dry_run:
         write_png(settings.figure, [shares_figure(summaries)])
     else:
-        _write(settings, how, seed, held)
+        _write(settings, how, seed, held, files)
     if settings.assignment is not None and not settings.assignment.exists():
         write_assignment(settings.assignment, [row.image for row in train], hospitals)
     print("\n".join(tables(summaries)))
@@ -116,8 +118,12 @@ def command(arguments: Sequence[str]) -> None:
     print(f"{settings.figure if settings.dry_run else settings.out}: {drawn}")
 
 
-def find_rows(settings: ChestXray14Settings) -> tuple[list[Row], set[str]]:
-    """Return the lines of the images to be used, in the metadata's order, and those for the test.
+def find_images(settings: ChestXray14Settings) -> tuple[list[Row], set[str], dict[str, Path]]:
+    """Find the images to be used.
+
+    Returns:
+        Their lines, in the metadata's order; the names on the test list; the file for each stem,
+        empty without --images.
 
     Raises:
         BadInput: Lists, metadata and files do not fit together; says how many and the first.
@@ -126,6 +132,7 @@ def find_rows(settings: ChestXray14Settings) -> tuple[list[Row], set[str]]:
     train, test = set(read_list(settings.train_list)), set(read_list(settings.test_list))
     _check_lists(settings, rows, train, test)
     lost = {f"line in {settings.metadata}": sorted((train | test) - rows.keys())}
+    files: dict[str, Path] = {}
     if settings.images is not None:
         files = _find_files(settings.images, {Path(name).stem for name in train | test})
         lost[f"file below {settings.images}"] = sorted(
@@ -137,7 +144,7 @@ def find_rows(settings: ChestXray14Settings) -> tuple[list[Row], set[str]]:
     for names, option in ((train, settings.train_list), (test, settings.test_list)):
         if names <= missing:
             raise BadInput(f"{option}: none of these images is there")
-    return kept, test
+    return kept, test, files
 
 
 def _check_lists(
@@ -215,13 +222,14 @@ def _summary(settings: ChestXray14Settings, name: str, rows: list[Row]) -> Summa
 
 
 def _write(
-    settings: ChestXray14Settings, how: str, seed: int | None, held: dict[str, list[Row]]
+    settings: ChestXray14Settings,
+    how: str,
+    seed: int | None,
+    held: dict[str, list[Row]],
+    files: dict[str, Path],
 ) -> None:
-    if settings.images is None or settings.out is None:
+    if settings.out is None:
         raise AssertionError("checked with the options")
-    files = _find_files(
-        settings.images, {Path(r.image).stem for rows in held.values() for r in rows}
-    )
     parts = [
         Part(
             name,

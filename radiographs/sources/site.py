@@ -121,8 +121,9 @@ def command(arguments: Sequence[str]) -> None:
 def examine(file: Path, views: Views) -> Examined:
     """Look at a file's header; in a worker process."""
     try:
-        if is_dicom(file):
-            return Examined(examine_dicom(file, views), None)
+        with file.open("rb") as opened:
+            if is_dicom(opened):
+                return Examined(examine_dicom(opened, views), None)
     except Unreadable as error:
         return Examined("", str(error))
     except OSError as error:
@@ -136,7 +137,10 @@ def read_film(file: Path, size: int) -> Bytes:
     Raises:
         Unreadable: There is none.
     """
-    return read_dicom(file, size) if is_dicom(file) else decode(file, size)
+    with file.open("rb") as opened:
+        if is_dicom(opened):
+            return read_dicom(opened, size)
+    return decode(file, size)
 
 
 def _private(settings: SiteSettings) -> Private:

@@ -1,1 +1,1 @@
-"""Writing shards: conversion in parallel, and who gets which films."""
+"""Writing shards: conversion in parallel, and which hospital gets which films."""

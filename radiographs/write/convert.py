@@ -277,7 +277,7 @@ def _seal(filling: _Filling, size: int, source: str, problems: dict[Path, str]) 
 
 def _keep_rows(filling: _Filling, kept: Sequence[int], size: int) -> None:
     """Move some of the images' rows up, and leave the others out; takes no room on the disk."""
-    # Without its notes the part is made anew, should the process die before the manifest is there.
+    # A crash before the manifest is written then starts this part from the beginning.
     (filling.folder / DONE).unlink()
     with (filling.folder / IMAGES).open("r+b") as file:
         write_header(file, (len(kept), size, size))

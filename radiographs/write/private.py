@@ -30,8 +30,8 @@ class Private(BaseModel):
     def pseudonym(self, identifier: str) -> str:
         """Return 16 hexadecimal digits that stand for a patient, or for a file.
 
-        HMAC-SHA256 with the salt: who has no salt can neither undo it nor try known numbers. A
-        file's name need not be UTF-8.
+        HMAC-SHA256 with the salt: without the salt it can be neither undone nor tested against
+        known numbers. A file's name need not be UTF-8.
         """
         digest = hmac.new(bytes.fromhex(self.salt), os.fsencode(identifier), hashlib.sha256)
         return digest.hexdigest()[:16]
@@ -44,7 +44,7 @@ def private_path(shard: Path) -> Path:
 
 
 def new_private() -> Private:
-    """Return one with a salt of its own and no files yet."""
+    """Return a private file's content with a new salt and no files."""
     return Private(salt=secrets.token_hex(32))
 
 
@@ -52,7 +52,7 @@ def read_private(path: Path) -> Private:
     """Read a private file.
 
     Raises:
-        BadInput: It cannot be read or is none; what it holds is not quoted.
+        BadInput: It cannot be read, or is no private file. The message quotes nothing from it.
     """
     try:
         return Private.model_validate_json(path.read_bytes())

@@ -1,7 +1,7 @@
 import gzip
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,22 @@ def test_hospitals_hold_the_training_list_and_the_test_shard_the_other(
             found = {f for f, label in zip(FINDINGS, shard.labelled()[i], strict=True) if label}
             assert found == expected
     assert shards[0].manifest.partition == "noniid by image"
+
+
+def test_a_folder_of_films_is_listed_once(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: Counter[Path] = Counter()
+    original = Path.iterdir
+
+    def counting(folder: Path) -> Iterator[Path]:
+        listed[folder] += 1
+        return original(folder)
+
+    monkeypatch.setattr(Path, "iterdir", counting)
+    make(files)
+    assert listed[files["images"]] == 1
+    assert listed[files["images"] / "images_001" / "images"] == 1
 
 
 @pytest.mark.parametrize("partition", ["iid", "noniid", "dirichlet"])

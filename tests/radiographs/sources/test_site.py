@@ -1,6 +1,9 @@
+import builtins
 import errno
+import io
 import os
 import stat
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -90,6 +93,23 @@ def test_films_of_all_kinds_become_a_shard(site: Path) -> None:
     assert "1 of 7 lines" in result.stderr
     assert "4 images of 2 patients, 4 files refused" in result.stdout
     assert "      1 refused: modality 'CT', not CR or DX" in result.stdout
+
+
+def test_a_dicom_file_is_opened_once_for_its_header_and_once_for_its_pixels(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: Counter[str] = Counter()
+    original = open
+
+    def counting(file: Any, *rest: Any, **named: Any) -> Any:
+        opened[str(file)] += 1
+        return original(file, *rest, **named)
+
+    monkeypatch.setattr(builtins, "open", counting)
+    monkeypatch.setattr(io, "open", counting)
+    command(arguments(site))
+    counts = {name: opened[str(site / name)] for name in ("Doe_Jane.dcm", "2024/IM0001", "ct.dcm")}
+    assert counts == {"Doe_Jane.dcm": 2, "2024/IM0001": 2, "ct.dcm": 1}
 
 
 def test_nothing_that_names_a_patient_is_in_the_shard_or_printed(site: Path) -> None:
