@@ -5,11 +5,14 @@ It takes the client's own variable ``FLOWER_CLIENT_STATE``. Prints how the clien
 clients may share two cores, and each is asked twice a minute.
 """
 
-import json
 import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+
+from client.state import ClientStatus
+from common.errors import BadInput
+from common.runtime.status import read_status
 
 
 class Unhealthy(Exception):  # noqa: N818 - a finding, not a fault
@@ -27,18 +30,17 @@ def standing(folder: Path, now: datetime) -> str:
         Unhealthy: It is not connected, is at work long after the round's end, or has lost its GPU.
     """
     try:
-        status = json.loads((folder / "status.json").read_bytes())
-    except (OSError, ValueError):
+        status = read_status(folder, ClientStatus)
+    except BadInput:
         raise Unhealthy("no status yet") from None
-    state = status["state"]
-    if state not in ("connected", "working"):
-        raise Unhealthy(f"{state}: {status['reason']}" if "reason" in status else state)
-    if state == "working" and now > datetime.fromisoformat(status["until"]):
-        raise Unhealthy(f"stuck in round {status['round']}")
-    if status["device"].startswith("cuda"):
+    if status.state not in ("connected", "working"):
+        raise Unhealthy(f"{status.state}: {status.reason}" if status.reason else status.state)
+    if status.state == "working" and status.until is not None and now > status.until:
+        raise Unhealthy(f"stuck in round {status.round}")
+    if status.device is not None and status.device.startswith("cuda"):
         _look_at_gpu()
-    standing = f"{state}, on {status['device']}"
-    return f"{standing}, round {status['round']}" if "round" in status else standing
+    standing = f"{status.state}, on {status.device}"
+    return standing if status.round is None else f"{standing}, round {status.round}"
 
 
 def _look_at_gpu() -> None:

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -117,7 +117,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
     from pretrain.distributed import own_device, process_group, rank
     from pretrain.engine import Engine
     from pretrain.networks import is_fast_in_bf16
-    from pretrain.run_folder import RunFolder
+    from pretrain.run_folder import PretrainStatus, RunFolder
 
     log_to_stderr(settings.debug)
     if settings.threads:
@@ -148,8 +148,8 @@ def _pretrain(arguments: Sequence[str]) -> None:
         with nullcontext() if rank() else folder.held(settings.out):
             _begin(settings, recipe, shard, engine, folder, device)
             if not rank():
-                guard.last_words = lambda stopped: folder.write_status(
-                    "stopped", reason=str(stopped)
+                guard.last_words = lambda stopped: folder.status.end(
+                    PretrainStatus(state="stopped", reason=str(stopped))
                 )
             with nullcontext() if rank() else _terminal_status(folder), _within_memory():
                 state = folder.read_state() if settings.resume else None
@@ -230,20 +230,20 @@ def _config(recipe: Recipe, shard: Shard) -> dict[str, Any]:
 @contextmanager
 def _terminal_status(folder: "RunFolder") -> Iterator[None]:
     """Write that the run goes on, and how it ended; explain what is no internal error."""
+    from pretrain.run_folder import PretrainStatus
+
     try:
-        folder.write_status("running")
+        folder.status.write(PretrainStatus(state="running"))
         yield
-        folder.write_status("finished")
     except BaseException as error:
         told = str(error) if isinstance(error, FedCXRError | Stopped) else type(error).__name__
         reason = error.strerror if isinstance(error, OSError) else told
-        with suppress(OSError):  # what ended the run is to be told, whatever the disk says
-            folder.write_status(
-                "stopped" if isinstance(error, Stopped) else "failed", reason=reason
-            )
+        state: Literal["stopped", "failed"] = "stopped" if isinstance(error, Stopped) else "failed"
+        folder.status.end(PretrainStatus(state=state, reason=reason))
         if isinstance(error, OSError):
             raise _unwritable(folder, error) from error
         raise
+    folder.status.end(PretrainStatus(state="finished"))
 
 
 def _unwritable(folder: "RunFolder", error: OSError) -> BadInput:

@@ -21,7 +21,7 @@ from pretrain.batches import Batches
 from pretrain.distributed import first_says, mean_over_processes, rank
 from pretrain.methods.base import Outcome
 from pretrain.recipe import Recipe
-from pretrain.run_folder import RunFolder
+from pretrain.run_folder import PretrainStatus, RunFolder
 from pretrain.trainer import Trainer
 
 LOG_EVERY = 10
@@ -210,7 +210,7 @@ class Engine:
         if self._folder is not None:
             self._folder.write_state(state)
             step, steps = self.trainer.step, self.trainer.steps
-            self._folder.write_status("running", step=step, steps=steps)
+            self._folder.status.write(PretrainStatus(state="running", step=step, steps=steps))
 
     def _write_checkpoint(self) -> None:
         if self._folder is None:

@@ -15,18 +15,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
 from torch.utils.tensorboard import SummaryWriter
 
 from common.checkpoint import read_tensors, write_tensors
 from common.errors import BadInput
-from common.runtime.files import append_json, drop_temporary, locked, now, write_json, write_whole
+from common.runtime.files import append_json, drop_temporary, locked, write_json, write_whole
+from common.runtime.status import STATUS, Status, StatusFile
 
-RunState = Literal["running", "finished", "stopped", "failed"]
+
+class PretrainStatus(Status):
+    """How a pretraining stands, or how it ended."""
+
+    state: Literal["running", "finished", "stopped", "failed"]
+    step: int | None = Field(None, description="the last one that was saved")
+    steps: int | None = Field(None, description="of the whole pretraining")
+
 
 METRICS = "metrics.jsonl"
 TRAINER = "trainer.pt"
 CONFIG = "config.json"
-STATUS = "status.json"
 
 STATE = {"step", "parameters", "buffers", "optimizer"}
 """Keys of a trainer's state."""
@@ -37,10 +45,14 @@ class RunFolder:
 
     Args:
         path: The folder; :meth:`held` makes it.
+
+    Attributes:
+        status: How the pretraining stands.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.status = StatusFile(path)
         self._board: SummaryWriter | None = None
 
     @contextmanager
@@ -100,10 +112,6 @@ class RunFolder:
     def write_state(self, state: dict[str, Any]) -> None:
         """Replace ``trainer.pt``."""
         write_tensors(self.path / TRAINER, state)
-
-    def write_status(self, state: RunState, **fields: Any) -> None:
-        """Replace ``status.json``."""
-        write_json(self.path / STATUS, {"state": state, "time": now(), **fields})
 
     def read_state(self) -> dict[str, Any] | None:
         """Return what ``trainer.pt`` holds, on the CPU; None if the run has not been saved yet.

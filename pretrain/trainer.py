@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from common.model import build_model, load_state, normalised
-from common.wire import State
+from common.state import State
 from pretrain.augment import make_view
 from pretrain.batches import Part
 from pretrain.distributed import gather, mean_over_processes, processes, rank

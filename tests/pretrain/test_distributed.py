@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from common.checkpoint import read_checkpoint
-from common.wire import State
+from common.state import State
 from tests.support.shards import make_shard
 from tests.support.states import same_bits
 
