@@ -22,17 +22,8 @@ from common.model import build_model, is_out_of_memory, load_state, state_of
 from common.protocol import Greeting, Hello, Instruction, Reply
 from common.scores import Scores
 from common.shard import Shard
-from common.wire import (
-    Spec,
-    State,
-    WireError,
-    backbone_of,
-    fingerprint,
-    head_of,
-    pack,
-    spec_of,
-    unpack,
-)
+from common.state import TRAINED, Spec, State, select, spec_of
+from common.wire import WireError, fingerprint, pack, unpack
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +176,7 @@ class Hospital:
         self._check_run(instruction)
         training, validation = self._shard.split(instruction.seed)
         chosen = labelled_fraction(
-            training, instruction.label_fraction, instruction.seed, self.name
+            training, instruction.training.label_fraction, instruction.seed, self.name
         )
         objection = self._policy.objection(instruction, len(chosen))
         if objection is not None:
@@ -201,7 +192,7 @@ class Hospital:
             loss = train(model, self._shard, chosen, instruction, self.name, self.device, wanted)
             seconds["train"] = time.monotonic() - evaluated
         state = state_of(model)
-        weights = pack(state if instruction.mode == "finetune" else head_of(state))
+        weights = pack(select(state, TRAINED[instruction.training.mode]))
         reply = self._reply(
             instruction,
             seconds,
@@ -268,12 +259,12 @@ class Hospital:
             self._model = model.to(self.device)
         if instruction.weights == "head" and self._backbone is None:
             raise WireError("the head alone came before any backbone")
-        spec = self._spec if instruction.weights == "all" else head_of(self._spec)
+        spec = select(self._spec, instruction.weights)
         state = unpack(blob, spec)
-        if instruction.mode == "finetune":
+        if instruction.training.mode == "finetune":
             self._frozen, self._backbone = {}, None
         elif instruction.weights == "all":
-            self._frozen = backbone_of(state)
+            self._frozen = select(state, "backbone")
             self._backbone = fingerprint(pack(self._frozen))
         load_state(self._model, {**self._frozen, **state})
         return self._model

@@ -33,11 +33,12 @@ class Policy(BaseModel):
             instruction: The server's.
             examples: Images that it would train on.
         """
-        if instruction.mode not in self.modes:
-            return f"mode {instruction.mode} is not allowed here"
-        if self.max_local_epochs is not None and instruction.local_epochs > self.max_local_epochs:
+        training = instruction.training
+        if training.mode not in self.modes:
+            return f"mode {training.mode} is not allowed here"
+        if self.max_local_epochs is not None and training.local_epochs > self.max_local_epochs:
             return (
-                f"{instruction.local_epochs} local epochs are more than the "
+                f"{training.local_epochs} local epochs are more than the "
                 f"{self.max_local_epochs} allowed here"
             )
         if self.max_examples is not None and examples > self.max_examples:

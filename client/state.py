@@ -2,17 +2,31 @@
 
 import logging
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal
+
+from pydantic import AwareDatetime, Field
 
 from common.audit import AuditLog
 from common.errors import BadInput
-from common.runtime.files import give_up_reserve, keep_reserve, now, remedy, write_json
+from common.runtime.files import remedy
 from common.runtime.logs import log_to_file
+from common.runtime.status import Status, StatusFile
 
 log = logging.getLogger(__name__)
 
 Standing = Literal["connecting", "connected", "working", "finished", "refused", "stopped", "failed"]
+
+
+class ClientStatus(Status):
+    """How a client stands, or how it ended."""
+
+    state: Standing
+    device: str | None = Field(None, description="where it computes")
+    run: str | None = None
+    round: int | None = Field(None, description="the last one that it was asked for")
+    until: AwareDatetime | None = Field(
+        None, description="if it still works on a round then, it is stuck"
+    )
 
 
 class ClientState:
@@ -20,37 +34,41 @@ class ClientState:
 
     Args:
         folder: Made if need be; None: nothing is written.
-        **always: What belongs into every status.
+        device: Where it computes.
 
     Raises:
         BadInput: It cannot be written, or another client uses it.
     """
 
-    def __init__(self, folder: Path | None, **always: str) -> None:
+    def __init__(self, folder: Path | None, device: str | None = None) -> None:
         self._folder = folder
-        self._always = always
+        self._device = device
         self._audit: AuditLog | None = None
-        self._ending = Lock()
+        self._status: StatusFile | None = None
         if folder is None:
             return
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._audit = AuditLog(folder / "audit.jsonl")
+            self._status = StatusFile(folder)
             log_to_file(folder / "client.log")
         except OSError as error:
             raise _unwritable(folder, error) from None
 
     def write_status(self, standing: Standing, **fields: Any) -> None:
-        """Replace ``status.json``, and see that :meth:`end`, which is final, will have room.
+        """Replace ``status.json``; nothing once it has ended.
+
+        Args:
+            standing: What the client is doing.
+            **fields: Of :class:`ClientStatus`.
 
         Raises:
             BadInput: It cannot be written.
         """
-        if self._folder is None or self._ending.locked():
+        if self._folder is None or self._status is None:
             return
         try:
-            keep_reserve(self._folder)
-            self._replace_status(self._folder, standing, fields)
+            self._status.write(self._status_of(standing, fields))
         except OSError as error:
             raise _unwritable(self._folder, error) from None
 
@@ -72,18 +90,16 @@ class ClientState:
 
         Never raises: what cannot be written is not.
         """
-        if self._folder is None or not self._ending.acquire(blocking=False):
+        if self._status is None or not self._status.end(self._status_of(standing, fields)):
             return
         try:
-            give_up_reserve(self._folder)
-            self._replace_status(self._folder, standing, fields)
             self.note(standing, **fields)
-        except (OSError, BadInput) as error:
-            log.error("how it ended could not be written: %s", error)
+        except BadInput as error:
+            log.error("how it ended could not be noted: %s", error)
 
-    def _replace_status(self, folder: Path, standing: Standing, fields: dict[str, Any]) -> None:
-        content = {"state": standing, "time": now(), **self._always, **fields}
-        write_json(folder / "status.json", content)
+    def _status_of(self, standing: Standing, fields: dict[str, Any]) -> ClientStatus:
+        device = {} if self._device is None else {"device": self._device}
+        return ClientStatus.model_validate({"state": standing, **device, **fields})
 
 
 def _unwritable(folder: Path, error: OSError) -> BadInput:

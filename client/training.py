@@ -103,17 +103,18 @@ def train(
         FloatingPointError: The training has diverged.
         GivenUp: Asked before a step, ``wanted`` said no.
     """
-    parameters = set_training_mode(model, instruction.mode)
-    optimizer = torch.optim.SGD(parameters, lr=instruction.lr, momentum=instruction.momentum)
+    training = instruction.training
+    parameters = set_training_mode(model, training.mode)
+    optimizer = torch.optim.SGD(parameters, lr=training.lr, momentum=training.momentum)
     rng = generator(instruction.seed, "training", instruction.identity.round, site)
     losses = [
         train_epoch(
             model,
             optimizer,
-            batches(shard, indices, instruction.batch_size, rng, device),
+            batches(shard, indices, training.batch_size, rng, device),
             wanted,
         )
-        for _ in range(instruction.local_epochs)
+        for _ in range(training.local_epochs)
     ]
     loss = sum(losses) / len(losses)
     if not loss <= LARGEST_LOSS:

@@ -6,6 +6,7 @@
     architecture  densenet121 or densenet-tiny
     state_dict    torchvision's DenseNet names
     provenance    where the weights come from, see Provenance
+    strategy      what a federated strategy remembers between rounds; absent where that is nothing
 
 The pickle that torch reads in this mode can build tensors and plain containers, nothing else.
 """
@@ -24,7 +25,7 @@ from common.errors import BadInput, first_problem
 from common.model import build_model, state_of
 from common.options import Architecture
 from common.runtime.files import write_whole
-from common.wire import HEAD_PREFIX, State
+from common.state import HEAD_PREFIX, State
 
 FORMAT = 1
 
@@ -76,20 +77,39 @@ class Provenance(BaseModel):
 
 
 def write_checkpoint(
-    path: Path, state: State, architecture: Architecture, provenance: Provenance
+    path: Path,
+    state: State,
+    architecture: Architecture,
+    provenance: Provenance,
+    strategy: State | None = None,
 ) -> None:
     """Write a checkpoint whole, fsynced and renamed into place.
 
     Raises:
         OSError: The disk is full or the folder cannot be written.
     """
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "architecture": architecture,
-        "state_dict": {name: torch.from_numpy(array) for name, array in state.items()},
+        "state_dict": _tensors(state),
         "provenance": provenance.model_dump(),
     }
+    if strategy:
+        content["strategy"] = _tensors(strategy)
     write_tensors(path, content)
+
+
+def _tensors(state: State) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in state.items()}
+
+
+def read_strategy(path: Path) -> State:
+    """Return what a strategy remembered in a checkpoint of this project; empty if nothing.
+
+    Raises:
+        BadInput: There is no such file, or it is damaged.
+    """
+    return {name: tensor.numpy() for name, tensor in _load(path).get("strategy", {}).items()}
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:

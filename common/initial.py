@@ -10,7 +10,7 @@ from common.checkpoint import Provenance, read_checkpoint
 from common.errors import BadInput
 from common.model import build_model, state_of
 from common.options import Architecture
-from common.wire import State
+from common.state import State
 
 IMAGENET = DenseNet121_Weights.IMAGENET1K_V1.url
 """Its name ends with the first digits of the file's SHA-256."""

@@ -17,7 +17,7 @@ from common.errors import BadInput
 from common.findings import FINDINGS
 from common.options import Architecture, Mode
 from common.seeds import generator
-from common.wire import HEAD_PREFIX, State
+from common.state import HEAD_PREFIX, State
 
 GREY_MEAN = 0.449
 GREY_STD = 0.226

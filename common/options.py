@@ -11,11 +11,18 @@ Mode = Literal["finetune", "linear"]
 """Train all weights, or the head on a frozen backbone."""
 
 
+Part = Literal["all", "head", "backbone"]
+"""A part of the model; see :data:`common.state.SELECTORS`."""
+
+StrategyName = Literal["fedavg", "clipped", "trimmed-mean", "median"]
+
+
 class Training(BaseModel):
     """What a hospital trains in a round, and how.
 
-    The options of ``flower-server``, ``config.json`` and the instruction to the hospitals all have
-    these fields; this is the only place that declares them. Defaults are the paper's.
+    The options of ``flower-server`` and ``config.json`` have these fields beside their others; the
+    instruction to the hospitals holds them in one. Only this place declares them. Defaults are the
+    paper's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -41,8 +41,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Nonce = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """128 random bits."""
 
-VERSION: Literal[1] = 1
-"""Of the protocol."""
+VERSION: Literal[2] = 2
+"""Of the protocol; in 2 an instruction holds its training settings in one field."""
 
 MOST_ROUNDS = 2**31
 """A round's or an attempt's number is below this."""
@@ -63,7 +63,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    protocol: Literal[1] = VERSION
+    protocol: Literal[2] = VERSION
 
 
 class Identity(BaseModel):
@@ -115,7 +115,7 @@ class Hello(Message):
         return b"FedCXR hello\n" + json.dumps(words, sort_keys=True).encode()
 
 
-class Instruction(Message, Training):
+class Instruction(Message):
     """What a hospital is to do in a round, beside the weights to do it with."""
 
     kind: Literal["instruction"] = "instruction"
@@ -123,6 +123,7 @@ class Instruction(Message, Training):
     task: Literal["train", "evaluate"] = Field(description="evaluate: score the weights, no more")
     weights: Literal["all", "head"] = Field(description="which tensors lie beside this message")
     architecture: Architecture
+    training: Training = Field(description="what to train, and how")
     seed: int = Field(ge=0)
     seconds: float = Field(
         gt=0, le=LONGEST_SECONDS, description="after which the answer is of no use any more"

@@ -5,33 +5,16 @@ Nothing that arrives is ever unpickled: safetensors is a JSON header and raw byt
 """
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-State = dict[str, npt.NDArray[Any]]
-"""Tensor name to array, as in torchvision's state dict; 0-d integer buffers included."""
-
-Spec = dict[str, tuple[str, tuple[int, ...]]]
-"""Tensor name to (dtype name, shape)."""
-
-T = TypeVar("T")
-
-HEAD_PREFIX = "classifier."
-"""Tensors whose names begin so are the head; all others are the backbone."""
+from common.state import Spec, State, spec_of
 
 
 class WireError(ValueError):
     """A blob is not what was agreed on; the message names the tensor."""
-
-
-def spec_of(state: Mapping[str, npt.NDArray[Any]]) -> Spec:
-    """Return the names, dtypes and shapes of a state."""
-    return {name: (array.dtype.name, array.shape) for name, array in state.items()}
 
 
 def pack(state: State) -> bytes:
@@ -73,13 +56,3 @@ def unpack(blob: bytes, spec: Spec) -> State:
 def fingerprint(blob: bytes) -> str:
     """Return the SHA-256 of a blob, as 64 hexadecimal digits."""
     return hashlib.sha256(blob).hexdigest()
-
-
-def head_of(tensors: Mapping[str, T]) -> dict[str, T]:
-    """Return the classifier's part of a state or a specification."""
-    return {name: value for name, value in tensors.items() if name.startswith(HEAD_PREFIX)}
-
-
-def backbone_of(tensors: Mapping[str, T]) -> dict[str, T]:
-    """Return all of a state or a specification but the classifier's part."""
-    return {name: value for name, value in tensors.items() if not name.startswith(HEAD_PREFIX)}

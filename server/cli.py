@@ -3,7 +3,7 @@
 import logging
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ from pydantic_settings import SettingsConfigDict
 
 from common.errors import BadInput, FedCXRError, NoQuorum
 from common.net import LONGEST_SECONDS, Address, read_tls
-from common.options import Architecture, Training
+from common.options import Architecture, StrategyName, Training
 from common.runtime.cli import Settings, Stopped, leave, parse, run_command
 from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena
@@ -22,10 +22,11 @@ from common.shard import SMALLEST
 
 if TYPE_CHECKING:
     from common.checkpoint import Provenance
-    from common.wire import State
+    from common.state import State
     from server.members.registry import Registry
     from server.rounds.loop import Plan
     from server.run.folder import RunFolder
+    from server.strategies.base import Strategy
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class ServerSettings(Settings, Training):
     round_timeout: float = Field(
         3600, gt=0, le=LONGEST_SECONDS, description="seconds that a round may take"
     )
-    strategy: Literal["fedavg", "clipped", "trimmed-mean", "median"] = Field(
+    strategy: StrategyName = Field(
         "fedavg",
         description="how replies are combined; all but fedavg withstand a few that are poisoned",
     )
@@ -118,7 +119,7 @@ def _serve(arguments: Sequence[str]) -> None:
     from server.members.roster import Roster
     from server.rounds.loop import Rounds
     from server.rounds.testing import Tester
-    from server.run.records import AuditEvent
+    from server.run.records import AuditEvent, RunStatus
     from server.transport.connection import seal
     from server.transport.port import check_free
     from server.transport.service import serve
@@ -148,25 +149,28 @@ def _serve(arguments: Sequence[str]) -> None:
         tell = partial(roster.say_farewell, over, folder.hospitals(), RESTART_SECONDS)
         serve(roster, settings.listen, identity.certificates, tell)
         return
-    rounds = Rounds(plan, roster, folder, start.state, start.provenance, tester)
+    rounds = Rounds(plan, roster, folder, start.state, start.provenance, tester, start.strategy)
 
     def work() -> None:
         result = rounds.run()
-        folder.write_status(
-            "finished",
-            rounds=result.rounds,
-            best_round=result.best_round,
-            validation=result.validation,
+        folder.status.end(
+            RunStatus(
+                state="finished",
+                rounds=result.rounds,
+                best_round=result.best_round,
+                validation=result.validation,
+            )
         )
         folder.log.record(AuditEvent(event="finished", details={"rounds": plan.rounds}))
-        status.close()  # whatever comes now, it is finished
         _write_report(folder.path)
         roster.say_farewell(over, rounds.asked)
 
-    guard.last_words = lambda stopped: folder.end("stopped", str(stopped), plan.rounds)
-    with ExitStack() as status:
-        status.enter_context(_terminal_status(folder, plan.rounds))
-        folder.write_status("running", round=len(folder.rounds()), rounds=plan.rounds)
+    guard.last_words = lambda stopped: folder.status.end(
+        RunStatus(state="stopped", reason=str(stopped), rounds=plan.rounds)
+    )
+    with _terminal_status(folder, plan.rounds):
+        done = len(folder.rounds())
+        folder.status.write(RunStatus(state="running", round=done, rounds=plan.rounds))
         log_to_file(folder.path / "server.log")
         log.info("run %s in %s", plan.run, folder.path)
         began: Literal["started", "resumed"] = "resumed" if start.resumed else "started"
@@ -211,14 +215,16 @@ class _Start(NamedTuple):
     plan: "Plan"
     state: "State"
     provenance: "Provenance"
+    strategy: "Strategy"
 
 
 def _start(settings: ServerSettings, size: int) -> _Start:
     """Return a new run, or the one in the folder where it stands."""
-    from common.checkpoint import Provenance
+    from common.checkpoint import Provenance, read_strategy
     from common.initial import initial_state
     from server.rounds.loop import Plan
     from server.run.folder import RunFolder
+    from server.strategies import make_strategy
 
     versions = {name: version(name) for name in ("fedcxr", "flwr", "numpy", "torch")}
     config = settings.model_dump(mode="json", exclude={"debug"})
@@ -253,7 +259,10 @@ def _start(settings: ServerSettings, size: int) -> _Start:
     provenance = Provenance(
         method=settings.strategy, run=run, init=init, start=origin, seed=settings.seed
     )
-    return _Start(folder, resumed, plan, state, provenance)
+    strategy = make_strategy(settings.strategy)
+    if done:
+        strategy.load_state_dict(read_strategy(folder.checkpoint(done)))
+    return _Start(folder, resumed, plan, state, provenance, strategy)
 
 
 def _last_model(
@@ -287,22 +296,25 @@ def _terminal_status(folder: "RunFolder", rounds: int) -> Iterator[None]:
         BadInput: A file of the run cannot be written.
     """
     from server.run.folder import unwritable
+    from server.run.records import RunState, RunStatus
+
+    def end(state: RunState, reason: str) -> None:
+        folder.status.end(RunStatus(state=state, reason=reason, rounds=rounds))
 
     try:
         yield
     except Stopped as stopped:
-        folder.end("stopped", str(stopped), rounds)
+        end("stopped", str(stopped))
         raise
     except NoQuorum as error:
-        folder.end("no quorum", str(error), rounds)
+        end("no quorum", str(error))
         raise
     except OSError as error:
         fault = unwritable(folder.path, error)
-        folder.end("failed", str(fault), rounds)
+        end("failed", str(fault))
         raise fault from error
     except BaseException as error:
-        reason = str(error) if isinstance(error, FedCXRError) else type(error).__name__
-        folder.end("failed", reason, rounds)
+        end("failed", str(error) if isinstance(error, FedCXRError) else type(error).__name__)
         raise
 
 

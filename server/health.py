@@ -13,9 +13,10 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from common.errors import BadInput
 from common.net import NO_PROXY, split_address
 from common.runtime.cli import parse
+from common.runtime.status import read_status
 from server.cli import ServerSettings
 from server.provision.certificates import names_of
-from server.run.records import read_status
+from server.run.records import RunStatus
 
 SECONDS = 5.0
 
@@ -51,7 +52,7 @@ def answers(port: int, tls: Path | None) -> bool:
 def standing(run: Path) -> str:
     """Return how a run stands, in a few words."""
     try:
-        status = read_status(run)
+        status = read_status(run, RunStatus)
     except BadInput:
         return "no round yet"
     if status.round is None:

@@ -10,6 +10,8 @@ import hypothesis
 import pytest
 import torch
 
+from tests.support.fault_table import fault_row
+
 torch.set_num_threads(1)
 # How long an example takes says more about the machine than about what is tested.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -39,12 +41,6 @@ of a sum.
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults-table", type=Path, help="write docs/faults.md from what was seen")
-
-
-def fault_row(item: pytest.Item) -> str | None:
-    """Return the beginning of a test's row in the table of faults, if it has one."""
-    marker = item.get_closest_marker("fault")
-    return None if marker is None else "| {} | {} |".format(*marker.args)
 
 
 @pytest.hookimpl(wrapper=True)

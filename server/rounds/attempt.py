@@ -7,15 +7,16 @@ from typing import NamedTuple
 
 from common.protocol import Instruction
 from common.scores import Scores
-from common.wire import State, fingerprint, head_of, pack
+from common.state import TRAINED, WEIGHTS, Spec, State, is_float, join, select, spec_of
+from common.wire import fingerprint, pack
 from server.rounds.ask import Errand, Outcome, SiteLost, Sites, ask_all
 from server.rounds.checks import Rejected, check_reply, check_weights, outliers, update_norm
 from server.rounds.progress import hospital_record
 from server.run import console
 from server.run.folder import RunFolder
 from server.run.records import AuditEvent, HospitalRecord, Lost, ReplyRejected
-from server.run.spool import Spool
-from server.strategies.strategies import Strategy
+from server.run.spool import Spool, SpooledUpdates
+from server.strategies.base import UpdateInfo
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +28,12 @@ class Round:
     Attributes:
         instruction: What every hospital is to do, all weights beside it.
         state: The global model.
-        packed: The same as one blob.
+        packed: All that travels, as one blob: the model and ``extras``.
         backbone: Hash of the frozen backbone, whose holders get the head alone; None: all is
             trained.
         norm_limit: See :func:`server.rounds.checks.outliers`.
+        extras: Named states that go out beside the weights.
+        returns: Names of the states that hospitals return beside the weights.
     """
 
     instruction: Instruction
@@ -38,11 +41,20 @@ class Round:
     packed: bytes
     backbone: str | None
     norm_limit: float
+    extras: dict[str, State] = field(default_factory=dict)
+    returns: tuple[str, ...] = ()
 
     @property
     def trained(self) -> State:
         """The part of the model that hospitals train and return."""
-        return self.state if self.backbone is None else head_of(self.state)
+        return select(self.state, TRAINED[self.instruction.training.mode])
+
+    @property
+    def returned(self) -> Spec:
+        """All that hospitals return, joined: what they trained, and floats for each extra state."""
+        trained = spec_of(self.trained)
+        floats = spec_of({name: a for name, a in self.trained.items() if is_float(a)})
+        return join({WEIGHTS: trained, **dict.fromkeys(self.returns, floats)})
 
 
 @dataclass
@@ -72,7 +84,7 @@ class Attempt:
         sites: The hospitals.
         folder: Where everything is written.
         out: What goes out.
-        into: Keeps the weights that come back, and combines them; None: none are asked for.
+        spool: Keeps the updates that come back; None: none are asked for.
     """
 
     def __init__(
@@ -80,13 +92,12 @@ class Attempt:
         sites: Sites,
         folder: RunFolder,
         out: Round,
-        into: tuple[Spool, Strategy] | None = None,
+        spool: Spool | None = None,
     ) -> None:
         self._sites = sites
         self._folder = folder
         self._out = out
-        self._into = into
-        self._added: set[str] = set()
+        self._spool = spool
         self._errands = self._make_errands()
         self.collected = Collected(asked=list(self._errands))
 
@@ -115,10 +126,10 @@ class Attempt:
             self._reject(name, why)
         return found
 
-    def mean(self) -> State:
-        """Return what the strategy makes of the good replies."""
-        assert self._into is not None  # noqa: S101 - there are weights to combine
-        return self._into[1].combine(self._added - self.collected.hospitals.keys())
+    def updates(self) -> SpooledUpdates:
+        """Return the good updates."""
+        assert self._spool is not None  # noqa: S101 - updates were asked for
+        return self._spool.updates(self.collected.hospitals)
 
     def _make_errands(self) -> dict[str, Errand]:
         """Return what each hospital is asked; who holds the frozen backbone gets the head alone."""
@@ -146,7 +157,8 @@ class Attempt:
         instruction, blob = self._out.instruction, self._out.packed
         if head_alone:
             instruction = instruction.model_copy(update={"weights": "head"})
-            blob = pack(head_of(self._out.state))
+            head = select(self._out.state, "head")
+            blob = pack(join({WEIGHTS: head, **self._out.extras}))
         sealed = self._sites.seal(instruction, blob)
         return _Parcel(instruction, sealed, len(blob), fingerprint(blob))
 
@@ -172,19 +184,15 @@ class Attempt:
         self._folder.log.record(AuditEvent(event="received", details=details))
         check_reply(reply, errand.site.hello, errand.instruction)
         errand.site.backbone = self._out.backbone
-        if self._into is not None:
-            spool, strategy = self._into
+        if self._spool is not None:
             before = self._out.trained
-            state = check_weights(reply, blob, received, before, errand.instruction)
+            state = check_weights(
+                reply, blob, received, before, self._out.returned, errand.instruction
+            )
             norm = update_norm(before, state)
             if not math.isfinite(norm):
                 raise Rejected("its update's norm is not finite")
-            spool.put(outcome.name, blob)
-            try:
-                strategy.add(outcome.name, state, reply.examples)
-            except ValueError as error:
-                raise Rejected(str(error)) from None
-            self._added.add(outcome.name)
+            self._spool.put(outcome.name, blob, UpdateInfo(reply.examples, norm))
             record = hospital_record(
                 reply, outcome.asked, outcome.fetched, errand.size, len(blob), norm
             )

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from common.protocol import Hello, Instruction, Reply
-from common.wire import State, WireError, spec_of, unpack
+from common.state import WEIGHTS, Spec, State, split
+from common.wire import WireError, unpack
 
 IntArray = npt.NDArray[np.integer[Any]]
 
@@ -48,15 +49,21 @@ def check_reply(reply: Reply, hello: Hello, instruction: Instruction) -> None:
 
 
 def check_weights(
-    reply: Reply, blob: bytes, received: str | None, before: State, instruction: Instruction
+    reply: Reply,
+    blob: bytes,
+    received: str | None,
+    before: State,
+    returned: Spec,
+    instruction: Instruction,
 ) -> State:
-    """Return the weights of a reply.
+    """Check what comes with a reply; return the weights.
 
     Args:
         reply: Announces their hash.
         blob: What came.
         received: Hash of what came.
         before: What was to be trained.
+        returned: All that the blob must hold, joined; see :func:`common.state.join`.
         instruction: How it was to be trained.
 
     Raises:
@@ -66,10 +73,11 @@ def check_weights(
     if received is None or received != reply.weights:
         raise Rejected("the weights do not have the hash that was announced")
     try:
-        state = unpack(blob, spec_of(before))
+        state = unpack(blob, returned)
     except WireError as error:
         raise Rejected(str(error)) from None
-    steps = instruction.local_epochs * math.ceil(reply.examples / instruction.batch_size)
+    training = instruction.training
+    steps = training.local_epochs * math.ceil(reply.examples / training.batch_size)
     for name, array in state.items():
         if not np.isfinite(array).all():
             raise Rejected(f"tensor {name} is not finite")
@@ -77,7 +85,7 @@ def check_weights(
             raise Rejected(f"tensor {name} is negative")
         if np.issubdtype(array.dtype, np.integer):
             _check_counter(name, before[name], array, steps)
-    return state
+    return split(state)[WEIGHTS]
 
 
 def _check_counter(name: str, before: IntArray, after: IntArray, steps: int) -> None:

@@ -3,16 +3,17 @@
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Literal, NoReturn
 
 from common.checkpoint import Provenance
 from common.errors import NoQuorum
-from common.options import Architecture, Training
+from common.options import Architecture, StrategyName, Training
 from common.protocol import Identity, Instruction
 from common.scores import Scores
-from common.wire import State, backbone_of, fingerprint, pack, spec_of
+from common.state import WEIGHTS, State, join, select
+from common.wire import fingerprint, pack
 from server.rounds.ask import Sites
 from server.rounds.attempt import Attempt, Collected, Round
 from server.rounds.progress import Progress, across, mean_loss
@@ -28,9 +29,11 @@ from server.run.records import (
     Resumed,
     RoundRecord,
     RoundSeconds,
+    RunStatus,
     Validation,
 )
-from server.strategies.strategies import StrategyName, make_strategy
+from server.strategies import make_strategy
+from server.strategies.base import Strategy
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +80,7 @@ class Rounds:
         state: The global model of the last round that is done; the first one, if none is.
         provenance: Of the run's models; its ``start`` is where the first one comes from.
         test: Scores a state on the test shard; None: there is none.
+        strategy: As it was after the last round that is done; default: a new one.
 
     Attributes:
         folder: The run's.
@@ -92,17 +96,19 @@ class Rounds:
         state: State,
         provenance: Provenance,
         test: Callable[[State], Scores] | None,
+        strategy: Strategy | None = None,
     ) -> None:
         self._plan = plan
         self._sites = sites
         self.folder = folder
+        self._strategy = strategy or make_strategy(plan.strategy)
         self._set_state(state)
         self._provenance = provenance
         self._test = test
         self._progress = Progress.of(folder.rounds(), folder.events())
         self._kept: int | None = None
         self.asked = folder.to_return()
-        self._backbone = fingerprint(pack(backbone_of(state)))
+        self._backbone = fingerprint(pack(select(state, "backbone")))
 
     def run(self) -> Result:
         """Run all rounds and a closing evaluation.
@@ -193,14 +199,13 @@ class Rounds:
             log.info("round %d of %d", number, plan.rounds)
             log.info(console.HEADER)
             out = self._outgoing(number, turn, "train")
-            with self.folder.spool(spec_of(out.trained)) as spool:
-                strategy = make_strategy(plan.strategy, out.trained, spool)
-                attempt = Attempt(self._sites, self.folder, out, (spool, strategy))
+            with self.folder.spool(out.returned) as spool:
+                attempt = Attempt(self._sites, self.folder, out, spool)
                 self.asked = set(attempt.collected.asked)
                 found = attempt.collect(plan.round_timeout)
                 self._strike(found)
                 if len(found.hospitals) >= plan.needed:
-                    self._finish_round(number, turn, start, attempt)
+                    self._finish_round(number, turn, start, out, attempt)
                     return
             good, bad = sorted(found.hospitals), sorted(found.rejected)
             self.folder.log.record(
@@ -225,12 +230,19 @@ class Rounds:
             task=task,
             weights="all",
             architecture=plan.architecture,
+            training=plan.training,
             seed=plan.seed,
             seconds=plan.round_timeout,
-            **plan.training.model_dump(),
         )
         backbone = self._backbone if plan.training.mode == "linear" else None
-        return Round(instruction, self._state, self._packed, backbone, plan.norm_limit)
+        out = Round(instruction, self._state, self._packed, backbone, plan.norm_limit)
+        if task == "evaluate":
+            return out
+        returns = self._strategy.extra_states
+        if not (extras := self._strategy.sends(out.trained)):
+            return replace(out, returns=returns)
+        packed = pack(join({WEIGHTS: self._state, **extras}))
+        return replace(out, packed=packed, extras=extras, returns=returns)
 
     def _strike(self, found: Collected) -> None:
         """Exclude who has sent too many bad replies in a row."""
@@ -243,14 +255,23 @@ class Rounds:
         self._state = state
         self._packed = pack(state)
 
-    def _finish_round(self, number: int, turn: int, start: float, attempt: Attempt) -> None:
+    def _finish_round(
+        self, number: int, turn: int, start: float, out: Round, attempt: Attempt
+    ) -> None:
         """Average, save, test and write the round's line."""
         replied = monotonic()
         found = attempt.collected
-        self._set_state({**self._state, **attempt.mean()})
+        after = self._strategy.combine(out.trained, attempt.updates())
+        self._set_state({**self._state, **after})
         averaged = monotonic()
         provenance = self._provenance.model_copy(update={"round": number})
-        self.folder.write_checkpoint(number, self._state, self._plan.architecture, provenance)
+        self.folder.write_checkpoint(
+            number,
+            self._state,
+            self._plan.architecture,
+            provenance,
+            self._strategy.state_dict(),
+        )
         saved = monotonic()
         test = self._test(self._state) if self._test is not None else None
         hospitals = dict(sorted(found.hospitals.items()))
@@ -280,7 +301,7 @@ class Rounds:
         self.folder.write_round(record)
         self._progress.note(record)
         self._keep_best()
-        self.folder.write_status("running", round=number, rounds=self._plan.rounds)
+        self.folder.status.write(RunStatus(state="running", round=number, rounds=self._plan.rounds))
         log.info(console.summary(record, self._plan.rounds, len(found.asked)))
         if test is not None and number == self._plan.rounds:
             for row in console.findings_table({"test AUC": test.auc_by_finding}):
@@ -288,7 +309,7 @@ class Rounds:
 
     def _across(self, found: Collected) -> Validation:
         """Return the hospitals' mean AUC; one that lies must not choose the best model alone."""
-        return across(found.validations, equal=self._plan.strategy != "fedavg")
+        return across(found.validations, equal=not self._strategy.believes_claims)
 
     def _keep_best(self) -> None:
         """Copy the model that the hospitals scored best so far, while it is among the last few."""

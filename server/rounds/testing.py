@@ -10,7 +10,7 @@ from common.model import build_model, choose_device, load_state
 from common.options import Architecture
 from common.scores import Scores
 from common.shard import open_shard
-from common.wire import State
+from common.state import State
 
 
 class Tester:

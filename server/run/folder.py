@@ -30,25 +30,22 @@ from common.runtime.files import (
     append_json,
     drop_temporary,
     drop_torn_line,
-    give_up_reserve,
-    keep_reserve,
     now,
     remedy,
     write_json,
     write_whole,
 )
-from common.wire import Spec, State
+from common.runtime.status import StatusFile, read_status
+from common.state import Spec, State
 from server.run.log import RunLog
 from server.run.records import (
     Event,
     Joined,
     Left,
     RoundRecord,
-    RunState,
-    Status,
+    RunStatus,
     read_events,
     read_rounds,
-    read_status,
 )
 from server.run.spool import Spool
 
@@ -77,12 +74,14 @@ class RunFolder:
         path: The folder.
         config: What the run was started with.
         log: Takes what happens in the run.
+        status: How the run stands.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path = path
         self.config = config
         self.log = RunLog(path)
+        self.status = StatusFile(path)
         self._rounds: list[RoundRecord] | None = None
 
     @classmethod
@@ -173,30 +172,10 @@ class RunFolder:
         assert self._rounds is not None  # noqa: S101 - rounds() has read them
         self._rounds.append(record)
 
-    def write_status(self, state: RunState, **fields: Any) -> None:
-        """Replace ``status.json``; a terminal state on a full disk too.
-
-        Raises:
-            OSError: It cannot be written, or there is no room for a terminal state later.
-        """
-        if state == "running":
-            keep_reserve(self.path)
-        else:
-            give_up_reserve(self.path)
-        status = Status(state=state, time=now(), **fields)
-        write_json(self.path / "status.json", status.model_dump(mode="json", exclude_unset=True))
-
-    def end(self, state: RunState, reason: str, rounds: int) -> None:
-        """Write how the run ended and how many rounds it was to have, if that can be written."""
-        try:
-            self.write_status(state, reason=reason, rounds=rounds)
-        except OSError as error:
-            log.error("status.json could not be written: %s", error.strerror)
-
     def is_finished(self, rounds: int) -> bool:
         """Return whether so many rounds were run to the end."""
         try:
-            status = read_status(self.path)
+            status = read_status(self.path, RunStatus)
         except BadInput:
             return False
         return (status.state, status.rounds) == ("finished", rounds)
@@ -243,10 +222,15 @@ class RunFolder:
         return self.path / "checkpoints" / f"round-{number:04d}.pt"
 
     def write_checkpoint(
-        self, number: int, state: State, architecture: Architecture, provenance: Provenance
+        self,
+        number: int,
+        state: State,
+        architecture: Architecture,
+        provenance: Provenance,
+        strategy: State | None = None,
     ) -> None:
-        """Write a round's model and drop checkpoints that are too old."""
-        write_checkpoint(self.checkpoint(number), state, architecture, provenance)
+        """Write a round's model and what the strategy remembers; drop old checkpoints."""
+        write_checkpoint(self.checkpoint(number), state, architecture, provenance, strategy)
         self.checkpoint(number - KEPT_CHECKPOINTS).unlink(missing_ok=True)
 
     def copy_checkpoint(self, number: int, name: str) -> None:

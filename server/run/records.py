@@ -3,7 +3,7 @@
 ::
 
     config.json     RunConfig
-    status.json     Status
+    status.json     RunStatus
     rounds.jsonl    one RoundRecord for each round that is done
     events.jsonl    one Event for each line, told apart by its field ``event``
 
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from common.errors import BadInput, first_problem
 from common.options import Training
 from common.protocol import Hello
+from common.runtime.status import Status
 from common.scores import AucByFinding, Scores
 
 RunState = Literal["running", "finished", "no quorum", "stopped", "failed"]
@@ -97,12 +98,10 @@ class RoundRecord(Validation):
         return {*self.hospitals, *self.rejected, *self.missing}
 
 
-class Status(Record):
+class RunStatus(Status):
     """How a run stands, or how it ended."""
 
     state: RunState
-    time: str = Field("", description="UTC, ISO 8601")
-    reason: str | None = None
     round: int | None = Field(None, description="the last one that is done")
     rounds: int | None = Field(None, description="that the run is to have")
     best_round: int | None = None
@@ -267,7 +266,6 @@ EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 ROUND = TypeAdapter(RoundRecord)
 
 RecordT = TypeVar("RecordT")
-ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def read_rounds(run: Path) -> list[RoundRecord]:
@@ -292,27 +290,15 @@ def read_events(run: Path, *, damaged_too: bool = False) -> list[Event]:
     return _read_lines(run / "events.jsonl", EVENT, damaged_too)
 
 
-def read_status(run: Path) -> Status:
-    """Return how a run stands.
-
-    Raises:
-        BadInput: There is no such run, or the file is damaged.
-    """
-    return _read(run / "status.json", Status)
-
-
 def read_config(run: Path) -> RunConfig:
     """Return what a run was started with.
 
     Raises:
         BadInput: There is no such run, or the file is damaged.
     """
-    return _read(run / "config.json", RunConfig)
-
-
-def _read(path: Path, model: type[ModelT]) -> ModelT:
+    path = run / "config.json"
     try:
-        return model.model_validate_json(path.read_bytes())
+        return RunConfig.model_validate_json(path.read_bytes())
     except OSError as error:
         raise BadInput(
             f"{path}: {error.strerror}; name the folder of a run that was started"

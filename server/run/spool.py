@@ -1,7 +1,7 @@
 """Updates on disk until they are aggregated: the replies of one attempt at a round."""
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import safe_open
 
-from common.wire import Spec, State, unpack
+from common.state import Spec, split
+from common.wire import unpack
+from server.strategies.base import Update, UpdateInfo
 
 
 class Spool:
@@ -19,13 +21,14 @@ class Spool:
     As a context manager: leaving the block removes everything.
 
     Args:
-        folder: Made anew; whatever was in it is dropped.
-        spec: What every blob holds.
+        folder: Is emptied first.
+        spec: What every blob holds: all states that hospitals return, joined.
     """
 
     def __init__(self, folder: Path, spec: Spec) -> None:
         self._folder = folder
         self._spec = spec
+        self._infos: dict[str, UpdateInfo] = {}
         self._drop()
         folder.mkdir()
 
@@ -35,30 +38,52 @@ class Spool:
     def __exit__(self, *_: object) -> None:
         self._drop()
 
-    def put(self, name: str, blob: bytes) -> None:
+    def put(self, name: str, blob: bytes, info: UpdateInfo) -> None:
         """Keep a blob that has been checked.
 
         Raises:
             OSError: The disk is full.
         """
         self._file(name).write_bytes(blob)
+        self._infos[name] = info
 
-    def get(self, name: str) -> State:
-        """Return a hospital's state."""
-        return unpack(self._file(name).read_bytes(), self._spec)
-
-    def tensors(self, names: Iterable[str]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-        """Yield, tensor by tensor, its name and the hospitals' values, one row a hospital."""
-        with ExitStack() as files:
-            opened = [
-                files.enter_context(safe_open(self._file(name), framework="numpy"))
-                for name in names
-            ]
-            for tensor in self._spec:
-                yield tensor, np.stack([file.get_tensor(tensor) for file in opened])
+    def updates(self, names: Collection[str]) -> "SpooledUpdates":
+        """Return the updates of these hospitals."""
+        infos = {name: self._infos[name] for name in sorted(names)}
+        return SpooledUpdates({name: self._file(name) for name in infos}, infos, self._spec)
 
     def _drop(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.safetensors"
+
+
+class SpooledUpdates:
+    """Updates as files; see :class:`server.strategies.base.Updates`.
+
+    Args:
+        files: By the hospital's name, sorted.
+        infos: The same.
+        spec: What each file holds.
+    """
+
+    def __init__(self, files: dict[str, Path], infos: Mapping[str, UpdateInfo], spec: Spec) -> None:
+        self.infos = infos
+        self._files = files
+        self._spec = spec
+
+    def __iter__(self) -> Iterator[Update]:
+        for name, file in self._files.items():
+            yield Update(name, self.infos[name], split(unpack(file.read_bytes(), self._spec)))
+
+    def columns(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        """Yield each tensor of the weights, by name: n hospitals x its shape."""
+        with ExitStack() as stack:
+            opened = [
+                stack.enter_context(safe_open(file, framework="numpy"))
+                for file in self._files.values()
+            ]
+            for tensor in self._spec:
+                if "/" not in tensor:
+                    yield tensor, np.stack([file.get_tensor(tensor) for file in opened])

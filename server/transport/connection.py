@@ -1,6 +1,6 @@
 """One hospital's connection through Flower: what it is asked, and how it is sent.
 
-Beside ``flower.py``, the only file under ``server`` that imports Flower.
+Beside ``service.py``, the only file under ``server`` that imports Flower.
 """
 
 import logging

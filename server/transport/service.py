@@ -1,4 +1,4 @@
-"""The server's side of Flower: the port, and who comes there; ``flower_site.py`` is one connection.
+"""The server's side of Flower: the port, and who comes there; ``connection.py`` is one connection.
 
 Of Flower 1.41 its gRPC service is used: one port, one bidirectional stream a hospital. Its round
 loop and strategies are not. See docs/decisions/0001-flower-transport.md and

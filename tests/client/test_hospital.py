@@ -17,8 +17,9 @@ from common.options import Architecture, Mode
 from common.protocol import Greeting, Instruction
 from common.seeds import generator
 from common.shard import Entry, Shard, create_shard, open_shard
-from common.wire import backbone_of, fingerprint, head_of, pack, spec_of, unpack
-from server.strategies.aggregation import FedAvg
+from common.state import select, spec_of
+from common.wire import fingerprint, pack, unpack
+from server.strategies.base import weighted_mean
 from tests.support.hospitals import GREETING, STATE, hospital_of, instruction_of, plan_of, rounds_in
 from tests.support.shards import make_hospitals, make_shard
 from tests.support.states import same_bits
@@ -50,10 +51,10 @@ def test_linear_mode_sends_a_head_and_keeps_every_bit_of_the_backbone(tmp_path: 
     hospital = hospital_of(make_shard(tmp_path / "a").path)
     plan = plan_of(mode="linear")
     _, blob = hospital.answer(instruction_of(plan, 1), pack(STATE))
-    head = unpack(blob, spec_of(head_of(STATE)))
-    assert not same_bits(head, head_of(STATE))
+    head = unpack(blob, spec_of(select(STATE, "head")))
+    assert not same_bits(head, select(STATE, "head"))
     hello = hospital.greet(GREETING, "localhost")
-    assert hello.backbone == fingerprint(pack(backbone_of(STATE)))
+    assert hello.backbone == fingerprint(pack(select(STATE, "backbone")))
     # With the head alone it goes on exactly as with everything.
     whole = {**STATE, **head}
     _, after_head = hospital.answer(instruction_of(plan, 2, weights="head"), pack(head))
@@ -64,7 +65,7 @@ def test_linear_mode_sends_a_head_and_keeps_every_bit_of_the_backbone(tmp_path: 
 def test_a_head_before_any_backbone_is_a_failed_reply(tmp_path: Path) -> None:
     hospital = hospital_of(make_shard(tmp_path / "a").path)
     instruction = instruction_of(plan_of(mode="linear"), 1, weights="head")
-    reply, blob = hospital.answer(instruction, pack(head_of(STATE)))
+    reply, blob = hospital.answer(instruction, pack(select(STATE, "head")))
     assert (reply.status, reply.reason, blob) == ("failed", "WireError", b"")
 
 
@@ -159,11 +160,8 @@ def test_one_full_batch_step_of_three_hospitals_is_the_central_step(
         train_epoch(model, torch.optim.SGD(model.parameters(), lr=0.1), [batch])
         return state_of(model), len(labels)
 
-    average = FedAvg(initial)
-    for hospital in range(3):
-        average.add(str(hospital), *step([hospital]))
+    federated = weighted_mean(initial, [step([hospital]) for hospital in range(3)])
     central, _ = step([0, 1, 2])
-    federated = average.mean()
     moved = max(float(np.abs(central[n] - initial[n]).max(initial=0)) for n in initial)
     assert moved > 1e-3
     for name in initial:

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from common.findings import FINDINGS
-from common.protocol import HELLO, REPLY, ProtocolError, parse_message
+from common.options import Training
+from common.protocol import HELLO, INSTRUCTION, REPLY, VERSION, ProtocolError, parse_message
 from tests.support.messages import HELLO_WORDS, REPLY_WORDS, SCORES
+from tests.support.messages import INSTRUCTION as ORDER
 
 IDENTITY = {"run": "r", "round": 3, "attempt": 1}
 SECONDS = {"wait": 0, "evaluate": 1, "train": 1}
@@ -71,3 +73,35 @@ def test_what_is_too_long_is_not_looked_at() -> None:
 def test_a_hello_with_an_impossible_number_or_text_is_no_message(change: dict[str, Any]) -> None:
     with pytest.raises(ProtocolError):
         parse_message(HELLO, json.dumps({**HELLO_WORDS, **change}))
+
+
+def test_an_instruction_holds_its_training_in_one_field() -> None:
+    text = ORDER.model_dump_json()
+    assert set(json.loads(text)["training"]) == set(Training.model_fields)
+    assert parse_message(INSTRUCTION, text) == ORDER
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 0},
+        {"momentum": 1},
+        {"batch_size": 0},
+        {"local_epochs": 0},
+        {"label_fraction": 1.01},
+        {"mode": "other"},
+        {"more": 1},
+    ],
+)
+def test_an_instruction_with_an_impossible_setting_is_no_message(change: dict[str, Any]) -> None:
+    words = ORDER.model_dump(mode="json")
+    with pytest.raises(ProtocolError, match="no message"):
+        parse_message(INSTRUCTION, json.dumps({**words, "training": words["training"] | change}))
+
+
+def test_an_instruction_of_protocol_1_is_told_from_no_message() -> None:
+    words = ORDER.model_dump(mode="json")
+    training = words.pop("training")
+    flat = {**words, **training, "protocol": 1}
+    with pytest.raises(ProtocolError, match=f"^another version of protocol {VERSION}$"):
+        parse_message(INSTRUCTION, json.dumps(flat))

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from common.model import build_model, state_of
-from common.wire import State, WireError, backbone_of, head_of, pack, spec_of, unpack
+from common.state import State, select, spec_of
+from common.wire import WireError, pack, unpack
 from tests.support.states import same_bits
 
 ARRAYS = hnp.arrays(
@@ -65,5 +66,5 @@ def test_another_state_is_refused(spec: dict[str, tuple[str, tuple[int, ...]]], 
 
 def test_head_and_backbone_are_all_of_it() -> None:
     state = state_of(build_model("densenet-tiny"))
-    assert head_of(state).keys() == {"classifier.weight", "classifier.bias"}
-    assert {**backbone_of(state), **head_of(state)}.keys() == state.keys()
+    assert select(state, "head").keys() == {"classifier.weight", "classifier.bias"}
+    assert {**select(state, "backbone"), **select(state, "head")}.keys() == state.keys()

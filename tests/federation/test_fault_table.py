@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import fault_row
+from tests.support.fault_table import fault_row
 
 TABLE = Path(__file__).parents[2] / "docs" / "faults.md"
 

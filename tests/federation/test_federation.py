@@ -6,7 +6,7 @@ import numpy as np
 
 from common.checkpoint import read_checkpoint
 from common.model import build_model, state_of
-from common.wire import backbone_of
+from common.state import select
 from experiments.launch.local import LocalFederation
 from tests.support.federations import SEED, lines_of, log_of, options, status_of
 from tests.support.hospitals import federate_by_hand, plan_of
@@ -61,7 +61,9 @@ def test_in_linear_mode_only_the_head_travels_after_the_first_round(
         federation.start_client(shard)
     assert set(federation.wait(120).values()) == {0}
     state, _ = read_checkpoint(run / "final.pt", "densenet-tiny", 0)
-    assert same_bits(backbone_of(state), backbone_of(state_of(build_model("densenet-tiny", SEED))))
+    assert same_bits(
+        select(state, "backbone"), select(state_of(build_model("densenet-tiny", SEED)), "backbone")
+    )
     received = [
         [entry["bytes"]["received"] for entry in line["hospitals"].values()]
         for line in lines_of(run)

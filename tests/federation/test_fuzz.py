@@ -31,7 +31,8 @@ from common.protocol import (
     Reply,
     parse_message,
 )
-from common.wire import State, WireError, pack, spec_of, unpack
+from common.state import State, spec_of
+from common.wire import WireError, pack, unpack
 from server.rounds.ask import SiteLost
 from server.transport.connection import FlowerSite, seal
 from tests.support.messages import GOOD
@@ -82,7 +83,7 @@ def test_a_damaged_message_is_understood_or_refused_and_never_quoted(
         with suppress(ProtocolError):
             parse_message(reader, text)
             continue
-        with pytest.raises(ProtocolError, match=r"^(no message|another version) of protocol 1$"):
+        with pytest.raises(ProtocolError, match=r"^(no message|another version) of protocol 2$"):
             parse_message(reader, text)
 
 

@@ -26,7 +26,7 @@ KILLS = [
     dies_within_line(1),
     dies_before("server.rounds.loop:Rounds._keep_best", "args[0]._progress.round == 1"),
     dies_before("pathlib:Path.replace", RENAME.format("best.pt")),
-    dies_before("server.run.folder:RunFolder.write_status", "kwargs.get('round') == 3"),
+    dies_before("common.runtime.status:StatusFile.write", "args[1].round == 3"),
     dies_before("server.rounds.loop:Rounds._closing_evaluation"),
 ]
 

@@ -10,7 +10,8 @@ from client.health import standing
 from client.hospital import Hospital
 from common.options import Mode
 from common.shard import Shard
-from common.wire import head_of, spec_of, unpack
+from common.state import select, spec_of
+from common.wire import unpack
 from experiments.launch.local import LocalFederation
 from tests.gpu import needs_gpu
 from tests.support.federations import lines_of, options
@@ -30,7 +31,7 @@ def hospital_on(device: str, shard: Shard, turns: Path) -> Hospital:
 @pytest.mark.parametrize("mode", ["finetune", "linear"])
 def test_a_round_is_that_of_the_cpu(tmp_path: Path, mode: Mode) -> None:
     shard = make_shard(tmp_path / "a", images=80)
-    spec = spec_of(head_of(STATE) if mode == "linear" else STATE)
+    spec = spec_of(select(STATE, "head") if mode == "linear" else STATE)
     hospitals = [hospital_on(device, shard, tmp_path / "turns") for device in ("cpu", "cuda")]
     for instruction, blob in rounds_in(mode):
         (told, expected), (reply, weights) = (h.answer(instruction, blob) for h in hospitals)

@@ -14,11 +14,12 @@ from common.model import build_model, state_of
 from common.options import Mode, Training
 from common.protocol import Greeting, Hello, Identity, Instruction, Reply
 from common.shard import open_shard
-from common.wire import State, fingerprint, head_of, pack, spec_of, unpack
+from common.state import State, select, spec_of
+from common.wire import fingerprint, pack, unpack
 from server.rounds.ask import Site, SiteLost
 from server.rounds.loop import Plan, Rounds
 from server.run.folder import RunFolder
-from tests.support.states import exact_mean
+from tests.support.states import slow_mean
 
 Fault = Callable[[Instruction, Reply, bytes], tuple[Reply, bytes]]
 
@@ -147,7 +148,7 @@ def instruction_of(plan: Plan, number: int, **changes: object) -> Instruction:
         "seconds": plan.round_timeout,
         "architecture": plan.architecture,
         "seed": plan.seed,
-        **plan.training.model_dump(),
+        "training": plan.training,
         **changes,
     }
     return Instruction.model_validate(fields)
@@ -163,7 +164,7 @@ def federate_by_hand(plan: Plan, shards: list[Path]) -> State:
             reply, blob = hospital.answer(instruction_of(plan, number), pack(state))
             assert reply.weights == fingerprint(blob)
             replies.append((unpack(blob, spec_of(state)), reply.examples))
-        state = exact_mean(replies)
+        state = slow_mean(replies)
     return state
 
 
@@ -179,7 +180,7 @@ def late(_instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, b
 def rounds_in(mode: Mode) -> list[tuple[Instruction, bytes]]:
     """Return three instructions; those of linear mode have the head alone but for the first."""
     plan = plan_of(mode=mode)
-    later = ("head", pack(head_of(STATE))) if mode == "linear" else ("all", pack(STATE))
+    later = ("head", pack(select(STATE, "head"))) if mode == "linear" else ("all", pack(STATE))
     return [
         (instruction_of(plan, 1), pack(STATE)),
         *((instruction_of(plan, number, weights=later[0]), later[1]) for number in (2, 3)),

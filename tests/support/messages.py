@@ -1,6 +1,7 @@
 """Messages to start from."""
 
 from common.findings import FINDINGS
+from common.options import Training
 from common.protocol import Hello, Identity, Instruction, Reply
 
 IDENTITY = Identity(run="r", round=3, attempt=1)
@@ -22,12 +23,9 @@ INSTRUCTION = Instruction(
     task="train",
     weights="all",
     architecture="densenet-tiny",
-    mode="finetune",
-    lr=0.1,
-    momentum=0,
-    batch_size=1,
-    local_epochs=1,
-    label_fraction=1,
+    training=Training(
+        mode="finetune", lr=0.1, momentum=0, batch_size=1, local_epochs=1, label_fraction=1
+    ),
     seed=0,
     seconds=60,
 )

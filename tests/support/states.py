@@ -1,29 +1,24 @@
 """Slow, obvious references for states."""
 
-from fractions import Fraction
-
 import numpy as np
 
-from common.wire import State
+from common.state import State
 
 
-def exact_mean(states: list[tuple[State, int]]) -> State:
-    """Return FedAvg computed the slow way: fractions for floats, maximum for integers."""
+def slow_mean(states: list[tuple[State, int]]) -> State:
+    """Return FedAvg one number at a time: Python's floats are float64; integers are the maximum."""
     total = sum(examples for _, examples in states)
     mean: State = {}
     for name, like in states[0][0].items():
         columns = zip(*(state[name].ravel().tolist() for state, _ in states), strict=True)
+        weights = [examples for _, examples in states]
         if np.issubdtype(like.dtype, np.floating):
-            values: list[float | int] = [
-                float(
-                    sum(
-                        (Fraction(v) * n for v, (_, n) in zip(column, states, strict=True)),
-                        Fraction(),
-                    )
-                )
-                / total
-                for column in columns
-            ]
+            values: list[float | int] = []
+            for column in columns:
+                values.append(0.0)
+                for value, weight in zip(column, weights, strict=True):
+                    values[-1] += weight * value
+                values[-1] /= total
         else:
             values = [max(column) for column in columns]
         mean[name] = np.array(values, like.dtype).reshape(like.shape)

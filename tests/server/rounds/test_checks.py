@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 
 from common.findings import FINDINGS
+from common.options import Training
 from common.protocol import Identity
 from common.scores import Scores
-from common.wire import State, fingerprint, pack
+from common.state import State, spec_of
+from common.wire import fingerprint, pack
 from server.rounds.checks import Rejected, check_reply, check_weights, outliers, update_norm
 from tests.support.messages import GOOD, HELLO, INSTRUCTION
 
@@ -20,7 +22,7 @@ def scores_of(images: int) -> Scores:
 def check(blob: bytes) -> State:
     sha256 = fingerprint(blob)
     reply = GOOD.model_copy(update={"weights": sha256})
-    return check_weights(reply, blob, sha256, STATE, INSTRUCTION)
+    return check_weights(reply, blob, sha256, STATE, spec_of(STATE), INSTRUCTION)
 
 
 def test_a_good_reply_passes() -> None:
@@ -77,7 +79,9 @@ def test_wrong_weights_are_rejected(state: dict[str, np.ndarray], why: str) -> N
 
 def test_other_bytes_than_announced_are_rejected() -> None:
     with pytest.raises(Rejected, match="hash"):
-        check_weights(GOOD, pack(STATE), fingerprint(pack(STATE)), STATE, INSTRUCTION)
+        check_weights(
+            GOOD, pack(STATE), fingerprint(pack(STATE)), STATE, spec_of(STATE), INSTRUCTION
+        )
 
 
 def test_the_norm_is_over_floats_alone() -> None:
@@ -90,7 +94,7 @@ def test_a_negative_variance_is_rejected() -> None:
     blob = pack(state)
     reply = GOOD.model_copy(update={"weights": fingerprint(blob)})
     with pytest.raises(Rejected, match="running_var is negative"):
-        check_weights(reply, blob, fingerprint(blob), state, INSTRUCTION)
+        check_weights(reply, blob, fingerprint(blob), state, spec_of(state), INSTRUCTION)
 
 
 @pytest.mark.parametrize(
@@ -101,12 +105,13 @@ def test_a_counter_goes_up_by_no_more_than_the_steps_taken(counter: int, good: b
     blob = pack({**STATE, "n": np.array(counter)})
     reply = GOOD.model_copy(update={"weights": fingerprint(blob)})
     # 100 examples in batches of 16 are 7 steps an epoch.
-    twice = INSTRUCTION.model_copy(update={"batch_size": 16, "local_epochs": 2})
+    training = Training(batch_size=16, local_epochs=2)
+    twice = INSTRUCTION.model_copy(update={"training": training})
     if good:
-        check_weights(reply, blob, fingerprint(blob), STATE, twice)
+        check_weights(reply, blob, fingerprint(blob), STATE, spec_of(STATE), twice)
     else:
         with pytest.raises(Rejected, match=f"n went from 4 to {counter} in 14 steps"):
-            check_weights(reply, blob, fingerprint(blob), STATE, twice)
+            check_weights(reply, blob, fingerprint(blob), STATE, spec_of(STATE), twice)
 
 
 def test_only_updates_far_beyond_the_median_are_outliers() -> None:

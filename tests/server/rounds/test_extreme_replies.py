@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from common.checkpoint import Provenance, read_checkpoint
 from common.findings import FINDINGS
 from common.model import build_model, state_of
+from common.options import StrategyName
 from common.protocol import HELLO, REPLY, Hello, Identity, Instruction, Reply, parse_message
-from common.wire import State, fingerprint, pack
+from common.state import State, is_float
+from common.wire import fingerprint, pack
 from server.rounds.ask import Site
 from server.rounds.loop import Rounds
 from server.run.folder import RunFolder
-from server.strategies.aggregation import is_float
-from server.strategies.strategies import StrategyName
 from tests.support.hospitals import GREETING, Sealed, plan_of
 from tests.support.messages import HELLO_WORDS, REPLY_WORDS, SCORES
 

@@ -12,7 +12,8 @@ from common.findings import FINDINGS
 from common.model import build_model, state_of
 from common.protocol import Instruction, Reply
 from common.scores import Scores
-from common.wire import backbone_of, fingerprint, head_of, pack, spec_of, unpack
+from common.state import select, spec_of
+from common.wire import fingerprint, pack, unpack
 from server.rounds.loop import Rounds
 from server.rounds.progress import Progress, across
 from server.run.folder import RunFolder
@@ -170,8 +171,8 @@ def test_in_linear_mode_the_real_models_head_travels_alone_and_its_backbone_stay
         assert entry["bytes"]["sent"] < 100_000
     before = state_of(build_model("densenet121", plan.seed))
     after, _ = read_checkpoint(tmp_path / "run" / "final.pt", "densenet121", 0)
-    assert same_bits(backbone_of(after), backbone_of(before))
-    assert not same_bits(head_of(after), head_of(before))
+    assert same_bits(select(after, "backbone"), select(before, "backbone"))
+    assert not same_bits(select(after, "head"), select(before, "head"))
 
 
 @pytest.mark.fault(

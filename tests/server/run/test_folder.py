@@ -8,7 +8,7 @@ from common.checkpoint import Provenance, read_checkpoint
 from common.errors import BadInput
 from common.model import build_model, state_of
 from server.run.folder import KEPT_CHECKPOINTS, RunFolder
-from server.run.records import Resumed
+from server.run.records import Resumed, RunStatus
 from tests.support.records import HOSPITAL, round_record
 from tests.support.states import same_bits
 
@@ -42,8 +42,8 @@ def test_lines_are_json_and_status_replaces_itself(tmp_path: Path) -> None:
     folder.write_round(round_record(2, auc=0.5))
     lines = (folder.path / "rounds.jsonl").read_text().splitlines()
     assert [json.loads(line)["round"] for line in lines] == [1, 2]
-    folder.write_status("running", round=1)
-    folder.write_status("finished", round=2)
+    folder.status.write(RunStatus(state="running", round=1))
+    folder.status.end(RunStatus(state="finished", round=2))
     assert json.loads((folder.path / "status.json").read_text())["state"] == "finished"
     with pytest.raises(ValidationError, match="finite"):
         folder.write_round(round_record(3, auc=float("nan")))

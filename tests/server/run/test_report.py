@@ -8,6 +8,7 @@ import pytest
 from common.errors import BadInput
 from common.findings import FINDINGS
 from common.runtime.files import now, write_json
+from server.run.records import RunStatus
 from server.run.report import page
 from tests.support.commands import assert_one_line, run
 from tests.support.hospitals import lost, plan_of, rounds_of
@@ -41,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
     config = tmp_path / "run" / "config.json"
     result = rounds.run()
     done, validation = result.rounds, result.validation
-    rounds.folder.write_status("finished", rounds=done, validation=validation)
+    rounds.folder.status.end(RunStatus(state="finished", rounds=done, validation=validation))
     config.write_text(
         '{"run_id": "<b>", "rounds": 2, "architecture": "densenet-tiny", "mode": "finetune", '
         '"init": "/x/start.pt", "strategy": "fedavg", "local_epochs": 1, "lr": 0.05, '

@@ -8,14 +8,14 @@ import pytest
 
 from common.checkpoint import Provenance
 from common.model import build_model, state_of
+from common.options import StrategyName
 from common.protocol import Instruction, Reply
 from common.shard import Entry, create_shard
-from common.wire import fingerprint, pack, spec_of, unpack
+from common.state import is_float, spec_of
+from common.wire import fingerprint, pack, unpack
 from server.rounds import testing
 from server.rounds.loop import Rounds
 from server.run.folder import RunFolder
-from server.strategies.aggregation import is_float
-from server.strategies.strategies import StrategyName
 from tests.support.hospitals import Fault, LocalSites, plan_of
 
 FIRST = state_of(build_model("densenet-tiny", 5))

@@ -3,13 +3,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from common.wire import State, pack, spec_of
+from common.options import StrategyName
+from common.state import State, is_float, spec_of
+from common.wire import pack
 from server.rounds.checks import update_norm
 from server.run.spool import Spool
-from server.strategies.aggregation import is_float
-from server.strategies.strategies import StrategyName, make_strategy
-from tests.support.states import exact_mean, same_bits
+from server.strategies import make_strategy
+from server.strategies.base import UpdateInfo, weighted_mean
+from tests.support.states import same_bits, slow_mean
 
 BEFORE: State = {
     "w": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4),
@@ -38,15 +43,14 @@ def replies(seed: int = 0) -> dict[str, tuple[State, int]]:
 def combined(
     folder: Path,
     name: StrategyName,
-    given: dict[str, tuple[State, int]],
+    sent: dict[str, tuple[State, int]],
     without: set[str] | None = None,
 ) -> State:
     with Spool(folder / "replies", spec_of(BEFORE)) as spool:
-        strategy = make_strategy(name, BEFORE, spool)
-        for site, (state, examples) in given.items():
-            spool.put(site, pack(state))
-            strategy.add(site, state, examples)
-        result = strategy.combine(without or set())
+        for site, (state, examples) in sent.items():
+            spool.put(site, pack(state), UpdateInfo(examples, update_norm(BEFORE, state)))
+        updates = spool.updates(sent.keys() - (without or set()))
+        result = make_strategy(name).combine(BEFORE, updates)
     assert not (folder / "replies").exists()
     return result
 
@@ -55,76 +59,104 @@ def combined(
 def test_order_changes_no_bit_and_who_is_left_out_leaves_none(
     tmp_path: Path, name: StrategyName
 ) -> None:
-    given = replies()
-    backwards = dict(reversed(given.items()))
-    assert same_bits(combined(tmp_path, name, given), combined(tmp_path, name, backwards))
+    sent = replies()
+    backwards = dict(reversed(sent.items()))
+    assert same_bits(combined(tmp_path, name, sent), combined(tmp_path, name, backwards))
     out = {NAMES[2], NAMES[5]}
-    rest = {site: reply for site, reply in given.items() if site not in out}
-    result = combined(tmp_path, name, given, out)
+    rest = {site: reply for site, reply in sent.items() if site not in out}
+    result = combined(tmp_path, name, sent, out)
     assert same_bits(result, combined(tmp_path, name, rest))
     assert {key: (a.dtype, a.shape) for key, a in result.items()} == {
         key: (a.dtype, a.shape) for key, a in BEFORE.items()
     }
 
 
-def test_fedavg_is_the_exact_mean(tmp_path: Path) -> None:
-    given = replies()
-    assert same_bits(combined(tmp_path, "fedavg", given), exact_mean(list(given.values())))
+def test_fedavg_is_the_weighted_mean(tmp_path: Path) -> None:
+    sent = replies()
+    assert same_bits(combined(tmp_path, "fedavg", sent), slow_mean(list(sent.values())))
 
 
 @pytest.mark.parametrize(("count", "cut"), [(7, 2), (5, 1), (3, 1), (2, 0), (1, 0)])
 def test_the_trimmed_mean_leaves_out_both_ends_of_each_weight(
     tmp_path: Path, count: int, cut: int
 ) -> None:
-    given = dict(list(replies().items())[:count])
-    result = combined(tmp_path, "trimmed-mean", given)
+    sent = dict(list(replies().items())[:count])
+    result = combined(tmp_path, "trimmed-mean", sent)
     for key, like in BEFORE.items():
         for index in np.ndindex(like.shape):
-            values = sorted(float(state[key][index]) for state, _ in given.values())
+            values = sorted(float(state[key][index]) for state, _ in sent.values())
             mean = statistics.fmean(values[cut : count - cut])
             expected = mean if is_float(like) else round(mean)
             assert float(result[key][index]) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_median_is_that_of_each_weight(tmp_path: Path) -> None:
-    given = replies()
-    result = combined(tmp_path, "median", given)
+    sent = replies()
+    result = combined(tmp_path, "median", sent)
     for key, like in BEFORE.items():
         for index in np.ndindex(like.shape):
-            values = [float(state[key][index]) for state, _ in given.values()]
+            values = [float(state[key][index]) for state, _ in sent.values()]
             assert float(result[key][index]) == pytest.approx(statistics.median(values))
 
 
-@pytest.mark.parametrize("value", [2.0**32, 1e30])
-@pytest.mark.parametrize("name", ["fedavg", "clipped"])
-def test_what_is_too_large_to_be_summed_is_refused_when_it_comes(
-    tmp_path: Path, name: StrategyName, value: float
-) -> None:
-    large = {**BEFORE, "scale": np.array(value, np.float32)}
-    for before, after in ((BEFORE, large), (large, BEFORE)):
-        with Spool(tmp_path / "replies", spec_of(BEFORE)) as spool:
-            strategy = make_strategy(name, before, spool)
-            if name == "fedavg" and after is BEFORE:
-                strategy.add("a", after, 1000)
-                continue
-            with pytest.raises(ValueError, match=r"scale holds .*, too large to be averaged"):
-                strategy.add("a", after, 1000)
+@pytest.mark.parametrize("name", ["fedavg", "clipped", "trimmed-mean", "median"])
+def test_extreme_weights_do_not_overflow(tmp_path: Path, name: StrategyName) -> None:
+    largest = float(np.finfo(np.float32).max)
+    sent = {site: ({**BEFORE, "scale": np.array(largest, np.float32)}, 2**24) for site in NAMES[:3]}
+    with Spool(tmp_path / "replies", spec_of(BEFORE)) as spool:
+        for site, (state, examples) in sent.items():
+            spool.put(site, pack(state), UpdateInfo(examples, largest))
+        result = make_strategy(name).combine(BEFORE, spool.updates(sent.keys()))
+    assert result["scale"] == pytest.approx(largest)
 
 
 def test_clipped_updates_are_no_longer_than_the_median(tmp_path: Path) -> None:
-    given = replies()
-    long = {key: BEFORE[key] + 1000 * (a - BEFORE[key]) for key, a in given[NAMES[3]][0].items()}
-    given[NAMES[3]] = ({**long, "num_batches_tracked": np.array(9)}, given[NAMES[3]][1])
-    norms = {name: update_norm(BEFORE, state) for name, (state, _) in given.items()}
+    sent = replies()
+    long = {key: BEFORE[key] + 1000 * (a - BEFORE[key]) for key, a in sent[NAMES[3]][0].items()}
+    sent[NAMES[3]] = ({**long, "num_batches_tracked": np.array(9)}, sent[NAMES[3]][1])
+    norms = {name: update_norm(BEFORE, state) for name, (state, _) in sent.items()}
     bound = statistics.median(norms.values())
-    total = sum(examples for _, examples in given.values())
+    total = sum(examples for _, examples in sent.values())
     for key in ("w", "scale"):
         expected = BEFORE[key] + sum(
             examples / total * min(1, bound / norms[name]) * (state[key] - BEFORE[key])
-            for name, (state, examples) in given.items()
+            for name, (state, examples) in sent.items()
         )
         np.testing.assert_allclose(
-            combined(tmp_path, "clipped", given)[key], expected, rtol=1e-5, atol=1e-6
+            combined(tmp_path, "clipped", sent)[key], expected, rtol=1e-5, atol=1e-6
         )
-    highest = max(int(state["num_batches_tracked"]) for state, _ in given.values())
-    assert int(combined(tmp_path, "clipped", given)["num_batches_tracked"]) == highest
+    highest = max(int(state["num_batches_tracked"]) for state, _ in sent.values())
+    assert int(combined(tmp_path, "clipped", sent)["num_batches_tracked"]) == highest
+
+
+STATES = st.fixed_dictionaries(
+    {
+        "w": hnp.arrays(np.float32, (3, 2), elements=st.floats(-1e6, 1e6, width=32)),
+        "half": hnp.arrays(np.float16, (2,), elements=st.floats(-6e4, 6e4, width=16)),
+        "scale": hnp.arrays(np.float64, (), elements=st.floats(-1e6, 1e6, width=32)),
+        "empty": hnp.arrays(np.float32, (0,)),
+        "n": hnp.arrays(np.int64, (2,), elements=st.integers(-(2**62), 2**62)),
+    }
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(STATES, st.integers(1, 200_000)), min_size=1, max_size=6))
+def test_the_weighted_mean_is_that_of_a_loop(replies: list[tuple[State, int]]) -> None:
+    assert same_bits(weighted_mean(replies[0][0], replies), slow_mean(replies))
+
+
+def test_equal_states_average_to_themselves() -> None:
+    state = {"w": np.random.default_rng(0).standard_normal(1000).astype(np.float32)}
+    assert same_bits(weighted_mean(state, [(state, n) for n in range(1, 11)]), state)
+
+
+def test_counters_of_batches_keep_their_last_bits() -> None:
+    states = [({"n": np.array(value)}, 10) for value in (3, 2**62, 5)]
+    assert weighted_mean(states[0][0], states)["n"].item() == 2**62  # more than a float64 holds
+
+
+def test_a_strategy_that_remembers_nothing_takes_nothing() -> None:
+    make_strategy("median").load_state_dict({})
+    with pytest.raises(ValueError, match="remembers nothing"):
+        make_strategy("fedavg").load_state_dict(BEFORE)

@@ -1,0 +1,118 @@
+"""What a strategy is, what it is given, and the weighted mean that several share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from common.state import WEIGHTS, State, is_float
+
+
+class UpdateInfo(NamedTuple):
+    """What is known of an update without reading it.
+
+    Attributes:
+        examples: Images that it was trained on, at least 1.
+        norm: Euclidean norm of the change of the weights.
+    """
+
+    examples: int
+    norm: float
+
+
+class Update(NamedTuple):
+    """What a hospital returned.
+
+    Attributes:
+        name: The hospital's.
+        info: Examples and norm.
+        states: ``weights`` and what the strategy asks for beside them, finite values all.
+    """
+
+    name: str
+    info: UpdateInfo
+    states: dict[str, State]
+
+    @property
+    def weights(self) -> State:
+        """The weights after training, not their change."""
+        return self.states[WEIGHTS]
+
+
+class Updates(Protocol):
+    """The good updates of one attempt at a round, at least one, in the order of their names.
+
+    Attributes:
+        infos: By the hospital's name, sorted.
+    """
+
+    infos: Mapping[str, UpdateInfo]
+
+    def __iter__(self) -> Iterator[Update]:
+        """Read the updates one at a time."""
+
+    def columns(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        """Yield each tensor of the weights, by name: n hospitals x its shape."""
+
+
+class Strategy(ABC):
+    """How updates become the next model; lives as long as the run.
+
+    Attributes:
+        believes_claims: Whether a hospital counts by the examples and the validation images that
+            it claims; False: all hospitals count the same.
+        extra_states: Names of the states that hospitals return beside the weights, each with the
+            floating tensors of what they train.
+    """
+
+    believes_claims: ClassVar[bool] = False
+    extra_states: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def combine(self, before: State, updates: Updates) -> State:
+        """Return what follows ``before``: the same names, dtypes and shapes.
+
+        Args:
+            before: What was sent out: the tensors that hospitals train.
+            updates: What came back.
+        """
+
+    def sends(self, before: State) -> dict[str, State]:
+        """Return the named states that go out beside the weights ``before``."""
+        del before
+        return {}
+
+    def state_dict(self) -> State:
+        """Return what the strategy remembers between rounds; kept with the checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        if state:
+            raise ValueError(f"{type(self).__name__} remembers nothing between rounds")
+
+
+def weighted_mean(like: State, terms: Iterable[tuple[State, int]]) -> State:
+    """Return the mean of states, each with its weight, in the names and dtypes of ``like``.
+
+    Floats are summed in float64, one state after the other, and cast back. Integers, BatchNorm's
+    ``num_batches_tracked``, are the maximum: a mean would be none that was ever counted.
+
+    Args:
+        like: Says what the states hold.
+        terms: At least one; read one at a time.
+    """
+    sums = {name: np.zeros(array.shape) for name, array in like.items() if is_float(array)}
+    highest: State = {}
+    total = 0
+    for state, weight in terms:
+        total += weight
+        for name, array in state.items():
+            if name in sums:
+                sums[name] += np.multiply(array, weight, dtype=np.float64)
+            else:
+                highest[name] = np.maximum(highest.get(name, array), array)
+    mean = {name: values / total for name, values in sums.items()} | highest
+    return {name: np.asarray(mean[name], array.dtype) for name, array in like.items()}
