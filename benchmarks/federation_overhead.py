@@ -56,7 +56,7 @@ class EchoHospital:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def greet(self, _greeting: Greeting, server: str) -> Hello:
+    def greet(self, _greeting: Greeting) -> Hello:
         """Introduce itself."""
         return Hello(
             site=self.name,
@@ -65,10 +65,11 @@ class EchoHospital:
             image_size=64,
             backbone=None,
             process=secrets.token_hex(16),
-            server=server,
         )
 
-    def answer(self, instruction: Instruction, blob: bytes, _wanted: object) -> tuple[Reply, bytes]:
+    def answer(
+        self, instruction: Instruction, blob: bytes, _cancellation: object
+    ) -> tuple[Reply, bytes]:
         """Return the received weights."""
         reply = Reply(
             identity=instruction.identity,
@@ -85,12 +86,12 @@ def echo_client(name: str, address: str) -> None:
     """Take part in a run without training."""
     from client.state import ClientState
     from client.transport.connection import take_part
-    from client.transport.messages import Participant
+    from client.transport.messages import MessageHandler
 
     keep_freed_memory()
     hospital = EchoHospital(name)
-    participant = Participant(hospital, address, None, ClientState(None))  # type: ignore[arg-type]
-    take_part(participant, address, None, patience=120)
+    handler = MessageHandler(hospital, ClientState(None))  # type: ignore[arg-type]
+    take_part(handler, address, None, patience=120)
 
 
 def our_rounds(rounds: int) -> list[float]:

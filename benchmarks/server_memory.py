@@ -30,12 +30,12 @@ def hospitals(address: str, count: int) -> None:
     """Take part as so many hospitals; in a process of its own."""
     from client.state import ClientState
     from client.transport.connection import take_part
-    from client.transport.messages import Participant
+    from client.transport.messages import MessageHandler
 
     def run(number: int) -> None:
         hospital = EchoHospital(f"hospital-{number:03d}")
-        participant = Participant(hospital, address, None, ClientState(None))  # type: ignore[arg-type]
-        take_part(participant, address, None, patience=300)
+        handler = MessageHandler(hospital, ClientState(None))  # type: ignore[arg-type]
+        take_part(handler, address, None, patience=300)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
     for thread in threads:

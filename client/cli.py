@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from common.errors import FedCXRError, Refused
-from common.net import SITE_NAME, Address, SiteName, read_tls
+from common.net import SITE_NAME, Address, SiteName
 from common.runtime.cli import Settings, Stopped, leave, parse, run_command
 from common.runtime.guard import Guard
 from common.runtime.memory import keep_freed_memory
@@ -31,13 +32,12 @@ class ClientSettings(Settings):
     server: Address = Field(description="the server, HOST:PORT")
     data: Path = Field(description="this hospital's shard")
     name: SiteName | None = Field(
-        None, description="of this hospital; default: the name of the shard's folder"
+        None, description="of this hospital; default: as in its kit, or of the shard's folder"
     )
     tls: Path | None = Field(
-        None,
-        description="folder with ca.crt, to check the server against, and site.key, to sign with",
+        None, description="this hospital's kit: folder with ca.crt and site.pem"
     )
-    insecure: bool = Field(False, description="connect without encryption and without a key")
+    insecure: bool = Field(False, description="connect without encryption and without certificates")
     policy: Path | None = Field(
         None, description="JSON file with what the server may ask for; default: everything"
     )
@@ -61,7 +61,7 @@ class ClientSettings(Settings):
 
     @model_validator(mode="after")
     def _folder_can_give_the_name(self) -> "ClientSettings":
-        if not re.match(SITE_NAME, self.site):
+        if self.insecure and not re.match(SITE_NAME, self.site):
             raise ValueError(
                 f"--data: the folder's name {self.site!r} cannot be a hospital's; give --name"
             )
@@ -77,7 +77,11 @@ class ClientSettings(Settings):
 def _take_part(arguments: Sequence[str]) -> None:
     settings = parse(ClientSettings, arguments)
     guard = Guard()
-    root_certificate = read_tls(settings.tls, "ca.crt")[0] if settings.tls else None
+    name = settings.site
+    if settings.tls is not None:
+        from client.kit import read_kit
+
+        name = read_kit(settings.tls, datetime.now(UTC), settings.name).name
 
     import torch
 
@@ -86,15 +90,13 @@ def _take_part(arguments: Sequence[str]) -> None:
     from client.slots import check_slots
     from client.state import ClientState
     from client.transport.connection import take_part
-    from client.transport.messages import Participant
-    from common.keys import read_key
+    from client.transport.messages import MessageHandler
     from common.model import choose_device
     from common.runtime.logs import log_to_stderr
     from common.shard import open_for_training
 
     log_to_stderr(settings.debug)
     keep_freed_memory()
-    key = read_key(settings.tls / "site.key") if settings.tls else None
     policy = read_policy(settings.policy)
     shard = open_for_training(settings.data)
     if settings.threads:
@@ -102,17 +104,17 @@ def _take_part(arguments: Sequence[str]) -> None:
     device = choose_device(settings.device)
     if settings.slots_dir is not None:
         check_slots(settings.slots_dir, settings.slots)
-    hospital = Hospital(settings.site, shard, device, settings.slots, settings.slots_dir, policy)
+    hospital = Hospital(name, shard, device, settings.slots, settings.slots_dir, policy)
     if settings.insecure:
         log.warning("--insecure: nothing is encrypted, and the server is not checked")
     state = ClientState(settings.state, device=str(device))
-    participant = Participant(hospital, settings.server, key, state)
+    handler = MessageHandler(hospital, state)
     guard.last_words = lambda stopped: state.end("stopped", reason=str(stopped))
     with _terminal_status(state):
         while True:
             state.write_status("connecting")
             patience = math.inf if settings.stay else settings.patience
-            take_part(participant, settings.server, root_certificate, patience)
+            take_part(handler, settings.server, settings.tls, patience)
             if not settings.stay:
                 break
             log.info("waiting for the next run")

@@ -3,7 +3,7 @@
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from client.cancellation import NEVER, Cancellation
 from client.policy import Policy
-from client.slots import GivenUp, slot
+from client.slots import slot
 from client.training import labelled_fraction, train
 from common.errors import BadInput
 from common.evaluation import evaluate
@@ -85,12 +86,8 @@ class Hospital:
         self._frozen: State = {}  # on the CPU, which may have to take over
         self._backbone: str | None = None
 
-    def greet(self, greeting: Greeting, server: str) -> Hello:
-        """Introduce the hospital to a run, unsigned; instructions must be of that run from now on.
-
-        Args:
-            greeting: The server's.
-            server: The name under which the server was reached.
+    def greet(self, greeting: Greeting) -> Hello:
+        """Introduce the hospital to a run; instructions must be of that run from now on.
 
         Raises:
             BadInput: No image is left for training, or too few to be told of.
@@ -115,11 +112,10 @@ class Hospital:
             image_size=self._shard.manifest.size,
             backbone=self._backbone,
             process=self._process,
-            server=server,
         )
 
     def answer(
-        self, instruction: Instruction, blob: bytes, wanted: Callable[[], bool] = lambda: True
+        self, instruction: Instruction, blob: bytes, cancellation: Cancellation = NEVER
     ) -> tuple[Reply, bytes]:
         """Score the received weights, train them if asked, and return the reply and new weights.
 
@@ -131,12 +127,11 @@ class Hospital:
         Args:
             instruction: What is to be done.
             blob: The weights to do it with.
-            wanted: Asked between batches and while it waits for a slot; once it is false the work
-                is given up.
+            cancellation: Checked between batches and while it waits for a slot.
         """
         try:
             try:
-                return self._answer(instruction, blob, wanted)
+                return self._answer(instruction, blob, cancellation)
             except RuntimeError as error:  # of torch; out of memory and cuDNN's are such
                 if self.device.type == "cpu":
                     raise
@@ -145,7 +140,7 @@ class Hospital:
                 lost = isinstance(error, torch.AcceleratorError)
                 for_good = lost and not is_out_of_memory(error)
             # Retry outside `except`: the traceback keeps GPU tensors alive.
-            return self._answer_on_the_cpu(instruction, blob, wanted, for_good)
+            return self._answer_on_the_cpu(instruction, blob, cancellation, for_good)
         except NotAllowed as objection:
             log.error("round %d refused: %s", instruction.identity.round, objection)
             reason = f"against the site's policy: {objection}"
@@ -157,21 +152,21 @@ class Hospital:
         return Reply(identity=instruction.identity, status="failed", reason=reason), b""
 
     def _answer_on_the_cpu(
-        self, instruction: Instruction, blob: bytes, wanted: Callable[[], bool], for_good: bool
+        self, instruction: Instruction, blob: bytes, cancellation: Cancellation, for_good: bool
     ) -> tuple[Reply, bytes]:
         accelerator, self.device = self.device, torch.device("cpu")
         self._model = None
         if not for_good:
             _give_memory_back(accelerator)
         try:
-            return self._answer(instruction, blob, wanted)
+            return self._answer(instruction, blob, cancellation)
         finally:
             if not for_good:
                 self.device = accelerator
                 self._model = None
 
     def _answer(
-        self, instruction: Instruction, blob: bytes, wanted: Callable[[], bool]
+        self, instruction: Instruction, blob: bytes, cancellation: Cancellation
     ) -> tuple[Reply, bytes]:
         self._check_run(instruction)
         training, validation = self._shard.split(instruction.seed)
@@ -182,14 +177,16 @@ class Hospital:
         if objection is not None:
             raise NotAllowed(objection)
         model = self._receive(instruction, blob)
-        with slot(self._slots_folder, self._slots, wanted) as waited, _sharing(self.device):
+        with slot(self._slots_folder, self._slots, cancellation) as waited, _sharing(self.device):
             start = time.monotonic()
-            scores = self._scores(model, validation, wanted)
+            scores = self._scores(model, validation, cancellation)
             evaluated = time.monotonic()
             seconds = {"wait": waited, "evaluate": evaluated - start, "train": 0.0}
             if instruction.task == "evaluate":
                 return self._reply(instruction, seconds, validation=scores), b""
-            loss = train(model, self._shard, chosen, instruction, self.name, self.device, wanted)
+            loss = train(
+                model, self._shard, chosen, instruction, self.name, self.device, cancellation
+            )
             seconds["train"] = time.monotonic() - evaluated
         state = state_of(model)
         weights = pack(select(state, TRAINED[instruction.training.mode]))
@@ -219,21 +216,16 @@ class Hospital:
         self,
         model: torch.nn.Module,
         validation: npt.NDArray[np.intp],
-        wanted: Callable[[], bool],
+        cancellation: Cancellation,
     ) -> Scores:
         """Return what may be told of the model's scores on the validation images.
 
         Raises:
-            GivenUp: Asked before a batch, ``wanted`` said no.
+            GivenUp: They are of no use any more; checked before each batch.
         """
-
-        def go_on() -> None:
-            if not wanted():
-                raise GivenUp
-
         counts = self._shard.labelled()[validation].sum(axis=0)
         positives = dict(zip(FINDINGS, map(int, counts), strict=True))
-        scores = evaluate(model, self._shard, validation, self.device, go_on)
+        scores = evaluate(model, self._shard, validation, self.device, cancellation.check)
         return self._policy.reported(scores, positives)
 
     @staticmethod

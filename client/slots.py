@@ -2,18 +2,15 @@
 
 import fcntl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from client.cancellation import NEVER, Cancellation
 from common.errors import BadInput
 
 POLL_SECONDS = 0.05
-
-
-class GivenUp(Exception):  # noqa: N818 - a decision, not a fault
-    """Nobody waits for the result any more."""
 
 
 def check_slots(folder: Path, slots: int) -> None:
@@ -30,9 +27,7 @@ def check_slots(folder: Path, slots: int) -> None:
 
 
 @contextmanager
-def slot(
-    folder: Path | None, slots: int, wanted: Callable[[], bool] = lambda: True
-) -> Iterator[float]:
+def slot(folder: Path | None, slots: int, cancellation: Cancellation = NEVER) -> Iterator[float]:
     """Hold one of a number of slots for the length of the block.
 
     The kernel releases a slot when its holder ends, however it ends.
@@ -40,13 +35,13 @@ def slot(
     Args:
         folder: Where the lock files are, made if need be; None: there is nobody to wait for.
         slots: How many may hold one at once.
-        wanted: Asked while it waits; once it is false the waiting is given up.
+        cancellation: Checked while it waits.
 
     Yields:
         Seconds spent waiting.
 
     Raises:
-        GivenUp: Asked while it waited, ``wanted`` said no.
+        GivenUp: Its turn is of no use any more.
     """
     if folder is None:
         yield 0.0
@@ -55,8 +50,7 @@ def slot(
     files = _open(folder, slots)
     try:
         while not any(_lock(file.fileno()) for file in files):
-            if not wanted():
-                raise GivenUp
+            cancellation.check()
             time.sleep(POLL_SECONDS)
         yield time.monotonic() - start
     finally:

@@ -1,14 +1,14 @@
 """Local training: a hospital's epochs over its own shard."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from client.slots import GivenUp
+from client.cancellation import NEVER, Cancellation
 from common.evaluation import loss_of
 from common.images import random_crops, to_device
 from common.model import set_training_mode, to_input
@@ -61,20 +61,19 @@ def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     epoch: Iterable[tuple[Tensor, Tensor]],
-    wanted: Callable[[], bool] = lambda: True,
+    cancellation: Cancellation = NEVER,
 ) -> float:
     """Take one optimiser step a batch and return the mean loss over the images.
 
     The model's training mode is the caller's choice. The loss stays on the device until the end.
 
     Raises:
-        GivenUp: Asked before a step, ``wanted`` said no.
+        GivenUp: The result is of no use any more; checked before each step.
     """
     total = torch.zeros(())
     images = 0
     for inputs, labels in epoch:
-        if not wanted():
-            raise GivenUp
+        cancellation.check()
         optimizer.zero_grad(set_to_none=True)
         loss = loss_of(model(inputs), labels)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -91,17 +90,17 @@ def train(
     instruction: Instruction,
     site: str,
     device: torch.device,
-    wanted: Callable[[], bool] = lambda: True,
+    cancellation: Cancellation = NEVER,
 ) -> float:
     """Train the model in place as the instruction says; return the mean loss.
 
-    Order and crops follow from (seed, round, hospital), and the optimiser starts anew, so that a
+    Order and crops follow from (seed, round, hospital), and the optimiser is a new one, so that a
     repeated round gives the same weights; on a GPU but for the last bits, as cuDNN does not fix
     the order of its sums.
 
     Raises:
         FloatingPointError: The training has diverged.
-        GivenUp: Asked before a step, ``wanted`` said no.
+        GivenUp: The result is of no use any more; checked before each step.
     """
     training = instruction.training
     parameters = set_training_mode(model, training.mode)
@@ -112,7 +111,7 @@ def train(
             model,
             optimizer,
             batches(shard, indices, training.batch_size, rng, device),
-            wanted,
+            cancellation,
         )
         for _ in range(training.local_epochs)
     ]

@@ -1,11 +1,8 @@
-"""Names, addresses, and the files of a TLS folder."""
+"""Names, addresses, and the options of gRPC that both sides share."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
-
-from common.errors import BadInput
 
 SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 
@@ -60,20 +57,3 @@ def _check_address(address: str) -> str:
 
 Address = Annotated[str, AfterValidator(_check_address)]
 """``HOST:PORT``, validated."""
-
-
-def read_tls(folder: Path, *names: str) -> tuple[bytes, ...]:
-    """Return the content of files of a TLS folder, in the order asked for.
-
-    Raises:
-        BadInput: One of them cannot be read; names it.
-    """
-    contents = []
-    for name in names:
-        try:
-            contents.append((folder / name).read_bytes())
-        except OSError as error:
-            raise BadInput(
-                f"{folder / name}: {error.strerror}; --tls needs a folder with {', '.join(names)}"
-            ) from None
-    return tuple(contents)

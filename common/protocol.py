@@ -3,8 +3,8 @@
 ::
 
     server                                  hospital
-    Greeting  (run, nonce, ...)      ->
-                                     <-     Hello    (site, examples, signature, ...)
+    Greeting  (run, seed)            ->
+                                     <-     Hello    (site, examples, ...)
     Instruction + weights            ->                                       once a round
                                      <-     Reply    (hash of the weights, metrics, ...)
     Fetch                            ->                                       when there is room
@@ -19,7 +19,6 @@ number has bounds, so that no sum or mean of what was understood can overflow, a
 printable, so that it can do no harm in a log.
 """
 
-import json
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
@@ -38,11 +37,12 @@ from common.shard import SMALLEST
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-Nonce = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """128 random bits."""
 
 VERSION: Literal[2] = 2
-"""Of the protocol; in 2 an instruction holds its training settings in one field."""
+"""Of the protocol. Since 2 an instruction holds its training settings in one field, and hospitals
+are known by their certificates, not by signed hellos."""
 
 MOST_ROUNDS = 2**31
 """A round's or an attempt's number is below this."""
@@ -77,12 +77,11 @@ class Identity(BaseModel):
 
 
 class Greeting(Message):
-    """The server's first words to whoever connects."""
+    """The server's first message on a connection."""
 
     kind: Literal["greeting"] = "greeting"
     run: Printable = Field(min_length=1, max_length=64)
     seed: int = Field(ge=0, description="with the patient, decides who is kept for validation")
-    nonce: Nonce = Field(description="challenge of this connection, to be signed")
 
 
 class Hello(Message):
@@ -99,20 +98,7 @@ class Hello(Message):
     )
     image_size: int = Field(ge=SMALLEST, le=2**14, description="pixels along each side")
     backbone: Sha256 | None = Field(description="hash of the backbone it holds, if any")
-    process: Nonce = Field(description="of the client's process, the same at every connection")
-    server: Printable = Field(
-        max_length=255, description="the name under which it reached the server"
-    )
-    signature: str = Field("", max_length=100, description="see signed_part; empty: no key")
-
-    def signed_part(self, greeting: Greeting) -> bytes:
-        """Return what the signature covers: this hello in answer to that greeting.
-
-        With the nonce it is of no use to another connection, with the run to another run, and
-        with the server's name to another server that pretends to be a hospital.
-        """
-        words = self.model_dump(exclude={"signature"}) | {"greeting": greeting.model_dump()}
-        return b"FedCXR hello\n" + json.dumps(words, sort_keys=True).encode()
+    process: Process = Field(description="of the client's process, the same at every connection")
 
 
 class Instruction(Message):
@@ -168,7 +154,7 @@ class Fetch(Message):
 class Rejection(Message):
     """Tells a hospital why its reply is not averaged."""
 
-    kind: Literal["verdict"] = "verdict"
+    kind: Literal["rejection"] = "rejection"
     identity: Identity
     reason: Printable = Field(max_length=500)
 
@@ -180,7 +166,7 @@ class Ping(Message):
 
 
 class Farewell(Message):
-    """The server's last words: the run is over, or this hospital may not take part."""
+    """The server's last message: the run is over, or this hospital may not take part."""
 
     kind: Literal["farewell"] = "farewell"
     outcome: Literal["finished", "refused"]

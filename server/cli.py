@@ -4,7 +4,6 @@ import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -13,7 +12,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from common.errors import BadInput, FedCXRError, NoQuorum
-from common.net import LONGEST_SECONDS, Address, read_tls
+from common.net import LONGEST_SECONDS, Address
 from common.options import Architecture, StrategyName, Training
 from common.runtime.cli import Settings, Stopped, leave, parse, run_command
 from common.runtime.guard import Guard
@@ -23,8 +22,8 @@ from common.shard import SMALLEST
 if TYPE_CHECKING:
     from common.checkpoint import Provenance
     from common.state import State
-    from server.members.registry import Registry
     from server.rounds.loop import Plan
+    from server.rounds.testing import Tester
     from server.run.folder import RunFolder
     from server.strategies.base import Strategy
 
@@ -80,10 +79,12 @@ class ServerSettings(Settings, Training):
     test: Path | None = Field(None, description="labelled shard to score every new model on")
     listen: Address = Field("0.0.0.0:8080", description="HOST:PORT")
     tls: Path | None = Field(
-        None, description="folder with server.crt, server.key and sites.json, the list of sites"
+        None,
+        description="folder with ca.crt, server.crt, server.key and sites.json, made by "
+        "flower-provision",
     )
     insecure: bool = Field(
-        False, description="serve without encryption and let in whoever comes, by any name"
+        False, description="serve without encryption; any client may take part, by any name"
     )
     resume: bool = Field(
         False,
@@ -112,59 +113,37 @@ class ServerSettings(Settings, Training):
 def _serve(arguments: Sequence[str]) -> None:
     settings = parse(ServerSettings, arguments)
     guard = Guard()
-    identity = _Identity() if settings.tls is None else _read_identity(settings.tls)
 
     from common.runtime.logs import log_to_file, log_to_stderr
     from server.members.admission import Admission
     from server.members.roster import Roster
+    from server.members.sites import SiteList
     from server.rounds.loop import Rounds
-    from server.rounds.testing import Tester
     from server.run.records import AuditEvent, RunStatus
-    from server.transport.connection import seal
     from server.transport.port import check_free
-    from server.transport.service import serve
+    from server.transport.service import listening
+    from server.transport.tls import ServerTLS
 
     log_to_stderr(settings.debug)
     if settings.insecure:
-        log.warning("--insecure: nothing is encrypted, and whoever comes is believed")
+        log.warning("--insecure: nothing is encrypted, and any client may take part")
     keep_one_arena()
+    tls = sites = None
+    if settings.tls is not None:
+        tls, sites = ServerTLS(settings.tls), SiteList(settings.tls / "sites.json")
     check_free(settings.listen)
-    tester = None
-    if settings.test is not None:
-        tester = Tester(settings.test, settings.architecture, settings.device, settings.threads)
-    size = settings.image_size or (tester.image_size if tester else PAPER_IMAGE_SIZE)
-    if tester is not None and tester.image_size != size:
-        raise BadInput(
-            f"{settings.test}: its images are {tester.image_size} pixels wide, but --image-size "
-            f"is {size}; make the shard anew or leave the option out"
-        )
+    tester, size = _tester(settings)
     start = _start(settings, size)
     folder, plan = start.folder, start.plan
-    known = identity.registry, identity.names
-    admission = Admission(plan.run, plan.seed, size, folder, *known, settings.max_examples)
-    roster = Roster(admission, folder, seal)
+    admission = Admission(plan.run, plan.seed, size, folder, sites, settings.max_examples)
+    roster = Roster(admission, folder)
     over = f"{plan.rounds} rounds are done"
     if folder.is_finished(plan.rounds):
         log.info("all %d rounds of this run are done already", plan.rounds)
-        tell = partial(roster.say_farewell, over, folder.hospitals(), RESTART_SECONDS)
-        serve(roster, settings.listen, identity.certificates, tell)
+        with listening(roster, settings.listen, tls):
+            roster.say_farewell(over, folder.hospitals(), RESTART_SECONDS)
         return
     rounds = Rounds(plan, roster, folder, start.state, start.provenance, tester, start.strategy)
-
-    def work() -> None:
-        result = rounds.run()
-        folder.status.end(
-            RunStatus(
-                state="finished",
-                rounds=result.rounds,
-                best_round=result.best_round,
-                validation=result.validation,
-            )
-        )
-        folder.log.record(AuditEvent(event="finished", details={"rounds": plan.rounds}))
-        _write_report(folder.path)
-        roster.say_farewell(over, rounds.asked)
-
     guard.last_words = lambda stopped: folder.status.end(
         RunStatus(state="stopped", reason=str(stopped), rounds=plan.rounds)
     )
@@ -175,7 +154,32 @@ def _serve(arguments: Sequence[str]) -> None:
         log.info("run %s in %s", plan.run, folder.path)
         began: Literal["started", "resumed"] = "resumed" if start.resumed else "started"
         folder.log.record(AuditEvent(event=began, details={"run": plan.run}))
-        serve(roster, settings.listen, identity.certificates, work)
+        with listening(roster, settings.listen, tls):
+            result = rounds.run()
+            folder.status.end(RunStatus(state="finished", **dict(result)))
+            folder.log.record(AuditEvent(event="finished", details={"rounds": plan.rounds}))
+            _write_report(folder.path)
+            roster.say_farewell(over, rounds.asked)
+
+
+def _tester(settings: ServerSettings) -> "tuple[Tester | None, int]":
+    """Return what scores the models, if anything does, and the size of the run's images.
+
+    Raises:
+        BadInput: The test shard cannot be used, or has images of another size.
+    """
+    from server.rounds.testing import Tester
+
+    if settings.test is None:
+        return None, settings.image_size or PAPER_IMAGE_SIZE
+    tester = Tester(settings.test, settings.architecture, settings.device, settings.threads)
+    size = settings.image_size or tester.image_size
+    if tester.image_size != size:
+        raise BadInput(
+            f"{settings.test}: its images are {tester.image_size} pixels wide, but --image-size "
+            f"is {size}; make the shard again or leave the option out"
+        )
+    return tester, size
 
 
 def _write_report(run: Path) -> None:
@@ -187,24 +191,6 @@ def _write_report(run: Path) -> None:
     except Exception as error:  # noqa: BLE001 - the run is done, whatever the page is about
         reason = error if isinstance(error, FedCXRError) else type(error).__name__
         log.warning("no report: %s", reason)
-
-
-class _Identity(NamedTuple):
-    """What the server is known by, and whom it knows."""
-
-    certificates: tuple[bytes, bytes] | None = None
-    registry: "Registry | None" = None
-    names: Sequence[str] = ()
-
-
-def _read_identity(folder: Path) -> _Identity:
-    from server.members.registry import Registry
-    from server.provision.certificates import check_pair, names_of
-
-    certificate, key = read_tls(folder, "server.crt", "server.key")
-    names = names_of(certificate)
-    check_pair(folder, certificate, key)
-    return _Identity((certificate, key), Registry(folder / "sites.json"), names)
 
 
 class _Start(NamedTuple):

@@ -15,8 +15,8 @@ from common.net import NO_PROXY, split_address
 from common.runtime.cli import parse
 from common.runtime.status import read_status
 from server.cli import ServerSettings
-from server.provision.certificates import names_of
 from server.run.records import RunStatus
+from server.transport.tls import ServerTLS
 
 SECONDS = 5.0
 
@@ -26,20 +26,22 @@ def answers(port: int, tls: Path | None) -> bool:
 
     Args:
         port: Its port.
-        tls: Its folder, as given to ``flower-server``; None: it does not encrypt.
+        tls: Its folder, as given to ``flower-server``; None: it does not encrypt. The server's own
+            certificate is shown as the client's.
 
     Raises:
-        BadInput: Its certificate is none.
-        OSError: A file of its folder cannot be read.
+        BadInput: A file of its folder cannot be used.
     """
     address = f"127.0.0.1:{port}"
     options: list[tuple[str, int | str]] = [NO_PROXY]
     if tls is None:
         channel = grpc.insecure_channel(address, options)
     else:
-        name = names_of((tls / "server.crt").read_bytes())[0]
-        credentials = grpc.ssl_channel_credentials((tls / "ca.crt").read_bytes())
-        options.append(("grpc.ssl_target_name_override", name))
+        server = ServerTLS(tls)
+        credentials = grpc.ssl_channel_credentials(
+            server.ca, server.pair.key, server.pair.certificate
+        )
+        options.append(("grpc.ssl_target_name_override", server.hosts[0]))
         channel = grpc.secure_channel(address, credentials, options)
     with channel:
         try:

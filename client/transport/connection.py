@@ -8,6 +8,8 @@ import logging
 import random
 import re
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Timer
 
@@ -15,7 +17,8 @@ import grpc
 from flwr.proto.transport_pb2 import ClientMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
-from client.transport.messages import Participant
+from client.kit import read_kit
+from client.transport.messages import MessageHandler
 from common import net
 from common.errors import BadInput, Refused
 
@@ -28,34 +31,33 @@ GREETING_SECONDS = 60.0
 """How long a server may take to greet once it is called."""
 
 
-def take_part(
-    participant: Participant, server: str, root_certificate: bytes | None, patience: float
-) -> None:
+def take_part(handler: MessageHandler, server: str, kit: Path | None, patience: float) -> None:
     """Connect to the server and take part until it says that the run is over.
 
     Args:
-        participant: Answers for the hospital.
-        server: ``HOST:PORT``; looked up anew for each connection.
-        root_certificate: The CA's certificate, PEM; None: an unencrypted connection.
+        handler: Answers for the hospital.
+        server: ``HOST:PORT``; looked up again for each connection.
+        kit: Folder with the hospital's certificates, read again for each connection; None: an
+            unencrypted connection.
         patience: Seconds for which the server may be out of reach, at the start or later.
 
     Raises:
         Refused: The server does not let this hospital take part.
-        BadInput: The server was out of reach for too long, or the shard is of no use to the run.
+        BadInput: The server was out of reach for too long, or kit or shard cannot be used.
     """
     pause = 0.5
-    participant.farewell = None
+    handler.farewell = None
     lost = time.monotonic()
     while True:
-        participant.heard = False
-        reason = _one_connection(participant, server, root_certificate)
-        farewell = participant.farewell
+        handler.heard = False
+        reason = _one_connection(handler, server, kit)
+        farewell = handler.farewell
         if farewell is not None and farewell.outcome == "refused":
-            raise Refused(f"{server} refused {participant.hospital.name}: {farewell.reason}")
+            raise Refused(f"{server} refused {handler.hospital.name}: {farewell.reason}")
         if farewell is not None:
             log.info("the run is over: %s", farewell.reason)
             return
-        if participant.heard:
+        if handler.heard:
             pause, lost = 0.5, time.monotonic()
         elif time.monotonic() - lost > patience:
             raise BadInput(
@@ -63,15 +65,15 @@ def take_part(
                 "the address is right, and that both sides use --tls or both --insecure"
             )
         log.info("%s is out of reach (%s); trying again", server, reason)
-        participant.lost()
+        handler.lost()
         time.sleep(min(pause * random.uniform(0.5, 1), patience))  # noqa: S311 - not a secret
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def _one_connection(participant: Participant, server: str, root_certificate: bytes | None) -> str:
+def _one_connection(handler: MessageHandler, server: str, kit: Path | None) -> str:
     """Answer on one connection until it ends; return why it ended."""
     answers: SimpleQueue[ClientMessage | None] = SimpleQueue()
-    with _channel(server, root_certificate) as channel:
+    with _channel(handler.hospital.name, server, kit) as channel:
         call = FlowerServiceStub(channel).Join(iter(answers.get, None))
         silence = Timer(GREETING_SECONDS, call.cancel)
         silence.daemon = True
@@ -79,11 +81,11 @@ def _one_connection(participant: Participant, server: str, root_certificate: byt
         try:
             for message in call:
                 silence.cancel()
-                answers.put(participant.answer(message, call.is_active))
-                if participant.farewell is not None:
+                answers.put(handler.answer(message, call.is_active))
+                if handler.farewell is not None:
                     answers.put(None)  # the server closes the connection once it has read this
         except grpc.RpcError as error:
-            return _reason(error, participant.heard)
+            return _reason(error, handler.heard)
         finally:
             silence.cancel()
             answers.put(None)
@@ -101,16 +103,20 @@ def _reason(error: grpc.RpcError, heard: bool) -> str:
         return f"{code.name}, the server's certificate is for other names"
     if found := re.search(r"CERTIFICATE_VERIFY_FAILED: ([\w -]+)", details):
         return f"{code.name}, the server's certificate is not accepted: {found[1]}; see ca.crt"
-    if "Failed to create security handshaker" in details:
-        return f"{code.name}, ca.crt is no certificate"
     return code.name
 
 
-def _channel(server: str, root_certificate: bytes | None) -> grpc.Channel:
+def _channel(name: str, server: str, kit: Path | None) -> grpc.Channel:
+    """Return a channel to the server.
+
+    Raises:
+        BadInput: The kit cannot be used, or is another hospital's.
+    """
     # A connection of its own, where several hospitals are threads of one process.
     here = net.split_address(server)[0] in ("localhost", "127.0.0.1", "::1")
     proxy = (net.NO_PROXY,) if here else ()
     options = (*net.GRPC_OPTIONS, ("grpc.use_local_subchannel_pool", 1), *proxy)
-    if root_certificate is None:
+    if kit is None:
         return grpc.insecure_channel(server, options)
-    return grpc.secure_channel(server, grpc.ssl_channel_credentials(root_certificate), options)
+    credentials = read_kit(kit, datetime.now(UTC), name).credentials()
+    return grpc.secure_channel(server, credentials, options)

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from threading import Timer
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.proto.transport_pb2 import (
     ClientMessage,
     Code,
@@ -22,11 +21,10 @@ from flwr.proto.transport_pb2 import (
     Status,
 )
 
+from client.cancellation import Cancellation
 from client.hospital import Hospital
 from client.state import ClientState, Standing
-from common import net
 from common.errors import BadInput
-from common.keys import sign
 from common.protocol import (
     CALL,
     FETCH,
@@ -50,27 +48,21 @@ GRACE_SECONDS = 60.0
 """After the deadline of a round, until a client that is stuck ends its process."""
 
 
-class Participant:
+class MessageHandler:
     """Answers one server's messages on behalf of a hospital.
 
     Args:
-        hospital: Who takes part.
-        server: ``HOST:PORT``.
-        key: Signs the server's challenge; None: the server does not ask for it.
+        hospital: Takes part.
         state: Where it is noted what was received and sent.
 
     Attributes:
-        hospital: Who takes part.
-        farewell: The server's last words, once they have come.
-        heard: Whether anything came from the server; to be set anew for each connection.
+        hospital: Takes part.
+        farewell: The server's last message, once it has come.
+        heard: Whether anything came from the server; each connection begins with False.
     """
 
-    def __init__(
-        self, hospital: Hospital, server: str, key: Ed25519PrivateKey | None, state: ClientState
-    ) -> None:
+    def __init__(self, hospital: Hospital, state: ClientState) -> None:
         self.hospital = hospital
-        self._server = net.split_address(server)[0]
-        self._key = key
         self._state = state
         self._weights = b""
         self._ready: Identity | None = None
@@ -100,7 +92,7 @@ class Participant:
                     raise ProtocolError(f"{other}, which is no part of this protocol")
         except ProtocolError as error:
             raise BadInput(
-                f"{self._server} sent {error}; run the same version of FedCXR on both sides"
+                f"the server sent {error}; run the same version of FedCXR on both sides"
             ) from None
 
     def lost(self) -> None:
@@ -112,27 +104,24 @@ class Participant:
         self._state.write_status(standing, device=str(self.hospital.device), **fields)
 
     def _properties(self, text: str) -> ClientMessage:
-        """Answer a greeting with a hello; take other words to heart."""
-        words = ""
+        """Answer a greeting with a hello, and other messages with nothing."""
+        hello = ""
         match parse_message(CALL, text):
             case Greeting() as greeting:
-                words = self._hello(greeting)
-            case Rejection() as verdict:
-                number = verdict.identity.round
-                log.warning("round %d: the reply was rejected: %s", number, verdict.reason)
-                self._state.note("rejected", **verdict.model_dump(exclude={"kind", "protocol"}))
+                hello = self._hello(greeting)
+            case Rejection() as rejection:
+                number = rejection.identity.round
+                log.warning("round %d: the reply was rejected: %s", number, rejection.reason)
+                self._state.note("rejected", **rejection.model_dump(exclude={"kind", "protocol"}))
             case Farewell() as farewell:
                 self.farewell = farewell
-        properties = {"message": Scalar(string=words)}
+        properties = {"message": Scalar(string=hello)}
         return ClientMessage(
             get_properties_res=ClientMessage.GetPropertiesRes(status=OK, properties=properties)
         )
 
     def _hello(self, greeting: Greeting) -> str:
-        hello = self.hospital.greet(greeting, self._server)
-        if self._key is not None:
-            signature = sign(self._key, hello.signed_part(greeting))
-            hello = hello.model_copy(update={"signature": signature})
+        hello = self.hospital.greet(greeting)
         log.info(
             "%s asks to join run %s with %d images, computing on %s",
             hello.site,
@@ -161,9 +150,8 @@ class Participant:
         deadline = time.monotonic() + instruction.seconds
         self._ready = None
         with _ended_if_stuck(instruction, self._state):
-            reply, self._weights = self.hospital.answer(
-                instruction, blob, lambda: connected() and time.monotonic() < deadline
-            )
+            in_time = Cancellation(lambda: connected() and time.monotonic() < deadline)
+            reply, self._weights = self.hospital.answer(instruction, blob, in_time)
         self._ready = identity if self._weights else None
         if reply.loss is not None:
             log.info(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["client.hospital", "common.runtime.cli", "common.keys", "server.rounds.loop"]
+    ["client.hospital", "common.runtime.cli", "common.certificates", "server.rounds.loop"]
 )
 
 

@@ -1,7 +1,7 @@
-"""The federation's certificate authority, and the server's certificate under it.
+"""The federation's certificate authority, and the certificates that it signs.
 
-EC P-256 throughout. The authority's only use is that hospitals know the server by it; who a
-hospital is, its own key says (:mod:`common.keys`).
+EC P-256 throughout. Hospitals know the server by its certificate, and the server knows hospitals
+by theirs.
 """
 
 import re
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from pydantic import AfterValidator
 
+from common.certificates import read_pair
 from common.errors import BadInput
 from common.runtime.files import write_whole
 
@@ -54,9 +54,9 @@ def new_authority(now: datetime, days: int) -> Authority:
 
     Args:
         now: The time, in UTC.
-        days: For how long the certificates that it signs will be valid; it lives ten times as long.
+        days: For how long the certificates that it signs are valid; it lives ten times as long.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = new_key()
     name = _name("FedCXR CA")
     certificate = (
         _builder(name, name, key.public_key(), key.public_key())
@@ -69,14 +69,16 @@ def new_authority(now: datetime, days: int) -> Authority:
     return Authority(certificate, key)
 
 
-def issue(
+def issue_server(
     authority: Authority,
     public: ec.EllipticCurvePublicKey,
     hosts: list[str],
     now: datetime,
     days: int,
 ) -> x509.Certificate:
-    """Return a certificate for a server; it never outlives its authority.
+    """Return a certificate for the server; it never outlives its authority.
+
+    It may act as a client too, so that the server's own health check can connect with it.
 
     Args:
         authority: Signs it.
@@ -88,28 +90,46 @@ def issue(
     Raises:
         BadInput: The authority has expired.
     """
-    end = authority.certificate.not_valid_after_utc
-    if now >= end:
-        raise BadInput(
-            f"the CA expired on {end:%Y-%m-%d} and can sign nothing; make a federation anew with "
-            "flower-provision new"
-        )
     names = [x509.IPAddress(ip_address(h)) if _is_ip(h) else x509.DNSName(h) for h in hosts]
-    return (
-        _builder(
-            _name("FedCXR server"),
-            authority.certificate.subject,
-            public,
-            authority.key.public_key(),
-        )
-        .not_valid_before(now - CLOCKS_DIFFER)
-        .not_valid_after(min(now + timedelta(days=days), end))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(authority.key, hashes.SHA256())
+    usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    builder = _leaf(authority, "FedCXR server", public, usages, now, days)
+    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(authority.key, hashes.SHA256())
+
+
+def issue_site(
+    authority: Authority, public: ec.EllipticCurvePublicKey, name: str, now: datetime, days: int
+) -> x509.Certificate:
+    """Return a certificate for a hospital, which cannot serve; see :func:`issue_server`.
+
+    Its common name is the hospital's. It is valid for no host and for no use but a client's, so
+    that a hospital cannot pass for the server.
+    """
+    builder = _leaf(authority, name, public, [ExtendedKeyUsageOID.CLIENT_AUTH], now, days)
+    return builder.sign(authority.key, hashes.SHA256())
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    """Return a new private key."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def write_key(
+    path: Path, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate | None = None
+) -> None:
+    """Write a private key for its owner alone (mode 600), and a certificate after it.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
     )
+    if certificate is not None:
+        pem += certificate.public_bytes(serialization.Encoding.PEM)
+    write_whole(path, lambda file: file.write(pem), mode=0o600)
 
 
 def write_certificate(path: Path, certificate: x509.Certificate) -> None:
@@ -122,85 +142,18 @@ def write_certificate(path: Path, certificate: x509.Certificate) -> None:
     write_whole(path, lambda file: file.write(pem))
 
 
-def read_certificate(path: Path) -> x509.Certificate:
-    """Read a certificate in PEM.
-
-    Raises:
-        BadInput: There is none.
-    """
-    try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise BadInput(f"{path}: not a certificate in PEM; restore it from a copy") from None
-
-
 def read_authority(folder: Path) -> Authority:
     """Read ``ca.crt`` and ``ca.key`` of a folder.
 
     Raises:
         BadInput: One of them cannot be read, or they do not belong together.
     """
-    certificate, path = read_certificate(folder / "ca.crt"), folder / "ca.key"
-    try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except OSError as error:
-        raise BadInput(
-            f"{path}: cannot be read: {error.strerror}; put the CA's key back for this command"
-        ) from None
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
-    if (
-        not isinstance(key, ec.EllipticCurvePrivateKey)
-        or key.public_key() != certificate.public_key()
-    ):
-        raise BadInput(f"{path}: not the key of {folder / 'ca.crt'}; restore it from a copy")
-    return Authority(certificate, key)
-
-
-def names_of(certificate: bytes) -> list[str]:
-    """Return the DNS names and addresses in a server's certificate, PEM.
-
-    Raises:
-        BadInput: It is no certificate, or names nobody.
-    """
-    try:
-        parsed = x509.load_pem_x509_certificate(certificate)
-        extension = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (ValueError, x509.ExtensionNotFound) as error:
-        raise BadInput(
-            f"server.crt: no certificate with a server's names ({type(error).__name__}); "
-            "make it with flower-provision"
-        ) from None
-    names = extension.value
-    addresses = names.get_values_for_type(x509.IPAddress)
-    return [*names.get_values_for_type(x509.DNSName), *map(str, addresses)]
-
-
-def check_pair(folder: Path, certificate: bytes, key: bytes) -> None:
-    """Check that a server's key is that of its certificate, both PEM.
-
-    Args:
-        folder: Where both are from.
-        certificate: The content of ``server.crt``, which is a certificate.
-        key: The content of ``server.key``.
-
-    Raises:
-        BadInput: It is not.
-    """
-    try:
-        public = serialization.load_pem_private_key(key, None).public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise BadInput(
-            f"{folder / 'server.key'}: no private key in PEM without a passphrase "
-            f"({type(error).__name__}); restore it from a copy"
-        ) from None
-    if public != x509.load_pem_x509_certificate(certificate).public_key():
-        raise BadInput(
-            f"{folder / 'server.key'}: not the key of server.crt beside it; "
-            "give both files of one flower-provision"
-        )
+    path = folder / "ca.key"
+    pair = read_pair(folder / "ca.crt", path, "put the CA's key back for this command")
+    key = serialization.load_pem_private_key(pair.key, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise BadInput(f"{path}: not an EC key; restore it from a copy")
+    return Authority(x509.load_pem_x509_certificate(pair.certificate), key)
 
 
 def _is_ip(host: str) -> bool:
@@ -230,6 +183,36 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer), critical=False)
+    )
+
+
+def _leaf(
+    authority: Authority,
+    name: str,
+    public: ec.EllipticCurvePublicKey,
+    usages: list[x509.ObjectIdentifier],
+    now: datetime,
+    days: int,
+) -> x509.CertificateBuilder:
+    """Begin a certificate that signs no others.
+
+    Raises:
+        BadInput: The authority has expired.
+    """
+    end = authority.certificate.not_valid_after_utc
+    if now >= end:
+        raise BadInput(
+            f"the CA expired on {end:%Y-%m-%d} and can sign nothing; make a new federation with "
+            "flower-provision new"
+        )
+    issuer = authority.certificate.subject
+    return (
+        _builder(_name(name), issuer, public, authority.key.public_key())
+        .not_valid_before(now - CLOCKS_DIFFER)
+        .not_valid_after(min(now + timedelta(days=days), end))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     )
 
 

@@ -1,4 +1,4 @@
-"""``flower-provision``: certificates, keys and kits for a federation's server and hospitals."""
+"""``flower-provision``: certificates and kits for a federation's server and hospitals."""
 
 import sys
 from collections.abc import Sequence
@@ -10,10 +10,11 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import CliPositionalArg, NoDecode, SettingsConfigDict
 
+from common.certificates import read_certificate
 from common.net import SiteName
 from common.runtime.cli import Command, Settings, choose_command, parse, run_command
-from server.members.registry import RegisteredSite, read_sites
-from server.provision.certificates import LONGEST, Host, read_certificate
+from server.members.sites import Site, read_sites
+from server.provision.certificates import LONGEST, Host
 from server.provision.federation import (
     CA,
     KITS,
@@ -62,9 +63,7 @@ class NewSettings(Settings):
     port: int = Field(8080, ge=1, lt=2**16, description="of the server")
     sites: int = Field(10, ge=1, le=1000, description="how many hospitals: hospital-00, ...")
     names: Names | None = Field(None, description="of the hospitals instead, with commas")
-    days: int = Field(
-        365, ge=1, le=LONGEST, description="for which keys and the server's certificate are valid"
-    )
+    days: int = Field(365, ge=1, le=LONGEST, description="for which certificates are valid")
 
     @model_validator(mode="after")
     def _one_way_to_name(self) -> "NewSettings":
@@ -95,7 +94,7 @@ class RevokeSettings(SiteSettings):
 
 
 class RenewSettings(Settings):
-    """Give a hospital a new key, or the server a new certificate."""
+    """Give a hospital or the server a new certificate."""
 
     # `new` has an option --server of another type: here it must not be the same variable.
     model_config = SettingsConfigDict(
@@ -130,9 +129,9 @@ def _new(arguments: Sequence[str], now: datetime) -> None:
     new(settings.out, config, names, now)
     print(f"{settings.out / SERVER}: for flower-server --tls, reached at {config.address}")
     print(f"{settings.out / KITS}: a kit for each hospital ({len(names)}); it holds a secret key")
-    print(f"{settings.out / CA / 'ca.key'}: signs for the server; keep it off the network")
+    print(f"{settings.out / CA / 'ca.key'}: signs certificates; keep it off the network")
     end = _validity(now + timedelta(days=config.days), now)
-    print(f"Each key, and the server's certificate, {end}")
+    print(f"Each certificate {end}")
 
 
 def _add(arguments: Sequence[str], now: datetime) -> None:
@@ -145,13 +144,11 @@ def _renew(arguments: Sequence[str], now: datetime) -> None:
     settings = parse(RenewSettings, arguments)
     if settings.name is None:
         end = renew_server(settings.folder, now).not_valid_after_utc
-        print(
-            f"{settings.folder / SERVER / 'server.crt'}: {_validity(end, now)}; restart the server"
-        )
+        print(f"{settings.folder / SERVER / 'server.crt'}: {_validity(end, now)}")
     else:
         site = renew(settings.folder, settings.name, now)
         kit = settings.folder / KITS / settings.name
-        print(f"{kit / 'site.key'}: {_state(site, now)}; the old key is void, send this one")
+        print(f"{kit / 'site.pem'}: {_state(site, now)}; the old one is void, send this one")
 
 
 def _revoke(arguments: Sequence[str], now: datetime) -> None:
@@ -172,7 +169,7 @@ def _show(arguments: Sequence[str], now: datetime) -> None:
         print(f"{name:<{width}}  {state}")
 
 
-def _state(site: RegisteredSite, now: datetime) -> str:
+def _state(site: Site, now: datetime) -> str:
     if site.revoked is not None:
         return f"revoked since {site.revoked:%Y-%m-%d}"
     return _validity(site.expires, now)
@@ -188,7 +185,7 @@ def _validity(end: datetime, now: datetime) -> str:
 COMMANDS = {
     "new": ("make a CA, the server's certificate, and a kit for each hospital", _new),
     "add": ("put one more hospital on the list and write its kit", _add),
-    "renew": ("give a hospital a new key, or the server a new certificate", _renew),
+    "renew": ("give a hospital or the server a new certificate", _renew),
     "revoke": ("shut a hospital out", _revoke),
     "show": ("print for how long CA, server and hospitals are valid", _show),
 }
@@ -205,7 +202,7 @@ def command(arguments: Sequence[str]) -> None:
     commands = {
         name: Command(text, partial(run, now=now)) for name, (text, run) in COMMANDS.items()
     }
-    summary = "Makes certificates, keys and kits for a federation's server and hospitals."
+    summary = "Makes certificates and kits for a federation's server and hospitals."
     choose_command("flower-provision", summary, commands, arguments)
 
 

@@ -7,36 +7,38 @@
     DIR/server/{ca.crt, server.crt, server.key, sites.json}
     DIR/sites/NAME/                               a kit, see server/provision/kits.py
 
-``sites.json`` decides who may take part; a kit's key counts once it is listed there.
+``sites.json`` decides who may take part; a kit's certificate counts once it is listed there.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from common.certificates import fingerprint_of, read_certificate
 from common.errors import BadInput, first_problem
-from common.keys import new_key, public_text, write_key
 from common.runtime.files import locked, write_json
 from common.runtime.folders import whole_folder
-from server.members.registry import RegisteredSite, read_sites, write_sites
+from server.members.sites import Site, read_sites, write_sites
 from server.provision.certificates import (
     LONGEST,
+    Authority,
     Host,
-    issue,
+    issue_server,
+    issue_site,
     new_authority,
+    new_key,
     read_authority,
-    read_certificate,
     write_certificate,
+    write_key,
 )
-from server.provision.kits import KEY, README, renew_kit, write_kit
+from server.provision.kits import KEY, README, SiteIdentity, renew_kit, write_kit
 
 CONFIG = "provision.json"
 CA, SERVER, SITES, KITS = "ca", "server", "server/sites.json", "sites"
@@ -50,7 +52,7 @@ class Config(BaseModel):
     version: Literal[1] = 1
     hosts: list[Host] = Field(min_length=1, description="names and addresses of the server")
     port: int = Field(ge=1, lt=2**16)
-    days: int = Field(ge=1, le=LONGEST, description="for which keys and certificates are valid")
+    days: int = Field(ge=1, le=LONGEST, description="for which certificates are valid")
 
     @property
     def address(self) -> str:
@@ -89,8 +91,8 @@ def new(path: Path, config: Config, names: Sequence[str], now: datetime) -> None
         BadInput: ``path`` is taken or cannot be written.
     """
     authority = new_authority(now, config.days)
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = issue(authority, key.public_key(), config.hosts, now, config.days)
+    key = new_key()
+    certificate = issue_server(authority, key.public_key(), config.hosts, now, config.days)
     sites = {}
     with _writing(path), whole_folder(path) as folder:
         folder.chmod(0o700)
@@ -104,56 +106,58 @@ def new(path: Path, config: Config, names: Sequence[str], now: datetime) -> None
         for name in names:
             kit = folder / KITS / name
             kit.mkdir(parents=True)
-            site_key, sites[name] = _new_site(config, now)
-            write_kit(
-                kit, name, config.address, authority.certificate, site_key, sites[name].expires
-            )
+            identity, sites[name] = _new_site(authority, name, now, config.days)
+            write_kit(kit, name, config.address, authority.certificate, identity)
         write_sites(folder / SITES, sites)
 
 
-def add(path: Path, name: str, now: datetime) -> RegisteredSite:
+def add(path: Path, name: str, now: datetime) -> Site:
     """Put a hospital on the list and write its kit.
 
     Raises:
-        BadInput: It is on the list, or its kit is there; or a file cannot be read or written.
+        BadInput: It is on the list, or its kit is there; the CA has expired; or a file cannot be
+            read or written.
     """
     with _changing(path) as config:
         sites = read_sites(path / SITES)
         if name in sites:
             raise BadInput(
-                f"{name}: is on the list already; flower-provision renew gives it a new key"
+                f"{name}: is on the list already; flower-provision renew gives it a new certificate"
             )
-        key, site = _new_site(config, now)
-        _add_kit(path, config, name, key, {**sites, name: site})
+        authority = read_authority(path / CA)
+        identity, site = _new_site(authority, name, now, config.days)
+        _add_kit(path, config, name, authority, identity, {**sites, name: site})
     return site
 
 
-def renew(path: Path, name: str, now: datetime) -> RegisteredSite:
-    """Give a hospital a new key, valid from now on; its old one, or a revocation, is void.
+def renew(path: Path, name: str, now: datetime) -> Site:
+    """Give a hospital a new key and certificate; its old one, or a revocation, is void.
 
-    Of its kit, ``site.key`` and ``README.md`` change. Where the kit is gone, it is written anew.
+    Of its kit, ``site.pem`` and ``README.md`` change. Where the kit is gone, it is written again.
 
     Raises:
-        BadInput: It is not on the list, or a file cannot be read or written.
+        BadInput: It is not on the list, the CA has expired, or a file cannot be read or written.
     """
     with _changing(path) as config:
         sites = read_sites(path / SITES)
-        key, site = _new_site(config, now, added=_listed(sites, name, path).added)
+        added = _listed(sites, name, path).added
+        authority = read_authority(path / CA)
+        identity, site = _new_site(authority, name, now, config.days, added)
         sites = {**sites, name: site}
         kit = path / KITS / name
         if kit.exists():
             with TemporaryDirectory(dir=path / KITS, prefix=f".{name}.") as folder:
-                renew_kit(Path(folder), name, config.address, key, site.expires)
+                renew_kit(Path(folder), name, config.address, identity)
                 write_sites(path / SITES, sites)
                 for file in (KEY, README):
                     (Path(folder) / file).replace(kit / file)
         else:
-            _add_kit(path, config, name, key, sites)
+            _add_kit(path, config, name, authority, identity, sites)
     return site
 
 
-def revoke(path: Path, name: str, now: datetime) -> RegisteredSite:
-    """Shut a hospital out, until its key is renewed; one that is revoked stays as it is.
+def revoke(path: Path, name: str, now: datetime) -> Site:
+    """Shut a hospital out, until it is renewed; one that is revoked stays as it is.
 
     Raises:
         BadInput: It is not on the list, or a file cannot be read or written.
@@ -180,33 +184,40 @@ def renew_server(path: Path, now: datetime) -> x509.Certificate:
         public = read_certificate(file).public_key()
         if not isinstance(public, ec.EllipticCurvePublicKey):
             raise BadInput(f"{file}: not the certificate of an EC key; restore it from a copy")
-        certificate = issue(read_authority(path / CA), public, config.hosts, now, config.days)
+        authority = read_authority(path / CA)
+        certificate = issue_server(authority, public, config.hosts, now, config.days)
         write_certificate(file, certificate)
     return certificate
 
 
 def _new_site(
-    config: Config, now: datetime, added: datetime | None = None
-) -> tuple[Ed25519PrivateKey, RegisteredSite]:
-    key, expires = new_key(), now + timedelta(days=config.days)
-    return key, RegisteredSite(key=public_text(key), added=added or now, expires=expires)
+    authority: Authority, name: str, now: datetime, days: int, added: datetime | None = None
+) -> tuple[SiteIdentity, Site]:
+    key = new_key()
+    certificate = issue_site(authority, key.public_key(), name, now, days)
+    site = Site(
+        certificate=fingerprint_of(certificate),
+        added=added or now,
+        expires=certificate.not_valid_after_utc,
+    )
+    return SiteIdentity(key, certificate), site
 
 
 def _add_kit(
     path: Path,
     config: Config,
     name: str,
-    key: Ed25519PrivateKey,
-    sites: dict[str, RegisteredSite],
+    authority: Authority,
+    identity: SiteIdentity,
+    sites: dict[str, Site],
 ) -> None:
     """Write a whole kit and the list with its hospital, or neither."""
-    authority = read_certificate(path / CA / "ca.crt")
     with whole_folder(path / KITS / name) as kit:
-        write_kit(kit, name, config.address, authority, key, sites[name].expires)
+        write_kit(kit, name, config.address, authority.certificate, identity)
         write_sites(path / SITES, sites)
 
 
-def _listed(sites: dict[str, RegisteredSite], name: str, path: Path) -> RegisteredSite:
+def _listed(sites: dict[str, Site], name: str, path: Path) -> Site:
     if name not in sites:
         raise BadInput(
             f"{name}: not on the list {path / SITES}; it has {', '.join(sites) or 'no hospital'}"

@@ -6,7 +6,9 @@ from threading import Semaphore, Thread
 from time import monotonic
 from typing import NamedTuple, Protocol
 
-from common.protocol import Greeting, Hello, Identity, Instruction, ProtocolError, Reply
+from common.certificates import Peer
+from common.protocol import Hello, Identity, Instruction, ProtocolError, Reply
+from common.wire import fingerprint
 from server.rounds.checks import Rejected
 
 TRANSFERS = 8
@@ -17,28 +19,41 @@ TRANSFER_SECONDS = 600.0
 DenseNet-121 takes 226 s at 1 Mbit/s."""
 
 
-class SiteLost(Exception):  # noqa: N818 - a finding, not a fault
+class HospitalLost(Exception):  # noqa: N818 - a finding, not a fault
     """A hospital went away, or its answer did not come in time; says which."""
 
 
-class Site(Protocol):
-    """A hospital that has said hello.
+class Weights:
+    """The weights that go out beside an instruction, the same object for all who get them.
 
     Attributes:
-        greeting: What it was greeted with.
+        blob: As they travel; see :func:`common.wire.pack`.
+        sha256: Hash of the blob.
+    """
+
+    def __init__(self, blob: bytes) -> None:
+        self.blob = blob
+        self.sha256 = fingerprint(blob)
+
+
+class Connection(Protocol):
+    """The line to a hospital that has said hello.
+
+    Attributes:
+        peer: What the handshake has proven of the hospital; None: there was none.
         hello: What it said.
         backbone: Hash of the backbone that it holds, as far as is known.
     """
 
-    greeting: Greeting
+    peer: Peer | None
     hello: Hello
     backbone: str | None
 
-    def ask(self, sealed: object, timeout: float) -> Reply:
-        """Send what :meth:`Sites.seal` made and wait for the reply.
+    def ask(self, instruction: Instruction, weights: Weights, timeout: float) -> Reply:
+        """Send an instruction with its weights and wait for the reply.
 
         Raises:
-            SiteLost: No reply within ``timeout`` seconds.
+            HospitalLost: No reply within ``timeout`` seconds.
             ProtocolError: The reply cannot be understood.
         """
 
@@ -46,30 +61,27 @@ class Site(Protocol):
         """Return the weights that go with a reply.
 
         Raises:
-            SiteLost: They do not come within ``timeout`` seconds.
+            HospitalLost: They do not come within ``timeout`` seconds.
         """
 
     def tell(self, identity: Identity, reason: str) -> None:
-        """Tell why its reply is not averaged; it may have gone already."""
+        """Tell why its reply is not averaged; the hospital may have gone already."""
 
 
-class Sites(Protocol):
+class Hospitals(Protocol):
     """The hospitals that are connected."""
 
     def wait_for(self, count: int, timeout: float) -> bool:
         """Wait until so many hospitals have said hello; return whether they have."""
 
     def wait_for_return(self, names: Collection[str], timeout: float) -> None:
-        """Wait until these hospitals are there and free, those who still may take part."""
+        """Wait until these hospitals are connected and free, those that still may take part."""
 
-    def present(self) -> dict[str, Site]:
-        """Return those who have said hello and are still connected, by name, sorted."""
+    def present(self) -> dict[str, Connection]:
+        """Return those that have said hello and are still connected, by name, sorted."""
 
-    def standing(self, site: Site) -> str | None:
+    def standing(self, connection: Connection) -> str | None:
         """Return why a hospital may not take part any more; None: it may."""
-
-    def seal(self, instruction: Instruction, blob: bytes) -> object:
-        """Return an instruction and its weights as they travel; made once for all hospitals."""
 
     def dismiss(self, name: str, reason: str) -> None:
         """Tell a hospital that it may not take part any more."""
@@ -79,16 +91,14 @@ class Errand(NamedTuple):
     """What one hospital is asked.
 
     Attributes:
-        site: The hospital.
+        connection: To the hospital.
         instruction: What it is to do.
-        sealed: The instruction with its weights, as it travels.
-        size: Bytes of these weights.
+        weights: What it is to do it with.
     """
 
-    site: Site
+    connection: Connection
     instruction: Instruction
-    sealed: object
-    size: int
+    weights: Weights
 
 
 class Outcome(NamedTuple):
@@ -102,7 +112,7 @@ class Outcome(NamedTuple):
     """
 
     name: str
-    answer: tuple[Reply, bytes] | SiteLost | Rejected
+    answer: tuple[Reply, bytes] | HospitalLost | Rejected
     asked: float
     fetched: float
 
@@ -125,13 +135,13 @@ def ask_all(errands: dict[str, Errand], timeout: float) -> Iterator[Outcome]:
 
     def run(name: str, errand: Errand) -> None:
         start = monotonic()
-        answer: tuple[Reply, bytes] | SiteLost | Rejected
+        answer: tuple[Reply, bytes] | HospitalLost | Rejected
         asked = start
         try:
-            reply = errand.site.ask(errand.sealed, deadline - start)
+            reply = errand.connection.ask(errand.instruction, errand.weights, deadline - start)
             asked = monotonic()
             answer = (reply, _fetch(errand, reply, deadline, room))
-        except SiteLost as lost:
+        except HospitalLost as lost:
             answer = lost
         except ProtocolError as error:
             answer = Rejected(f"answered {error}")
@@ -154,15 +164,15 @@ def _fetch(errand: Errand, reply: Reply, deadline: float, room: Semaphore) -> by
     """Return the weights of a reply; they take a place in ``room`` until they are used.
 
     Raises:
-        SiteLost: They do not come in time; no place is taken then.
+        HospitalLost: They do not come in time; no place is taken then.
     """
     if reply.weights is None:
         return b""
     if not room.acquire(timeout=max(0.0, deadline - monotonic())):
-        raise SiteLost("there was no time left to fetch its weights")
+        raise HospitalLost("there was no time left to fetch its weights")
     try:
         left = min(deadline - monotonic(), TRANSFER_SECONDS)
-        return errand.site.fetch(errand.instruction.identity, left)
-    except SiteLost:
+        return errand.connection.fetch(errand.instruction.identity, left)
+    except HospitalLost:
         room.release()
         raise

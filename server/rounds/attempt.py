@@ -1,15 +1,14 @@
-"""One attempt at a round: ask everybody who is there and take in what comes back."""
+"""One attempt at a round: ask all hospitals that are connected, check and keep what comes back."""
 
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from common.protocol import Instruction
 from common.scores import Scores
 from common.state import TRAINED, WEIGHTS, Spec, State, is_float, join, select, spec_of
 from common.wire import fingerprint, pack
-from server.rounds.ask import Errand, Outcome, SiteLost, Sites, ask_all
+from server.rounds.ask import Errand, HospitalLost, Hospitals, Outcome, Weights, ask_all
 from server.rounds.checks import Rejected, check_reply, check_weights, outliers, update_norm
 from server.rounds.progress import hospital_record
 from server.run import console
@@ -68,20 +67,11 @@ class Collected:
     lost: dict[str, str] = field(default_factory=dict)
 
 
-class _Parcel(NamedTuple):
-    """An instruction with its weights, ready to be sent."""
-
-    instruction: Instruction
-    sealed: object
-    size: int
-    sha256: str
-
-
 class Attempt:
     """Collects the replies to one instruction.
 
     Args:
-        sites: The hospitals.
+        hospitals: Those that are connected.
         folder: Where everything is written.
         out: What goes out.
         spool: Keeps the updates that come back; None: none are asked for.
@@ -89,12 +79,12 @@ class Attempt:
 
     def __init__(
         self,
-        sites: Sites,
+        hospitals: Hospitals,
         folder: RunFolder,
         out: Round,
         spool: Spool | None = None,
     ) -> None:
-        self._sites = sites
+        self._hospitals = hospitals
         self._folder = folder
         self._out = out
         self._spool = spool
@@ -102,7 +92,7 @@ class Attempt:
         self.collected = Collected(asked=list(self._errands))
 
     def collect(self, timeout: float) -> Collected:
-        """Ask, and take in reply by reply until the deadline; leave out who is far off.
+        """Ask, check reply by reply until the deadline, and leave out updates that are far off.
 
         Raises:
             OSError: The disk is full.
@@ -110,16 +100,19 @@ class Attempt:
         found = self.collected
         for outcome in ask_all(self._errands, timeout):
             try:
-                self._take_in(outcome)
+                self._check(outcome)
             except Rejected as reason:
                 self._reject(outcome.name, str(reason))
-            except SiteLost as lost:
+            except HospitalLost as lost:
                 self._lose(outcome.name, str(lost))
         answered = found.hospitals.keys() | found.validations.keys() | found.rejected.keys()
         for name in self._errands.keys() - answered - found.lost.keys():
             self._lose(name, "no reply before the deadline")
         norms = {name: record.update_norm for name, record in found.hospitals.items()}
-        gone = {name: self._sites.standing(self._errands[name].site) for name in found.hospitals}
+        gone = {
+            name: self._hospitals.standing(self._errands[name].connection)
+            for name in found.hospitals
+        }
         left_out = outliers(norms, self._out.norm_limit)
         left_out |= {name: why for name, why in gone.items() if why is not None}
         for name, why in left_out.items():
@@ -135,43 +128,42 @@ class Attempt:
         """Return what each hospital is asked; who holds the frozen backbone gets the head alone."""
         out = self._out
         errands: dict[str, Errand] = {}
-        ready: dict[bool, _Parcel] = {}
-        for name, site in self._sites.present().items():
-            has_backbone = out.backbone is not None and site.backbone == out.backbone
+        ready: dict[bool, tuple[Instruction, Weights]] = {}
+        for name, connection in self._hospitals.present().items():
+            has_backbone = out.backbone is not None and connection.backbone == out.backbone
             if has_backbone not in ready:
-                ready[has_backbone] = self._parcel(has_backbone)
-            instruction, sealed, size, sha256 = ready[has_backbone]
-            errands[name] = Errand(site, instruction, sealed, size)
+                ready[has_backbone] = self._outgoing(has_backbone)
+            instruction, weights = ready[has_backbone]
+            errands[name] = Errand(connection, instruction, weights)
             details = {
                 "site": name,
                 "identity": instruction.identity.model_dump(),
                 "task": instruction.task,
                 "weights": instruction.weights,
-                "sha256": sha256,
+                "sha256": weights.sha256,
             }
             self._folder.log.record(AuditEvent(event="sent", details=details))
         return errands
 
-    def _parcel(self, head_alone: bool) -> _Parcel:
-        """Return what goes to all who have the backbone, or to all others."""
-        instruction, blob = self._out.instruction, self._out.packed
-        if head_alone:
-            instruction = instruction.model_copy(update={"weights": "head"})
-            head = select(self._out.state, "head")
-            blob = pack(join({WEIGHTS: head, **self._out.extras}))
-        sealed = self._sites.seal(instruction, blob)
-        return _Parcel(instruction, sealed, len(blob), fingerprint(blob))
+    def _outgoing(self, head_alone: bool) -> tuple[Instruction, Weights]:
+        """Return what goes to all that have the backbone, or to all others."""
+        instruction = self._out.instruction
+        if not head_alone:
+            return instruction, Weights(self._out.packed)
+        head = select(self._out.state, "head")
+        blob = pack(join({WEIGHTS: head, **self._out.extras}))
+        return instruction.model_copy(update={"weights": "head"}), Weights(blob)
 
-    def _take_in(self, outcome: Outcome) -> None:
-        """Check one reply, hand on its weights and note the hospital's part.
+    def _check(self, outcome: Outcome) -> None:
+        """Check one reply, keep its weights and note the hospital's part.
 
         Raises:
             Rejected: It is not good enough.
-            SiteLost: There is no reply.
+            HospitalLost: There is no reply.
         """
         errand = self._errands[outcome.name]
         if not isinstance(outcome.answer, tuple):
-            errand.site.backbone = None
+            errand.connection.backbone = None
             raise outcome.answer
         reply, blob = outcome.answer
         received = fingerprint(blob) if blob else None
@@ -182,8 +174,8 @@ class Attempt:
             "sha256": received,
         }
         self._folder.log.record(AuditEvent(event="received", details=details))
-        check_reply(reply, errand.site.hello, errand.instruction)
-        errand.site.backbone = self._out.backbone
+        check_reply(reply, errand.connection.hello, errand.instruction)
+        errand.connection.backbone = self._out.backbone
         if self._spool is not None:
             before = self._out.trained
             state = check_weights(
@@ -194,7 +186,7 @@ class Attempt:
                 raise Rejected("its update's norm is not finite")
             self._spool.put(outcome.name, blob, UpdateInfo(reply.examples, norm))
             record = hospital_record(
-                reply, outcome.asked, outcome.fetched, errand.size, len(blob), norm
+                reply, outcome.asked, outcome.fetched, len(errand.weights.blob), len(blob), norm
             )
             self.collected.hospitals[outcome.name] = record
             log.info(console.hospital_row(outcome.name, record))
@@ -208,8 +200,8 @@ class Attempt:
     def _reject(self, name: str, reason: str) -> None:
         """Leave out a reply and tell the hospital why."""
         errand = self._errands[name]
-        errand.site.backbone = None
-        errand.site.tell(errand.instruction.identity, reason)
+        errand.connection.backbone = None
+        errand.connection.tell(errand.instruction.identity, reason)
         self.collected.hospitals.pop(name, None)
         self.collected.validations.pop(name, None)
         self.collected.rejected[name] = reason

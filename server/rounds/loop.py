@@ -14,7 +14,7 @@ from common.protocol import Identity, Instruction
 from common.scores import Scores
 from common.state import WEIGHTS, State, join, select
 from common.wire import fingerprint, pack
-from server.rounds.ask import Sites
+from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected, Round
 from server.rounds.progress import Progress, across, mean_loss
 from server.run import console
@@ -75,7 +75,7 @@ class Rounds:
 
     Args:
         plan: How the run is to go.
-        sites: The hospitals.
+        hospitals: Those that are connected.
         folder: Where everything is written.
         state: The global model of the last round that is done; the first one, if none is.
         provenance: Of the run's models; its ``start`` is where the first one comes from.
@@ -91,7 +91,7 @@ class Rounds:
     def __init__(
         self,
         plan: Plan,
-        sites: Sites,
+        hospitals: Hospitals,
         folder: RunFolder,
         state: State,
         provenance: Provenance,
@@ -99,7 +99,7 @@ class Rounds:
         strategy: Strategy | None = None,
     ) -> None:
         self._plan = plan
-        self._sites = sites
+        self._hospitals = hospitals
         self.folder = folder
         self._strategy = strategy or make_strategy(plan.strategy)
         self._set_state(state)
@@ -126,8 +126,8 @@ class Rounds:
             self._introduce()
         deadline = monotonic() + RETURN_SECONDS
         self._gather(RETURN_SECONDS if done else plan.round_timeout, enough=bool(done))
-        self._sites.wait_for_return(self.asked, max(0.0, deadline - monotonic()))
-        for name in sorted(self.asked - self._sites.present().keys()):
+        self._hospitals.wait_for_return(self.asked, max(0.0, deadline - monotonic()))
+        for name in sorted(self.asked - self._hospitals.present().keys()):
             self.folder.log.record(Left(site=name))
             self.asked.remove(name)  # or the first round would wait for it again
         for number in range(done + 1, plan.rounds + 1):
@@ -173,14 +173,14 @@ class Rounds:
     def _wait_for(self, count: int, patience: float) -> bool:
         """Wait for hospitals and say now and then who is there; return whether they came."""
         deadline = monotonic() + patience
-        while not self._sites.wait_for(count, min(10.0, max(0.0, deadline - monotonic()))):
+        while not self._hospitals.wait_for(count, min(10.0, max(0.0, deadline - monotonic()))):
             if monotonic() >= deadline:
                 return False
             log.info("waiting for %d hospitals; there are: %s", count, self._names())
         return True
 
     def _names(self) -> str:
-        return ", ".join(self._sites.present()) or "none"
+        return ", ".join(self._hospitals.present()) or "none"
 
     def _no_quorum(self, count: int) -> NoReturn:
         raise NoQuorum(
@@ -194,13 +194,13 @@ class Rounds:
         for turn in range(1, plan.attempts + 1):
             if not self._wait_for(plan.needed, plan.round_timeout):
                 self._no_quorum(plan.needed)
-            self._sites.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
+            self._hospitals.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
             start = monotonic()
             log.info("round %d of %d", number, plan.rounds)
             log.info(console.HEADER)
             out = self._outgoing(number, turn, "train")
             with self.folder.spool(out.returned) as spool:
-                attempt = Attempt(self._sites, self.folder, out, spool)
+                attempt = Attempt(self._hospitals, self.folder, out, spool)
                 self.asked = set(attempt.collected.asked)
                 found = attempt.collect(plan.round_timeout)
                 self._strike(found)
@@ -249,7 +249,7 @@ class Rounds:
         for name in self._progress.struck_out(found.hospitals, found.rejected):
             self.folder.exclude(name, found.rejected[name])
             self.folder.log.record(Excluded(site=name, reason=found.rejected[name]))
-            self._sites.dismiss(name, self.folder.exclusion(name) or "")
+            self._hospitals.dismiss(name, self.folder.exclusion(name) or "")
 
     def _set_state(self, state: State) -> None:
         self._state = state
@@ -325,8 +325,8 @@ class Rounds:
         log.info("the hospitals score the final model")
         plan = self._plan
         out = self._outgoing(plan.rounds + 1, 1, "evaluate")
-        self._sites.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
-        attempt = Attempt(self._sites, self.folder, out)
+        self._hospitals.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
+        attempt = Attempt(self._hospitals, self.folder, out)
         self.asked |= set(attempt.collected.asked)
         found = attempt.collect(plan.round_timeout)
         validation = self._across(found)

@@ -1,26 +1,17 @@
-"""One hospital's connection through Flower: what it is asked, and how it is sent.
-
-Beside ``service.py``, the only file under ``server`` that imports Flower.
-"""
+"""One hospital's connection: our messages in Flower's, with the weights beside them."""
 
 import logging
-from collections.abc import Callable
-from threading import Lock, Thread
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock, Semaphore, Thread
 from time import monotonic
-from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
-from flwr.common import (
-    FitIns,
-    GetParametersIns,
-    GetPropertiesIns,
-    Parameters,
-    serde,
-)
-from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
-from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import InsWrapper, ResWrapper
-from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy
+from flwr.proto.transport_pb2 import ClientMessage, Parameters, Scalar, ServerMessage
 
+from common.certificates import Peer
 from common.protocol import (
+    HELLO,
     REPLY,
     Farewell,
     Fetch,
@@ -33,117 +24,159 @@ from common.protocol import (
     Reply,
     parse_message,
 )
-from server.rounds.ask import SiteLost
+from server.rounds.ask import TRANSFER_SECONDS, TRANSFERS, HospitalLost, Weights
+from server.transport.stream import Stream
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+GREETING_SECONDS = 10.0
+"""How long a client may take to say hello."""
 
-WORD_SECONDS = 5.0
-"""How long a hospital may take to answer a word that asks for no work."""
-
-NOT_SENT = ClientMessage()
-"""Stands for the answer to what was not sent."""
+ANSWER_SECONDS = 5.0
+"""How long a hospital may take to answer a message that asks for no work."""
 
 
-class FlowerSite:
-    """A hospital behind a connection of Flower's; see :class:`server.members.roster.Connected`."""
+class Outbox:
+    """What goes out to many hospitals: serialised once, and sent to a few of them at a time."""
 
-    def __init__(self, proxy: GrpcClientProxy, greeting: Greeting, hello: Hello) -> None:
-        self.connection = proxy
-        self.greeting = greeting
+    def __init__(self) -> None:
+        self._places = Semaphore(TRANSFERS)
+        self._lock = Lock()
+        self._made: WeakKeyDictionary[Weights, tuple[Instruction, bytes]] = WeakKeyDictionary()
+
+    def serialised(self, instruction: Instruction, weights: Weights) -> bytes:
+        """Return an instruction and its weights as they travel."""
+        with self._lock:
+            known, data = self._made.get(weights, (None, b""))
+            if known != instruction:
+                parameters = Parameters(tensors=[weights.blob], tensor_type="safetensors")
+                ins = ServerMessage.FitIns(parameters=parameters, config=_config(instruction))
+                data = ServerMessage(fit_ins=ins).SerializeToString()
+                self._made[weights] = instruction, data
+            return data
+
+    @contextmanager
+    def place(self, timeout: float) -> Iterator[None]:
+        """Wait for one of the places from which weights are sent, and hold it for the block.
+
+        Raises:
+            HospitalLost: There is none within ``timeout`` seconds.
+        """
+        if not self._places.acquire(timeout=max(0.0, timeout)):
+            raise HospitalLost("its turn to be sent the weights did not come")
+        try:
+            yield
+        finally:
+            self._places.release()
+
+
+def greet(stream: Stream, greeting: Greeting) -> Hello:
+    """Greet the client at the other end of a new stream; return its hello.
+
+    Raises:
+        HospitalLost: It does not answer in time.
+        ProtocolError: Its answer is no hello.
+    """
+    stream.send(_properties(greeting), GREETING_SECONDS)
+    answer = stream.receive(GREETING_SECONDS)
+    return parse_message(HELLO, answer.get_properties_res.properties["message"].string)
+
+
+class FlowerConnection:
+    """A hospital at the other end of a stream; see :class:`server.members.roster.OpenConnection`.
+
+    Args:
+        stream: To the hospital.
+        peer: What the handshake has proven; None: there was none.
+        hello: What the hospital said of itself.
+        outbox: Shared by all connections.
+        may_stay: Whether the hospital of a connection may still take part.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        peer: Peer | None,
+        hello: Hello,
+        outbox: Outbox,
+        may_stay: Callable[["FlowerConnection"], bool],
+    ) -> None:
+        self.peer = peer
         self.hello = hello
         self.backbone = hello.backbone
-        self._line = Lock()  # Flower's bridge takes one request at a time
+        self._stream = stream
+        self._outbox = outbox
+        self._may_stay = may_stay
+        self._turn = Lock()  # a stream takes one message at a time
 
-    def ask(self, sealed: object, timeout: float) -> Reply:
-        """Send what :func:`seal` made and wait for the reply."""
-        assert isinstance(sealed, Sealed)  # noqa: S101 - seal made it
-        deadline = monotonic() + timeout  # its line may be busy first
-
-        def request() -> ResWrapper:
-            left = max(deadline - monotonic(), 0.1)
-            # The bridge hands it on to the service, and does not look at it.
-            return self.connection.bridge.request(InsWrapper(sealed, left))  # type: ignore[arg-type]
-
-        answer = self._call(request, timeout)
-        if answer.client_message is NOT_SENT:
-            raise SiteLost("its turn to be sent the weights did not come")
-        return parse_message(REPLY, answer.client_message.fit_res.metrics["message"].string)
+    def ask(self, instruction: Instruction, weights: Weights, timeout: float) -> Reply:
+        """Send an instruction with its weights and wait for the reply."""
+        deadline = monotonic() + timeout
+        with self._own_turn(timeout):
+            with self._outbox.place(deadline - monotonic()):
+                if not self._may_stay(self):  # by now: it may have waited for its place for long
+                    raise HospitalLost("it may not take part any more")
+                data = self._outbox.serialised(instruction, weights)
+                self._stream.send(data, min(TRANSFER_SECONDS, deadline - monotonic()))
+                del data
+            answer = self._stream.receive(deadline - monotonic())
+        return parse_message(REPLY, answer.fit_res.metrics["message"].string)
 
     def fetch(self, identity: Identity, timeout: float) -> bytes:
         """Return the weights that go with a reply."""
-        ins = GetParametersIns(config_of(Fetch(identity=identity)))
-        result = self._call(
-            lambda: self.connection.get_parameters(ins, max(timeout, 0.1), None), timeout
-        )
-        tensors: list[bytes] = result.parameters.tensors
+        ins = ServerMessage.GetParametersIns(config=_config(Fetch(identity=identity)))
+        data = ServerMessage(get_parameters_ins=ins).SerializeToString()
+        tensors = self._exchange(data, timeout).get_parameters_res.parameters.tensors
         return tensors[0] if len(tensors) == 1 else b""
 
     def tell(self, identity: Identity, reason: str) -> None:
         """Tell why its reply is not averaged."""
-        verdict = Rejection(identity=identity, reason=reason[:500])
-        Thread(target=self.answers, args=(verdict,), daemon=True).start()
+        rejection = Rejection(identity=identity, reason=reason[:500])
+        Thread(target=self.answers, args=(rejection,), daemon=True).start()
 
     def answers(self, message: Message) -> bool:
-        """Say something that asks for no work; return whether an answer came."""
+        """Send a message that asks for no work; return whether an answer came."""
         try:
-            self._call(
-                lambda: self.connection.get_properties(
-                    GetPropertiesIns(config_of(message)), WORD_SECONDS, None
-                ),
-                WORD_SECONDS,
-            )
-        except SiteLost as lost:
+            self._exchange(_properties(message), ANSWER_SECONDS)
+        except HospitalLost as lost:
             log.debug("%s: %s", self.hello.site, lost)
             return False
         return True
 
     @property
     def busy(self) -> bool:
-        """Whether something is being asked of it."""
-        return self._line.locked()
+        """Whether an answer of the hospital is being waited for."""
+        return self._turn.locked()
 
     def part(self, farewell: Farewell) -> None:
-        """Say the last words and close the connection."""
+        """Say farewell and close the connection."""
         self.answers(farewell)
         self.close()
 
     def close(self) -> None:
         """Close the connection."""
-        self.connection.bridge.close()
+        self._stream.close()
 
-    def _call(self, request: Callable[[], T], timeout: float) -> T:
-        if not self._line.acquire(timeout=max(timeout, 0.1)):
-            raise SiteLost("it is still busy")
+    def _exchange(self, data: bytes, timeout: float) -> ClientMessage:
+        deadline = monotonic() + timeout
+        with self._own_turn(timeout):
+            self._stream.send(data, deadline - monotonic())
+            return self._stream.receive(deadline - monotonic())
+
+    @contextmanager
+    def _own_turn(self, timeout: float) -> Iterator[None]:
+        if not self._turn.acquire(timeout=max(0.0, timeout)):
+            raise HospitalLost("it is still busy")
         try:
-            return request()
-        except Exception as error:  # noqa: BLE001 - whatever Flower raises, the hospital is lost
-            raise SiteLost(f"no reply ({type(error).__name__})") from None
+            yield
         finally:
-            self._line.release()
+            self._turn.release()
 
 
-def config_of(message: Message) -> dict[str, Any]:
-    """Return a message as it stands in a call of Flower's."""
-    return {"message": message.model_dump_json()}
+def _properties(message: Message) -> bytes:
+    ins = ServerMessage.GetPropertiesIns(config=_config(message))
+    return ServerMessage(get_properties_ins=ins).SerializeToString()
 
 
-class Sealed(NamedTuple):
-    """An instruction and its weights, made once for all hospitals.
-
-    Attributes:
-        instruction: What is to be done.
-        data: Both, as they travel.
-    """
-
-    instruction: Instruction
-    data: bytes
-
-
-def seal(instruction: Instruction, blob: bytes) -> object:
-    """Return an instruction and its weights as they travel."""
-    ins = FitIns(Parameters([blob], "safetensors"), config_of(instruction))
-    return Sealed(
-        instruction, ServerMessage(fit_ins=serde.fit_ins_to_proto(ins)).SerializeToString()
-    )
+def _config(message: Message) -> dict[str, Scalar]:
+    return {"message": Scalar(string=message.model_dump_json())}

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from client import hospital as hospital_module
+from client.cancellation import Cancellation
 from client.hospital import Hospital
 from client.training import batches, labelled_fraction, train_epoch
 from common.errors import BadInput
@@ -53,7 +54,7 @@ def test_linear_mode_sends_a_head_and_keeps_every_bit_of_the_backbone(tmp_path: 
     _, blob = hospital.answer(instruction_of(plan, 1), pack(STATE))
     head = unpack(blob, spec_of(select(STATE, "head")))
     assert not same_bits(head, select(STATE, "head"))
-    hello = hospital.greet(GREETING, "localhost")
+    hello = hospital.greet(GREETING)
     assert hello.backbone == fingerprint(pack(select(STATE, "backbone")))
     # With the head alone it goes on exactly as with everything.
     whole = {**STATE, **head}
@@ -87,7 +88,7 @@ def test_no_message_has_room_for_a_patient(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "a")
     hospital = hospital_of(shard.path)
     reply, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
-    words = reply.model_dump_json() + hospital.greet(GREETING, "localhost").model_dump_json()
+    words = reply.model_dump_json() + hospital.greet(GREETING).model_dump_json()
     for entry in shard.entries:
         assert entry.patient not in words
         assert entry.image not in words
@@ -293,7 +294,7 @@ def test_whose_turn_it_is_has_the_memory_of_the_accelerator(
         ("meta", FAILS_FOR_GOOD, []),  # it cannot be asked for anything any more
     ):
         hospital = Hospital("a", shard, torch.device(device), 1, turns)
-        hospital.greet(GREETING, "localhost")
+        hospital.greet(GREETING)
         accelerator.error = error
         given_back.clear()
         hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
@@ -311,7 +312,7 @@ def test_an_accelerator_that_cannot_give_memory_back_costs_no_reply(
     shard = make_shard(tmp_path / "a")
     for error, status in ((FAILS_ONCE[0], "ok"), (ValueError(), "failed")):
         hospital = Hospital("a", shard, torch.device("meta"), 1, tmp_path / "turns")
-        hospital.greet(GREETING, "localhost")
+        hospital.greet(GREETING)
         accelerator.error = error
         reply, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
         assert reply.status == status
@@ -345,7 +346,7 @@ def test_an_instruction_of_another_run_or_seed_than_greeted_is_refused(
         reply, blob = hospital.answer(order, pack(STATE))
         assert (reply.status, reply.validation, blob) == ("failed", None, b"")
         assert "another run or seed than was greeted" in reply.reason
-    hospital.greet(Greeting(run=other.identity.run, seed=other.seed, nonce="0" * 32), "localhost")
+    hospital.greet(Greeting(run=other.identity.run, seed=other.seed))
     assert hospital.answer(other, pack(STATE))[0].status == "ok"
 
 
@@ -360,7 +361,7 @@ def test_work_that_nobody_waits_for_is_given_up(tmp_path: Path) -> None:
     hospital = hospital_of(make_shard(tmp_path / "a").path)
     asked = iter([True, True, False])  # before the scoring and before each step
     instruction = instruction_of(plan_of(batch_size=4), 1)
-    reply, weights = hospital.answer(instruction, pack(STATE), lambda: next(asked))
+    reply, weights = hospital.answer(instruction, pack(STATE), Cancellation(lambda: next(asked)))
     assert (reply.status, reply.reason, weights) == ("failed", "GivenUp", b"")
     # The next round starts from the weights that come with it, not from what was left.
     again, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
@@ -375,6 +376,6 @@ def test_scoring_that_nobody_waits_for_is_given_up(
     hospital = hospital_of(make_shard(tmp_path / "a", images=80).path)
     asked = iter([True, False])
     instruction = instruction_of(plan_of(), 1, task="evaluate")
-    reply, _ = hospital.answer(instruction, pack(STATE), lambda: next(asked))
+    reply, _ = hospital.answer(instruction, pack(STATE), Cancellation(lambda: next(asked)))
     assert (reply.status, reply.reason) == ("failed", "GivenUp")
     assert hospital.answer(instruction, pack(STATE))[0].status == "ok"

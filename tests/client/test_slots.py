@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from client.slots import GivenUp, check_slots, slot
+from client.cancellation import Cancellation, GivenUp
+from client.slots import check_slots, slot
 from common.errors import BadInput
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -68,7 +69,7 @@ def test_waiting_is_given_up_when_nobody_wants_the_result(tmp_path: Path) -> Non
     with (
         slot(tmp_path, 1),
         pytest.raises(GivenUp),
-        slot(tmp_path, 1, lambda: next(asked)),
+        slot(tmp_path, 1, Cancellation(lambda: next(asked))),
     ):
         pytest.fail("two held one slot")
     with slot(tmp_path, 1):

@@ -17,7 +17,7 @@ from experiments.compose.simulation import (
     make_keys,
     own_folders,
 )
-from server.members.registry import read_sites
+from server.members.sites import read_sites
 from tests.support.commands import run
 from tests.support.shards import make_shard
 

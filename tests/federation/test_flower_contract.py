@@ -1,61 +1,17 @@
 """What the two adapters rely on in Flower; a version that breaks one of these is seen here."""
 
-import inspect
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
 
-import flwr.common
 import pytest
-from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
-from flwr.proto.transport_pb2_grpc import FlowerServiceServicer
-from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import (
-    GrpcBridge,
-    GrpcBridgeClosed,
-    InsWrapper,
-    ResWrapper,
-)
-from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy
+from flwr.proto.transport_pb2 import DESCRIPTOR, ClientMessage, Parameters, Scalar, ServerMessage
 
 from tests.support.commands import untouched_environment
 
 
-def parameters_of(function: Callable[..., Any]) -> list[str]:
-    return list(inspect.signature(function).parameters)
-
-
 def test_the_version_is_the_one_that_was_measured() -> None:
     assert version("flwr") == "1.41.0"
-
-
-@pytest.mark.parametrize(
-    ("method", "parameters"),
-    [
-        (GrpcClientProxy.get_properties, ["self", "ins", "timeout", "group_id"]),
-        (GrpcClientProxy.get_parameters, ["self", "ins", "timeout", "group_id"]),
-        (GrpcClientProxy.__init__, ["self", "cid", "bridge"]),
-        (GrpcBridge.request, ["self", "ins_wrapper"]),
-        (GrpcBridge.close, ["self"]),
-        (InsWrapper, ["server_message", "timeout"]),
-        (GrpcBridge.ins_wrapper_iterator, ["self"]),
-        (GrpcBridge.set_res_wrapper, ["self", "res_wrapper"]),
-        (ResWrapper, ["client_message"]),
-        (FlowerServiceServicer.Join, ["self", "request_iterator", "context"]),
-    ],
-)
-def test_what_is_called_or_overridden_keeps_its_parameters(
-    method: Callable[..., Any], parameters: list[str]
-) -> None:
-    assert parameters_of(method) == parameters
-
-
-def test_a_closed_bridge_answers_no_request() -> None:
-    bridge = GrpcBridge()
-    bridge.close()
-    with pytest.raises(GrpcBridgeClosed):
-        bridge.request(InsWrapper(ServerMessage(), None))
 
 
 def test_the_messages_have_the_parts_that_are_used() -> None:
@@ -65,15 +21,19 @@ def test_the_messages_have_the_parts_that_are_used() -> None:
     assert {field.name for field in res} >= {"get_properties_res", "get_parameters_res", "fit_res"}
 
 
-def test_parameters_carry_bytes_of_any_type_and_scalars_carry_text() -> None:
-    parameters = flwr.common.Parameters([b"\x00blob"], "safetensors")
-    ins = flwr.common.FitIns(parameters, {"message": "{}"})
-    from flwr.common import serde
+def test_the_stream_has_its_name_and_its_messages() -> None:
+    (join,) = DESCRIPTOR.services_by_name["FlowerService"].methods
+    assert (join.name, join.client_streaming, join.server_streaming) == ("Join", True, True)
+    assert join.input_type.full_name == ClientMessage.DESCRIPTOR.full_name
+    assert join.output_type.full_name == ServerMessage.DESCRIPTOR.full_name
 
-    back = serde.fit_ins_from_proto(serde.fit_ins_to_proto(ins))
+
+def test_parameters_carry_bytes_of_any_type_and_scalars_carry_text() -> None:
+    parameters = Parameters(tensors=[b"\x00blob"], tensor_type="safetensors")
+    ins = ServerMessage.FitIns(parameters=parameters, config={"message": Scalar(string="{}")})
+    back = ServerMessage.FitIns.FromString(ins.SerializeToString())
     assert back.parameters.tensors == [b"\x00blob"]
-    assert back.parameters.tensor_type == "safetensors"
-    assert back.config == {"message": "{}"}
+    assert back.config["message"].string == "{}"
 
 
 def printed(code: str) -> str:
@@ -96,6 +56,7 @@ print(telemetry.FLWR_TELEMETRY_ENABLED)
     [
         "server.transport.service",
         "server.transport.connection",
+        "server.transport.stream",
         "client.transport.messages",
         "client.transport.connection",
     ],

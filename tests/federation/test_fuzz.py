@@ -7,17 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.proto.transport_pb2 import ClientMessage, Parameters, Scalar, ServerMessage
-from flwr.server.superlink.fleet.grpc_bidi.grpc_bridge import ResWrapper
-from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from client.state import ClientState
-from client.transport.messages import Participant
+from client.transport.messages import MessageHandler
 from common.errors import BadInput
-from common.keys import verifies
 from common.protocol import (
     CALL,
     FETCH,
@@ -33,8 +30,9 @@ from common.protocol import (
 )
 from common.state import State, spec_of
 from common.wire import WireError, pack, unpack
-from server.rounds.ask import SiteLost
-from server.transport.connection import FlowerSite, seal
+from server.rounds.ask import Weights
+from server.transport.connection import FlowerConnection, Outbox, greet
+from server.transport.stream import Stream
 from tests.support.messages import GOOD
 from tests.support.messages import HELLO as SOMEONE
 from tests.support.messages import INSTRUCTION as ORDER
@@ -50,7 +48,7 @@ STATE: State = {
     "empty": np.zeros(0, np.float32),
 }
 BLOB, SPEC = pack(STATE), spec_of(STATE)
-GREETING = Greeting(run="r", seed=0, nonce="0" * 32)
+GREETING = Greeting(run="r", seed=0)
 MESSAGES = [message.model_dump_json() for message in (GOOD, SOMEONE, ORDER)]
 
 
@@ -114,11 +112,11 @@ def test_a_client_takes_nothing_but_the_protocol(
         def greet(self, *_: object) -> Hello:
             return SOMEONE
 
-        def answer(self, instruction: object, blob: bytes, wanted: object) -> Any:
-            del instruction, blob, wanted
+        def answer(self, instruction: object, blob: bytes, cancellation: object) -> Any:
+            del instruction, blob, cancellation
             return GOOD, b"weights"
 
-    participant = Participant(Nobody(), "localhost:1", None, ClientState(None))  # type: ignore[arg-type]
+    handler = MessageHandler(Nobody(), ClientState(None))  # type: ignore[arg-type]
     message = ServerMessage()
     part = getattr(message, kind)
     part.SetInParent()
@@ -127,11 +125,11 @@ def test_a_client_takes_nothing_but_the_protocol(
     if kind == "fit_ins":
         part.parameters.CopyFrom(Parameters(tensors=tensors))
     if kind == "fit_ins" and text == MESSAGES[2]:
-        answer = participant.answer(message, lambda: True)
+        answer = handler.answer(message, lambda: True)
         assert answer.WhichOneof("msg") == "fit_res"
     else:
         with pytest.raises(BadInput, match="run the same version of FedCXR on both sides"):
-            participant.answer(message, lambda: True)
+            handler.answer(message, lambda: True)
 
 
 def answers_of(text: str) -> list[bytes]:
@@ -151,34 +149,32 @@ def answers_of(text: str) -> list[bytes]:
 ANSWERS = [answer for message in MESSAGES for answer in answers_of(message)]
 
 
-class Answering:
-    """A bridge to a peer that gives one answer, whatever it is asked."""
+class Answering(Stream):
+    """To a peer that gives one answer, whatever it is asked."""
 
-    def __init__(self, answer: bytes) -> None:
+    def __init__(self, answer: ClientMessage) -> None:
+        super().__init__(lambda: None)
         self._answer = answer
 
-    def request(self, ins_wrapper: object) -> ResWrapper:
-        del ins_wrapper
-        return ResWrapper(ClientMessage.FromString(self._answer))
+    def send(self, data: bytes, timeout: float) -> None:
+        del data, timeout
+
+    def receive(self, timeout: float) -> ClientMessage:
+        del timeout
+        return self._answer
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from(ANSWERS).flatmap(lambda a: st.just(a) | damaged(a)) | st.binary())
 def test_a_server_takes_nothing_but_the_protocol(answer: bytes) -> None:
     try:
-        ClientMessage.FromString(answer)
+        stream = Answering(ClientMessage.FromString(answer))
     except DecodeError:
         return  # gRPC ends the call
-    peer: Any = GrpcClientProxy("", Answering(answer))  # type: ignore[arg-type]
-    site = FlowerSite(peer, GREETING, SOMEONE)
-    assert isinstance(site.answers(Ping()), bool)
-    with suppress(SiteLost):
-        assert isinstance(site.fetch(ORDER.identity, 1), bytes)
-    with suppress(SiteLost, ProtocolError):
-        assert isinstance(site.ask(seal(ORDER, b"weights"), 1), Reply)
-
-
-@settings(deadline=None)
-@given(st.text(), st.binary(), st.text())
-def test_no_text_is_a_signature(public: str, message: bytes, signature: str) -> None:
-    assert not verifies(public, message, signature)
+    connection = FlowerConnection(stream, None, SOMEONE, Outbox(), lambda _connection: True)
+    with suppress(ProtocolError):
+        assert isinstance(greet(stream, GREETING), Hello)
+    assert connection.answers(Ping())
+    assert isinstance(connection.fetch(ORDER.identity, 1), bytes)
+    with suppress(ProtocolError):
+        assert isinstance(connection.ask(ORDER, Weights(b"weights"), 1), Reply)

@@ -2,26 +2,25 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
 
+from client.kit import read_kit
 from client.state import ClientState
 from client.transport.connection import take_part
-from client.transport.messages import Participant
+from client.transport.messages import MessageHandler
 from common.errors import Refused
-from common.keys import new_key, read_key
-from common.protocol import Greeting
 from experiments.launch.local import LocalFederation
-from server.provision.federation import renew, revoke
+from server.members.sites import read_sites, write_sites
+from server.provision.federation import add, renew, revoke
 from tests.support.commands import assert_one_line, run
 from tests.support.federations import lines_of, log_of, options
 from tests.support.hospitals import hospital_of
 from tests.support.provisioned import provision
-from tests.support.shards import make_hospitals
 from tests.support.waiting import wait_until
 
 NAMES = ["hospital-00", "hospital-01", "hospital-02"]
@@ -50,27 +49,6 @@ def hashes_of(log: list[dict[str, Any]], event: str) -> list[str]:
     return [line["sha256"] for line in log if line["event"] == event and line["sha256"]]
 
 
-class Witness(Participant):
-    """Keeps what the server sends, and may answer a greeting with other words."""
-
-    def __init__(self, *arguments: Any, words: str | None = None) -> None:
-        super().__init__(*arguments)
-        self.seen: list[str | None] = []
-        self.words = words
-
-    def answer(self, message: ServerMessage, connected: Any) -> ClientMessage:
-        self.seen.append(message.WhichOneof("msg"))
-        return super().answer(message, connected)
-
-    def _hello(self, greeting: Greeting) -> str:
-        self.said = super()._hello(greeting) if self.words is None else self.words
-        return self.said
-
-
-def join(federation: LocalFederation, witness: Witness, kit: Path) -> None:
-    take_part(witness, federation.address, (kit / "ca.crt").read_bytes(), 60)
-
-
 def test_who_is_on_the_list_takes_part_and_both_audit_logs_agree(
     tmp_path: Path, federation: LocalFederation, shards: list[Path]
 ) -> None:
@@ -94,51 +72,48 @@ def test_who_is_on_the_list_takes_part_and_both_audit_logs_agree(
 
 
 @pytest.mark.fault(
-    "a site that is not on the list, or signs with another key",
+    "a site that is not on the list, or says that it is another one",
     "refused with exit code 4 and an audit line, before any model is sent",
 )
-def test_unknown_sites_and_keys_are_refused_before_any_model(
-    tmp_path: Path, federation: LocalFederation, shards: list[Path]
+def test_unknown_sites_and_other_names_are_refused_before_any_model(
+    tmp_path: Path,
+    federation: LocalFederation,
+    shards: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "run"
     federation.start_server(options(folder, 3))
     wait_until(lambda: "listening" in log_of(federation, "server"))
-    kit = kit_of(tmp_path)
-    unknown = run("flower-client", *client(federation, kit, shards[0], "--name", "hospital-77"))
+    listed = read_sites(tmp_path / "kits" / "server" / "sites.json")
+    add(tmp_path / "kits", "hospital-77", datetime.now(UTC))
+    write_sites(tmp_path / "kits" / "server" / "sites.json", listed)  # its kit is all that it has
+    unknown = run("flower-client", *client(federation, kit_of(tmp_path, "hospital-77"), shards[0]))
     assert_one_line(unknown, 4, "hospital-77 is not on the list")
-    # One hospital's key does not open another's place.
-    stolen = run("flower-client", *client(federation, kit, shards[0], "--name", "hospital-01"))
-    assert_one_line(stolen, 4, "hospital-01 is not on the list with the key")
-    witness = Witness(hospital_of(shards[0]), federation.address, new_key(), ClientState(None))
-    with pytest.raises(Refused, match="hospital-00 is not on the list with the key"):
-        join(federation, witness, kit)
-    assert set(witness.seen) == {"get_properties_ins"}
-    refused = [line["site"] for line in audit_of(folder) if line["event"] == "refused"]
-    assert refused == ["hospital-77", "hospital-01", "hospital-00"]
-
-
-@pytest.mark.fault(
-    "a signed hello is replayed, or passed on from another server",
-    "refused with exit code 4 and an audit line",
-)
-def test_a_hello_cannot_be_replayed_nor_passed_on(
-    tmp_path: Path, federation: LocalFederation, shards: list[Path]
-) -> None:
-    federation.start_server(options(tmp_path / "run", 3))
-    wait_until(lambda: "listening" in log_of(federation, "server"))
+    # A hospital's own client does not let it: one certificate, and another hospital's name.
     kit = kit_of(tmp_path)
-    key = read_key(kit / "site.key")
-    hospital = hospital_of(make_hospitals(tmp_path / "other", 1, size=48)[0])
-    first = Witness(hospital, federation.address, key, ClientState(None))
-    with pytest.raises(Refused, match="48 pixels"):  # its signature is good, its shard is not
-        join(federation, first, kit)
-    replayed = Witness(hospital, federation.address, key, ClientState(None), words=first.said)
-    with pytest.raises(Refused, match="not on the list with the key"):
-        join(federation, replayed, kit)
-    # What a hospital signs for one server is of no use to that server at another one.
-    meant = Witness(hospital_of(shards[0]), "elsewhere.org:8080", key, ClientState(None))
-    with pytest.raises(Refused, match=r"meant for another server, elsewhere\.org"):
-        join(federation, meant, kit)
+    other = run("flower-client", *client(federation, kit, shards[0], "--name", "hospital-01"))
+    assert_one_line(other, 2, "is the kit of hospital-00, not of hospital-01")
+    monkeypatch.setattr(
+        "client.transport.connection.read_kit", lambda folder, now, _name: read_kit(folder, now)
+    )
+    handler = Watching(hospital_of(shards[1]), ClientState(None))
+    with pytest.raises(Refused, match="its certificate is not that of hospital-01"):
+        take_part(handler, federation.address, kit, 60)
+    assert set(handler.seen) == {"get_properties_ins"}
+    refused = [line["site"] for line in audit_of(folder) if line["event"] == "refused"]
+    assert refused == ["hospital-77", "hospital-01"]
+
+
+class Watching(MessageHandler):
+    """Keeps what kinds of messages the server sends."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.seen: list[str | None] = []
+
+    def answer(self, message: ServerMessage, connected: Any) -> ClientMessage:
+        self.seen.append(message.WhichOneof("msg"))
+        return super().answer(message, connected)
 
 
 @pytest.mark.fault(
@@ -164,10 +139,10 @@ def test_a_site_that_is_revoked_has_to_go_and_the_others_stay(
 
 
 @pytest.mark.fault(
-    "a site's key is renewed in mid-run",
-    "who signed with the old one is dismissed with exit code 4, and the new one's holder gets in",
+    "a site's certificate is renewed in mid-run",
+    "the client with the old one is dismissed with exit code 4, the one with the new one gets in",
 )
-def test_a_renewed_key_ends_the_session_of_the_old_one(
+def test_a_renewed_certificate_ends_the_session_of_the_old_one(
     tmp_path: Path, federation: LocalFederation, shards: list[Path]
 ) -> None:
     folder = tmp_path / "run"
@@ -185,7 +160,7 @@ def test_a_renewed_key_ends_the_session_of_the_old_one(
 
 
 @pytest.mark.fault(
-    "a second process with a site's key",
+    "a second process with a site's certificate",
     "refused with exit code 4 and an audit line; the first one stays",
 )
 def test_a_second_process_of_the_same_site_is_refused(
@@ -205,9 +180,9 @@ def test_a_key_that_others_may_read_is_not_used(
     tmp_path: Path, federation: LocalFederation, shards: list[Path]
 ) -> None:
     kit = kit_of(tmp_path)
-    (kit / "site.key").chmod(0o644)
+    (kit / "site.pem").chmod(0o644)
     result = run("flower-client", *client(federation, kit, shards[0]))
-    assert_one_line(result, 2, "site.key", "chmod 600")
+    assert_one_line(result, 2, "site.pem", "chmod 600")
 
 
 def test_a_client_that_stays_takes_part_in_run_after_run_within_its_policy(
@@ -235,3 +210,15 @@ def test_a_client_that_stays_takes_part_in_run_after_run_within_its_policy(
     assert client.wait(10) == 143
     assert [line["event"] for line in audit_of(state)].count("hello") >= 3
     assert json.loads((state / "status.json").read_text())["state"] == "stopped"
+
+
+@pytest.mark.fault(
+    "a site's certificate has expired",
+    "the client says so with exit code 2, and does not connect",
+)
+def test_an_expired_certificate_is_told_by_the_client_itself(
+    tmp_path: Path, federation: LocalFederation, shards: list[Path]
+) -> None:
+    renew(tmp_path / "kits", "hospital-00", datetime.now(UTC) - timedelta(days=31))
+    result = run("flower-client", *client(federation, kit_of(tmp_path), shards[0]))
+    assert_one_line(result, 2, "site.pem: its certificate expired on", "operator")

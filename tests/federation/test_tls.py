@@ -25,7 +25,7 @@ def test_hospitals_train_over_tls_and_only_with_the_right_ca(tmp_path: Path) -> 
         assert federation.wait(120) == {"server": 0, "site": 0}
 
 
-@pytest.mark.parametrize("name", ["server.crt", "server.key", "sites.json"])
+@pytest.mark.parametrize("name", ["ca.crt", "server.crt", "server.key", "sites.json"])
 def test_a_missing_file_of_the_servers_folder_is_named(tmp_path: Path, name: str) -> None:
     folder = provision(tmp_path / "kits", ["site"]) / "server"
     (folder / name).unlink()
@@ -44,7 +44,7 @@ def test_a_key_that_is_not_the_certificates_is_named(tmp_path: Path, key: str) -
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["ca.crt", "site.key"])
+@pytest.mark.parametrize("name", ["ca.crt", "site.pem"])
 def test_a_missing_file_of_a_kit_is_named(tmp_path: Path, name: str) -> None:
     kit = provision(tmp_path / "kits", ["site"]) / "sites" / "site"
     (kit / name).unlink()
@@ -59,7 +59,7 @@ def test_without_encryption_both_sides_warn(tmp_path: Path) -> None:
         federation.start_server(options(tmp_path / "run", 1, rounds=1))
         federation.start_client(shard.path)
         assert set(federation.wait(60).values()) == {0}
-        assert "--insecure: nothing is encrypted, and whoever comes is" in log_of(
+        assert "--insecure: nothing is encrypted, and any client may take part" in log_of(
             federation, "server"
         )
         assert "--insecure: nothing is encrypted, and the server is not" in log_of(

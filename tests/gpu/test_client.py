@@ -23,7 +23,7 @@ pytestmark = needs_gpu
 
 def hospital_on(device: str, shard: Shard, turns: Path) -> Hospital:
     hospital = Hospital("a", shard, torch.device(device), 1, turns)
-    hospital.greet(GREETING, "localhost")
+    hospital.greet(GREETING)
     return hospital
 
 

@@ -3,12 +3,12 @@
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from client.hospital import Hospital
 from client.policy import Policy
+from common.certificates import Peer
 from common.checkpoint import Provenance
 from common.model import build_model, state_of
 from common.options import Mode, Training
@@ -16,36 +16,40 @@ from common.protocol import Greeting, Hello, Identity, Instruction, Reply
 from common.shard import open_shard
 from common.state import State, select, spec_of
 from common.wire import fingerprint, pack, unpack
-from server.rounds.ask import Site, SiteLost
+from server.rounds.ask import Connection, HospitalLost, Weights
 from server.rounds.loop import Plan, Rounds
 from server.run.folder import RunFolder
 from tests.support.states import slow_mean
 
 Fault = Callable[[Instruction, Reply, bytes], tuple[Reply, bytes]]
+Receives = Callable[[Instruction, bytes], bytes]
 
 
 STATE = state_of(build_model("densenet-tiny", 1))
 
-GREETING = Greeting(run="test", seed=5, nonce="0" * 32)
+GREETING = Greeting(run="test", seed=5)
 
 
-class LocalSite:
-    """A hospital that answers at once, unless it has a fault."""
+class LocalConnection:
+    """To a hospital that answers at once, unless it has a fault."""
 
-    def __init__(self, hospital: Hospital, greeting: Greeting, fault: Fault | None) -> None:
-        self.greeting = greeting
-        self.hello: Hello = hospital.greet(greeting, "localhost")
+    peer: Peer | None = None
+
+    def __init__(
+        self, hospital: Hospital, greeting: Greeting, receives: Receives, fault: Fault | None
+    ) -> None:
+        self.hello: Hello = hospital.greet(greeting)
         self.backbone = self.hello.backbone
         self.told: list[str] = []
         self._hospital = hospital
+        self._receives = receives
         self._fault = fault
         self._weights = b""
 
-    def ask(self, sealed: object, timeout: float) -> Reply:
+    def ask(self, instruction: Instruction, weights: Weights, timeout: float) -> Reply:
         del timeout
-        assert isinstance(sealed, Sealed)
-        answer = self._hospital.answer(*sealed)
-        reply, self._weights = self._fault(sealed.instruction, *answer) if self._fault else answer
+        answer = self._hospital.answer(instruction, self._receives(instruction, weights.blob))
+        reply, self._weights = self._fault(instruction, *answer) if self._fault else answer
         return reply
 
     def fetch(self, identity: Identity, timeout: float) -> bytes:
@@ -57,41 +61,40 @@ class LocalSite:
         self.told.append(reason)
 
 
-class Sealed(NamedTuple):
-    instruction: Instruction
-    blob: bytes
-
-
-class LocalSites:
-    """All of them are there from the start."""
+class LocalHospitals:
+    """All of them are connected from the start."""
 
     def __init__(self, shards: list[Path], seed: int, faults: dict[str, Fault]) -> None:
         greeting = GREETING.model_copy(update={"seed": seed})
-        self.sites = {
-            path.name: LocalSite(hospital_of(path), greeting, faults.get(path.name))
+        self.connections = {
+            path.name: LocalConnection(
+                hospital_of(path), greeting, self.receives, faults.get(path.name)
+            )
             for path in shards
         }
         self.dismissed: dict[str, str] = {}
 
+    def receives(self, instruction: Instruction, blob: bytes) -> bytes:
+        """Return what a hospital receives when ``blob`` is sent to it."""
+        del instruction
+        return blob
+
     def wait_for(self, count: int, timeout: float) -> bool:
         del timeout
-        return len(self.sites) >= count
+        return len(self.connections) >= count
 
-    def present(self) -> dict[str, Site]:
-        return dict(self.sites)
-
-    def seal(self, instruction: Instruction, blob: bytes) -> object:
-        return Sealed(instruction, blob)
+    def present(self) -> dict[str, Connection]:
+        return {**self.connections}
 
     def wait_for_return(self, names: Collection[str], timeout: float) -> None:
         del names, timeout
 
-    def standing(self, site: Site) -> str | None:
-        return self.dismissed.get(site.hello.site)
+    def standing(self, connection: Connection) -> str | None:
+        return self.dismissed.get(connection.hello.site)
 
     def dismiss(self, name: str, reason: str) -> None:
         self.dismissed[name] = reason
-        del self.sites[name]
+        del self.connections[name]
 
 
 def hospital_of(
@@ -99,7 +102,7 @@ def hospital_of(
 ) -> Hospital:
     """Return a hospital that has been greeted."""
     hospital = Hospital(path.name, open_shard(path), torch.device(device), policy=policy)
-    hospital.greet(greeting, "localhost")
+    hospital.greet(greeting)
     return hospital
 
 
@@ -125,14 +128,14 @@ def plan_of(**changes: object) -> Plan:
 def rounds_of(
     plan: Plan, shards: list[Path], folder: Path, faults: dict[str, Fault] | None = None
 ) -> Rounds:
-    return rounds_with(plan, LocalSites(shards, plan.seed, faults or {}), folder)
+    return rounds_with(plan, LocalHospitals(shards, plan.seed, faults or {}), folder)
 
 
-def rounds_with(plan: Plan, sites: LocalSites, folder: Path) -> Rounds:
+def rounds_with(plan: Plan, hospitals: LocalHospitals, folder: Path) -> Rounds:
     state = state_of(build_model(plan.architecture, plan.seed))
     return Rounds(
         plan,
-        sites,
+        hospitals,
         RunFolder.create(folder, {}),
         state,
         Provenance(method="fedavg", run=plan.run, start=Provenance(method="random")),
@@ -169,7 +172,7 @@ def federate_by_hand(plan: Plan, shards: list[Path]) -> State:
 
 
 def lost(_instruction: Instruction, _reply: Reply, _blob: bytes) -> tuple[Reply, bytes]:
-    raise SiteLost("the line went dead")
+    raise HospitalLost("the line went dead")
 
 
 def late(_instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:

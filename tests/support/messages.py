@@ -14,7 +14,6 @@ HELLO = Hello(
     image_size=64,
     backbone=None,
     process="0" * 32,
-    server="localhost",
 )
 
 
@@ -41,7 +40,6 @@ HELLO_WORDS = {
     "image_size": 64,
     "backbone": None,
     "process": "0" * 32,
-    "server": "localhost",
 }
 
 

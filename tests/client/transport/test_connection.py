@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -14,10 +15,11 @@ from flwr.proto.transport_pb2_grpc import (
     add_FlowerServiceServicer_to_server,
 )
 
+from client.cancellation import Cancellation, GivenUp
 from client.state import ClientState
 from client.transport import connection
 from client.transport.connection import take_part
-from client.transport.messages import Participant
+from client.transport.messages import MessageHandler
 from common.errors import BadInput
 from common.protocol import Farewell, Greeting, Hello, Instruction, Message, Reply
 from experiments.launch.local import free_port
@@ -27,7 +29,7 @@ from tests.support.messages import GOOD, HELLO, INSTRUCTION
 class Somebody:
     name, device = HELLO.site, "cpu"
 
-    def greet(self, _greeting: Greeting, _server: str) -> Hello:
+    def greet(self, _greeting: Greeting) -> Hello:
         return HELLO
 
 
@@ -39,7 +41,7 @@ def call(message: Message) -> ServerMessage:
     return ServerMessage(get_properties_ins=ServerMessage.GetPropertiesIns(config=config))
 
 
-GREETING = call(Greeting(run="r", seed=0, nonce="0" * 32))
+GREETING = call(Greeting(run="r", seed=0))
 Script = Callable[[int, Iterator[Any]], Iterator[ServerMessage]]
 
 
@@ -66,9 +68,9 @@ def take_part_with(script: Script, patience: float, hospital: Any = SOMEBODY) ->
     address = f"127.0.0.1:{free_port()}"
     server.add_insecure_port(address)
     server.start()
-    participant = Participant(hospital, address, None, ClientState(None))
+    handler = MessageHandler(hospital, ClientState(None))
     try:
-        take_part(participant, address, None, patience)
+        take_part(handler, address, None, patience)
     finally:
         server.stop(None)
     return service.calls
@@ -100,14 +102,17 @@ def test_work_that_nobody_waits_for_is_given_up() -> None:
         gave_up = False
 
         def answer(
-            self, instruction: Instruction, blob: bytes, wanted: Callable[[], bool]
+            self, instruction: Instruction, blob: bytes, cancellation: Cancellation
         ) -> tuple[Reply, bytes]:
             del instruction, blob
             deadline = time.monotonic() + 10
-            while wanted() and time.monotonic() < deadline:
-                time.sleep(0.01)
-            self.gave_up = not wanted()
-            return GOOD, b"weights"
+            with suppress(GivenUp):
+                while time.monotonic() < deadline:
+                    cancellation.check()
+                    time.sleep(0.01)
+                return GOOD, b"weights"
+            self.gave_up = True
+            return GOOD, b""
 
     def script(number: int, answers: Iterator[Any]) -> Iterator[ServerMessage]:
         yield GREETING

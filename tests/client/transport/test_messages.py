@@ -7,7 +7,7 @@ from typing import Any
 from flwr.proto.transport_pb2 import ClientMessage, Parameters, Scalar, ServerMessage
 
 from client.state import ClientState
-from client.transport.messages import Participant
+from client.transport.messages import MessageHandler
 from common.model import build_model, state_of
 from common.protocol import Fetch, Identity, Message
 from common.wire import fingerprint, pack
@@ -17,17 +17,17 @@ from tests.support.shards import make_shard
 BLOB = pack(state_of(build_model("densenet-tiny", 1)))
 
 
-def ask(participant: Participant, kind: str, message: Message, *tensors: bytes) -> ClientMessage:
+def ask(handler: MessageHandler, kind: str, message: Message, *tensors: bytes) -> ClientMessage:
     question = ServerMessage()
     part = getattr(question, kind)
     part.config["message"].CopyFrom(Scalar(string=message.model_dump_json()))
     if tensors:
         part.parameters.CopyFrom(Parameters(tensors=tensors))
-    return participant.answer(question, lambda: True)
+    return handler.answer(question, lambda: True)
 
 
-def fetch(participant: Participant, identity: Identity) -> list[bytes]:
-    answer = ask(participant, "get_parameters_ins", Fetch(identity=identity))
+def fetch(handler: MessageHandler, identity: Identity) -> list[bytes]:
+    answer = ask(handler, "get_parameters_ins", Fetch(identity=identity))
     return list(answer.get_parameters_res.parameters.tensors)
 
 
@@ -38,15 +38,15 @@ def events(state: Path) -> list[dict[str, Any]]:
 def test_only_the_last_reply_has_weights_and_only_once(tmp_path: Path) -> None:
     hospital = hospital_of(make_shard(tmp_path / "a").path)
     state = tmp_path / "state"
-    participant = Participant(hospital, "localhost:1", None, ClientState(state))
+    handler = MessageHandler(hospital, ClientState(state))
     instruction = instruction_of(plan_of(), 1)
     other = instruction.identity.model_copy(update={"round": 7})
-    assert fetch(participant, instruction.identity) == []
+    assert fetch(handler, instruction.identity) == []
 
-    ask(participant, "fit_ins", instruction, BLOB)
-    assert fetch(participant, other) == []
-    (weights,) = fetch(participant, instruction.identity)
-    assert fetch(participant, instruction.identity) == []
+    ask(handler, "fit_ins", instruction, BLOB)
+    assert fetch(handler, other) == []
+    (weights,) = fetch(handler, instruction.identity)
+    assert fetch(handler, instruction.identity) == []
 
     (answered,) = [e for e in events(state) if e["event"] == "answered"]
     sent = [e for e in events(state) if e["event"] == "sent"]
@@ -58,7 +58,7 @@ def test_only_the_last_reply_has_weights_and_only_once(tmp_path: Path) -> None:
 def test_the_status_says_where_the_hospital_computes_now(tmp_path: Path) -> None:
     hospital = hospital_of(make_shard(tmp_path / "a").path)
     state = tmp_path / "state"
-    participant = Participant(hospital, "localhost:1", None, ClientState(state, device="cuda:0"))
-    ask(participant, "fit_ins", instruction_of(plan_of(), 1), BLOB)  # the CPU has taken over
+    handler = MessageHandler(hospital, ClientState(state, device="cuda:0"))
+    ask(handler, "fit_ins", instruction_of(plan_of(), 1), BLOB)  # the CPU has taken over
     status = json.loads((state / "status.json").read_text())
     assert (status["state"], status["device"]) == ("connected", "cpu")

@@ -10,20 +10,19 @@ from common.protocol import Farewell, Message
 from server.members import roster as rosters
 from server.members.admission import Admission
 from server.members.roster import Roster
-from server.rounds.ask import Site
+from server.rounds.ask import Connection
 from server.run.folder import RunFolder
 from tests.support.messages import HELLO
 
 
 class Name:
-    """A hospital of which there is a connection, and what it was told last."""
+    """A connection to a hospital, and whether it was told to go."""
 
     backbone = None
+    peer = None
 
-    def __init__(self, process: int, greeting: Any, busy: bool = False) -> None:
+    def __init__(self, process: int, busy: bool = False) -> None:
         self.busy = busy
-        self.connection = object()
-        self.greeting = greeting
         self.hello = HELLO.model_copy(update={"process": f"{process:032x}"})
         self.parted = threading.Event()
 
@@ -42,20 +41,20 @@ class Name:
 def test_a_session_that_has_taken_the_place_of_a_barred_one_stays(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", {})
     admission = Admission("r", 0, HELLO.image_size, folder)
-    old: Any = Name(1, admission.greeting())
-    new: Any = Name(2, admission.greeting())
+    old: Any = Name(1)
+    new: Any = Name(2)
 
     class Renewing(Roster):
         """The new session comes in the instant in which the old one's key is found revoked."""
 
-        def standing(self, site: Site) -> str | None:
-            if site is not old:
+        def standing(self, connection: Connection) -> str | None:
+            if connection is not old:
                 return None
-            if new.connection not in [other.connection for other in self._sites.values()]:
-                self._sites[HELLO.site] = new
+            if new not in self._connections.values():
+                self._connections[HELLO.site] = new
             return "revoked"
 
-    roster = Renewing(admission, folder, lambda _instruction, _blob: None)
+    roster = Renewing(admission, folder)
     roster.enter(old)
     assert roster.present() == {}
     assert roster.present() == {HELLO.site: new}
@@ -69,14 +68,14 @@ def test_who_trains_keeps_its_place_unless_its_connection_is_found_dead(
     monkeypatch.setattr(rosters, "HALF_OPEN_SECONDS", 10.0 if dead else 0.2)
     folder = RunFolder.create(tmp_path / "run", {})
     admission = Admission("r", 0, HELLO.image_size, folder)
-    roster = Roster(admission, folder, lambda _instruction, _blob: None)
-    old: Any = Name(1, admission.greeting(), busy=True)
-    new: Any = Name(2, admission.greeting())
+    roster = Roster(admission, folder)
+    old: Any = Name(1, busy=True)
+    new: Any = Name(2)
     roster.enter(old)
     coming = threading.Thread(target=roster.enter, args=(new,))
     coming.start()
     if dead:
-        roster.leave(old.connection)
+        roster.leave(old)
     coming.join(20)
     assert roster.present() == {HELLO.site: new if dead else old}
     assert new.parted.wait(0 if dead else 10) is not dead

@@ -11,12 +11,12 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from client.kit import read_kit
+from common.certificates import common_name, fingerprint_of, hosts_of, read_certificate
 from common.errors import BadInput
-from common.keys import public_text, read_key
 from common.net import split_address
 from common.runtime.files import locked
-from server.members.registry import Registry, read_sites
-from server.provision.certificates import read_certificate
+from server.members.sites import SiteList, read_sites
 from server.provision.cli import command
 from server.provision.federation import Config, add, new, renew, renew_server, revoke
 from tests.support.commands import assert_one_line, run
@@ -24,7 +24,7 @@ from tests.support.commands import assert_one_line, run
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
 CONFIG = Config(hosts=["localhost", "127.0.0.1", "::1"], port=8443, days=30)
-KIT = [".env", "README.md", "ca.crt", "client.env", "docker-compose.yml", "policy.json", "site.key"]
+KIT = [".env", "README.md", "ca.crt", "client.env", "docker-compose.yml", "policy.json", "site.pem"]
 
 
 @pytest.fixture
@@ -101,6 +101,14 @@ def test_a_renewed_certificate_of_the_server_is_trusted_and_is_all_that_changes(
     assert greet(federation / "server", federation / "ca" / "ca.crt", "localhost") == "trusted"
 
 
+def test_a_hospital_cannot_pass_for_the_server(federation: Path) -> None:
+    add(federation, "localhost", NOW)
+    kit = federation / "sites" / "localhost"
+    for name in ("server.crt", "server.key"):
+        (federation / "server" / name).write_bytes((kit / "site.pem").read_bytes())
+    assert greet(federation / "server", kit / "ca.crt", "localhost") != "trusted"
+
+
 def test_an_expired_certificate_is_not_trusted(federation: Path) -> None:
     renew_server(federation, NOW - 31 * DAY)
     assert "expired" in greet(federation / "server", federation / "ca" / "ca.crt", "localhost")
@@ -115,7 +123,11 @@ def test_certificates_say_what_they_are_for(federation: Path) -> None:
     assert ca.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
     assert not server.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     usage = server.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    assert list(usage) == [ExtendedKeyUsageOID.SERVER_AUTH]
+    assert list(usage) == [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    site = read_certificate(federation / "sites" / "north" / "site.pem")
+    usage = site.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert (common_name(site), hosts_of(site)) == ("north", [])
     subject = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     issuer = server.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
     assert issuer.key_identifier == subject.digest
@@ -129,10 +141,12 @@ def test_no_certificate_outlives_its_ca_and_no_ca_ten_years(tmp_path: Path) -> N
     new(folder, CONFIG.model_copy(update={"days": 400}), ["north"], NOW)
     end = NOW + 3650 * DAY
     assert read_certificate(folder / "ca" / "ca.crt").not_valid_after_utc == end
+    assert renew(folder, "north", NOW + 3600 * DAY).expires == end
     assert renew_server(folder, NOW + 3600 * DAY).not_valid_after_utc == end
     before = contents(folder)
-    with pytest.raises(BadInput, match=r"the CA expired on .* flower-provision new"):
-        renew_server(folder, end)
+    for sign in (renew_server, lambda *at: renew(at[0], "north", at[1])):
+        with pytest.raises(BadInput, match=r"the CA expired on .* flower-provision new"):
+            sign(folder, end)
     assert changed(folder, before) == set()
 
 
@@ -151,7 +165,7 @@ def test_a_new_folder_has_a_kit_for_each_hospital_and_only_owners_read_keys(
     )
     modes = {name: (federation / name).stat().st_mode & 0o777 for name in files}
     assert {name for name, mode in modes.items() if mode == 0o600} == {
-        name for name in files if name.endswith(".key")
+        name for name in files if name.endswith((".key", ".pem"))
     }
     assert federation.stat().st_mode & 0o777 == 0o700
     assert [path.name for path in federation.parent.iterdir()] == ["federation"]
@@ -159,9 +173,34 @@ def test_a_new_folder_has_a_kit_for_each_hospital_and_only_owners_read_keys(
     assert list(listed) == ["coast", "north"]
     for name, site in listed.items():
         kit = federation / "sites" / name
-        assert public_text(read_key(kit / "site.key")) == site.key
+        assert fingerprint_of(read_certificate(kit / "site.pem")) == site.certificate
         assert (kit / "ca.crt").read_bytes() == (federation / "ca" / "ca.crt").read_bytes()
         assert (site.added, site.expires, site.revoked) == (NOW, NOW + 30 * DAY, None)
+
+
+def test_a_kit_is_read_as_it_was_written_or_refused_by_name(
+    federation: Path, tmp_path: Path
+) -> None:
+    kit = federation / "sites" / "north"
+    assert read_kit(kit, NOW, "north").name == "north"
+    new(tmp_path / "other", CONFIG, ["north"], NOW)
+    for spoil, now, what in (
+        (None, NOW + 30 * DAY, "its certificate expired on .*renewed"),
+        (None, NOW - DAY, "set the clock"),
+        (lambda: (kit / "site.pem").chmod(0o640), NOW, "chmod 600"),
+        (lambda: shutil.copy(tmp_path / "other/ca/ca.crt", kit), NOW, "not of the CA in ca.crt"),
+        (lambda: (kit / "site.pem").write_text("noise"), NOW, "site.pem: not a certificate"),
+        (lambda: (kit / "site.pem").unlink(), NOW, "site.pem: cannot be read.*operator"),
+    ):
+        if spoil is not None:
+            spoil()
+        with pytest.raises(BadInput, match=what):
+            read_kit(kit, now)
+        if what == "chmod 600":
+            (kit / "site.pem").chmod(0o600)
+    coast = federation / "sites" / "coast"
+    with pytest.raises(BadInput, match="is the kit of coast, not of north"):
+        read_kit(coast, NOW, "north")
 
 
 def test_a_kit_is_filled_in(federation: Path) -> None:
@@ -218,7 +257,7 @@ def test_what_changes_for_one_hospital_changes_nothing_for_others(federation: Pa
     before = contents(federation)
     renew(federation, "north", NOW + DAY)
     assert changed(federation, before) == {
-        "server/sites.json", "sites/north/site.key", "sites/north/README.md"
+        "server/sites.json", "sites/north/site.pem", "sites/north/README.md"
     }  # fmt: skip
     before = contents(federation)
     revoke(federation, "north", NOW)
@@ -226,34 +265,35 @@ def test_what_changes_for_one_hospital_changes_nothing_for_others(federation: Pa
     assert read_sites(sites)["coast"] == others
 
 
-def test_a_hospital_is_shut_out_at_once_and_comes_back_with_a_new_key_alone(
+def test_a_hospital_is_shut_out_at_once_and_comes_back_with_a_new_certificate_alone(
     federation: Path,
 ) -> None:
-    registry = Registry(federation / "server" / "sites.json")
-    old = registry.lookup("north")
+    listed = SiteList(federation / "server" / "sites.json")
+    old = listed.lookup("north")
     assert old is not None
     revoke(federation, "north", NOW)
     revoke(federation, "north", NOW + DAY)
-    assert registry.refusal("north", NOW) == f"north was revoked on {NOW:%Y-%m-%d}"
+    assert listed.refusal("north", NOW) == f"north was revoked on {NOW:%Y-%m-%d}"
     with pytest.raises(BadInput, match=r"north: is on the list already.*renew"):
         add(federation, "north", NOW)
-    assert registry.refusal("north", NOW) is not None
+    assert listed.refusal("north", NOW) is not None
     renew(federation, "north", NOW + 5 * DAY)
-    assert registry.refusal("north", NOW + 34 * DAY) is None
-    site, kit = registry.lookup("north"), federation / "sites" / "north"
+    assert listed.refusal("north", NOW + 34 * DAY) is None
+    site, kit = listed.lookup("north"), federation / "sites" / "north"
     assert site is not None
-    assert site.key == public_text(read_key(kit / "site.key")) != old.key
+    assert site.certificate == fingerprint_of(read_certificate(kit / "site.pem"))
+    assert site.certificate != old.certificate
     assert (site.added, site.expires) == (NOW, NOW + 35 * DAY)
-    assert (kit / "site.key").stat().st_mode & 0o777 == 0o600
+    assert (kit / "site.pem").stat().st_mode & 0o777 == 0o600
     assert f"{NOW + 35 * DAY:%Y-%m-%d}" in (kit / "README.md").read_text()
 
 
-def test_a_kit_that_was_sent_and_removed_is_written_anew(federation: Path) -> None:
+def test_a_kit_that_was_sent_and_removed_is_written_again(federation: Path) -> None:
     kit = federation / "sites" / "north"
     shutil.rmtree(kit)
     site = renew(federation, "north", NOW)
     assert sorted(file.name for file in kit.iterdir()) == sorted(KIT)
-    assert public_text(read_key(kit / "site.key")) == site.key
+    assert fingerprint_of(read_certificate(kit / "site.pem")) == site.certificate
 
 
 @pytest.mark.parametrize(
@@ -323,8 +363,8 @@ def test_the_commands_end_to_end(tmp_path: Path) -> None:
     assert alternatives.get_values_for_type(x509.DNSName) == ["fed.example.org"]
     assert [str(ip) for ip in alternatives.get_values_for_type(x509.IPAddress)] == ["192.0.2.7"]
     assert str(folder / "sites" / "west") in provision("add", folder, "west")
-    assert "old key is void" in provision("renew", folder, "hospital-01")
-    assert "restart the server" in provision("renew", folder, "--server")
+    assert "the old one is void" in provision("renew", folder, "hospital-01")
+    assert "server.crt: expires in 1 day" in provision("renew", folder, "--server")
     assert "hospital-00: revoked since" in provision("revoke", folder, "hospital-00")
     table = provision("show", folder).splitlines()
     assert [line.split("  ")[0] for line in table] == [
@@ -414,7 +454,8 @@ def test_a_mistake_ends_the_command_with_one_line(federation: Path) -> None:
     ("file", "arguments", "what"),
     [
         ("server/sites.json", ["revoke", "north"], "sites.json: not a list of hospitals"),
-        ("ca/ca.key", ["renew", "--server"], "ca.key: not the key of"),
+        ("ca/ca.key", ["renew", "--server"], "ca.key: no private key in PEM"),
+        ("ca/ca.key", ["add", "west"], "ca.key: no private key in PEM"),
         ("ca/ca.crt", ["add", "west"], "ca.crt: not a certificate in PEM"),
         ("ca/ca.crt", ["show"], "ca.crt: not a certificate in PEM"),
         ("server/server.crt", ["renew", "--server"], "server.crt: not a certificate in PEM"),

@@ -1,13 +1,13 @@
-"""Asking hospitals, of whom each is a few lines."""
+"""Asking hospitals that are a few lines each."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from common.protocol import Identity, Reply
-from server.rounds import ask as sites
-from server.rounds.ask import Errand, SiteLost, ask_all
+from common.protocol import Identity, Instruction, Reply
+from server.rounds import ask
+from server.rounds.ask import Errand, HospitalLost, Weights, ask_all
 from tests.support.messages import GOOD, INSTRUCTION
 
 
@@ -17,8 +17,8 @@ class Replying:
     def __init__(self) -> None:
         self.allowed: list[float] = []
 
-    def ask(self, sealed: object, timeout: float) -> Reply:
-        del sealed, timeout
+    def ask(self, instruction: Instruction, weights: Weights, timeout: float) -> Reply:
+        del instruction, weights, timeout
         return GOOD
 
     def fetch(self, identity: Identity, timeout: float) -> bytes:
@@ -32,11 +32,11 @@ class Losing(Replying):
 
     def fetch(self, identity: Identity, timeout: float) -> bytes:
         del identity, timeout
-        raise SiteLost("gone")
+        raise HospitalLost("gone")
 
 
 def outcomes(hospitals: list[Any], timeout: float) -> Iterator[object]:
-    errands = {str(i): Errand(h, INSTRUCTION, None, 7) for i, h in enumerate(hospitals)}
+    errands = {str(i): Errand(h, INSTRUCTION, Weights(b"")) for i, h in enumerate(hospitals)}
     return (outcome.answer for outcome in ask_all(errands, timeout))
 
 
@@ -44,12 +44,12 @@ def test_weights_may_take_their_time_and_no_more_than_there_is() -> None:
     hospital = Replying()
     assert list(outcomes([hospital], 1e6)) == [(GOOD, b"weights")]
     assert list(outcomes([hospital], 5)) == [(GOOD, b"weights")]
-    assert hospital.allowed[0] == sites.TRANSFER_SECONDS
+    assert hospital.allowed[0] == ask.TRANSFER_SECONDS
     assert 4 < hospital.allowed[1] <= 5
 
 
 def test_no_more_weights_are_here_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sites, "TRANSFERS", 2)
+    monkeypatch.setattr(ask, "TRANSFERS", 2)
     hospitals = [Replying() for _ in range(6)]
     coming = outcomes(hospitals, 30)
     for taken in range(1, 7):
@@ -59,7 +59,7 @@ def test_no_more_weights_are_here_than_there_is_room_for(monkeypatch: pytest.Mon
 
 
 def test_a_hospital_that_is_lost_leaves_its_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sites, "TRANSFERS", 1)
+    monkeypatch.setattr(ask, "TRANSFERS", 1)
     answers = list(outcomes([Losing(), Losing(), Replying()], 30))
-    assert sum(isinstance(answer, SiteLost) for answer in answers) == 2
+    assert sum(isinstance(answer, HospitalLost) for answer in answers) == 2
     assert (GOOD, b"weights") in answers

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from common.certificates import Peer
 from common.checkpoint import Provenance, read_checkpoint
 from common.findings import FINDINGS
 from common.model import build_model, state_of
@@ -19,10 +20,10 @@ from common.options import StrategyName
 from common.protocol import HELLO, REPLY, Hello, Identity, Instruction, Reply, parse_message
 from common.state import State, is_float
 from common.wire import fingerprint, pack
-from server.rounds.ask import Site
+from server.rounds.ask import Connection, Weights
 from server.rounds.loop import Rounds
 from server.run.folder import RunFolder
-from tests.support.hospitals import GREETING, Sealed, plan_of
+from tests.support.hospitals import plan_of
 from tests.support.messages import HELLO_WORDS, REPLY_WORDS, SCORES
 
 BEFORE = state_of(build_model("densenet-tiny", 1))
@@ -80,15 +81,14 @@ class Scripted:
 
     def __init__(self, hello: dict[str, Any], words: dict[str, Any], state: State) -> None:
         self.hello: Hello = parse_message(HELLO, json.dumps(hello))
-        self.greeting = GREETING
+        self.peer: Peer | None = None
         self.backbone: str | None = None
         self._words = words
         self._blob = pack(state)
 
-    def ask(self, sealed: object, timeout: float) -> Reply:
-        del timeout
-        assert isinstance(sealed, Sealed)
-        identity = sealed.instruction.identity.model_dump()
+    def ask(self, instruction: Instruction, weights: Weights, timeout: float) -> Reply:
+        del weights, timeout
+        identity = instruction.identity.model_dump()
         changes = {"identity": identity, "weights": fingerprint(self._blob)}
         return parse_message(REPLY, json.dumps({**self._words, **changes}))
 
@@ -101,25 +101,22 @@ class Scripted:
         assert reason.isprintable()
 
 
-class ScriptedSites:
-    def __init__(self, sites: dict[str, Site]) -> None:
-        self._sites = sites
+class ScriptedHospitals:
+    def __init__(self, connections: dict[str, Connection]) -> None:
+        self._connections = connections
 
     def wait_for(self, count: int, timeout: float) -> bool:
         del timeout
-        return len(self._sites) >= count
+        return len(self._connections) >= count
 
     def wait_for_return(self, names: Collection[str], timeout: float) -> None:
         pass
 
-    def present(self) -> dict[str, Site]:
-        return dict(self._sites)
+    def present(self) -> dict[str, Connection]:
+        return dict(self._connections)
 
-    def seal(self, instruction: Instruction, blob: bytes) -> object:
-        return Sealed(instruction, blob)
-
-    def standing(self, site: Site) -> str | None:
-        del site
+    def standing(self, connection: Connection) -> str | None:
+        del connection
         return None
 
     def dismiss(self, name: str, reason: str) -> None:
@@ -167,7 +164,7 @@ def test_no_reply_ends_a_run(
     counter: int,
     norm_limit: float,
 ) -> None:
-    sites: dict[str, Site] = {
+    connections: dict[str, Connection] = {
         "a": ordinary(0.001),
         "b": ordinary(0.002),
         "c": Scripted(hello, words, filled(value, tensors, counter)),
@@ -176,7 +173,9 @@ def test_no_reply_ends_a_run(
     with TemporaryDirectory() as path:
         folder = RunFolder.create(Path(path) / "run", {})
         provenance = Provenance(method="fedavg", run=plan.run)
-        result = Rounds(plan, ScriptedSites(sites), folder, BEFORE, provenance, None).run()
+        result = Rounds(
+            plan, ScriptedHospitals(connections), folder, BEFORE, provenance, None
+        ).run()
         (line,) = folder.rounds()
         state, _ = read_checkpoint(folder.path / "final.pt", "densenet-tiny", 0)
         folder.log.close()

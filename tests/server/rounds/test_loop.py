@@ -20,8 +20,8 @@ from server.run.folder import RunFolder
 from server.run.records import Event, Joined, Repeated
 from tests.support.hospitals import (
     Fault,
-    LocalSite,
-    LocalSites,
+    LocalConnection,
+    LocalHospitals,
     federate_by_hand,
     late,
     lost,
@@ -189,9 +189,9 @@ def test_three_bad_replies_in_a_row_exclude_a_hospital_until_it_is_let_in_again(
         return poisoned(instruction, reply, blob) if bad else (reply, blob)
 
     folder = tmp_path / "run"
-    sites = LocalSites(shards, 5, {"hospital-01": often})
-    site = sites.sites["hospital-01"]
-    rounds = rounds_with(plan_of(rounds=8), sites, folder)
+    hospitals = LocalHospitals(shards, 5, {"hospital-01": often})
+    connection = hospitals.connections["hospital-01"]
+    rounds = rounds_with(plan_of(rounds=8), hospitals, folder)
     rounds.run()
     lines = lines_of(folder)
     assert [list(line["rejected"]) for line in lines[:6]] == [
@@ -200,9 +200,9 @@ def test_three_bad_replies_in_a_row_exclude_a_hospital_until_it_is_let_in_again(
         *([["hospital-01"]] * 3),
     ]
     assert all(line["missing"] == ["hospital-01"] for line in lines[6:])
-    assert sites.dismissed.keys() == {"hospital-01"}
-    assert len(site.told) == 5
-    assert "norm0.weight is not finite" in site.told[0]
+    assert hospitals.dismissed.keys() == {"hospital-01"}
+    assert len(connection.told) == 5
+    assert "norm0.weight is not finite" in connection.told[0]
     assert [file.name for file in (folder / "excluded").iterdir()] == ["hospital-01.json"]
     assert "removing hospital-01.json" in (rounds.folder.exclusion("hospital-01") or "")
     (folder / "excluded" / "hospital-01.json").unlink()
@@ -221,37 +221,34 @@ def test_bad_replies_to_a_round_that_was_repeated_count_after_a_resume_too(
     rounds.folder.log.close()
 
     folder = RunFolder.reopen(tmp_path / "run", {})
-    sites = LocalSites(shards, plan.seed, {"hospital-02": poisoned})
+    hospitals = LocalHospitals(shards, plan.seed, {"hospital-02": poisoned})
     state = state_of(build_model(plan.architecture, plan.seed))
-    Rounds(plan, sites, folder, state, Provenance(method="fedavg"), None).run()
-    assert sites.dismissed.keys() == {"hospital-02"}
+    Rounds(plan, hospitals, folder, state, Provenance(method="fedavg"), None).run()
+    assert hospitals.dismissed.keys() == {"hospital-02"}
     assert list(lines_of(tmp_path / "run")[0]["rejected"]) == ["hospital-02"]
 
 
 def test_who_is_gone_for_a_moment_before_the_closing_evaluation_is_waited_for(
     tmp_path: Path, shards: list[Path]
 ) -> None:
-    class Leaving(LocalSites):
+    class Leaving(LocalHospitals):
         """``hospital-00`` is gone once it was asked, until it is waited for."""
-
-        def seal(self, instruction: Instruction, blob: bytes) -> object:
-            away.append(self.sites.pop("hospital-00"))
-            return super().seal(instruction, blob)
 
         def wait_for_return(self, names: Collection[str], timeout: float) -> None:
             del timeout
-            if "hospital-00" in names:
-                self.sites["hospital-00"] = away.pop()
+            if "hospital-00" in names and away:
+                self.connections["hospital-00"] = away.pop()
 
     def note(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
         asked.append(instruction.task)
+        away.append(hospitals.connections.pop("hospital-00"))
         return reply, blob
 
-    away: list[LocalSite] = []
+    away: list[LocalConnection] = []
     asked: list[str] = []
     plan = plan_of(min_clients=2, quorum=2.0)
-    sites = Leaving(shards, plan.seed, {"hospital-00": note})
-    rounds_with(plan, sites, tmp_path / "run").run()
+    hospitals = Leaving(shards, plan.seed, {"hospital-00": note})
+    rounds_with(plan, hospitals, tmp_path / "run").run()
     assert asked == ["train", "train", "evaluate"]
 
 
@@ -304,12 +301,12 @@ def test_a_hospital_that_is_revoked_in_mid_round_is_left_out(
     tmp_path: Path, shards: list[Path]
 ) -> None:
     def revoking(_instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
-        sites.dismissed["hospital-01"] = "hospital-01 was revoked"
+        hospitals.dismissed["hospital-01"] = "hospital-01 was revoked"
         return reply, blob
 
     plan = plan_of(rounds=1)
-    sites = LocalSites(shards, plan.seed, {"hospital-01": revoking})
-    rounds_with(plan, sites, tmp_path / "run").run()
+    hospitals = LocalHospitals(shards, plan.seed, {"hospital-01": revoking})
+    rounds_with(plan, hospitals, tmp_path / "run").run()
     (line,) = lines_of(tmp_path / "run")
     assert line["rejected"] == {"hospital-01": "hospital-01 was revoked"}
     state, _ = read_checkpoint(tmp_path / "run" / "final.pt", "densenet-tiny", 0)

@@ -16,7 +16,7 @@ from common.wire import fingerprint, pack, unpack
 from server.rounds import testing
 from server.rounds.loop import Rounds
 from server.run.folder import RunFolder
-from tests.support.hospitals import Fault, LocalSites, plan_of
+from tests.support.hospitals import Fault, LocalHospitals, plan_of
 
 FIRST = state_of(build_model("densenet-tiny", 5))
 
@@ -34,16 +34,16 @@ def make_easy_shard(path: Path, images: int, seed: int) -> Path:
     return path
 
 
-class Poisoned(LocalSites):
-    """Sites of which ``hospital-02`` sends five times its update, turned round."""
+class Poisoned(LocalHospitals):
+    """Hospitals of which ``hospital-02`` sends five times its update, turned round."""
 
     def __init__(self, shards: list[Path], seed: int) -> None:
         super().__init__(shards, seed, {"hospital-02": self._turn_round})
         self._sent = b""
 
-    def seal(self, instruction: Instruction, blob: bytes) -> object:
+    def receives(self, instruction: Instruction, blob: bytes) -> bytes:
         self._sent = blob
-        return super().seal(instruction, blob)
+        return super().receives(instruction, blob)
 
     def _turn_round(
         self, instruction: Instruction, reply: Reply, blob: bytes
@@ -60,11 +60,11 @@ class Poisoned(LocalSites):
         return reply.model_copy(update={"weights": fingerprint(pack(poison))}), pack(poison)
 
 
-def final_auc(folder: Path, strategy: StrategyName, sites: LocalSites, test: Path) -> float:
+def final_auc(folder: Path, strategy: StrategyName, hospitals: LocalHospitals, test: Path) -> float:
     plan = plan_of(strategy=strategy, rounds=8, min_clients=5, lr=0.2, batch_size=8)
     tester = testing.Tester(test, "densenet-tiny", "cpu", 1)
     provenance = Provenance(method="fedavg", run="test")
-    Rounds(plan, sites, RunFolder.create(folder, {}), FIRST, provenance, tester).run()
+    Rounds(plan, hospitals, RunFolder.create(folder, {}), FIRST, provenance, tester).run()
     last = json.loads((folder / "rounds.jsonl").read_text().splitlines()[-1])
     return float(last["test"]["auc"])
 
@@ -91,7 +91,7 @@ def test_robust_strategies_stay_close_to_the_clean_run(
 ) -> None:
     no_faults: dict[str, Fault] = {}
     shards, test = easy_shards(tmp_path / "data")
-    clean = final_auc(tmp_path / "clean", strategy, LocalSites(shards, 5, no_faults), test)
+    clean = final_auc(tmp_path / "clean", strategy, LocalHospitals(shards, 5, no_faults), test)
     assert clean > CLEAN_AUC
     robust = final_auc(tmp_path / "robust", strategy, Poisoned(shards, 5), test)
     assert abs(robust - clean) <= 0.02
@@ -104,6 +104,6 @@ def test_robust_strategies_stay_close_to_the_clean_run(
 def test_fedavg_is_spoiled(tmp_path: Path) -> None:
     no_faults: dict[str, Fault] = {}
     shards, test = easy_shards(tmp_path / "data")
-    clean = final_auc(tmp_path / "clean", "fedavg", LocalSites(shards, 5, no_faults), test)
+    clean = final_auc(tmp_path / "clean", "fedavg", LocalHospitals(shards, 5, no_faults), test)
     assert clean > CLEAN_AUC
     assert final_auc(tmp_path / "plain", "fedavg", Poisoned(shards, 5), test) < CLEAN_AUC - 0.2

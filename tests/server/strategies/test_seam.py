@@ -14,7 +14,7 @@ from common.wire import fingerprint, pack
 from server.rounds.loop import Plan, Rounds
 from server.run.folder import RunFolder
 from server.strategies.base import Strategy, Updates, weighted_mean
-from tests.support.hospitals import Fault, LocalSites, Sealed, plan_of
+from tests.support.hospitals import Fault, LocalHospitals, plan_of
 from tests.support.shards import make_hospitals
 from tests.support.states import same_bits
 
@@ -46,8 +46,8 @@ class Momentum(Strategy):
 def rounds_of(
     plan: Plan, shards: list[Path], folder: RunFolder, strategy: Strategy, state: State
 ) -> Rounds:
-    sites = LocalSites(shards, plan.seed, {})
-    return Rounds(plan, sites, folder, state, PROVENANCE, None, strategy)
+    hospitals = LocalHospitals(shards, plan.seed, {})
+    return Rounds(plan, hospitals, folder, state, PROVENANCE, None, strategy)
 
 
 def final(folder: RunFolder) -> State:
@@ -92,7 +92,7 @@ class Controlled(Strategy):
         return weighted_mean(before, ((u.weights, u.info.examples) for u in updates))
 
 
-class WithControl(LocalSites):
+class WithControl(LocalHospitals):
     """Hospitals that understand control variates, and return them plus 1, or not at all."""
 
     def __init__(self, shards: list[Path], seed: int, forgetful: str) -> None:
@@ -102,11 +102,11 @@ class WithControl(LocalSites):
         super().__init__(shards, seed, faults)
         self.control: State = {}
 
-    def seal(self, instruction: Instruction, blob: bytes) -> object:
+    def receives(self, instruction: Instruction, blob: bytes) -> bytes:
         states = split(load(blob))
         if instruction.task == "train":
             self.control = states["control"]
-        return Sealed(instruction, pack(states[WEIGHTS]))
+        return pack(states[WEIGHTS])
 
     def _add(self, instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
         if instruction.task == "evaluate":
@@ -124,9 +124,9 @@ def test_named_states_travel_beside_the_weights(tmp_path: Path, mode: str) -> No
     plan = plan_of(rounds=2, min_clients=2, mode=mode)
     strategy = Controlled()
     folder = RunFolder.create(tmp_path / "run", {})
-    sites = WithControl(shards, plan.seed, forgetful="hospital-01")
+    hospitals = WithControl(shards, plan.seed, forgetful="hospital-01")
     first = state_of(build_model("densenet-tiny", 5))
-    Rounds(plan, sites, folder, first, PROVENANCE, None, strategy).run()
+    Rounds(plan, hospitals, folder, first, PROVENANCE, None, strategy).run()
     assert len(strategy.back) == 4
     assert all((array == 8).all() for control in strategy.back for array in control.values())
     for record in folder.rounds():

@@ -1,10 +1,11 @@
-"""The service on a real socket, with a roster of which a test chooses when it lets in."""
+"""The service on a real socket, with a roster that a test controls."""
 
 import json
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -13,23 +14,30 @@ import grpc
 import pytest
 from flwr.proto.transport_pb2 import ClientMessage, Scalar, ServerMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from client.state import ClientState
 from client.transport.connection import take_part
-from client.transport.messages import Participant
+from client.transport.messages import MessageHandler
+from common import certificates
 from common.protocol import INSTRUCTION as INSTRUCTION_READER
 from common.protocol import Greeting, Hello, parse_message
 from experiments.launch.local import free_port
 from server.members.admission import Admission
 from server.members.roster import Roster
+from server.provision.federation import renew_server
+from server.rounds.ask import HospitalLost, Weights
 from server.run.folder import RunFolder
 from server.run.log import RunLog
-from server.transport import connection
+from server.transport import connection as connections
 from server.transport import service as flower
-from server.transport.connection import seal
-from server.transport.service import serve
+from server.transport.connection import FlowerConnection, Outbox
+from server.transport.service import listening
+from server.transport.stream import Stream
+from server.transport.tls import ServerTLS
 from tests.support.http2 import Peer
-from tests.support.messages import HELLO, INSTRUCTION
+from tests.support.messages import GOOD, HELLO, INSTRUCTION
 from tests.support.provisioned import provision
 from tests.support.waiting import wait_until
 
@@ -44,10 +52,10 @@ class SlowAdmission(Admission):
         super().__init__("r", 0, HELLO.image_size, folder)
         self.asked, self.decide = threading.Event(), threading.Event()
 
-    def refusal(self, greeting: Greeting, hello: Hello) -> str | None:
+    def refusal(self, peer: certificates.Peer | None, hello: Hello) -> str | None:
         self.asked.set()
         assert self.decide.wait(30)
-        return super().refusal(greeting, hello)
+        return super().refusal(peer, hello)
 
 
 def hello_of(words: Hello) -> ClientMessage:
@@ -55,13 +63,13 @@ def hello_of(words: Hello) -> ClientMessage:
     return ClientMessage(get_properties_res=ClientMessage.GetPropertiesRes(properties=properties))
 
 
-class Watched(Roster):
+class Watched(Stream):
     """Tells when a connection is known to be gone."""
 
     gone = threading.Event()
 
-    def leave(self, connection: object) -> None:
-        super().leave(connection)
+    def close(self) -> None:
+        super().close()
         self.gone.set()
 
 
@@ -69,10 +77,13 @@ class Watched(Roster):
     "a hospital's connection ends while the server lets it in",
     "it is no longer among those who are there",
 )
-def test_who_leaves_while_it_is_let_in_is_not_there(tmp_path: Path) -> None:
+def test_who_leaves_while_it_is_let_in_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flower, "Stream", Watched)
     folder = RunFolder.create(tmp_path / "run", {})
     admission = SlowAdmission(folder)
-    roster = Watched(admission, folder, seal)
+    roster = Roster(admission, folder)
     address = f"127.0.0.1:{free_port()}"
 
     def work() -> None:
@@ -83,12 +94,13 @@ def test_who_leaves_while_it_is_let_in_is_not_there(tmp_path: Path) -> None:
             answers.put(hello_of(HELLO))
             assert admission.asked.wait(30)
             call.cancel()
-        assert roster.gone.wait(30)
+        assert Watched.gone.wait(30)
         admission.decide.set()
         wait_until(lambda: "left" in events_of(folder))
         assert roster.present() == {}
 
-    serve(roster, address, None, work)
+    with listening(roster, address, None):
+        work()
 
 
 def events_of(folder: RunFolder) -> list[str]:
@@ -97,71 +109,9 @@ def events_of(folder: RunFolder) -> list[str]:
     return [json.loads(line)["event"] for line in lines]
 
 
-class Context:
-    """Of a call that is over, or is not."""
-
-    def __init__(self, active: bool) -> None:
-        self._active = active
-
-    def add_callback(self, callback: object) -> bool:
-        del callback
-        return self._active
-
-    def is_active(self) -> bool:
-        return self._active
-
-    def cancel(self) -> None:
-        self._active = False
-
-
 def roster_in(tmp_path: Path) -> Roster:
     folder = RunFolder.create(tmp_path / "run", {})
-    return Roster(Admission("r", 0, HELLO.image_size, folder), folder, seal)
-
-
-def is_greeted(address: str) -> bool:
-    """Return whether somebody who connects now gets a greeting."""
-    answers: SimpleQueue[None] = SimpleQueue()
-    with grpc.insecure_channel(address) as channel:
-        call = FlowerServiceStub(channel).Join(iter(answers.get, None))
-        greeting = next(call, None)
-        answers.put(None)
-        call.cancel()
-    return greeting is not None
-
-
-def test_a_call_that_is_over_at_once_leaves_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(flower, "STRANGERS", 1)
-    service = flower._Service(roster_in(tmp_path))
-
-    def join(active: bool) -> list[Any]:
-        context: Any = Context(active)
-        return list(service.Join(iter(()), context))
-
-    assert join(active=False) == []
-    wait_until(lambda: len(join(active=True)) == 1, 10)
-
-
-@pytest.mark.fault(
-    "a stranger takes all places and leaves no room for the greeting (HTTP/2 window of 0)",
-    "its calls are ended, and its places are free again",
-)
-def test_who_cannot_be_greeted_leaves_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(flower, "STRANGERS", 4)
-    monkeypatch.setattr(flower, "GREETING_SECONDS", 1.0)
-    address = f"127.0.0.1:{free_port()}"
-
-    def work() -> None:
-        peer = Peer(address, streams=4, window=0)
-        wait_until(lambda: len(peer.ended) == 4, 20)
-        assert is_greeted(address)
-        peer.close()
-
-    serve(roster_in(tmp_path), address, None, work)
+    return Roster(Admission("r", 0, HELLO.image_size, folder), folder)
 
 
 @pytest.mark.fault(
@@ -174,8 +124,7 @@ def test_connections_on_which_nothing_is_called_are_closed(
     monkeypatch.setattr(flower, "IDLE_SECONDS", 1)
     address = f"127.0.0.1:{free_port()}"
     host, _, port = address.partition(":")
-    server = provision(tmp_path / "tls", ["hospital-00"]) / "server"
-    certificates = (server / "server.crt").read_bytes(), (server / "server.key").read_bytes()
+    tls = ServerTLS(provision(tmp_path / "tls", ["hospital-00"]) / "server")
     roster = roster_in(tmp_path)
 
     def idle() -> None:
@@ -187,43 +136,10 @@ def test_connections_on_which_nothing_is_called_are_closed(
         with socket.create_connection((host, int(port)), 20) as peer:
             assert peer.recv(1) == b""
 
-    serve(roster, address, None, idle)
-    serve(roster, address, certificates, mute)
-
-
-@pytest.mark.fault(
-    "a stranger asks for the server's health again and again, and does not read the answers",
-    "a few of its calls are kept, the others refused",
-)
-def test_answers_that_are_not_read_do_not_pile_up(tmp_path: Path) -> None:
-    address = f"127.0.0.1:{free_port()}"
-
-    def work() -> None:
-        peer = Peer(address, streams=100, window=0, path="/grpc.health.v1.Health/Check")
-        wait_until(lambda: len(peer.ended) >= 100 - flower.CALLS, 10)
-        assert is_greeted(address)
-        peer.close()
-
-    serve(roster_in(tmp_path), address, None, work)
-
-
-@pytest.mark.fault(
-    "a stranger asks for the server's health and never finishes asking",
-    "it is told at once, and nothing that it sends is read",
-)
-def test_who_asks_for_health_is_told_unheard(tmp_path: Path) -> None:
-    address = f"127.0.0.1:{free_port()}"
-
-    def work() -> None:
-        health = "/grpc.health.v1.Health/Check"
-        peer = Peer(address, streams=flower.CALLS, window=1 << 16, path=health)
-        wait_until(lambda: len(peer.ended) == flower.CALLS, 10)
-        serving = b"\x00\x00\x00\x00\x02\x08\x01"  # one message, uncompressed: field 1 is 1
-        assert set(peer.received.values()) == {serving}
-        assert is_greeted(address)
-        peer.close()
-
-    serve(roster_in(tmp_path), address, None, work)
+    with listening(roster, address, None):
+        idle()
+    with listening(roster, address, tls):
+        mute()
 
 
 @pytest.mark.fault(
@@ -233,11 +149,10 @@ def test_who_asks_for_health_is_told_unheard(tmp_path: Path) -> None:
 def test_who_does_not_read_the_farewell_has_to_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flower, "GREETING_SECONDS", 20.0)
-    monkeypatch.setattr(connection, "WORD_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.5)
     address = f"127.0.0.1:{free_port()}"
     roster = roster_in(tmp_path)
-    greeting = {"message": Scalar(string=roster.admission.greeting().model_dump_json())}
+    greeting = {"message": Scalar(string=roster.admission.greeting.model_dump_json())}
     asked = ServerMessage(get_properties_ins=ServerMessage.GetPropertiesIns(config=greeting))
     room = 5 + asked.ByteSize()  # gRPC's frame; nothing fits behind it
 
@@ -249,7 +164,8 @@ def test_who_does_not_read_the_farewell_has_to_go(
         assert len(peer.received[1]) == room
         peer.close()
 
-    serve(roster, address, None, work)
+    with listening(roster, address, None):
+        work()
 
 
 class Newcomer:
@@ -261,15 +177,14 @@ class Newcomer:
         self.name = f"hospital-{number:03d}"
         self._process = f"{number:032x}"
 
-    def greet(self, greeting: Greeting, server: str) -> Hello:
+    def greet(self, greeting: Greeting) -> Hello:
         del greeting
-        words = {"site": self.name, "process": self._process, "server": server}
-        return HELLO.model_copy(update=words)
+        return HELLO.model_copy(update={"site": self.name, "process": self._process})
 
 
 def join_in_background(newcomer: Any, address: str, patience: float = 60.0) -> threading.Thread:
-    participant = Participant(newcomer, address, None, ClientState(None))
-    thread = threading.Thread(target=take_part, args=(participant, address, None, patience))
+    handler = MessageHandler(newcomer, ClientState(None))
+    thread = threading.Thread(target=take_part, args=(handler, address, None, patience))
     thread.start()
     return thread
 
@@ -290,59 +205,8 @@ def test_a_hundred_hospitals_come_at_once(tmp_path: Path) -> None:
             thread.join(30)
             assert not thread.is_alive()
 
-    serve(roster, address, None, work)
-
-
-@pytest.mark.fault(
-    "strangers say hello, or answer to being refused, with as much as a message may hold",
-    "two of them are read at a time, and none is listened to",
-)
-@pytest.mark.parametrize("first", [[], [OTHER_SIZE]], ids=["hello", "answer to a refusal"])
-def test_large_words_of_strangers_are_read_a_few_at_a_time(
-    tmp_path: Path, first: list[Hello]
-) -> None:
-    class Together(Admission):
-        """Decides on nobody until all have said hello, for which they need the same places."""
-
-        def refusal(self, greeting: Greeting, hello: Hello) -> str | None:
-            everybody.wait(30)
-            return super().refusal(greeting, hello)
-
-    everybody = threading.Barrier(6)
-    folder = RunFolder.create(tmp_path / "run", {})
-    service = flower._Service(Roster(Together("r", 0, HELLO.image_size, folder), folder, seal))
-    large = hello_of(HELLO)
-    large.get_properties_res.properties["more"].string = "x" * flower.WORDS_BYTES
-    go_on, lock = threading.Event(), threading.Lock()
-    asked: list[int] = []
-    reading = [0]
-    most = [0]
-
-    def answers() -> Iterator[ClientMessage]:
-        yield from map(hello_of, first)
-        with lock:
-            reading[0] += 1
-            most[0] = max(most[0], reading[0])
-        assert go_on.wait(30)
-        with lock:
-            reading[0] -= 1
-        yield large
-
-    def join() -> None:
-        context: Any = Context(active=True)
-        asked.extend(1 for _question in service.Join(answers(), context))
-
-    threads = [threading.Thread(target=join) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    questions = 6 * (1 + len(first))
-    wait_until(lambda: len(asked) == questions and reading[0] == 2)
-    go_on.set()
-    for thread in threads:
-        thread.join(30)
-        assert not thread.is_alive()
-    assert most == [2]
-    assert len(asked) == questions, "whoever says so much is asked nothing any more"
+    with listening(roster, address, None):
+        work()
 
 
 @pytest.mark.fault(
@@ -357,8 +221,6 @@ def test_a_full_disk_closes_the_connection(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(RunLog, "record", full)
-    ended: SimpleQueue[threading.ExceptHookArgs] = SimpleQueue()
-    monkeypatch.setattr(threading, "excepthook", ended.put)
 
     def answers_to(words: Hello) -> list[ServerMessage]:
         said: SimpleQueue[ClientMessage | None] = SimpleQueue()
@@ -376,9 +238,8 @@ def test_a_full_disk_closes_the_connection(tmp_path: Path, monkeypatch: pytest.M
         wait_until(lambda: roster.present() == {}, 10)
         assert 1 <= len(answers_to(OTHER_SIZE)) <= 2
 
-    serve(roster, address, None, work)
-    for _ in range(2):  # its connection is closed before a thread has ended
-        assert ended.get(timeout=10).exc_type is OSError
+    with listening(roster, address, None):
+        work()
 
 
 @pytest.mark.fault(
@@ -408,7 +269,8 @@ def test_who_comes_after_the_farewell_is_told(tmp_path: Path) -> None:
         late[0].join(10)
         assert not late[0].is_alive()
 
-    serve(roster, address, None, work)
+    with listening(roster, address, None):
+        work()
 
 
 def test_who_waits_for_the_next_run_is_told_once(tmp_path: Path) -> None:
@@ -417,9 +279,9 @@ def test_who_waits_for_the_next_run_is_told_once(tmp_path: Path) -> None:
     joined: list[str] = []
 
     class Stays(Newcomer):
-        def greet(self, greeting: Greeting, server: str) -> Hello:
-            joined.append(server)
-            return super().greet(greeting, server)
+        def greet(self, greeting: Greeting) -> Hello:
+            joined.append(self.name)
+            return super().greet(greeting)
 
     def work() -> None:
         stays = Stays(0)
@@ -427,51 +289,155 @@ def test_who_waits_for_the_next_run_is_told_once(tmp_path: Path) -> None:
         assert roster.wait_for(1, 10)
         roster.say_farewell("enough")
         first.join(10)
-        participant = Participant(stays, address, None, ClientState(None))  # type: ignore[arg-type]
-        again = (participant, address, None, 1e9)
+        handler = MessageHandler(stays, ClientState(None))  # type: ignore[arg-type]
+        again = (handler, address, None, 1e9)
         threading.Thread(target=take_part, args=again, daemon=True).start()
         wait_until(lambda: len(joined) == 2, 10)
         start = time.monotonic()
         roster.say_farewell("enough", ["hospital-000"])
         assert time.monotonic() - start < 5
 
-    serve(roster, address, None, work)
+    with listening(roster, address, None):
+        work()
 
 
-def test_who_is_not_sent_to_in_time_keeps_its_connection_and_others_have_less_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Recording(Stream):
+    """Takes what is sent to it; the replies are written already."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+        self.data: list[bytes] = []
+        self.send_now = threading.Event()
+        self.send_now.set()
+
+    def send(self, data: bytes, timeout: float) -> None:
+        del timeout
+        self.data.append(data)
+        assert self.send_now.wait(30)
+
+    def receive(self, timeout: float) -> ClientMessage:
+        del timeout
+        metrics = {"message": Scalar(string=GOOD.model_dump_json())}
+        return ClientMessage(fit_res=ClientMessage.FitRes(metrics=metrics))
+
+
+def test_weights_are_sent_a_few_at_a_time_and_not_to_hospitals_dismissed_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(flower, "TRANSFERS", 1)
-    roster = roster_in(tmp_path)
-    service = flower._Service(roster)
-    message = seal(INSTRUCTION, b"weights")
-    assert isinstance(message, connection.Sealed)
+    monkeypatch.setattr(connections, "TRANSFERS", 1)
+    outbox, weights = Outbox(), Weights(b"weights")
     allowed = [True]
-    proxy: Any = None
-    monkeypatch.setattr(roster, "may_stay", lambda _connection: allowed[0])
+    slow, other = Recording(), Recording()
 
-    def turn(seconds: float, after: float) -> ServerMessage | None:
-        """Return what is sent to somebody for whom there is room only ``after`` a while."""
-        ours = service._turn_to_send(message, proxy, time.monotonic() + 60)
-        assert ours.__enter__() == (message.data,)
-        room = threading.Timer(after, ours.__exit__, (None, None, None))
-        room.start()
-        with service._turn_to_send(message, proxy, time.monotonic() + seconds) as sent:
-            room.join()
-            return None if sent is None else ServerMessage.FromString(flower._serialize(sent))
+    def connection_to(stream: Stream) -> FlowerConnection:
+        return FlowerConnection(stream, None, HELLO, outbox, lambda _connection: allowed[0])
 
-    assert turn(seconds=0.2, after=0.6) is None
-    shortened = turn(seconds=30, after=0.5)
-    assert shortened is not None
-    words = parse_message(INSTRUCTION_READER, shortened.fit_ins.config["message"].string)
-    assert 20 < words.seconds < 29.9
-    assert shortened.fit_ins.parameters.tensors == [b"weights"]
-    in_time = turn(seconds=INSTRUCTION.seconds, after=0.2)
-    assert in_time is not None
-    words = parse_message(INSTRUCTION_READER, in_time.fit_ins.config["message"].string)
-    assert words == INSTRUCTION, "so short a wait is not worth a copy of the weights"
+    slow.send_now.clear()
+    first = threading.Thread(target=connection_to(slow).ask, args=(INSTRUCTION, weights, 60))
+    first.start()
+    wait_until(lambda: len(slow.data) == 1, 10)
+    waiting = connection_to(other)
+    with pytest.raises(HospitalLost, match="its turn to be sent the weights did not come"):
+        waiting.ask(INSTRUCTION, weights, 0.2)
+    assert other.data == []
+    slow.send_now.set()
+    first.join(10)
+    assert waiting.ask(INSTRUCTION, weights, 10) == GOOD
+    assert other.data[0] is slow.data[0], "all hospitals share what is serialised"
+    sent = ServerMessage.FromString(other.data[0]).fit_ins
+    assert sent.parameters.tensors == [b"weights"]
+    assert parse_message(INSTRUCTION_READER, sent.config["message"].string) == INSTRUCTION
     allowed[0] = False
-    assert turn(seconds=30, after=0.5) is None
-    with service._turn_to_send(message, proxy, time.monotonic()) as sent:
-        assert sent is not None
-        assert flower._serialize(sent) is message.data, "all hospitals share it"
+    with pytest.raises(HospitalLost, match="may not take part any more"):
+        waiting.ask(INSTRUCTION, weights, 10)
+    assert len(other.data) == 1
+
+
+def test_a_repeated_round_is_serialised_again() -> None:
+    outbox, weights = Outbox(), Weights(b"weights")
+    again = INSTRUCTION.model_copy(
+        update={"identity": INSTRUCTION.identity.model_copy(update={"attempt": 2})}
+    )
+    first, second = (outbox.serialised(each, weights) for each in (INSTRUCTION, again))
+    assert first != second
+    assert outbox.serialised(again, weights) is second
+
+
+def test_a_closed_stream_answers_every_call_at_once() -> None:
+    stream = Stream(lambda: None)
+    closed: list[int] = []
+    stream.when_closed(lambda: closed.append(1))
+    stream.close()
+    stream.close()
+    stream.when_closed(lambda: closed.append(2))
+    assert closed == [1, 2]
+    for _ in range(2):
+        with pytest.raises(HospitalLost, match="its connection was closed"):
+            stream.send(b"", 10)
+        with pytest.raises(HospitalLost, match="its connection was closed"):
+            stream.receive(10)
+
+
+def channel_with(ca: Path, identity: Path | None, address: str) -> grpc.Channel:
+    """Return a channel that shows a kit's certificate, or none."""
+    pem = identity.read_bytes() if identity else None
+    return grpc.secure_channel(
+        address,
+        grpc.ssl_channel_credentials(ca.read_bytes(), pem, pem),
+        [("grpc.ssl_target_name_override", "localhost")],
+    )
+
+
+def greeted(channel: grpc.Channel) -> bool:
+    """Return whether a new stream gets a greeting."""
+    answers: SimpleQueue[None] = SimpleQueue()
+    call = FlowerServiceStub(channel).Join(iter(answers.get, None), timeout=10)
+    try:
+        return next(call, None) is not None
+    except grpc.RpcError:
+        return False
+    finally:
+        answers.put(None)
+        call.cancel()
+
+
+@pytest.mark.fault(
+    "a stranger without a certificate of the federation, with garbage instead of TLS, or with a "
+    "certificate of another federation",
+    "it does not get past the handshake, and can call nothing",
+)
+def test_strangers_do_not_get_past_the_handshake(tmp_path: Path) -> None:
+    ours, others = (provision(tmp_path / name, ["a"]) for name in ("ours", "others"))
+    address = f"127.0.0.1:{free_port()}"
+    ca = ours / "ca" / "ca.crt"
+    with listening(roster_in(tmp_path), address, ServerTLS(ours / "server")):
+        for identity in (None, others / "sites" / "a" / "site.pem"):
+            with channel_with(ca, identity, address) as channel:
+                assert not greeted(channel)
+                with pytest.raises(grpc.RpcError):
+                    HealthStub(channel).Check(HealthCheckRequest(), timeout=10)  # type: ignore[attr-defined]
+        with grpc.insecure_channel(address) as channel:
+            assert not greeted(channel)
+        with channel_with(ca, ours / "sites" / "a" / "site.pem", address) as channel:
+            assert greeted(channel)
+
+
+def test_a_renewed_certificate_of_the_server_counts_without_a_restart(tmp_path: Path) -> None:
+    kits = provision(tmp_path / "kits", ["a"])
+    address = f"127.0.0.1:{free_port()}"
+    ca, identity = kits / "ca" / "ca.crt", kits / "sites" / "a" / "site.pem"
+
+    def shown() -> str:
+        host, _, port = address.partition(":")
+        return ssl.get_server_certificate((host, int(port)), timeout=10)
+
+    with listening(roster_in(tmp_path), address, ServerTLS(kits / "server")):
+        first = shown()
+        assert first == (kits / "server" / "server.crt").read_text()
+        (kits / "server" / "server.crt").write_text("noise")
+        assert shown() == first
+        (kits / "server" / "server.crt").write_text(first)
+        renew_server(kits, datetime.now(UTC))
+        assert shown() == (kits / "server" / "server.crt").read_text() != first
+        with channel_with(ca, identity, address) as channel:
+            assert greeted(channel)

@@ -1,7 +1,7 @@
-"""``sites.json``: which hospitals may take part, each with its public key.
+"""``sites.json``: which hospitals may take part, each with the certificate that it is known by.
 
-``flower-provision`` writes the file, the server reads it, and reads it anew whenever it changes: a
-hospital that is revoked is refused without a restart.
+``flower-provision`` writes the file. The server reads it, and reads it again when it has changed:
+a hospital that is revoked is refused without a restart.
 """
 
 import logging
@@ -14,33 +14,25 @@ from typing import Annotated, BinaryIO, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import BadInput, first_problem
-from common.keys import decode_public
 from common.net import SiteName
+from common.protocol import Sha256
 from common.runtime.files import write_whole
 
 log = logging.getLogger(__name__)
 
 
-def _check_public(text: str) -> str:
-    decode_public(text)
-    return text
-
-
-PublicKey = Annotated[str, AfterValidator(_check_public)]
-"""Base64 of the 32 bytes of a public Ed25519 key, validated."""
-
 Time = Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC))]
 """A time with its zone, turned into UTC."""
 
 
-class RegisteredSite(BaseModel):
+class Site(BaseModel):
     """What the server knows of a hospital before it connects."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    key: PublicKey
+    certificate: Sha256 = Field(description="its fingerprint, see common.certificates")
     added: Time
-    expires: Time
+    expires: Time = Field(description="the certificate's end")
     revoked: Time | None = Field(None, description="since when it may not take part")
 
 
@@ -49,11 +41,11 @@ class _File(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: Literal[1] = Field(description="of this format")
-    sites: dict[SiteName, RegisteredSite]
+    version: Literal[2] = Field(description="of this format")
+    sites: dict[SiteName, Site]
 
 
-def read_sites(path: Path) -> dict[str, RegisteredSite]:
+def read_sites(path: Path) -> dict[str, Site]:
     """Read a list of hospitals.
 
     Raises:
@@ -66,19 +58,21 @@ def read_sites(path: Path) -> dict[str, RegisteredSite]:
             f"{path}: cannot be read: {error.strerror}; flower-provision makes the list"
         ) from None
     except ValidationError as error:
-        problem = first_problem(error)
+        remedy = "restore it from a copy"
+        if any(problem["loc"] == ("version",) for problem in error.errors()):
+            remedy = "make the federation with this version's flower-provision new"
         raise BadInput(
-            f"{path}: not a list of hospitals: {problem}; restore it from a copy"
+            f"{path}: not a list of hospitals: {first_problem(error)}; {remedy}"
         ) from None
 
 
-def write_sites(path: Path, sites: dict[str, RegisteredSite]) -> None:
+def write_sites(path: Path, sites: dict[str, Site]) -> None:
     """Write a list of hospitals, sorted by name; a reader sees the old one or the new one.
 
     Raises:
         OSError: The file cannot be written.
     """
-    content = _File(version=1, sites=dict(sorted(sites.items())))
+    content = _File(version=2, sites=dict(sorted(sites.items())))
     text = content.model_dump_json(indent=2) + "\n"
 
     def write(file: BinaryIO) -> None:
@@ -89,7 +83,7 @@ def write_sites(path: Path, sites: dict[str, RegisteredSite]) -> None:
     write_whole(path, write)
 
 
-class Registry:
+class SiteList:
     """The list of hospitals as it is on disk now; may be asked from several threads.
 
     A file that is later broken or gone changes nothing: the last good list stays in force, and a
@@ -105,11 +99,11 @@ class Registry:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = Lock()
-        self._good = _signature(path)
+        self._good = _stamp(path)
         self._warned: object = None
         self._sites = read_sites(path)
 
-    def lookup(self, name: str) -> RegisteredSite | None:
+    def lookup(self, name: str) -> Site | None:
         """Return what is known of a hospital, or None if it is not on the list."""
         with self._lock:
             self._refresh()
@@ -128,30 +122,30 @@ class Registry:
         if site.revoked is not None:
             return f"{name} was revoked on {site.revoked:%Y-%m-%d}"
         if now >= site.expires:
-            return f"the key of {name} expired on {site.expires:%Y-%m-%d}"
+            return f"the certificate of {name} expired on {site.expires:%Y-%m-%d}"
         return None
 
     def _refresh(self) -> None:
         # Looked at before it is read: a change in between is read now and again next time.
-        signature = _signature(self.path)
-        if signature is not None and signature == self._good:
+        stamp = _stamp(self.path)
+        if stamp is not None and stamp == self._good:
             self._warned = None
             return
         try:
             self._sites = read_sites(self.path)
         except BadInput as error:
             # Tried again at every look: what stood in the way, such as the file's mode, may
-            # change without a trace in the signature.
-            problem = (signature, str(error))
+            # change without a trace in the stamp.
+            problem = (stamp, str(error))
             if problem != self._warned:
                 log.warning("%s; the list read last stays in force", error)
             self._warned = problem
             return
-        self._good, self._warned = signature, None
-        log.info("%s: read anew, %d hospitals", self.path, len(self._sites))
+        self._good, self._warned = stamp, None
+        log.info("%s: read again, %d hospitals", self.path, len(self._sites))
 
 
-def _signature(path: Path) -> tuple[int, int, int] | None:
+def _stamp(path: Path) -> tuple[int, int, int] | None:
     """Return what changes with a file's content; None if there is no file to look at."""
     try:
         status = path.stat()

@@ -1,0 +1,83 @@
+"""What a hospital is known by, from its kit: the CA's certificate, its own, and its key.
+
+The handshake tells a client nothing of why its certificate is not accepted, so it is looked at here
+first.
+"""
+
+import stat
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import grpc
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from common.certificates import Pair, common_name, read_certificate, read_file, read_pair
+from common.errors import BadInput
+
+CA, IDENTITY = "ca.crt", "site.pem"
+REMEDY = "ask the federation's operator for this hospital's kit"
+
+
+class Kit(NamedTuple):
+    """A hospital's certificates.
+
+    Attributes:
+        name: The hospital's, as in its certificate.
+        ca: The CA's certificate, PEM.
+        pair: The hospital's certificate and key.
+    """
+
+    name: str
+    ca: bytes
+    pair: Pair
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Return credentials by which each side knows the other."""
+        return grpc.ssl_channel_credentials(self.ca, self.pair.key, self.pair.certificate)
+
+
+def read_kit(folder: Path, now: datetime, name: str | None = None) -> Kit:
+    """Read a kit as ``flower-provision`` writes it.
+
+    Args:
+        folder: Has ``ca.crt`` and ``site.pem``, the hospital's key with its certificate.
+        now: The time, with its zone.
+        name: The hospital's, which the certificate must have; None: any.
+
+    Raises:
+        BadInput: A file cannot be read, the server would not accept the certificate, or it is
+            another hospital's.
+    """
+    identity = folder / IDENTITY
+    ca = read_certificate(folder / CA, REMEDY)
+    pair = read_pair(identity, identity, REMEDY)
+    mode = stat.S_IMODE(identity.stat().st_mode)
+    if mode & 0o077:
+        raise BadInput(
+            f"{identity}: others than its owner may use it (mode {mode:o}); chmod 600 it"
+        )
+    certificate = x509.load_pem_x509_certificate(pair.certificate)
+    _check_dates(identity, certificate, now)
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except (ValueError, TypeError, InvalidSignature):
+        raise BadInput(
+            f"{identity}: its certificate is not of the CA in {CA} beside it; {REMEDY}"
+        ) from None
+    kit = Kit(common_name(certificate), read_file(folder / CA, REMEDY), pair)
+    if name is not None and kit.name != name:
+        raise BadInput(f"{folder}: is the kit of {kit.name}, not of {name}; {REMEDY}")
+    return kit
+
+
+def _check_dates(path: Path, certificate: x509.Certificate, now: datetime) -> None:
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now >= end:
+        raise BadInput(f"{path}: its certificate expired on {end:%Y-%m-%d}; {REMEDY}, renewed")
+    if now < begin:
+        raise BadInput(
+            f"{path}: its certificate is valid from {begin:%Y-%m-%d %H:%M} UTC on, and this "
+            f"machine's clock says {now:%Y-%m-%d %H:%M}; set the clock"
+        )

@@ -1,0 +1,104 @@
+"""What both sides read of certificates: X.509 in PEM, with EC P-256 keys.
+
+The federation's CA signs the server's certificate and one for each hospital. Only
+``flower-provision`` makes them; see :mod:`server.provision.certificates`.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+
+from common.errors import BadInput
+
+
+class Pair(NamedTuple):
+    """A certificate and its private key, both PEM, as gRPC takes them."""
+
+    certificate: bytes
+    key: bytes
+
+
+class Peer(NamedTuple):
+    """What a handshake has proven about the other end of a connection.
+
+    Attributes:
+        name: The common name of its certificate, which the federation's CA has signed.
+        certificate: The certificate's fingerprint: the SHA-256 of its DER form, in hexadecimal.
+    """
+
+    name: str
+    certificate: str
+
+
+def read_file(path: Path, remedy: str) -> bytes:
+    """Return the content of a file of a TLS folder.
+
+    Raises:
+        BadInput: It cannot be read; says the remedy.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}; {remedy}") from None
+
+
+def read_certificate(path: Path, remedy: str = "restore it from a copy") -> x509.Certificate:
+    """Read a certificate.
+
+    Raises:
+        BadInput: There is none; says the remedy.
+    """
+    try:
+        return x509.load_pem_x509_certificate(read_file(path, remedy))
+    except ValueError:
+        raise BadInput(f"{path}: not a certificate in PEM; {remedy}") from None
+
+
+def read_pair(certificate_path: Path, key_path: Path, remedy: str) -> Pair:
+    """Read a certificate and its key, which may be in one file.
+
+    Raises:
+        BadInput: One of them cannot be read, or they do not belong together; says the remedy.
+    """
+    certificate = read_certificate(certificate_path, remedy)
+    try:
+        key = serialization.load_pem_private_key(read_file(key_path, remedy), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise BadInput(
+            f"{key_path}: no private key in PEM without a passphrase; {remedy}"
+        ) from None
+    if key.public_key() != certificate.public_key():
+        raise BadInput(f"{key_path}: not the key of {certificate_path}; {remedy}")
+    return Pair(
+        certificate.public_bytes(serialization.Encoding.PEM),
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+    )
+
+
+def fingerprint_of(certificate: x509.Certificate) -> str:
+    """Return the SHA-256 of a certificate's DER form, as 64 hexadecimal digits."""
+    return hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
+
+
+def common_name(certificate: x509.Certificate) -> str:
+    """Return the subject's common name, empty if it has none."""
+    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(names[0].value) if names else ""
+
+
+def hosts_of(certificate: x509.Certificate) -> list[str]:
+    """Return the DNS names and IP addresses for which a certificate is valid."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    addresses = names.get_values_for_type(x509.IPAddress)
+    return [*names.get_values_for_type(x509.DNSName), *map(str, addresses)]

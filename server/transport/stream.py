@@ -1,0 +1,93 @@
+"""One hospital's stream: the server sends a message, the hospital answers it, one at a time."""
+
+from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
+from threading import Lock
+from typing import TypeVar
+
+import grpc
+from flwr.proto.transport_pb2 import ClientMessage
+
+from server.rounds.ask import HospitalLost
+
+T = TypeVar("T")
+
+
+class Stream:
+    """Hands messages to gRPC's thread and its answers back; :meth:`serve` runs in that thread.
+
+    Args:
+        cancel: Ends the call at once, whatever it waits for.
+    """
+
+    def __init__(self, cancel: Callable[[], object]) -> None:
+        self._cancel = cancel
+        self._outgoing: SimpleQueue[bytes | None] = SimpleQueue()
+        self._sent: SimpleQueue[bool | None] = SimpleQueue()
+        self._answers: SimpleQueue[ClientMessage | None] = SimpleQueue()
+        self._lock = Lock()
+        self._closed = False
+        self._when_closed: list[Callable[[], object]] = []
+
+    def serve(self, answers: Iterator[ClientMessage]) -> Iterator[bytes]:
+        """Yield each message as it travels and take its answer, until the stream is closed.
+
+        One answer is read for each message, so that a peer cannot fill the memory.
+        """
+        try:
+            while (data := self._outgoing.get()) is not None:
+                yield data  # gRPC comes back once it is sent
+                del data  # or the weights stay until the next message
+                self._sent.put(True)
+                self._answers.put(next(answers))
+        except (StopIteration, grpc.RpcError):
+            return  # the hospital has closed the connection
+        finally:
+            self.close()
+
+    def send(self, data: bytes, timeout: float) -> None:
+        """Send a message and wait until it is sent.
+
+        Raises:
+            HospitalLost: It was not sent within ``timeout`` seconds; the stream is closed then.
+        """
+        self._outgoing.put(data)
+        self._wait(self._sent, timeout)
+
+    def receive(self, timeout: float) -> ClientMessage:
+        """Wait for the answer to the message that was sent last.
+
+        Raises:
+            HospitalLost: It did not come within ``timeout`` seconds; the stream is closed then.
+        """
+        return self._wait(self._answers, timeout)
+
+    def close(self) -> None:
+        """End the stream, from any thread, as often as one likes."""
+        with self._lock:
+            self._closed = True
+            callbacks, self._when_closed = self._when_closed, []
+        for queue in (self._outgoing, self._sent, self._answers):
+            queue.put(None)
+        for callback in callbacks:
+            callback()
+
+    def when_closed(self, callback: Callable[[], object]) -> None:
+        """Call a function once the stream is closed; now, if it is closed already."""
+        with self._lock:
+            if not self._closed:
+                self._when_closed.append(callback)
+                return
+        callback()
+
+    def _wait(self, queue: "SimpleQueue[T | None]", timeout: float) -> T:
+        try:
+            item = queue.get(timeout=max(0.0, timeout))
+        except Empty:
+            self._cancel()
+            self.close()
+            raise HospitalLost("no answer in time") from None
+        if item is None:
+            queue.put(None)  # for the next call
+            raise HospitalLost("its connection was closed")
+        return item

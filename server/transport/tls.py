@@ -1,0 +1,89 @@
+"""The server's end of TLS: its certificate, and the hospitals' certificates that it requires."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import grpc
+from cryptography import x509
+
+from common.certificates import (
+    Pair,
+    Peer,
+    common_name,
+    fingerprint_of,
+    hosts_of,
+    read_certificate,
+    read_file,
+    read_pair,
+)
+from common.errors import BadInput
+
+log = logging.getLogger(__name__)
+
+REMEDY = "give --tls the folder server of flower-provision"
+
+
+class ServerTLS:
+    """The server's certificate as it is on disk now: a renewed one counts without a restart.
+
+    Args:
+        folder: Has ``ca.crt``, ``server.crt`` and ``server.key``.
+
+    Attributes:
+        ca: The CA's certificate, PEM.
+        pair: The server's certificate and key.
+        hosts: The server's names, as in its certificate.
+
+    Raises:
+        BadInput: A file cannot be read, or they do not belong together.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        read_certificate(folder / "ca.crt", REMEDY)
+        self.ca = read_file(folder / "ca.crt", REMEDY)
+        self.pair = self._read()
+        self.hosts = hosts_of(x509.load_pem_x509_certificate(self.pair.certificate))
+        if not self.hosts:
+            raise BadInput(f"{folder / 'server.crt'}: not a server's certificate; {REMEDY}")
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return credentials with which only clients that have a certificate of the CA connect.
+
+        The names of gRPC are those of https://grpc.github.io/grpc/python/grpc.html.
+        """
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration(),
+            self._changed,  # type: ignore[arg-type]  # None is allowed; the stubs forget it
+            require_client_authentication=True,
+        )
+
+    def _read(self) -> Pair:
+        return read_pair(self._folder / "server.crt", self._folder / "server.key", REMEDY)
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+        pair = (self.pair.key, self.pair.certificate)
+        return grpc.ssl_server_certificate_configuration([pair], self.ca)
+
+    def _changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return what has changed since the last handshake; None: nothing."""
+        try:
+            pair = self._read()
+        except BadInput as error:
+            log.warning("%s; the certificate read last stays in use", error)
+            return None
+        if pair == self.pair:
+            return None
+        self.pair = pair
+        log.info("%s: read again", self._folder / "server.crt")
+        return self._configuration()
+
+
+def peer_of(context: grpc.ServicerContext) -> Peer | None:
+    """Return whom the handshake has proven to be at the other end; None: there was none."""
+    pems: Any = context.auth_context().get("x509_pem_cert")  # a sequence, whatever the stubs say
+    if not pems:
+        return None
+    certificate = x509.load_pem_x509_certificate(pems[0])
+    return Peer(common_name(certificate), fingerprint_of(certificate))
