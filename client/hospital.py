@@ -125,7 +125,7 @@ class Hospital:
         is of no more use to this process.
 
         Args:
-            instruction: What is to be done.
+            instruction: What to do.
             blob: The weights to do it with.
             cancellation: Checked between batches and while it waits for a slot.
         """

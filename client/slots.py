@@ -33,7 +33,7 @@ def slot(folder: Path | None, slots: int, cancellation: Cancellation = NEVER) ->
     The kernel releases a slot when its holder ends, however it ends.
 
     Args:
-        folder: Where the lock files are, made if need be; None: there is nobody to wait for.
+        folder: Where the lock files are, made if need be; None: there are no turns.
         slots: How many may hold one at once.
         cancellation: Checked while it waits.
 

@@ -10,7 +10,7 @@
     Fetch                            ->                                       when there is room
                                      <-     weights
     Rejection                        ->                                       if they are no good
-    Ping                             ->                                       to see who is alive
+    Ping                             ->                                       is it alive?
     Farewell  (finished or refused)  ->
 
 Every message carries the protocol's version; unknown fields are refused, not ignored. No message
@@ -81,7 +81,9 @@ class Greeting(Message):
 
     kind: Literal["greeting"] = "greeting"
     run: Printable = Field(min_length=1, max_length=64)
-    seed: int = Field(ge=0, description="with the patient, decides who is kept for validation")
+    seed: int = Field(
+        ge=0, description="with the patient, decides which films are kept for validation"
+    )
 
 
 class Hello(Message):

@@ -1,6 +1,7 @@
 """``python -m server.health``: asks the server of this machine whether it serves, for containers.
 
-It takes the server's own variables. Prints how the run stands; exit code 0, or 1 if nobody answers.
+It takes the server's own variables. Prints how the run stands; exit code 0, or 1 without
+an answer.
 """
 
 import sys

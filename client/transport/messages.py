@@ -96,7 +96,7 @@ class MessageHandler:
             ) from None
 
     def lost(self) -> None:
-        """Note that there is no connection."""
+        """Note that the connection is lost."""
         self._state.write_status("connecting")
 
     def _write_status(self, standing: Standing, **fields: Any) -> None:

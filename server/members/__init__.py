@@ -1,1 +1,1 @@
-"""Who may take part, and who is connected."""
+"""Which hospitals may take part, and which are connected."""

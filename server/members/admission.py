@@ -1,4 +1,4 @@
-"""Who may take part: a hospital on the list, with its certificate, that has not been excluded."""
+"""Which hospitals may take part: those on the list, by certificate, and not excluded."""
 
 from datetime import UTC, datetime
 
@@ -10,13 +10,13 @@ from server.run.folder import RunFolder
 
 
 class Admission:
-    """Judges who asks to take part.
+    """Decides which hospitals may take part in a run.
 
     Args:
         run: The run's id.
         seed: The run's seed.
         image_size: Pixels along each side that a hospital's images must have.
-        folder: Holds who was excluded from the run.
+        folder: Has the hospitals that were excluded from the run.
         sites: The list of hospitals; None: any hospital may take part, by any name.
         max_examples: How many images a hospital may announce, for training or validation.
     """

@@ -49,7 +49,7 @@ class Roster:
     """Keeps the connections by the hospital's name; see :class:`server.rounds.ask.Hospitals`.
 
     Args:
-        admission: Says who may take part.
+        admission: Decides which hospitals may take part.
         folder: Where joining and leaving is written.
     """
 
@@ -156,7 +156,7 @@ class Roster:
         """Let a hospital in that has said hello, or tell it why not.
 
         Raises:
-            OSError: It cannot be written down; the connection is to be closed then.
+            OSError: The event cannot be written; the caller closes the connection then.
         """
         hello = connection.hello
         refusal = self.admission.refusal(connection.peer, hello)

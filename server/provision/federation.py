@@ -7,7 +7,7 @@
     DIR/server/{ca.crt, server.crt, server.key, sites.json}
     DIR/sites/NAME/                               a kit, see server/provision/kits.py
 
-``sites.json`` decides who may take part; a kit's certificate counts once it is listed there.
+``sites.json`` decides which hospitals may take part: a kit counts once its certificate is listed.
 """
 
 from collections.abc import Iterator, Sequence

@@ -106,7 +106,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         name: The hospital's.
-        answer: Its reply with its weights, empty if there are none, or why there is no reply.
+        answer: Its reply with its weights, empty if it has none, or why no reply came.
         asked: Seconds until the reply.
         fetched: Seconds that its weights took.
     """

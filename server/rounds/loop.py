@@ -85,7 +85,7 @@ class Rounds:
     Attributes:
         folder: The run's.
         asked: Hospitals that were asked last: in the last round or to score its model; of a resumed
-            run those who are expected back.
+            run those expected back.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Rounds:
         self._no_quorum(plan.needed if enough else plan.min_clients)
 
     def _wait_for(self, count: int, patience: float) -> bool:
-        """Wait for hospitals and say now and then who is there; return whether they came."""
+        """Wait for hospitals and log now and then which have come; return whether all have."""
         deadline = monotonic() + patience
         while not self._hospitals.wait_for(count, min(10.0, max(0.0, deadline - monotonic()))):
             if monotonic() >= deadline:
@@ -245,7 +245,7 @@ class Rounds:
         return replace(out, packed=packed, extras=extras, returns=returns)
 
     def _strike(self, found: Collected) -> None:
-        """Exclude who has sent too many bad replies in a row."""
+        """Exclude hospitals that have sent too many bad replies in a row."""
         for name in self._progress.struck_out(found.hospitals, found.rejected):
             self.folder.exclude(name, found.rejected[name])
             self.folder.log.record(Excluded(site=name, reason=found.rejected[name]))
@@ -321,7 +321,7 @@ class Rounds:
         self._kept = best[1]
 
     def _closing_evaluation(self) -> Validation:
-        """Let the hospitals score the final model, which no further round would do."""
+        """Let the hospitals score the final model; no further round would."""
         log.info("the hospitals score the final model")
         plan = self._plan
         out = self._outgoing(plan.rounds + 1, 1, "evaluate")

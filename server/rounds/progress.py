@@ -109,18 +109,18 @@ class Progress:
         return progress
 
     def note(self, record: RoundRecord) -> None:
-        """Take in a round; its AUC is that of the model before the round."""
+        """Count a round as done; its AUC is that of the model before the round."""
         self.note_validation(record.round - 1, record.auc)
         self.known |= record.cohort
         self.round = record.round
 
     def note_validation(self, number: int, auc: float | None) -> None:
-        """Take in how the hospitals scored the model of a round."""
+        """Note the hospitals' score of the model of a round."""
         if number and auc is not None and (self.best is None or auc > self.best[0]):
             self.best = (auc, number)
 
     def struck_out(self, good: Collection[str], bad: Collection[str]) -> list[str]:
-        """Take in who answered well and who did not; return who is to be excluded."""
+        """Count bad replies in a row; return the hospitals that must be excluded now."""
         for name in good:
             self._strikes.pop(name, None)
         for name in bad:

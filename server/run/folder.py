@@ -5,7 +5,7 @@
     config.json     what the run was started with
     rounds.jsonl    one line for each round
     events.jsonl    one line for each event: hospitals that come and go, refusals, rejections
-    audit.jsonl     who was sent and who sent what; hash-chained, see common/audit.py
+    audit.jsonl     what was sent to and came from each hospital; hash-chained
     excluded/       one file for each hospital that may not take part until it is removed
     replies/        what came in the round that is open
     checkpoints/    round-NNNN.pt, the last few
@@ -57,7 +57,7 @@ CHANGEABLE = frozenset(
     {"run", "rounds", "min_clients", "quorum", "attempts", "round_timeout", "listen", "tls"}
     | {"insecure", "resume", "device", "threads", "versions", "run_id", "max_examples"}
 )
-"""What ``--resume`` may set anew; everything else decides the result."""
+"""Options that ``--resume`` may change; all others decide the result."""
 
 
 def unwritable(path: Path, error: OSError) -> BadInput:
@@ -181,11 +181,11 @@ class RunFolder:
         return (status.state, status.rounds) == ("finished", rounds)
 
     def hospitals(self) -> set[str]:
-        """Return who took part in a round, or was asked to."""
+        """Return the hospitals that took part in a round, or were asked to."""
         return {name for record in self.rounds() for name in record.cohort}
 
     def to_return(self) -> set[str]:
-        """Return who answered in the last round, or joined and has not left, as far as is known."""
+        """Return the hospitals that answered in the last round, or joined since and did not leave."""
         there: set[str] = set()
         for event in self.events():
             if isinstance(event, Joined):
@@ -206,8 +206,8 @@ class RunFolder:
         if not file.exists():
             return None
         return (
-            f"{name} is excluded from this run after bad replies; whoever runs the server lets it "
-            f"in again by removing {file.name} from {file.parent.name}"
+            f"{name} is excluded from this run after bad replies; the operator lets it in "
+            f"again by removing {file.name} from {file.parent.name}"
         )
 
     def _exclusion(self, name: str) -> Path:

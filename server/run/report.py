@@ -36,7 +36,7 @@ NO_METADATA = ("Creator", "Date", "Format", "Type")
 
 
 class ReportSettings(Settings):
-    """Write a page on a run: how good the model is, finding by finding, and who took part."""
+    """Write a page on a run: how good the model is by finding, and which hospitals took part."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWER_REPORT_", cli_prog_name="flower-report")
 

@@ -9,10 +9,10 @@ from common.errors import BadInput
 
 
 def check_free(listen: str) -> None:
-    """Check early, before anything is written, that nobody listens on an address.
+    """Check early, before anything is written, that an address is free.
 
     Raises:
-        BadInput: Somebody does, or the address is not this machine's.
+        BadInput: Another process listens there, or the address is not this machine's.
     """
     host, port = net.split_address(listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

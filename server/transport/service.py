@@ -60,7 +60,7 @@ class _Service:
             yield from stream.serve(request_iterator)
 
     def _greet(self, stream: Stream, peer: Peer | None) -> None:
-        """Ask who is there, and enter the hospital in the roster."""
+        """Ask the client for its hello, and enter the hospital in the roster."""
         roster = self._roster
         try:
             hello = greet(stream, roster.admission.greeting)

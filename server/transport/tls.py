@@ -81,7 +81,7 @@ class ServerTLS:
 
 
 def peer_of(context: grpc.ServicerContext) -> Peer | None:
-    """Return whom the handshake has proven to be at the other end; None: there was none."""
+    """Return what the handshake has proven of the other end; None: it asked for no certificate."""
     pems: Any = context.auth_context().get("x509_pem_cert")  # a sequence, whatever the stubs say
     if not pems:
         return None
