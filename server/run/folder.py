@@ -185,7 +185,7 @@ class RunFolder:
         return {name for record in self.rounds() for name in record.cohort}
 
     def to_return(self) -> set[str]:
-        """Return the hospitals that answered in the last round, or joined since and did not leave."""
+        """Return the hospitals that answered in the last round, or joined since and stayed."""
         there: set[str] = set()
         for event in self.events():
             if isinstance(event, Joined):
