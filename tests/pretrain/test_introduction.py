@@ -16,7 +16,7 @@ from tests.support.shards import make_shard
 def warnings_of(recipe: Recipe, shard: Shard, caplog: pytest.LogCaptureFixture) -> list[str]:
     caplog.set_level(logging.INFO)
     introduce(recipe, shard, steps=15, device=CPU)
-    assert "8 images a step, 15 steps on cpu, learning rate up to " in caplog.text
+    assert "8 images per step, 15 steps on cpu, learning rate up to " in caplog.text
     return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
 
 
