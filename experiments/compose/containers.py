@@ -151,7 +151,9 @@ def _chaos(arguments: Sequence[str]) -> None:
         containers = containers_of(engine, settings.project)
         container = containers.get(settings.name)
         if container is None:
-            raise BadInput(f"{settings.name}: no such container; give one of {', '.join(containers)}")
+            raise BadInput(
+                f"{settings.name}: no such container; give one of {', '.join(containers)}"
+            )
         if container.status != "running":
             raise BadInput(f"{settings.name}: is {container.status}; it must be running")
         with disturbed(engine, container, settings.fault):

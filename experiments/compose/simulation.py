@@ -205,7 +205,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
 
 
 COMMANDS = {
-    "folders": Command("give the folders on the host to the containers' user; needs root", _folders),
+    "folders": Command("give the host's folders to the containers' user; needs root", _folders),
     "data": Command("write synthetic hospitals, unless hospitals exist", _data),
     "keys": Command("make certificates and keys, unless they exist", _keys),
     "pretrain": Command("pretrain the first model, unless INIT names another one", _pretrain),
