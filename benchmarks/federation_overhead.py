@@ -274,7 +274,7 @@ def main(rounds: int = 7) -> None:
     versions = [f"{name} {version(name)}" for name in ("flwr", "grpcio", "torch", "numpy")]
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     print(f"{machine}, {', '.join(versions)}")
-    print(f"{HOSPITALS} hospitals, DenseNet-121, {2 * rounds} rounds of each, seconds a round\n")
+    print(f"{HOSPITALS} hospitals, DenseNet-121, {2 * rounds} rounds of each, seconds per round\n")
     print("|  | median | min | max | ratio of the medians |\n|---|---|---|---|---|")
     floor = statistics.median(seconds["floor"])
     for name, values in seconds.items():

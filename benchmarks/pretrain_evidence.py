@@ -242,7 +242,7 @@ def main() -> None:
     print(f"{counts}, {profile.size} pixels")
     for measure in MEASURES:
         print("\n" + table(results, measure))
-    print("\nspread: largest less smallest seed; *: a gain larger than both spreads")
+    print("\nspread: largest minus smallest seed; *: a gain larger than both spreads")
     print("standard errors of the gains, from the choice of films; the second: same source")
     for name in arguments.methods:
         for scores, films, what in (("scores", test, "test"), ("held_out", train, "train_val")):

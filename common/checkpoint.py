@@ -58,22 +58,22 @@ class Provenance(BaseModel):
 
     def describe(self) -> str:
         """Return method, preset, epochs, data and initial weights in one line, for a log."""
-        words = self.method
+        text = self.method
         if self.preset is not None:
-            words += f" (preset {self.preset})"
+            text += f" (preset {self.preset})"
         if self.epochs is not None:
-            words += f", {self.epochs} epochs"
+            text += f", {self.epochs} epochs"
         if self.images is not None:
-            words += f" on {self.images:,} images of {self.source}"
+            text += f" on {self.images:,} images of {self.source}"
         if self.data is not None:
-            words += f" (manifest {self.data[:12]})"
+            text += f" (manifest {self.data[:12]})"
         if self.round is not None:
-            words += f", round {self.round}"
+            text += f", round {self.round}"
         if self.start is not None:
-            words += f", from {self.start.describe()}"
+            text += f", from {self.start.describe()}"
         elif self.init not in (None, self.method):
-            words += f", from {self.init}"
-        return words
+            text += f", from {self.init}"
+        return text
 
 
 def write_checkpoint(

@@ -58,7 +58,7 @@ class CheckSettings(Settings):
 
 
 class Film(NamedTuple):
-    """A row of one of the shards."""
+    """A film in one of the shards, with its features."""
 
     shard: Shard
     row: int

@@ -47,8 +47,8 @@ class Problem(BaseModel):
 
     level: Level = Field(description="an error spoils results")
     kind: Kind
-    text: str = Field(description="what is wrong and what to do")
-    count: int = Field(1, ge=1, description="how often")
+    text: str = Field(description="problem and remedy")
+    count: int = Field(1, ge=1, description="number of occurrences")
     examples: list[list[Place]] = Field(
         default_factory=list,
         description="groups of images that have it, at most 100",

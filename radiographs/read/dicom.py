@@ -193,7 +193,7 @@ def _lut_bits(data: Dataset) -> int:
 
 
 def _window(data: Dataset) -> Dataset:
-    """Return the window alone, so that its output range is 0...255 whatever the stored range is."""
+    """Return only the window's tags, so that the output range is always 0...255."""
     window = Dataset()
     window.PhotometricInterpretation = "MONOCHROME2"
     window.PixelRepresentation, window.BitsStored = 0, 8

@@ -47,7 +47,7 @@ class SiteSettings(Settings):
         description="CSV in ChestX-ray14's format, or image,patient and a 0/1 column for each "
         "finding; without it the shard is for pretraining",
     )
-    out: Path = Field(description="new folder of the shard; OUT.private.json is written beside it")
+    out: Path = Field(description="new folder of the shard; OUT.private.json is written next to it")
     views: Views = Field("frontal", description="projections to take")
     strict: bool = Field(False, description="write nothing if any file is refused")
     salt_from: Path | None = Field(
