@@ -1,4 +1,4 @@
-# Everything runs in a virtual environment of its own; make, git and Python 3.11 are enough.
+# Everything runs in a virtual environment; make, git and Python 3.11 are enough.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/python -m experiments.demo
 
-# Three at a time on two cores: half of a test's time is waiting.
+# Three processes on two cores: tests spend half of their time waiting.
 test: $(READY)
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
@@ -37,7 +37,7 @@ lint: $(READY)
 	if docker compose version >/dev/null 2>&1; then \
 	  docker compose config -q && docker compose -f docker-compose.yml -f docker-compose.gpu.yml config -q && \
 	  docker compose --project-directory server/provision/kit config -q --no-env-resolution; \
-	else echo "no docker compose here: its own check of the files was NOT run"; fi
+	else echo "docker compose is not installed: its check of the files was NOT run"; fi
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.federation_overhead
@@ -51,7 +51,7 @@ lock: $(READY)
 clean:
 	rm -rf $(VENV) demo
 
-# The environment is made once, and again whenever the requirements change.
+# The environment is made again when the requirements change.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)

@@ -1,1 +1,1 @@
-"""Measurements, each with its command and its result beside it."""
+"""Measurements; NAME.md has the command and the result of NAME.py."""

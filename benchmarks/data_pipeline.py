@@ -1,13 +1,14 @@
-"""What making and reading a shard costs beside the work that cannot be avoided.
+"""The speed of making and reading a shard, compared with the unavoidable work.
 
 ``python -m benchmarks.data_pipeline`` draws films, converts them, reads them, and prints
 
-- writing: images/s of ``convert`` against decoding and resizing alone in as many processes, for
-  films as ChestX-ray14 has them and for the smaller ones of CheXpert-v1.0-small;
-- memory: the peak of the writing processes for some and for four times as many images;
-- reading: images/s of a shuffled epoch in batches of 64, against copying the same bytes in order.
+- writing: images/s of ``convert``, compared with only decoding and resizing in as many processes,
+  for films like ChestX-ray14's and for smaller ones like CheXpert-v1.0-small's;
+- memory: the peak of the writing processes, for two numbers of images;
+- reading: images/s of a shuffled epoch in batches of 64, compared with copying the same bytes in
+  order.
 
-Rounds alternate between the two sides of a ratio, and the median counts.
+Rounds alternate between the two sides of a ratio; results are medians.
 """
 
 import os
@@ -45,7 +46,7 @@ SHARD, BATCH = 20_000, 64
 
 
 def draw_files(folder: Path, count: int, sides: tuple[int, int], suffix: str) -> list[Path]:
-    """Write image files; every one of a few pictures many times."""
+    """Write image files: many copies of a few pictures."""
     folder.mkdir()
     files = [folder / f"{i:06d}.{suffix}" for i in range(count)]
     for i, file in enumerate(files):
@@ -65,7 +66,7 @@ def draw_files(folder: Path, count: int, sides: tuple[int, int], suffix: str) ->
 
 
 def decode_alone(file: Path) -> int:
-    """Decode and resize a file and keep nothing of it; in a worker process."""
+    """Decode and resize a file, and drop the result; runs in a worker process."""
     return int(decode(file, SIZE)[0, 0])
 
 
@@ -76,14 +77,14 @@ def write(files: list[Path], out: Path) -> None:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return how long it takes."""
+    """Return the duration of ``work`` in seconds."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def compare_writing(name: str, files: list[Path], folder: Path) -> None:
-    """Print writing against decoding alone."""
+    """Print the rates of writing and of decoding alone."""
     floor, ours = [], []
     for _ in range(ROUNDS):
         floor.append(seconds(lambda: list(in_order(decode_alone, files, 0))))
@@ -123,14 +124,14 @@ def peaks() -> tuple[float, float]:
 
 
 def compare_memory(folder: Path) -> None:
-    """Print the peak memory for some images and for more."""
+    """Print the peak memory for two numbers of images."""
     for count in (750, 3000):
         parent, child = peak_of(folder, count)
         print(f"peak memory, {count:>5} images  {parent:6.0f} MB, largest worker {child:.0f} MB")
 
 
 def compare_reading(folder: Path) -> None:
-    """Print a shuffled epoch against copying the images in order."""
+    """Print the rates of a shuffled epoch and of copying the images in order."""
     entries = [Entry(str(i), str(i), "train") for i in range(SHARD)]
     with create_shard(folder / "r", entries=entries, labels=None, size=SIZE, source="x") as images:
         images[:] = np.arange(SHARD, dtype=np.uint8)[:, None, None]
@@ -159,7 +160,7 @@ def compare_reading(folder: Path) -> None:
 
 
 def main() -> None:
-    """Run all three."""
+    """Run all three measurements."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for i, (name, kind) in enumerate(KINDS.items()):

@@ -1,15 +1,15 @@
-"""What a round costs besides training, beside the floor of moving and averaging the same bytes.
+"""The duration of a round without training, compared with moving and averaging the same bytes.
 
 Ten client processes and one server on loopback, a DenseNet-121 (727 tensors, 28.2 MB), no training:
 
-- floor: raw sockets, the same bytes down and up at once for all ten, then a weighted mean with
-  numpy in float64. No framing, no checks, nothing kept.
-- Flower: its start_server and start_client, the same bytes down and up, no mean. What lies between
-  this and the floor is the transport's, see docs/decisions/0001-flower-transport.md.
+- floor: raw sockets, the same bytes down and up for all ten at once, then a weighted mean with
+  numpy in float64. No framing, no checks, nothing is saved.
+- Flower: its start_server and start_client, the same bytes down and up, no mean. The difference
+  from the floor is the transport, see docs/decisions/0001-flower-transport.md.
 - FedCXR: the real server, gRPC, safetensors, hashes, checks, exact mean, checkpoint with fsync.
 
-All run in turn, twice, in this one command. The first rounds of each, in which processes touch
-their memory for the first time, are left out; the ratios are of the medians:
+This command runs all three in turn, twice. The first rounds of each, in which processes touch their
+memory for the first time, are left out. Ratios are of the medians:
 
     python -m benchmarks.federation_overhead [ROUNDS]
 """
@@ -49,7 +49,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 class EchoHospital:
-    """A hospital that answers with the weights that it received, unread and untrained."""
+    """A hospital that returns the received weights without reading or training them."""
 
     device = "cpu"
 
@@ -57,7 +57,7 @@ class EchoHospital:
         self.name = name
 
     def greet(self, _greeting: Greeting) -> Hello:
-        """Introduce itself."""
+        """Return the hospital's hello."""
         return Hello(
             site=self.name,
             version="0",
@@ -95,7 +95,7 @@ def echo_client(name: str, address: str) -> None:
 
 
 def our_rounds(rounds: int) -> list[float]:
-    """Return the seconds of each round of a real federation."""
+    """Return the seconds of each round of a FedCXR federation."""
     address = f"127.0.0.1:{free_port()}"
     with tempfile.TemporaryDirectory() as folder, _processes(echo_client, address):
         run = Path(folder) / "run"
@@ -117,7 +117,7 @@ def _server(run: str, address: str, rounds: int) -> None:
 
 
 def bare_client(_name: str, address: str) -> None:
-    """Return what Flower brings, with nothing of ours around it."""
+    """Return the received weights with Flower's own client."""
     import grpc
     from flwr.client import Client, start_client
     from flwr.common import Code, FitIns, FitRes, Status
@@ -138,7 +138,7 @@ def bare_client(_name: str, address: str) -> None:
 
 
 def flower_rounds(rounds: int) -> list[float]:
-    """Return the seconds of each round of Flower alone; in a process of its own."""
+    """Return the seconds of each round of Flower alone, with the server in a separate process."""
     address = f"127.0.0.1:{free_port()}"
     seconds: multiprocessing.queues.Queue[list[float]] = SPAWN.Queue()
     with _processes(bare_client, address):
@@ -264,7 +264,7 @@ def _processes(target: object, address: str) -> Iterator[None]:
 
 
 def main(rounds: int = 7) -> None:
-    """Measure all three, twice in turn, and print the table."""
+    """Measure all three in turn, twice, and print the table."""
     os.environ["OMP_NUM_THREADS"] = "1"
     keep_freed_memory()
     stacks = {"floor": floor_rounds, "Flower": flower_rounds, "FedCXR": our_rounds}
@@ -275,7 +275,7 @@ def main(rounds: int = 7) -> None:
     versions = [f"{name} {version(name)}" for name in ("flwr", "grpcio", "torch", "numpy")]
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     print(f"{machine}, {', '.join(versions)}")
-    print(f"{HOSPITALS} hospitals, DenseNet-121, {2 * rounds} rounds of each, seconds a round\n")
+    print(f"{HOSPITALS} hospitals, DenseNet-121, {2 * rounds} rounds of each, seconds per round\n")
     print("|  | median | min | max | ratio of the medians |\n|---|---|---|---|---|")
     floor = statistics.median(seconds["floor"])
     for name, values in seconds.items():

@@ -1,7 +1,8 @@
-"""1,724 real films, and where they come from.
+"""1,724 real films and their sources.
 
-They were gathered from several public repositories, which chose them by their findings: whatever
-tells the repositories apart tells findings, too. So AUC can be taken over pairs of the same source.
+The films come from several public repositories, which chose them by their findings. Features that
+distinguish the repositories therefore predict findings, too. AUC over pairs of the same source
+avoids this.
 """
 
 import argparse
@@ -21,12 +22,12 @@ from pretrain.probe import Features
 
 
 class Films(NamedTuple):
-    """A shard, and where its films come from.
+    """A shard with the sources of its films.
 
     Attributes:
         shard: N films.
-        sources: Of each film, the folder of the public repository that it was taken from.
-        origin: float32, N x K, 1 for the film's source and for its view position, else 0.
+        sources: Source of each film: a folder of a public repository.
+        origin: float32, N x K: 1 for the film's source and for its view position, else 0.
     """
 
     shard: Shard
@@ -35,7 +36,7 @@ class Films(NamedTuple):
 
 
 def command(*arguments: object) -> None:
-    """Run one of the project's commands; its output goes to the terminal."""
+    """Run one of the project's commands, with output to the terminal."""
     name, *rest = map(str, arguments)
     module = {"flower-data": "radiographs.cli", "flower-pretrain": "pretrain.cli"}[name]
     subprocess.run([sys.executable, "-c", f"from {module} import main; main()", *rest], check=True)
@@ -60,7 +61,7 @@ def make_shards(
 
 
 def _origins(metadata: Path) -> dict[str, tuple[str, str]]:
-    """Return every image's source and view position."""
+    """Return the source and view position of every image."""
     with metadata.open(encoding="utf-8", newline="") as file:
         return {
             line["Image Index"]: (
@@ -79,7 +80,7 @@ def _with_origins(shard: Shard, origins: dict[str, tuple[str, str]]) -> Films:
 
 
 def command_line(description: str) -> argparse.ArgumentParser:
-    """Return a parser of what every run on the films needs."""
+    """Return a parser of the options that all runs on the films share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--films", type=Path, required=True, help="images/ and labels.csv")
     parser.add_argument("--lists", type=Path, required=True, help="the official split")
@@ -88,11 +89,11 @@ def command_line(description: str) -> argparse.ArgumentParser:
 
 
 def within_sources(labels: Bytes, scores: Features, sources: npt.NDArray[np.str_]) -> float:
-    """Return the mean AUC over the findings, each over the pairs of films of the same source.
+    """Return the mean over the findings of the AUC over pairs of films of the same source.
 
-    That is the share of those pairs, one film with the finding and one without, in which the first
-    has the higher score: 0.5 for whatever knows only where a film comes from. A finding without
-    such a pair is left out.
+    The AUC is the share of pairs, one film with the finding and one without, in which the first has
+    the higher score. It is 0.5 for scores that depend only on the source. A finding without such a
+    pair is left out.
 
     Args:
         labels: uint8, N x 14, 0 or 1.
@@ -110,7 +111,7 @@ def within_sources(labels: Bytes, scores: Features, sources: npt.NDArray[np.str_
 
 
 def thumbnails(films: Films) -> Features:
-    """Return films as 8 x 8 pixels: float32, N x 64; their size is to be a multiple of 8."""
+    """Return films as 8 x 8 pixels: float32, N x 64; their size must be a multiple of 8."""
     images = films.shard.images
     side = images.shape[-1] // 8
     means: Features = images.reshape(-1, 8, side, 8, side).mean(axis=(2, 4), dtype=np.float32)

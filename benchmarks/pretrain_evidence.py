@@ -1,4 +1,4 @@
-"""Whether pretraining learns anything: linear evaluation on real films, against random weights.
+"""Linear evaluation of pretrained features on real films, compared with random weights.
 
 ``python -m benchmarks.pretrain_evidence --films DIR --lists DIR --out DIR`` makes shards of the
 films, pretrains with each method (or with ``--methods`` alone) and seed on all train_val images
@@ -6,14 +6,15 @@ without their labels, fits a logistic regression for each finding on the frozen 
 train_val images, and scores it on the official test images. The train_val images are scored too,
 cross-validated by patient.
 
-The films were gathered from several sources, which chose them by their findings: a network that
-tells the sources apart has a high AUC. So each AUC is taken over pairs of the same source too.
+The films come from several sources, which chose them by their findings: a network that
+distinguishes the sources has a high AUC. Each AUC is therefore also given over pairs of films of
+the same source.
 
-Two baselines have random weights of the same seeds: as they are, and with BatchNorm's statistics
-taken from the images, which the pretrained ones have too. Two more have no network: the film as
-8 x 8 pixels, and no image at all, but only the film's source and view position.
+Two baselines have random weights of the same seeds: unchanged, and with BatchNorm's statistics from
+the images, as pretrained networks have them. Two more have no network: the film as 8 x 8 pixels,
+and only the film's source and view position.
 
-It goes on where it was cut. What is run on a GPU and what on a CPU stands in the two profiles.
+The command resumes where it stopped. Two profiles have the settings for a CPU and for a GPU.
 """
 
 import json
@@ -43,13 +44,13 @@ SEEDS = (0, 1, 2)
 
 
 class Profile(NamedTuple):
-    """What a machine can do in an hour.
+    """Settings for a kind of machine.
 
     Attributes:
-        size: Pixels of the shards.
-        jobs: Pretrainings at once.
-        common: Options of every method.
-        runs: Further options of each.
+        size: Size of the shards' images, in pixels.
+        jobs: Number of pretrainings at the same time.
+        common: Options of all methods.
+        runs: Further options of each method.
     """
 
     size: int
@@ -58,7 +59,7 @@ class Profile(NamedTuple):
     runs: dict[str, list[str]]
 
 
-# The queue is smaller than the shard, and the followers fast enough for so few steps.
+# The queue must be smaller than the shard, and the slow encoder fast enough for few steps.
 MOCO = ["--queue", "1024", "--ema", "0.99"]
 CPU_PROFILE = Profile(
     size=96,
@@ -87,7 +88,7 @@ GPU_PROFILE = Profile(
     },
 )
 Run = dict[str, Any]
-"""What is told of one backbone."""
+"""Results of one backbone, by measure."""
 
 RESAMPLES = 200
 BASELINES = ("random", "random, statistics")
@@ -97,7 +98,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def pretrain(profile: Profile, method: str, seed: int, shard: Shard, out: Path) -> Path:
-    """Pretrain, or go on with it, or find it done; return the checkpoint."""
+    """Pretrain, or resume a pretraining; return the checkpoint."""
     checkpoint = out / f"{method}-{seed}.pt"
     command(
         *("flower-pretrain", "--data", shard.path, "--method", method, "--out", checkpoint),
@@ -107,7 +108,7 @@ def pretrain(profile: Profile, method: str, seed: int, shard: Shard, out: Path) 
 
 
 def backbone_of(init: str, seed: int) -> nn.Module:
-    """Return the backbone that a federation would start from."""
+    """Return the backbone of a federation's initial model."""
     state, _ = initial_state(init, "densenet121", seed)
     model = build_model("densenet121", seed)
     load_state(model, state)
@@ -116,7 +117,7 @@ def backbone_of(init: str, seed: int) -> nn.Module:
 
 
 def with_statistics(backbone: nn.Module, shard: Shard) -> nn.Module:
-    """Let BatchNorm take its running statistics from the images."""
+    """Compute BatchNorm's running statistics from the images."""
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
@@ -130,7 +131,7 @@ def with_statistics(backbone: nn.Module, shard: Shard) -> nn.Module:
 
 
 def evaluate(of_films: Callable[[Films], Features], train: Films, test: Films) -> Run:
-    """Return all measures of the features that a function makes of films."""
+    """Return all measures of the features that ``of_films`` computes."""
     labels = test.shard.labelled()
     found = linear_evaluation(of_films(train), train.shard, of_films(test), labels)
     if found.held_out is None:
@@ -154,9 +155,9 @@ def network_features(backbone: nn.Module, films: Films) -> Features:
 def noise_of_gains(
     runs: list[Run], baseline: list[Run], films: Films, scores: str
 ) -> tuple[float, float]:
-    """Return two gains' standard errors from the choice of films: a bootstrap over patients.
+    """Return the standard errors of the gains from the choice of films, by a patient bootstrap.
 
-    The first is for AUC over all pairs, the second for that over pairs of the same source.
+    The first is for AUC over all pairs, the second for AUC over pairs of the same source.
     """
     patients = np.array([entry.patient for entry in films.shard.entries])
     own = [np.flatnonzero(patients == patient) for patient in np.unique(patients)]
@@ -208,7 +209,7 @@ def table(results: dict[str, list[Run]], measure: str) -> str:
 
 
 def main() -> None:
-    """Run everything that is not done yet, and print the table."""
+    """Run everything that is not done yet, and print the tables."""
     parser = command_line(__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", choices=CPU_PROFILE.runs, default=CPU_PROFILE.runs)
     arguments = parser.parse_args()
@@ -241,7 +242,7 @@ def main() -> None:
     print(f"{counts}, {profile.size} pixels")
     for measure in MEASURES:
         print("\n" + table(results, measure))
-    print("\nspread: largest less smallest seed; *: a gain larger than both spreads")
+    print("\nspread: largest minus smallest seed; *: a gain larger than both spreads")
     print("standard errors of the gains, from the choice of films; the second: same source")
     for name in arguments.methods:
         for scores, films, what in (("scores", test, "test"), ("held_out", train, "train_val")):

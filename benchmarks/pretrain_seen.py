@@ -1,13 +1,12 @@
-"""Whether pretraining helps on films that it has not seen.
+"""The gain of pretraining on films that were not used for pretraining.
 
-``python -m benchmarks.pretrain_seen --films DIR --lists DIR --out DIR`` cuts the train_val films
-in two halves by patient and pretrains with SimCLR on each half alone. Every film is then seen by
-one backbone of a seed and unseen by the other, so that what having seen films is worth can be
-told from what was learned: the films, and the regressions' tasks, are the same. Each AUC is over
+``python -m benchmarks.pretrain_seen --films DIR --lists DIR --out DIR`` splits the train_val films
+into two halves by patient and pretrains with SimCLR on each half. For each seed, one backbone has
+then seen a film and the other has not, with the same films and tasks for both. Each AUC is over
 pairs of films of the same source.
 
-It goes on where it was cut. It is for a CPU: half an hour of two cores for each
-seed where they have bf16, an hour or more where not.
+The command resumes where it stopped. It is for a CPU: a seed takes half an hour on two cores with
+bf16, and an hour or more without.
 """
 
 import json
@@ -31,15 +30,15 @@ from benchmarks.pretrain_evidence import (
 
 METHOD = "simclr"
 PROFILE = CPU_PROFILE._replace(
-    # As many steps as 40 epochs on all films.
+    # The number of steps of 40 epochs on all films.
     runs={METHOD: ["--epochs", "80", "--lr", "2", "--temperature", "0.2"]}
 )
 
 
 def both_ways(backbone: nn.Module, seen: Films, unseen: Films, test: Films) -> Run:
-    """Return AUCs over pairs of the same source: ``fitted on -> scored on``.
+    """Return AUCs over pairs of the same source, by ``fitted on -> scored on``.
 
-    Cross-validated by patient where both are the same films.
+    AUCs are cross-validated by patient if both are the same films.
     """
     of_films = partial(network_features, backbone)
     aucs: Run = {}

@@ -1,14 +1,14 @@
-"""How fast pretraining is, beside the same backbone trained plainly and the hardware's bound.
+"""The speed of pretraining, compared with plain training and the hardware's bound.
 
 ``python -m benchmarks.pretrain_speed [--out FILE]`` prints, for every method
 
-- on a GPU: images/s at 224 pixels with batch 256, eager and compiled; a plain torchvision training
-  loop of the same backbone on images that lie on the GPU; the bound that memory traffic sets; and
-  the method's rate as a share of the plain one divided by the work that the method needs;
-- on a CPU: which share of a step is spent outside the networks, against the same networks'
-  passes and optimiser step alone, on views that lie ready. Both alternate, and the median counts.
+- on a GPU: images/s at 224 pixels with batch 256, eager and compiled; the rate of a plain
+  torchvision training loop of the same backbone on images in GPU memory; the bound from memory
+  traffic; and the method's rate as a share of the plain rate divided by the method's work;
+- on a CPU: the share of a step outside the networks, from the difference to the networks' passes
+  and optimiser step alone on prepared views. Both alternate; results are medians.
 
-A pass forward counts 1, a pass backward 2.
+Work counts 1 for a forward pass and 2 for a backward pass.
 """
 
 import argparse
@@ -36,18 +36,18 @@ from pretrain.recipe import MethodName, Recipe
 
 METHODS: tuple[MethodName, ...] = ("mocov2", "simclr", "byol", "rotation")
 WORK = {"plain": 3, "mocov2": 3 + 1, "simclr": 3 + 3, "byol": 3 + 3 + 1 + 1, "rotation": 4 * 3}
-"""Passes for each image."""
+"""Work per image, in forward passes."""
 
 TRAFFIC_MB = {"eager": 645, "compiled": 386}
-"""Memory traffic of a DenseNet-121 for each training image of 224 pixels in 16 bit: counted layer
-by layer; compiled: with BatchNorm and ReLU fused and no copies for concatenation."""
+"""Memory traffic of DenseNet-121 per training image of 224 pixels in 16 bit, counted by layer.
+Compiled: with BatchNorm and ReLU fused, and no copies for concatenation."""
 
 GPU_BATCH, GPU_STEPS, GPU_ROUNDS, WARM_UP = 256, 10, 5, 5
 CPU_ROUNDS = 5
 
 
 def make_shard(folder: Path, images: int, size: int) -> Shard:
-    """Write a shard of noise: how fast it goes does not depend on what is to be seen."""
+    """Write a shard of noise; the speed does not depend on the images."""
     entries = [Entry(str(i), str(i), "train") for i in range(images)]
     rng = np.random.default_rng(0)
     with create_shard(
@@ -58,12 +58,12 @@ def make_shard(folder: Path, images: int, size: int) -> Shard:
 
 
 def engine_of(recipe: Recipe, shard: Shard, device: torch.device, compiled: bool) -> Engine:
-    """Return an engine that keeps no files."""
+    """Return an engine that writes no files."""
     return Engine(recipe, shard, Path("unused.pt"), device, None, compiled=compiled)
 
 
 def rate_on_gpu(step: Callable[[], object], images: int) -> float:
-    """Return images/s: the median of several rounds, after some steps that do not count."""
+    """Return images/s: the median of several rounds, after warm-up steps."""
     rates = []
     for number in range(GPU_ROUNDS + 1):
         torch.cuda.synchronize()
@@ -76,7 +76,7 @@ def rate_on_gpu(step: Callable[[], object], images: int) -> float:
 
 
 def plain_step(device: torch.device, batch: int, compiled: bool) -> Callable[[], object]:
-    """Return a step of plain supervised training of torchvision's model, on ready images."""
+    """Return a step of plain supervised training of torchvision's model on prepared images."""
     model = densenet121(num_classes=14).to(device, memory_format=torch.channels_last).train()
     images = torch.randn(batch, 3, 224, 224, device=device).to(memory_format=torch.channels_last)
     labels = torch.randint(0, 2, (batch, 14), device=device).float()
@@ -95,7 +95,7 @@ def plain_step(device: torch.device, batch: int, compiled: bool) -> Callable[[],
 
 
 def bandwidth(device: torch.device) -> float:
-    """Return bytes/s that a copy within the GPU's memory reads and writes."""
+    """Return the bytes/s read and written by a copy within the GPU's memory."""
     source = torch.empty(1 << 30, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return rate_on_gpu(lambda: target.copy_(source), 2 * source.nbytes)
@@ -104,7 +104,7 @@ def bandwidth(device: torch.device) -> float:
 def method_step(
     method: MethodName, shard: Shard, device: torch.device, compiled: bool
 ) -> Callable[[], object]:
-    """Return a step of pretraining as it is, images and views included."""
+    """Return a full step of pretraining, including images and views."""
     recipe = make_recipe("cxr", method, precision="bf16", epochs=1000, batch_size=GPU_BATCH)
     engine = engine_of(recipe, shard, device, compiled)
     steps = engine.batches.steps(0, engine.trainer.steps)
@@ -114,7 +114,7 @@ def method_step(
 def measure_gpu(folder: Path) -> dict[str, Any]:
     """Print and return the rates on the GPU."""
     device = torch.device("cuda")
-    torch.backends.cudnn.benchmark = True  # for the plain loop too; a trainer sets it
+    torch.backends.cudnn.benchmark = True  # as the trainer sets it; for the plain loop too
     shard = make_shard(folder / "shard", 8 * GPU_BATCH, 256)
     speed = bandwidth(device)
     print(f"{torch.cuda.get_device_name()}, memory {speed / 1e9:,.0f} GB/s by copying")
@@ -145,7 +145,7 @@ def measure_gpu(folder: Path) -> dict[str, Any]:
 
 
 def passes_alone(engine: Engine, views: list[Tensor]) -> None:
-    """Run the method's networks forward and backward, and its optimiser; no loss, no followers."""
+    """Run only the method's networks, forward and backward, and its optimiser."""
     method: Method = engine.trainer.method
     engine.trainer.optimizer.zero_grad(set_to_none=True)
     if isinstance(method, MoCoV2):

@@ -1,8 +1,8 @@
-"""Whether the server's memory grows with the number of hospitals.
+"""The server's memory for ten and for a hundred hospitals.
 
 A real ``flower-server`` with a DenseNet-121 runs two rounds with ten hospitals, and again with a
-hundred. They are threads of one process, each with a gRPC connection of its own, that return the
-weights which they received. What counts is the peak of the server's resident memory:
+hundred. The hospitals are threads of one process, each with its own gRPC connection, and return the
+received weights. The result is the peak of the server's resident memory:
 
     python -m benchmarks.server_memory [HOSPITALS ...]
 """
@@ -27,7 +27,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def hospitals(address: str, count: int) -> None:
-    """Take part as so many hospitals; in a process of its own."""
+    """Take part as ``count`` hospitals; runs in a separate process."""
     from client.state import ClientState
     from client.transport.connection import take_part
     from client.transport.messages import MessageHandler
@@ -54,7 +54,7 @@ def peak_of(count: int) -> tuple[int, float]:
             federation.start_server([t for k, v in options.items() for t in (f"--{k}", str(v))])
             assert federation.server is not None  # noqa: S101 - it was just started
             clients = SPAWN.Process(target=hospitals, args=(federation.address, count))
-            os.environ["MALLOC_MMAP_THRESHOLD_"] = "1000000"  # or its threads keep 18 GB
+            os.environ["MALLOC_MMAP_THRESHOLD_"] = "1000000"  # otherwise its threads keep 18 GB
             clients.start()
             del os.environ["MALLOC_MMAP_THRESHOLD_"]
             peak = 0
@@ -80,7 +80,7 @@ def _high_water(pid: int) -> int:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the table."""
     counts = [int(text) for text in sys.argv[1:]] or list(COUNTS)
     print(f"Python {platform.python_version()}, flwr {version('flwr')}, grpcio {version('grpcio')}")
     print("hospitals   peak MB   ratio   s / round")

@@ -1,8 +1,8 @@
-"""What both sides of the federation agree on: model, wire format, messages, shards, metrics.
+"""Code that server and client share: model, wire format, messages, shards, metrics.
 
-Imports neither Flower nor any folder beside it. Flower's telemetry and update check are on by
-default and read these variables when it is imported; nothing of a hospital may phone home. gRPC
-would print a line at the end of every connection.
+Imports neither Flower nor any other folder. Flower's telemetry and update check are on by default
+and read these variables on import; a hospital must not send anything there. gRPC would log a line
+at the end of every connection.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""The file of a shard's images: ``.npy``, uint8, with its room on the disk taken at once.
+"""The file of a shard's images: ``.npy``, uint8, with disk space allocated at once.
 
 Format: numpy's NEP 1, version 1.0.
 """
@@ -14,12 +14,12 @@ from common.errors import BadInput
 
 
 def reserve(path: Path, shape: tuple[int, int, int]) -> None:
-    """Make an array of zeros, uint8, and take its disk space now, rather than fail when it is full.
+    """Create an array of zeros, uint8, and allocate its disk space now.
 
-    A write through a memory map for which there is no room would kill the process.
+    A full disk would otherwise kill the process when it writes to the memory map.
 
     Raises:
-        BadInput: There is not enough.
+        BadInput: There is not enough disk space.
     """
     needed = math.prod(shape)
     with path.open("wb") as file:
@@ -34,7 +34,7 @@ def reserve(path: Path, shape: tuple[int, int, int]) -> None:
 
 
 def write_header(file: BinaryIO, shape: tuple[int, int, int]) -> None:
-    """Write what a ``.npy`` file of uint8 begins with; the pixels come after it."""
+    """Write the header of a ``.npy`` file of uint8; the pixels follow it."""
     np.lib.format.write_array_header_1_0(
         file, {"descr": "|u1", "fortran_order": False, "shape": shape}
     )

@@ -1,4 +1,4 @@
-"""A log that shows whether it was changed: every line holds the hash of the line before it.
+"""A log in which changes can be detected: every line has the hash of the line before it.
 
 ::
 
@@ -6,9 +6,9 @@
     {"number": 2, "time": "...", "event": "stopped", ..., "previous": "8d1f...e"}
 
 ``previous`` is the SHA-256 of the bytes of the line before, without its newline. A line that is
-changed, moved, taken out or put in breaks the chain there. Only the end can be cut off, or changed,
-unseen, and whoever may write the file can make the whole chain anew: a hash of a line that is kept
-elsewhere, an :attr:`AuditLog.head`, shows both.
+changed, moved, removed or inserted breaks the chain. Two changes remain undetected: the end can be
+cut off or changed, and a user with write access can compute a whole new chain. A copy of
+:attr:`AuditLog.head` that is kept elsewhere reveals both.
 """
 
 import fcntl
@@ -24,27 +24,27 @@ from common.errors import BadInput
 from common.runtime.files import now, sync_folder, write_out
 
 LONGEST = 1 << 20
-"""Bytes of a line with its newline; a longer one is neither written nor read."""
+"""Most bytes of a line with its newline; longer lines are refused."""
 
 
 class Head(NamedTuple):
-    """The last line of a chain: its number, from 1, and the SHA-256 of its bytes."""
+    """The last line of a log: its number, from 1, and the SHA-256 of its bytes."""
 
     number: int
     sha256: str
 
 
 EMPTY = Head(0, "0" * 64)
-"""What the first line follows."""
+"""Head of an empty log, which the first line refers to."""
 
 
 class BrokenLog(BadInput):
-    """A log's chain does not hold.
+    """The hash chain of a log is broken.
 
     Args:
         path: The log.
-        line: The number, from 1, of the first line that does not follow the one before it.
-        problem: What is wrong with it.
+        line: Number, from 1, of the first line that does not follow its predecessor.
+        problem: The line's problem.
     """
 
     def __init__(self, path: Path, line: int, problem: str) -> None:
@@ -56,14 +56,14 @@ class BrokenLog(BadInput):
 class AuditLog:
     """Appends lines to a log, from any thread of one process.
 
-    A file that is there is gone on with; a last line that a kill or a power cut left unfinished is
-    dropped first. Only its owner may read the file.
+    An existing log is continued. An incomplete last line, left by a kill or a power cut, is removed
+    first. Only its owner may read the file.
 
     Args:
-        path: The file, in a folder that is there.
+        path: The file, in an existing folder.
 
     Raises:
-        BrokenLog: The chain that is there does not hold.
+        BrokenLog: The chain of an existing log is broken.
         BadInput: The file cannot be opened, or another process is writing it.
     """
 
@@ -77,7 +77,7 @@ class AuditLog:
         self._file = os.fdopen(descriptor, "ab+", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # One attribute, for a signal may come between two assignments.
+            # One attribute, since a signal may come between two assignments.
             self._end = self._read()
             self._cut()
             sync_folder(path.parent)
@@ -95,19 +95,19 @@ class AuditLog:
 
     @property
     def head(self) -> Head:
-        """The last line, to be kept elsewhere."""
+        """The last line. Keep it elsewhere to detect changes at the end."""
         return self._end[0]
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append a line; it is on disk when this returns, and not there if this raises.
+        """Append a line: it is on disk when this returns, and not in the log if this raises.
 
         Args:
-            event: What happened.
-            fields: What JSON can hold; not ``number``, ``time`` or ``previous``.
+            event: Name of the event.
+            fields: Values for JSON; ``number``, ``time`` and ``previous`` are reserved.
 
         Raises:
-            OSError: It cannot be written, for instance because the disk is full.
-            ValueError: A field's name is taken, a number is not finite, or the line is too long.
+            OSError: The line cannot be written, for example because the disk is full.
+            ValueError: A field's name is reserved, a number is not finite, or the line is too long.
         """
         if taken := fields.keys() & {"number", "time", "previous"}:
             raise ValueError(f"a field cannot be called {min(taken)}: every line has one")
@@ -126,15 +126,15 @@ class AuditLog:
                 raise
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def _cut(self) -> None:
-        """Cut off what is not, or not wholly, written."""
+        """Remove an incomplete line at the end."""
         self._file.truncate(self._end[1])
 
     def _read(self) -> tuple[Head, int]:
-        """Return the last whole line, and the bytes up to its end."""
+        """Return the last complete line, and the number of bytes up to its end."""
         head, size = EMPTY, 0
         self._file.seek(0)
         with open(self._file.fileno(), "rb", closefd=False) as file:
@@ -151,16 +151,16 @@ class AuditLog:
 
 
 def verify(path: Path, sha256: str | None = None) -> Head:
-    """Read a log and check that every line follows the one before it; return the last one.
+    """Check that every line of a log follows its predecessor; return the last line.
 
-    Holds one line at a time. The last line of a log that is being written may look torn.
+    Keeps one line in memory. The last line of a log that is being written may look torn.
 
     Args:
-        path: The log; nothing is changed.
-        sha256: The hash of a line that must be in it; finds an end that was cut off.
+        path: The log; it is not changed.
+        sha256: Hash of a line that the log must have; detects an end that was cut off.
 
     Raises:
-        BrokenLog: A line does not follow the one before it, or none has the hash.
+        BrokenLog: A line does not follow its predecessor, or no line has the hash.
         BadInput: The file cannot be read.
     """
     head = EMPTY
@@ -183,7 +183,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _is_torn(line: bytes) -> bool:
-    """Return whether a file ends in this line, without a newline."""
+    """Return whether the file ends with this line, without a newline."""
     return not line.endswith(b"\n") and len(line) < LONGEST
 
 
@@ -199,7 +199,7 @@ def _follow(path: Path, head: Head, line: bytes) -> Head:
     """
     number = head.number + 1
     if _is_torn(line):
-        problem = "is torn: the file ends in the middle of it; who writes it next cuts it off"
+        problem = "is torn: the file ends in the middle of it; the next writer removes it"
         raise BrokenLog(path, number, problem)
     if not line.endswith(b"\n"):
         raise BrokenLog(path, number, f"is longer than {LONGEST} bytes")
@@ -208,9 +208,9 @@ def _follow(path: Path, head: Head, line: bytes) -> Head:
     except (ValueError, RecursionError):
         raise BrokenLog(path, number, "is not JSON") from None
     if not isinstance(content, dict) or not {"number", "previous"} <= content.keys():
-        raise BrokenLog(path, number, "is not an audit log's")
+        raise BrokenLog(path, number, "is not a line of an audit log")
     if content["number"] != number:
-        problem = "has another number: lines were moved, put in or taken out"
+        problem = "has the wrong number: lines were moved, inserted or removed"
         raise BrokenLog(path, number, problem)
     if content["previous"] != head.sha256:
         problem = "does not hold the hash of the line before it: one of the two was changed"

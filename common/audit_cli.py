@@ -12,7 +12,7 @@ from common.runtime.cli import Command, Settings, choose_command, parse, run_com
 
 
 class VerifySettings(Settings):
-    """Check that no line of a log was changed, moved, put in or taken out."""
+    """Check that no line of a log was changed, moved, inserted or removed."""
 
     model_config = SettingsConfigDict(
         env_prefix="FLOWER_AUDIT_", cli_prog_name="flower-audit verify"
@@ -22,7 +22,7 @@ class VerifySettings(Settings):
     head: str | None = Field(
         None,
         pattern="^[0-9a-f]{64}$",
-        description="hash of a line that must be in the log; finds an end that was cut off",
+        description="hash of a line that the log must have; detects an end that was cut off",
     )
 
     @model_validator(mode="after")
@@ -39,9 +39,7 @@ def _verify(arguments: Sequence[str]) -> None:
         print(f"{path}: {number} lines, unbroken, last {sha256}")
 
 
-COMMANDS = {
-    "verify": Command("check that no line of a log was changed, moved or taken out", _verify)
-}
+COMMANDS = {"verify": Command("check that no line of a log was changed, moved or removed", _verify)}
 
 
 def _choose(arguments: Sequence[str]) -> None:

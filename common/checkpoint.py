@@ -1,14 +1,14 @@
-"""Checkpoints: a dict that ``torch.load(weights_only=True)`` reads.
+"""Checkpoints: a dict that ``torch.load(weights_only=True)`` can read.
 
 ::
 
     format        1
     architecture  densenet121 or densenet-tiny
     state_dict    torchvision's DenseNet names
-    provenance    where the weights come from, see Provenance
-    strategy      what a federated strategy remembers between rounds; absent where that is nothing
+    provenance    origin of the weights, see Provenance
+    strategy      state of a federated strategy between rounds; absent if empty
 
-The pickle that torch reads in this mode can build tensors and plain containers, nothing else.
+In this mode torch's unpickler builds only tensors and plain containers.
 """
 
 import io
@@ -32,11 +32,11 @@ FORMAT = 1
 PREFIXES = re.compile(r"^(?:(?:module|densenet121)\.)+")
 
 OLD_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
-"""``norm.1`` for ``norm1``: the names in torchvision's own downloads, which it mends on loading."""
+"""Names in torchvision's downloads, such as ``norm.1`` for ``norm1``; renamed on loading."""
 
 
 class Provenance(BaseModel):
-    """Where a checkpoint's weights come from; what does not apply is null."""
+    """The origin of a checkpoint's weights; fields that do not apply are null."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,35 +45,35 @@ class Provenance(BaseModel):
     )
     preset: str | None = None
     data: str | None = Field(None, description="SHA-256 of the data's manifest")
-    source: str | None = Field(None, description="where the data came from, as its manifest says")
-    images: int | None = Field(None, description="how many images it was pretrained on")
+    source: str | None = Field(None, description="origin of the data, from its manifest")
+    images: int | None = Field(None, description="number of images for pretraining")
     epochs: int | None = None
-    settings: dict[str, Any] | None = Field(None, description="the whole recipe of a pretraining")
+    settings: dict[str, Any] | None = Field(None, description="all settings of a pretraining")
     run: str | None = Field(None, description="the federated run")
     round: int | None = Field(None, description="the round of that run")
-    init: str | None = Field(None, description="what it started from")
-    start: "Provenance | None" = Field(None, description="of the checkpoint it started from")
+    init: str | None = Field(None, description="initial weights")
+    start: "Provenance | None" = Field(None, description="provenance of the initial checkpoint")
     seed: int | None = None
     versions: dict[str, str] = Field(default_factory=dict, description="of fedcxr, torch, ...")
 
     def describe(self) -> str:
-        """Return method, preset, epochs, data and where it started in one line, for a log."""
-        words = self.method
+        """Return method, preset, epochs, data and initial weights in one line, for a log."""
+        text = self.method
         if self.preset is not None:
-            words += f" (preset {self.preset})"
+            text += f" (preset {self.preset})"
         if self.epochs is not None:
-            words += f", {self.epochs} epochs"
+            text += f", {self.epochs} epochs"
         if self.images is not None:
-            words += f" on {self.images:,} images of {self.source}"
+            text += f" on {self.images:,} images of {self.source}"
         if self.data is not None:
-            words += f" (manifest {self.data[:12]})"
+            text += f" (manifest {self.data[:12]})"
         if self.round is not None:
-            words += f", round {self.round}"
+            text += f", round {self.round}"
         if self.start is not None:
-            words += f", from {self.start.describe()}"
+            text += f", from {self.start.describe()}"
         elif self.init not in (None, self.method):
-            words += f", from {self.init}"
-        return words
+            text += f", from {self.init}"
+        return text
 
 
 def write_checkpoint(
@@ -83,7 +83,7 @@ def write_checkpoint(
     provenance: Provenance,
     strategy: State | None = None,
 ) -> None:
-    """Write a checkpoint whole, fsynced and renamed into place.
+    """Write a checkpoint atomically: fsynced, then renamed into place.
 
     Raises:
         OSError: The disk is full or the folder cannot be written.
@@ -104,16 +104,16 @@ def _tensors(state: State) -> dict[str, Tensor]:
 
 
 def read_strategy(path: Path) -> State:
-    """Return what a strategy remembered in a checkpoint of this project; empty if nothing.
+    """Return the strategy's state in a checkpoint of this project; empty if there is none.
 
     Raises:
-        BadInput: There is no such file, or it is damaged.
+        BadInput: The file does not exist or is damaged.
     """
     return {name: tensor.numpy() for name, tensor in _load(path).get("strategy", {}).items()}
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:
-    """Write a dict of tensors and plain values whole, fsynced and renamed into place.
+    """Write a dict of tensors and plain values atomically: fsynced, then renamed into place.
 
     Raises:
         OSError: The disk is full or the folder cannot be written.
@@ -121,7 +121,7 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
     try:
         write_whole(path, lambda file: torch.save(content, file))
     except RuntimeError as error:
-        # torch hides what kept it from writing, a signal too, behind an error of its own archive's.
+        # torch hides the reason, even a signal, behind an error of its archive writer.
         reason = error.__context__
         if isinstance(reason, OSError) or (reason and not isinstance(reason, Exception)):
             raise reason from None
@@ -129,37 +129,37 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_tensors(path: Path) -> Any:
-    """Return what :func:`write_tensors` wrote, on the CPU.
+    """Read a file of :func:`write_tensors`, onto the CPU.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is cut, damaged, or holds more than tensors and plain values.
+        ValueError: The file is truncated, damaged, or has more than tensors and plain values.
     """
     content = io.BytesIO(path.read_bytes())
     try:
         return torch.load(content, map_location="cpu", weights_only=True)
-    except Exception:  # noqa: BLE001 - what torch raises depends on the byte that is wrong
+    except Exception:  # noqa: BLE001 - torch can raise anything for a damaged file
         raise ValueError("no tensors") from None
 
 
 def read_checkpoint(
     path: Path, architecture: Architecture, seed: int
 ) -> tuple[State, Provenance | None]:
-    """Read a checkpoint of this project, or a plain state dict of torchvision's.
+    """Read a checkpoint of this project, or a plain state dict of torchvision.
 
     A classifier that is not 14-way is replaced by a random one.
 
     Args:
         path: The file.
-        architecture: What it must be.
-        seed: For the classifier, if it is replaced.
+        architecture: Required architecture.
+        seed: Seed of a replaced classifier.
 
     Returns:
         The whole state, and the provenance if the file has one.
 
     Raises:
-        BadInput: There is no such file, it is cut, of another architecture or format, or a key
-            does not fit or is not finite; the message names it.
+        BadInput: The file does not exist, is truncated, has another architecture or format, or a
+            key does not fit or is not finite. The message names the key.
     """
     content = _load(path)
     provenance = None
@@ -173,7 +173,7 @@ def read_checkpoint(
 
 
 def _fit(tensors: dict[str, Any], architecture: Architecture, seed: int, source: str) -> State:
-    """Return a whole state with the project's own names, or name the first key that is wrong."""
+    """Return a whole state with the project's names, or raise for the first wrong key."""
     state = state_of(build_model(architecture, seed))
     given = {OLD_NAME.sub(r"\1\2", PREFIXES.sub("", name)): t for name, t in tensors.items()}
     remedy = f"is this a {architecture}?"
@@ -210,7 +210,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError:
         raise BadInput(
-            f"{path}: cut, damaged or no checkpoint (it must load with weights_only); copy it anew"
+            f"{path}: cut, damaged or no checkpoint (weights_only must load it); copy it again"
         ) from None
     if not isinstance(content, dict):
         raise BadInput(f"{path}: holds no dict; give a checkpoint or a state dict")

@@ -1,4 +1,4 @@
-"""Scoring a model on labelled radiographs, at a hospital and at the server alike."""
+"""Scores a model on labelled radiographs, at hospitals and at the server."""
 
 from collections.abc import Callable
 
@@ -37,11 +37,11 @@ def evaluate(
 ) -> Scores:
     """Score the model on the central crops of some images of a labelled shard.
 
-    The model is put into evaluation mode first: in training mode DenseNet's BatchNorm would
-    normalise by the batch, and its running statistics would change. A model that has diverged
-    (see :data:`LARGEST_LOSS`) has neither loss nor AUC.
+    Sets the model to evaluation mode: in training mode DenseNet's BatchNorm would normalise by
+    the batch and change its running statistics. A model that has diverged
+    (:data:`LARGEST_LOSS`) gets neither loss nor AUC.
 
-    Whatever ``before_batch`` raises ends the scoring.
+    An exception of ``before_batch`` ends the scoring.
     """
     model.eval()
     labels = shard.labelled()[indices]

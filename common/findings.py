@@ -1,4 +1,4 @@
-"""The fourteen findings of ChestX-ray14, in the order that is used everywhere.
+"""The fourteen findings of ChestX-ray14, in the order used everywhere.
 
 Source: Wang et al., "ChestX-ray8", CVPR 2017, and the data set's own label file.
 """
@@ -21,4 +21,4 @@ FINDINGS: tuple[str, ...] = (
 )
 
 NO_FINDING = "No Finding"
-"""What ChestX-ray14 writes when none of the fourteen is present; never a class of its own."""
+"""ChestX-ray14's label for none of the fourteen findings; not a class."""

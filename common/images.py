@@ -1,6 +1,6 @@
-"""Batches of radiographs: cropping and the way to the device.
+"""Batches of radiographs: cropping and transfer to the device.
 
-The paper resizes to 256 pixels and crops 224 of them; other sizes keep that ratio of 7/8.
+The paper resizes to 256 pixels and crops 224; other sizes keep this ratio of 7/8.
 """
 
 import numpy as np
@@ -16,11 +16,11 @@ def crop_size(size: int) -> int:
 
 
 def random_crops(images: Bytes, rng: np.random.Generator) -> Bytes:
-    """Return a crop of every image, each with a draw of its own.
+    """Return a random crop of every image, drawn for each image separately.
 
     Args:
         images: uint8, N x S x S.
-        rng: Gives N pairs of offsets.
+        rng: Random generator for N pairs of offsets.
 
     Returns:
         uint8, N x C x C, where C is :func:`crop_size` of S.
@@ -35,7 +35,7 @@ def random_crops(images: Bytes, rng: np.random.Generator) -> Bytes:
 
 
 def centre_crops(images: Bytes) -> Bytes:
-    """Return the central crop of every image: uint8, N x S x S to N x C x C."""
+    """Return the central crop of every image: uint8, from N x S x S to N x C x C."""
     size = images.shape[1]
     crop = crop_size(size)
     start = (size - crop) // 2

@@ -1,4 +1,4 @@
-"""The first weights of a run: random, ImageNet's or a checkpoint's."""
+"""The initial weights of a run: random, from ImageNet or from a checkpoint."""
 
 from http.client import HTTPException
 from pathlib import Path
@@ -13,20 +13,20 @@ from common.options import Architecture
 from common.state import State
 
 IMAGENET = DenseNet121_Weights.IMAGENET1K_V1.url
-"""Its name ends with the first digits of the file's SHA-256."""
+"""URL of the weights. The file name ends with the first digits of its SHA-256."""
 
 
 def initial_state(init: str, architecture: Architecture, seed: int) -> tuple[State, Provenance]:
-    """Return the first weights and where they come from.
+    """Return the initial weights and their provenance.
 
     Args:
         init: ``random``, ``imagenet`` (torchvision's weights, from its cache or downloaded into
             it), or the path of a checkpoint.
-        architecture: What it must be.
-        seed: Of random weights; for the others, of the head.
+        architecture: Architecture of the model.
+        seed: Seed of random weights; otherwise of the head.
 
     Raises:
-        BadInput: The checkpoint or the download cannot be had or does not fit.
+        BadInput: The checkpoint or the download is not available or does not fit.
     """
     if init == "random":
         state = state_of(build_model(architecture, seed))
@@ -40,7 +40,7 @@ def initial_state(init: str, architecture: Architecture, seed: int) -> tuple[Sta
 
 def _imagenet_file(architecture: Architecture) -> Path:
     if architecture != "densenet121":
-        raise BadInput(f"--init imagenet: there are no such weights for {architecture}")
+        raise BadInput(f"--init imagenet: there are no ImageNet weights for {architecture}")
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(IMAGENET).name
     if not file.exists():
         try:

@@ -1,8 +1,8 @@
 """The classifier: torchvision's DenseNet-121 with a 14-way linear head.
 
-An 8-bit grey image x becomes (x / 255 - 0.449) / 0.226, ImageNet's statistics averaged over the
-channels, the same in all three channels. The state dict so has torchvision's names and shapes:
-ImageNet weights go in, plain torchvision weights come out.
+An 8-bit grey image x becomes (x / 255 - 0.449) / 0.226 in all three channels, with ImageNet's
+statistics averaged over the channels. The state dict therefore has torchvision's names and shapes:
+ImageNet weights can be loaded, and torchvision can load the result.
 """
 
 from collections.abc import Iterator
@@ -24,12 +24,12 @@ GREY_STD = 0.226
 
 
 def build_model(architecture: Architecture, seed: int = 0) -> DenseNet:
-    """Return a model with random weights that depend on the seed alone.
+    """Return a model with random weights that depend only on the seed.
 
     Args:
-        architecture: ``densenet121``, or ``densenet-tiny``: the same class with the same pattern
-            of names and a few thousand weights, for tests of everything but learning.
-        seed: Seeds torchvision's own initialisation, without touching torch's global generator.
+        architecture: ``densenet121``, or ``densenet-tiny``: the same class and names with a few
+            thousand weights, for tests of everything except learning.
+        seed: Seed of torchvision's initialisation; torch's global generator is left unchanged.
     """
     with seeded_layers(seed, "initial weights"):
         if architecture == "densenet121":
@@ -42,16 +42,16 @@ def build_model(architecture: Architecture, seed: int = 0) -> DenseNet:
                 bn_size=2,
                 num_classes=len(FINDINGS),
             )
-    # The layout that convolutions prefer, on CPUs as on tensor cores; states are not affected.
+    # The fastest layout for convolutions, on CPUs and GPUs; states are not affected.
     return model.to(memory_format=torch.channels_last)
 
 
 @contextmanager
 def seeded_layers(seed: int, purpose: str) -> Iterator[None]:
-    """Let the layers made in this block draw their weights from (seed, purpose).
+    """Derive the weights of layers created in this block from (seed, purpose).
 
-    torch's layers draw from its global generator on the CPU, which is as before after the block.
-    No other device is touched: ``torch.manual_seed`` would raise once an accelerator has failed.
+    torch's layers draw from its global CPU generator, which is restored after the block. No other
+    device is touched: ``torch.manual_seed`` would raise after a failure of the GPU.
     """
     before = torch.get_rng_state()
     torch.default_generator.manual_seed(int(generator(seed, purpose).integers(2**63)))
@@ -62,7 +62,7 @@ def seeded_layers(seed: int, purpose: str) -> Iterator[None]:
 
 
 def to_input(images: Tensor) -> Tensor:
-    """Return what the model sees of grey images.
+    """Return the model's input for grey images.
 
     Args:
         images: uint8, N x H x W.
@@ -74,7 +74,7 @@ def to_input(images: Tensor) -> Tensor:
 
 
 def normalised(grey: Tensor) -> Tensor:
-    """Return what the model sees of grey values, as :func:`to_input` for augmented images.
+    """Return the model's input for grey values; :func:`to_input` for augmented images.
 
     Args:
         grey: float32 in [0, 1], N x H x W.
@@ -91,7 +91,7 @@ def state_of(model: nn.Module) -> State:
 
 
 def load_state(model: nn.Module, state: State) -> None:
-    """Copy arrays into the model; tensors that ``state`` does not name keep their values.
+    """Copy arrays into the model; tensors that are not in ``state`` keep their values.
 
     Raises:
         KeyError: The model has no tensor of that name.
@@ -105,8 +105,8 @@ def load_state(model: nn.Module, state: State) -> None:
 def set_training_mode(model: nn.Module, mode: Mode) -> list[nn.Parameter]:
     """Prepare the model for local training and return the parameters to train.
 
-    In ``linear`` mode only the head is trained; the backbone, its BatchNorm included, stays in
-    evaluation mode, so that not even running statistics move.
+    In ``linear`` mode only the head is trained. The backbone stays in evaluation mode, so that
+    BatchNorm's running statistics do not change either.
     """
     model.train(mode == "finetune")
     for name, parameter in model.named_parameters():
@@ -115,24 +115,26 @@ def set_training_mode(model: nn.Module, mode: Mode) -> list[nn.Parameter]:
 
 
 CUDA_MEMORY_ALLOCATION = 2
-"""``cudaErrorMemoryAllocation``; CUDA Runtime API, Data types used by CUDA Runtime."""
+"""``cudaErrorMemoryAllocation`` in the CUDA Runtime API, "Data types used by CUDA Runtime"."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an accelerator's memory did not do; there may be enough a moment later.
+    """Return whether an error means that the GPU is out of memory, perhaps only for a moment.
 
-    Where CUDA needs memory of its own, for a kernel that it loads for instance, torch's allocator
-    is not asked, and the error is CUDA's own.
+    CUDA also allocates memory without torch's allocator, for example to load a kernel. The error
+    is then CUDA's.
     """
     code = getattr(error, "error_code", None)
     return isinstance(error, torch.OutOfMemoryError) or code == CUDA_MEMORY_ALLOCATION
 
 
 def choose_device(requested: str) -> torch.device:
-    """Return the device to compute on, torch's current one now; ``auto``: the GPU if there is one.
+    """Return the device to compute on, and make it torch's current one.
+
+    ``auto`` is the GPU if there is one, else the CPU.
 
     Raises:
-        BadInput: torch does not know the device, it is not there, or neither a CPU nor a GPU.
+        BadInput: The device is unknown, not available, or neither a CPU nor a GPU.
     """
     if requested == "auto":
         requested = "cuda" if torch.cuda.is_available() else "cpu"
@@ -140,13 +142,11 @@ def choose_device(requested: str) -> torch.device:
         device = torch.device(requested)
         torch.empty(0, device=device)
         if device.type == "cuda" and device.index is not None:
-            torch.cuda.set_device(device)  # what asks for no device means this one
+            torch.cuda.set_device(device)  # the default for all later calls
     except (RuntimeError, AssertionError):
         raise BadInput(
             f"--device {requested}: not available on this machine; try --device cpu"
         ) from None
     if device.type not in ("cpu", "cuda"):
-        raise BadInput(
-            f"--device {requested}: none that this project computes on; give cpu or cuda"
-        )
+        raise BadInput(f"--device {requested}: not supported; give cpu or cuda")
     return device

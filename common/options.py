@@ -1,14 +1,14 @@
-"""Values that several options, messages and files share; needs no torch."""
+"""Types of values that options, messages and files share; imports no torch."""
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Architecture = Literal["densenet121", "densenet-tiny"]
-"""``densenet-tiny`` is for tests of everything but learning."""
+"""``densenet-tiny`` is for tests of everything except learning."""
 
 Mode = Literal["finetune", "linear"]
-"""Train all weights, or the head on a frozen backbone."""
+"""``finetune`` trains all weights, ``linear`` only the head on a frozen backbone."""
 
 
 Part = Literal["all", "head", "backbone"]
@@ -18,11 +18,10 @@ StrategyName = Literal["fedavg", "clipped", "trimmed-mean", "median"]
 
 
 class Training(BaseModel):
-    """What a hospital trains in a round, and how.
+    """Settings of a hospital's training in a round.
 
-    The options of ``flower-server`` and ``config.json`` have these fields beside their others; the
-    instruction to the hospitals holds them in one. Only this place declares them. Defaults are the
-    paper's.
+    ``flower-server``'s options and ``config.json`` have these fields at the top level; the
+    instruction to the hospitals has them in one field. Defaults are the paper's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -32,8 +31,8 @@ class Training(BaseModel):
     )
     lr: float = Field(0.001, gt=0, description="learning rate of the hospitals' SGD")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of the hospitals' SGD")
-    batch_size: int = Field(64, ge=1, description="images a step")
-    local_epochs: int = Field(1, ge=1, description="epochs over its shard that a hospital trains")
+    batch_size: int = Field(64, ge=1, description="images per step")
+    local_epochs: int = Field(1, ge=1, description="epochs per round over a hospital's shard")
     label_fraction: float = Field(
-        1.0, gt=0, le=1, description="share of its labels that a hospital may use"
+        1.0, gt=0, le=1, description="share of its labels that a hospital uses"
     )

@@ -1,6 +1,6 @@
-"""Randomness as a function: every draw follows from (seed, purpose, round, hospital).
+"""Random generators: every draw is a function of (seed, purpose, round, hospital).
 
-No global generator is read or set, so a round that is repeated gives the same bytes.
+No global generator is read or set, so a repeated round gives the same bytes.
 """
 
 import hashlib
@@ -8,33 +8,33 @@ import hashlib
 import numpy as np
 
 
-def _word(text: str) -> int:
-    """Return 64 bits that stand for a text, the same in every process and on every machine."""
+def _hash(text: str) -> int:
+    """Return a 64-bit hash of a text, the same in every process and on every machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
 def generator(
     seed: int, purpose: str, round_number: int = 0, site: str = ""
 ) -> np.random.Generator:
-    """Return the generator for one purpose.
+    """Return the random generator for one purpose.
 
     Args:
         seed: The run's seed, at least 0.
-        purpose: What the draws are for, such as ``"order"`` or ``"crop"``; two purposes never
-            share a stream.
+        purpose: Use of the draws, such as ``"order"`` or ``"crop"``; two purposes never share a
+            stream.
         round_number: The round, at least 0.
         site: The hospital's name.
 
     Returns:
         A PCG64 generator seeded by ``SeedSequence([seed, purpose, round, site])``.
     """
-    entropy = [seed, _word(purpose), round_number, _word(site)]
+    entropy = [seed, _hash(purpose), round_number, _hash(site)]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
 
 def patient_fraction(seed: int, patient: str) -> float:
-    """Return a number in [0, 1) that depends on the seed and the patient alone.
+    """Return a number in [0, 1) that depends only on the seed and the patient.
 
-    A patient below a threshold belongs to validation, whatever else is in the shard.
+    A patient below a threshold is in validation, independent of the other patients.
     """
-    return _word(f"{seed}/{patient}") / 2**64
+    return _hash(f"{seed}/{patient}") / 2**64

@@ -7,7 +7,7 @@
     index.csv      image, patient, split; one line for each image, in the same order
     manifest.json  format version, counts, size, source, seed, SHA-256 of each file
 
-A shard is written to a temporary folder beside its place and renamed when it is whole.
+A shard is written to a temporary folder and renamed when it is complete.
 """
 
 import csv
@@ -37,10 +37,10 @@ LABELS = "labels.npy"
 INDEX = "index.csv"
 
 SMALLEST = 40
-"""Smallest S, in pixels: the crop of a smaller image is lost in DenseNet's five halvings."""
+"""Smallest S, in pixels: DenseNet halves the size five times, too often for a smaller crop."""
 
 VALIDATION_FRACTION = 0.1
-"""Share of a hospital's patients that is kept aside for validation."""
+"""Share of a hospital's patients in validation."""
 
 
 class Manifest(BaseModel):
@@ -51,12 +51,12 @@ class Manifest(BaseModel):
     format: Literal[1] = Field(1, description="version of the shard format")
     images: int = Field(ge=1, description="N")
     size: int = Field(ge=SMALLEST, description="S, pixels along each side")
-    labelled: bool = Field(description="whether labels.npy is there")
+    labelled: bool = Field(description="whether there is a labels.npy")
     counts: dict[str, int] | None = Field(description="images with each finding, or null")
-    source: str = Field(description="where the images come from")
-    partition: str | None = Field(None, description="how the hospitals' shares were drawn")
+    source: str = Field(description="origin of the images")
+    partition: str | None = Field(None, description="how images were split between hospitals")
     seed: int | None = Field(None, description="the seed of synthesis or partition")
-    sha256: dict[str, str] = Field(description="of each of the other files")
+    sha256: dict[str, str] = Field(description="SHA-256 of each of the other files")
 
 
 class Entry(NamedTuple):
@@ -69,14 +69,14 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Shard:
-    """An opened shard; its images stay on disk until they are read.
+    """An open shard; images are read from disk on access.
 
     Attributes:
-        path: The folder.
-        manifest: What ``manifest.json`` says, checked against the files.
+        path: Folder of the shard.
+        manifest: Content of ``manifest.json``, checked against the files.
         images: uint8, N x S x S, a read-only memory map.
         labels: uint8, N x 14, 0 or 1; None in a shard for pretraining.
-        entries: N lines of the index.
+        entries: The N lines of the index.
     """
 
     path: Path
@@ -95,14 +95,14 @@ class Shard:
             BadInput: The shard has none.
         """
         if self.labels is None:
-            raise BadInput(f"{self.path}: this shard has no labels; give one that has")
+            raise BadInput(f"{self.path}: this shard has no labels; give a labelled shard")
         return self.labels
 
     def split(self, seed: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Return the indices for training and for validation, each ascending.
 
-        A patient's side is a function of (seed, patient) alone, so all images of a patient stay
-        together and no other change of the shard can move them.
+        A patient's side depends only on (seed, patient): all images of a patient stay together, and
+        other changes of the shard do not move them.
         """
         fractions = {entry.patient: patient_fraction(seed, entry.patient) for entry in self.entries}
         held_out = np.array(
@@ -115,8 +115,8 @@ def open_shard(path: Path) -> Shard:
     """Open a shard and check all of it: hashes, shapes, sizes, labels and index.
 
     Raises:
-        BadInput: There is no shard, it cannot be read, or it is not what its manifest says; names
-            file and remedy.
+        BadInput: There is no shard, it cannot be read, or it differs from its manifest. The
+            message names file and remedy.
     """
     try:
         return _open(path)
@@ -130,7 +130,7 @@ def _open(path: Path) -> Shard:
     try:
         manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
     except ValidationError as error:
-        raise BadInput(f"{path / MANIFEST}: {first_problem(error)}; make the shard anew") from None
+        raise BadInput(f"{path / MANIFEST}: {first_problem(error)}; make the shard again") from None
     names = [IMAGES, INDEX, LABELS] if manifest.labelled else [IMAGES, INDEX]
     for name in names:
         _check_hash(path / name, manifest.sha256.get(name))
@@ -141,29 +141,29 @@ def _open(path: Path) -> Shard:
         row, column = np.argwhere(labels > 1)[0]
         raise BadInput(
             f"{path / LABELS}: label {labels[row, column]} for {FINDINGS[column]} in row {row}; "
-            "labels are 0 or 1: make the shard anew"
+            "labels are 0 or 1: make the shard again"
         )
     return Shard(path, manifest, images, labels, _read_index(path / INDEX, n))
 
 
 def open_for_training(path: Path) -> Shard:
-    """Open a shard that a model is to learn from.
+    """Open a shard for training.
 
     Raises:
-        BadInput: As :func:`open_shard`, or an image is of the split ``test``.
+        BadInput: As :func:`open_shard`, or an image has the split ``test``.
     """
     shard = open_shard(path)
     tests = sum(entry.split == "test" for entry in shard.entries)
     if tests:
         raise BadInput(
-            f"{path}: {tests} of its images are of the split 'test'; a model that has learned from "
+            f"{path}: {tests} of its images have the split 'test'; a model that was trained on "
             "them cannot be tested on them: give another shard"
         )
     return shard
 
 
 def find_shards(path: Path) -> list[Path]:
-    """Return the shard at a path, or those one folder below it, by name; none is opened.
+    """Return the shard at a path, or the shards one folder below it, by name.
 
     Raises:
         BadInput: There is none.
@@ -178,25 +178,25 @@ def find_shards(path: Path) -> list[Path]:
 
 def _check_hash(path: Path, expected: str | None) -> None:
     if not path.is_file():
-        raise BadInput(f"{path}: missing, though the manifest lists it; make the shard anew")
+        raise BadInput(f"{path}: missing, though the manifest lists it; make the shard again")
     found = sha256_of(path)
     if found != expected:
         raise BadInput(
             f"{path}: SHA-256 {found[:12]}... is not the manifest's {str(expected)[:12]}...; "
-            "the file was changed or cut: copy or make the shard anew"
+            "the file was changed or cut: copy the shard or make it again"
         )
 
 
 def _open_array(path: Path, shape: tuple[int, ...]) -> Bytes:
-    """Memory-map an array without ever unpickling."""
+    """Memory-map an array; nothing is unpickled."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception:  # noqa: BLE001 - numpy parses the header as Python and raises anything
-        raise BadInput(f"{path}: not a whole .npy file; make the shard anew") from None
+    except Exception:  # noqa: BLE001 - numpy parses the header as Python and can raise anything
+        raise BadInput(f"{path}: not a whole .npy file; make the shard again") from None
     if array.dtype != np.uint8 or array.shape != shape:
         raise BadInput(
             f"{path}: {array.dtype} {'x'.join(map(str, array.shape))}, but the manifest says "
-            f"uint8 {'x'.join(map(str, shape))}; make the shard anew"
+            f"uint8 {'x'.join(map(str, shape))}; make the shard again"
         )
     return array  # type: ignore[no-any-return]
 
@@ -206,11 +206,11 @@ def _read_index(path: Path, n: int) -> list[Entry]:
         with path.open(newline="", encoding="utf-8") as file:
             header, *lines = list(csv.reader(file)) or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path}: not a table: {error}; make the shard anew") from None
+        raise BadInput(f"{path}: not a table: {error}; make the shard again") from None
     if tuple(header) != Entry._fields:
-        raise BadInput(f"{path}: the header is not {','.join(Entry._fields)}; make the shard anew")
+        raise BadInput(f"{path}: the header is not {','.join(Entry._fields)}; make the shard again")
     if len(lines) != n or any(len(line) != len(Entry._fields) for line in lines):
-        raise BadInput(f"{path}: not {n} lines of three columns; make the shard anew")
+        raise BadInput(f"{path}: not {n} lines of three columns; make the shard again")
     return [Entry(*line) for line in lines]
 
 
@@ -225,19 +225,19 @@ def create_shard(
     partition: str | None = None,
     seed: int | None = None,
 ) -> Iterator[Bytes]:
-    """Make a shard; it appears under its name only when the block ends without an error.
+    """Create a shard; it appears under its name only when the block ends without an error.
 
     Args:
-        path: The new folder, or one that is there and empty; its parents are made.
+        path: A new or empty folder; parents are created.
         entries: N lines of the index.
-        labels: uint8, N x 14, 0 or 1; None: a shard for pretraining.
+        labels: uint8, N x 14, 0 or 1; None for a shard for pretraining.
         size: S, pixels along each side.
-        source: Where the images come from, for the manifest.
-        partition: How the hospitals' shares were drawn, for the manifest.
+        source: Origin of the images, for the manifest.
+        partition: How images were split between hospitals, for the manifest.
         seed: The seed of synthesis or partition, for the manifest.
 
     Yields:
-        The images, uint8, N x S x S, all 0: a writable memory map, to be filled.
+        The images to fill: a writable memory map, uint8, N x S x S, all 0.
 
     Raises:
         BadInput: ``path`` is taken or cannot be written.
@@ -259,7 +259,7 @@ def seal_shard(
     partition: str | None,
     seed: int | None,
 ) -> None:
-    """Make a folder that holds ``images.npy`` a shard, the manifest last; all reaches the disk.
+    """Turn a folder with ``images.npy`` into a shard; syncs all files, the manifest last.
 
     Args: As :func:`create_shard`.
     """

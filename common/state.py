@@ -1,4 +1,4 @@
-"""A model's state as arrays, and which parts of it travel."""
+"""A model's state as arrays, and the parts of it that are sent."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -17,20 +17,20 @@ Spec = dict[str, tuple[str, tuple[int, ...]]]
 T = TypeVar("T")
 
 HEAD_PREFIX = "classifier."
-"""Tensors whose names begin so are the head; all others are the backbone."""
+"""Prefix of the head's tensors; all others are the backbone."""
 
 WEIGHTS = "weights"
-"""The model's own state, among the named states that travel together."""
+"""Name of the model's state among the named states in one message."""
 
 SELECTORS: dict[Part, Callable[[str], bool]] = {
     "all": lambda _name: True,
     "head": lambda name: name.startswith(HEAD_PREFIX),
     "backbone": lambda name: not name.startswith(HEAD_PREFIX),
 }
-"""Which tensors belong to a part of the model, by their names."""
+"""Predicate on tensor names for each part of the model."""
 
 TRAINED: dict[Mode, Part] = {"finetune": "all", "linear": "head"}
-"""What hospitals train and return in each mode."""
+"""The part that hospitals train and return in each mode."""
 
 
 def spec_of(state: Mapping[str, npt.NDArray[Any]]) -> Spec:
@@ -50,7 +50,7 @@ def select(tensors: Mapping[str, T], part: Part) -> dict[str, T]:
 
 
 def join(states: Mapping[str, Mapping[str, T]]) -> dict[str, T]:
-    """Return several named states as one, as they travel in one blob.
+    """Return several named states as one state, for sending.
 
     The weights keep their names; a tensor of another state is called ``STATE/TENSOR``.
     """
@@ -62,7 +62,7 @@ def join(states: Mapping[str, Mapping[str, T]]) -> dict[str, T]:
 
 
 def split(tensors: Mapping[str, T]) -> dict[str, dict[str, T]]:
-    """Return the named states in what :func:`join` made; the weights are there, if only empty."""
+    """Undo :func:`join`: return the named states, always with ``weights``, which may be empty."""
     states: dict[str, dict[str, T]] = {WEIGHTS: {}}
     for name, value in tensors.items():
         state, slash, tensor = name.partition("/")

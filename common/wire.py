@@ -1,6 +1,6 @@
-"""A model's state on the wire: one safetensors blob, checked against a specification.
+"""Serialises a model's state as safetensors, and checks received states against a specification.
 
-Nothing that arrives is ever unpickled: safetensors is a JSON header and raw bytes
+Received data are never unpickled: safetensors is a JSON header and raw bytes
 (https://github.com/huggingface/safetensors, "Format").
 """
 
@@ -14,27 +14,27 @@ from common.state import Spec, State, spec_of
 
 
 class WireError(ValueError):
-    """A blob is not what was agreed on; the message names the tensor."""
+    """Received weights do not match the specification; the message names the tensor."""
 
 
 def pack(state: State) -> bytes:
-    """Return a state as one safetensors blob; dtypes and 0-d shapes are preserved.
+    """Return a state in safetensors format; dtypes and 0-d shapes are preserved.
 
-    The same state gives the same bytes, whatever the order of its tensors.
+    The bytes do not depend on the order of the tensors.
     """
     # ascontiguousarray alone would make a 0-d array 1-d.
     return save({name: np.ascontiguousarray(a).reshape(a.shape) for name, a in state.items()})
 
 
 def unpack(blob: bytes, spec: Spec) -> State:
-    """Return the state in a blob, in the order of the specification.
+    """Return the state in a safetensors blob, in the order of the specification.
 
     Args:
-        blob: A safetensors blob.
-        spec: What it must hold, no more and no less.
+        blob: The received bytes.
+        spec: The exact tensors that it must have.
 
     Raises:
-        WireError: The blob is no safetensors, or a name, dtype or shape differs.
+        WireError: The bytes are not safetensors, or a name, dtype or shape differs.
     """
     try:
         state = load(blob)

@@ -1,1 +1,1 @@
-"""Runs of whole federations on one machine: the demo and the paper's experiments."""
+"""Whole federations on one machine: the demo and the paper's experiments."""

@@ -1,7 +1,7 @@
-"""The demo: ten synthetic hospitals train one DenseNet-121 on this machine, over real gRPC.
+"""The demo: ten synthetic hospitals train one DenseNet-121 on this machine, over gRPC.
 
-``python -m experiments.demo`` writes synthetic hospitals, starts one server and ten clients,
-shows the rounds and says where the model is.
+``python -m experiments.demo`` writes synthetic hospitals, starts a server and ten clients, and
+prints the rounds and the path of the model.
 """
 
 import subprocess
@@ -28,10 +28,10 @@ class DemoSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="FLOWER_DEMO_", cli_prog_name="demo")
 
     out: Path = Field(Path("demo"), description="folder for data, logs and runs")
-    hospitals: int = Field(10, ge=1, description="how many")
+    hospitals: int = Field(10, ge=1, description="number of hospitals")
     images: int = Field(128, ge=16, description="mean number of images of a hospital")
     size: int = Field(64, ge=40, description="pixels along each side of an image")
-    rounds: int = Field(10, ge=1, description="how many")
+    rounds: int = Field(10, ge=1, description="number of rounds")
     seed: int = Field(0, ge=0, description="decides every random draw")
 
 
@@ -54,18 +54,18 @@ def _demo(arguments: Sequence[str]) -> None:
         }
         server = [text for key, value in options.items() for text in (f"--{key}", str(value))]
         federation.start_server(server, to_terminal=True)
-        print(f"starting {len(shards)} hospitals, each a process of its own", flush=True)
+        print(f"starting {len(shards)} hospitals, each as a separate process", flush=True)
         for shard in shards:
             federation.start_client(shard)
         codes = federation.wait()
     failed = {name: code for name, code in codes.items() if code}
     if failed:
-        raise FedCXRError(f"processes failed: {failed}; see the logs beside {run}")
+        raise FedCXRError(f"processes failed: {failed}; see the logs next to {run}")
     _conclude(run)
 
 
 def _hospitals(settings: DemoSettings) -> Path:
-    """Write the synthetic hospitals, unless they are there from an earlier demo."""
+    """Write the synthetic hospitals, unless an earlier demo has written them."""
     name = f"data-{settings.hospitals}x{settings.images}x{settings.size}-{settings.seed}"
     data = settings.out / name
     if not data.exists():
@@ -78,7 +78,7 @@ def _hospitals(settings: DemoSettings) -> Path:
 
 
 def _conclude(run: Path) -> None:
-    """Print the rounds once more, in short, and what is left on disk."""
+    """Print a summary of the rounds, and the paths of the results."""
     initial = next(event for event in read_events(run) if isinstance(event, InitialModel))
     print("\n  round   test AUC   hospitals   seconds")
     print(f"  start   {number(initial.test.auc):>8}")

@@ -1,8 +1,8 @@
-"""Augmentation on the device, a whole batch at once, with draws of its own for every image.
+"""Augments a whole batch on the device, with separate random draws for every image.
 
-The draws are made on the host, by numpy, from a generator that the caller seeds; the pixels are
-moved on the device. Crop, rotation and flip are one affine grid, so that a view is interpolated
-once. A crop's box lies on whole pixels: one of the view's own size is cut out exactly.
+numpy draws the parameters on the host, from the caller's generator. The device transforms the
+pixels. Crop, rotation and flip are one affine grid, so a view is interpolated once. A crop's box
+lies on whole pixels: a box of the view's size is copied exactly.
 """
 
 import math
@@ -21,29 +21,29 @@ TOP, LEFT, HEIGHT, WIDTH, ANGLE, MIRROR, BRIGHTNESS, CONTRAST, SIGMA, SOLARIZE =
 """Columns of the draws."""
 
 TRIES = 10
-"""Boxes tried before the whole image is taken, as torchvision's RandomResizedCrop does."""
+"""Boxes tried before the whole image is used, as in torchvision's RandomResizedCrop."""
 
 PAPER_VIEW = 224
-"""Pixels of the view that blur_sigma is given for."""
+"""Size of view, in pixels, that blur_sigma refers to."""
 
 KERNEL_SIGMAS = 3
-"""Standard deviations that the blurring kernel reaches to either side."""
+"""Radius of the blurring kernel, in standard deviations."""
 
 
 def draw_views(views: Views, n: int, size: int, out: int, rng: np.random.Generator) -> Draws:
-    """Draw how each of n images is to be changed.
+    """Draw the augmentation of n images.
 
     Args:
-        views: Ranges and chances.
-        n: How many images.
+        views: Ranges and probabilities.
+        n: Number of images.
         size: S, pixels along each side of an image.
         out: Pixels along each side of a view; the blur scales with it.
-        rng: Gives the random numbers; the same ones whatever is switched off.
+        rng: Random generator; draws the same numbers whatever ``views`` switches off.
 
     Returns:
         float32, n x 10: box in pixels (top, left, height, width), angle in radians, 1 or -1 for
         a mirrored image, factors of brightness and contrast, sigma of the blur in pixels of the
-        view (0: none), 1 where the image is to be solarised.
+        view (0: none), 1 for a solarised image.
     """
     table = np.zeros((n, 10), np.float32)
     table[:, : WIDTH + 1] = _boxes(views, n, size, rng)
@@ -83,7 +83,7 @@ def make_view(images: Tensor, draws: Tensor, out: int, views: Views) -> Tensor:
         images: uint8, N x S x S.
         draws: float32, N x 10, see :func:`draw_views`, on the images' device.
         out: C, pixels along each side of a view.
-        views: What was drawn; what it switches off is not computed.
+        views: The settings of the draws; switched-off steps are skipped.
 
     Returns:
         float32 in [0, 1], N x C x C.
@@ -101,7 +101,7 @@ def make_view(images: Tensor, draws: Tensor, out: int, views: Views) -> Tensor:
     if views.solarize:
         inverted = (grey >= 0.5) & (_column(draws, SOLARIZE) > 0)
         grey = torch.where(inverted, 1 - grey, grey)
-    # Sums of weights that make up 1 may come out a little above it.
+    # Interpolation weights may sum to slightly more than 1.
     return grey.squeeze(1).clamp(0, 1)
 
 
@@ -110,10 +110,10 @@ def _column(draws: Tensor, column: int) -> Tensor:
 
 
 def _affine(draws: Tensor, size: int) -> Tensor:
-    """Return where the views' coordinates lie in the images: float32, N x 2 x 3.
+    """Return the affine maps from view to image coordinates: float32, N x 2 x 3.
 
-    Both run from -1 to 1 between the outer edges. A point of the view is scaled to the box,
-    mirrored, turned about the box's centre and moved there.
+    Both coordinates run from -1 to 1 between the outer edges. A point of the view is scaled to the
+    box, mirrored, rotated, and moved to the box's centre.
     """
     half_height, half_width = draws[:, HEIGHT] / size, draws[:, WIDTH] / size
     centre_x = (2 * draws[:, LEFT] + draws[:, WIDTH]) / size - 1
@@ -125,17 +125,17 @@ def _affine(draws: Tensor, size: int) -> Tensor:
 
 
 def _blurred(grey: Tensor, sigma: Tensor, largest: float) -> Tensor:
-    """Convolve each image with a Gaussian of its own, one axis after the other.
+    """Blur each image with its own Gaussian, one axis after the other.
 
     Args:
         grey: float32, N x 1 x C x C.
         sigma: float32, N, pixels; 0 leaves the image as it is.
-        largest: The largest sigma that may come.
+        largest: Upper bound of sigma.
     """
     n, _, side, _ = grey.shape
     radius = min(math.ceil(KERNEL_SIGMAS * largest), side - 1)
     offsets = torch.arange(-radius, radius + 1, device=grey.device, dtype=grey.dtype)
-    # A sigma far below a pixel leaves the central weight alone.
+    # With a sigma far below a pixel, only the central weight remains.
     exponent = -0.5 * (offsets / sigma.clamp_min(1e-3)[:, None]) ** 2
     kernels = exponent.softmax(dim=1)
     stack = pad(grey.view(1, n, side, side), [radius] * 4, "reflect")

@@ -1,7 +1,7 @@
-"""Batches for pretraining: which images, in which order, and how each is to be changed.
+"""Batches for pretraining: the images of each step, their order and their augmentation.
 
-All of it is a function of (seed, step), drawn for the whole batch and then cut into the parts of
-the processes: a run that goes on where it was cut needs to remember the step alone.
+Everything is a function of (seed, step), so a resumed run needs only the step. It is drawn for the
+whole batch and then split between the processes.
 """
 
 from collections import deque
@@ -22,17 +22,17 @@ from pretrain.distributed import processes, rank
 from pretrain.recipe import Recipe
 
 AHEAD = 3
-"""Steps that are made ready while the device computes."""
+"""Steps that are prepared while the device computes."""
 
 LARGEST_SHARE = 0.5
-"""Of a GPU's free memory that the images may take; the rest is for the training."""
+"""Largest share of a GPU's free memory for the images; the rest is for training."""
 
 CHUNK = 1024
 """Images copied to a GPU at a time."""
 
 
 class Part(NamedTuple):
-    """What one process computes at a time.
+    """The images that one process computes at a time.
 
     Attributes:
         images: uint8, B x S x S.
@@ -48,13 +48,13 @@ class Batches:
 
     Args:
         images: uint8, N x S x S, memory-mapped.
-        recipe: Says how many make a step.
-        device: Where they are to be.
-        resident: Whether all images are kept on the device; default: if it is a GPU and they fit.
+        recipe: Settings of the pretraining.
+        device: Device of the batches.
+        resident: Whether to keep all images on the device; default: if it is a GPU and they fit.
 
     Raises:
         BadInput: There are too few images for a batch, they are smaller than a view, or the batch
-            cannot be cut for the processes.
+            cannot be split between the processes.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Batches:
         if recipe.image_size > images.shape[1]:
             raise BadInput(
                 f"--image-size {recipe.image_size}: the shard's images are {images.shape[1]} "
-                "pixels wide; give a smaller size, or make the shard anew with a larger --size"
+                "pixels wide; give a smaller size, or make the shard again with a larger --size"
             )
         self._images = images
         self._recipe = recipe
@@ -102,7 +102,7 @@ class Batches:
                 thread.shutdown(cancel_futures=True)
 
     def _make(self, step: int) -> list[tuple[Tensor, Tensor]]:
-        """Return, on the host, the images or their indices, and the draws, of each part."""
+        """Return each part's images, or their indices if resident, and draws, on the host."""
         recipe = self._recipe
         n, size = recipe.images_per_step, self._images.shape[1]
         chosen = self._chosen(step)
@@ -123,7 +123,7 @@ class Batches:
         return parts
 
     def _chosen(self, step: int) -> npt.NDArray[np.intp]:
-        """Return the indices of a step's images; an epoch's last, incomplete batch is left out."""
+        """Return the indices of a step's images; an epoch's incomplete last batch is dropped."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
             rng = generator(self._recipe.seed, "order", epoch)
@@ -142,6 +142,6 @@ class Batches:
 
 
 def fits(needed: int, device: torch.device) -> bool:
-    """Return whether so many bytes leave enough of a GPU's memory to train in."""
+    """Return whether ``needed`` bytes leave enough of a GPU's memory for training."""
     free, _ = torch.cuda.mem_get_info(device)
     return needed <= LARGEST_SHARE * free

@@ -1,4 +1,4 @@
-"""``flower-pretrain``: radiographs without labels become a federation's first model."""
+"""``flower-pretrain``: pretrains a federation's first model on radiographs without labels."""
 
 import logging
 import os
@@ -31,27 +31,27 @@ log = logging.getLogger(__name__)
 
 
 class PretrainSettings(Settings):
-    """Pretrain a backbone on radiographs without labels; what is left out is the preset's."""
+    """Pretrain a backbone on radiographs without labels; the preset gives the defaults."""
 
     model_config = SettingsConfigDict(
         env_prefix="FLOWER_PRETRAIN_", cli_prog_name="flower-pretrain"
     )
 
-    data: Path = Field(description="shard to pretrain on; labels are not looked at")
-    method: MethodName = Field(description="how")
-    out: Path = Field(description="the checkpoint; metrics and state go beside it, into NAME.run")
+    data: Path = Field(description="shard to pretrain on; labels are ignored")
+    method: MethodName = Field(description="pretraining method")
+    out: Path = Field(description="checkpoint NAME.pt; metrics and state go into NAME.run")
     preset: PresetName = Field(
-        "cxr", description="settings: for radiographs, of the paper, or of the method's authors"
+        "cxr", description="defaults: for radiographs, of the paper, or of the method's authors"
     )
     epochs: int | None = Field(None, ge=1, description="over all images")
     batch_size: int | None = Field(
-        None, ge=2, description="images a step over all GPUs; for rotation: rotated copies"
+        None, ge=2, description="images per step over all GPUs; for rotation: rotated copies"
     )
     image_size: int | None = Field(
         None, ge=32, description="pixels of a view; default: 7/8 of the shard's, 224 of 256"
     )
-    init: str = Field("random", description="start from: random, imagenet or a checkpoint")
-    resume: bool = Field(False, description="go on where a run was cut; begin if there is none")
+    init: str = Field("random", description="initial weights: random, imagenet or a checkpoint")
+    resume: bool = Field(False, description="continue an interrupted run, or start one")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     seed: int = Field(0, ge=0, description="decides every random draw")
     lr: float | None = Field(
@@ -61,13 +61,13 @@ class PretrainSettings(Settings):
     temperature: float | None = Field(None, gt=0, description="for mocov2 and simclr")
     queue: int | None = Field(None, ge=1, description="for mocov2: keys kept as negatives")
     ema: float | None = Field(
-        None, ge=0, le=1, description="for mocov2 and byol: momentum of the encoder that follows"
+        None, ge=0, le=1, description="for mocov2 and byol: momentum of the slow encoder"
     )
     accumulate: int | None = Field(
         None,
         ge=1,
-        description="compute a batch in so many parts; not the same as the whole: BatchNorm and "
-        "SimCLR's negatives see one part",
+        description="compute a batch in this many parts; changes the result: BatchNorm and "
+        "SimCLR's negatives use one part",
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 on a GPU, fp32 on a CPU"
@@ -76,8 +76,8 @@ class PretrainSettings(Settings):
         False, description="compile the networks: slow to start, then faster; needs a compiler"
     )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
-    probe: Path | None = Field(None, description="labelled shard, to watch k-NN on what is learned")
-    probe_every: int = Field(10, ge=1, description="epochs between two looks at --probe")
+    probe: Path | None = Field(None, description="labelled shard to score features on by k-NN")
+    probe_every: int = Field(10, ge=1, description="epochs between two scores on --probe")
     architecture: Architecture = Field("densenet121", description="densenet-tiny is for tests")
 
 
@@ -155,7 +155,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
                 state = folder.read_state() if settings.resume else None
                 if state is not None:
                     engine.trainer.load(state)
-                    log.info("going on after step %d", state["step"])
+                    log.info("continuing after step %d", state["step"])
                 engine.run()
             log.info("written: %s", settings.out)
 
@@ -168,7 +168,7 @@ def _begin(
     folder: "RunFolder",
     device: "torch.device",
 ) -> None:
-    """Let the first process begin the run, or end all of them with what keeps it from that."""
+    """Let the first process begin the run; if it fails, raise its error in all processes."""
     from pretrain.distributed import fail_together, rank
     from pretrain.introduction import introduce
 
@@ -190,7 +190,7 @@ def run_folder_of(out: Path) -> Path:
 
 
 def _check_free(settings: PretrainSettings) -> None:
-    """Refuse early what :meth:`RunFolder.begin` would refuse after torch is loaded."""
+    """Check --out early: :meth:`RunFolder.begin` comes after torch is loaded."""
     out = settings.out
     if out.suffix != ".pt":
         raise BadInput(f"--out {out}: give a name that ends in .pt, such as moco.pt")
@@ -203,19 +203,19 @@ def _check_free(settings: PretrainSettings) -> None:
 
 
 def _check_compiler(device: "torch.device") -> None:
-    """Refuse early what torch would refuse at the first step."""
+    """Check for a compiler early: torch would fail at the first step."""
     if device.type == "cpu":
         language, names = "C++", [os.environ.get("CXX", "g++")]
     else:
         language, names = "C", [os.environ.get("CC", "cc"), "gcc", "clang"]
     if not any(map(shutil.which, names)):
         raise BadInput(
-            f"--compile: needs a {language} compiler; install {names[-1]}, or do without"
+            f"--compile: needs a {language} compiler; install {names[-1]}, or omit the option"
         )
 
 
 def _config(recipe: Recipe, shard: Shard) -> dict[str, Any]:
-    """Return all that decides the result."""
+    """Return everything that decides the result."""
     from pretrain.distributed import processes
 
     start = Path(recipe.init)
@@ -229,15 +229,15 @@ def _config(recipe: Recipe, shard: Shard) -> dict[str, Any]:
 
 @contextmanager
 def _terminal_status(folder: "RunFolder") -> Iterator[None]:
-    """Write that the run goes on, and how it ended; explain what is no internal error."""
+    """Write the status at the start and at the end of the block; turn file errors into BadInput."""
     from pretrain.run_folder import PretrainStatus
 
     try:
         folder.status.write(PretrainStatus(state="running"))
         yield
     except BaseException as error:
-        told = str(error) if isinstance(error, FedCXRError | Stopped) else type(error).__name__
-        reason = error.strerror if isinstance(error, OSError) else told
+        text = str(error) if isinstance(error, FedCXRError | Stopped) else type(error).__name__
+        reason = error.strerror if isinstance(error, OSError) else text
         state: Literal["stopped", "failed"] = "stopped" if isinstance(error, Stopped) else "failed"
         folder.status.end(PretrainStatus(state=state, reason=reason))
         if isinstance(error, OSError):
@@ -255,7 +255,7 @@ def _unwritable(folder: "RunFolder", error: OSError) -> BadInput:
 
 @contextmanager
 def _within_memory() -> Iterator[None]:
-    """Explain what does not fit."""
+    """Turn out-of-memory errors into BadInput with a remedy."""
     from common.model import is_out_of_memory
 
     try:

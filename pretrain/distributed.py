@@ -1,4 +1,4 @@
-"""Several processes, one for each GPU, as ``torchrun`` starts them; alone it costs nothing."""
+"""Work in several processes of ``torchrun``, one per GPU; a single process has no overhead."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from torch.distributed import is_torchelastic_launched as torchelastic_launched
 from common.errors import BadInput, FedCXRError
 
 PATIENCE = timedelta(hours=1)
-"""How long a process waits for the others, who may be waiting for the first one's k-NN."""
+"""How long a process waits for the others, which may wait for the first one's k-NN."""
 
 
 def rank() -> int:
@@ -23,15 +23,15 @@ def rank() -> int:
 
 
 def processes() -> int:
-    """Return how many processes work together."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def own_device(requested: str) -> str:
-    """Return the device that this process is to use, before any of them is touched.
+    """Return the device of this process, without touching any device.
 
     Args:
-        requested: As the user gave it; ``auto`` and ``cuda`` become the GPU of this process.
+        requested: The user's option; ``auto`` and ``cuda`` become the GPU of this process.
 
     Raises:
         BadInput: All processes would share one GPU.
@@ -42,17 +42,17 @@ def own_device(requested: str) -> str:
         return "cpu"
     if requested not in ("auto", "cuda"):
         raise BadInput(
-            f"--device {requested}: with torchrun each process has its own; give cuda or cpu"
+            f"--device {requested}: with torchrun each process has its own GPU; give cuda or cpu"
         )
     return f"cuda:{os.environ['LOCAL_RANK']}"
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the processes that ``torchrun`` started, if it did.
+    """Join the process group, if ``torchrun`` started the process.
 
     Args:
-        device: What this process computes on; a GPU has to be torch's current one.
+        device: Device of this process; a GPU must be torch's current one.
     """
     if not torchelastic_launched():
         yield
@@ -61,7 +61,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     backend = "gloo" if gpu is None else "nccl"
     dist.init_process_group(backend, timeout=PATIENCE, device_id=gpu)
     yield
-    # Not after an error: NCCL would wait for processes that wait for this one.
+    # Not after an error: NCCL would deadlock with the other processes.
     dist.destroy_process_group()
 
 
@@ -74,20 +74,20 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(_ctx: FunctionCtx, *gradients: Tensor) -> Tensor:
-        # Each process's loss depends on all parts: their gradients add up.
+        # Each process's loss depends on all parts: sum the gradients.
         total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total.chunk(processes())[rank()]
 
 
 def gather(own: Tensor) -> Tensor:
-    """Return the processes' tensors one after the other; gradients flow back to each.
+    """Concatenate the tensors of all processes; gradients flow back to each.
 
-    With losses that are means over each process's own rows, and gradients averaged over the
-    processes as DistributedDataParallel does, the result is the gradient of the mean of all rows.
+    If each process's loss is the mean over its rows, and DistributedDataParallel averages the
+    gradients, the result is the gradient of the mean over all rows.
 
     Args:
-        own: N x ..., of the same shape in every process.
+        own: N x ..., with the same shape in every process.
 
     Returns:
         (processes x N) x ...
@@ -111,18 +111,18 @@ def mean_over_processes(values: Tensor) -> Tensor:
 
 
 def fail_together(error: FedCXRError | None, device: torch.device) -> None:
-    """Raise in all processes if the first one has an error; every one has to call it.
+    """Raise in all processes if the first one has an error; every process must call it.
 
     Args:
-        error: The first process's; the others give None.
-        device: Of this process.
+        error: Error of the first process; None in the others.
+        device: Device of this process.
     """
     if not first_says(error is None, device):
-        raise error or BadInput("the first process has given up")
+        raise error or BadInput("the first process failed")
 
 
 def first_says(value: bool, device: torch.device) -> bool:
-    """Return what the first process says, in all of them."""
+    """Return the first process's value in all processes."""
     if processes() == 1:
         return value
     answer = torch.tensor([value], dtype=torch.uint8, device=device)

@@ -1,4 +1,4 @@
-"""The loop that pretrains: one for all methods, on a CPU, a GPU or several."""
+"""The training loop for all methods, on a CPU or one or more GPUs."""
 
 import logging
 import math
@@ -25,36 +25,36 @@ from pretrain.run_folder import PretrainStatus, RunFolder
 from pretrain.trainer import Trainer
 
 LOG_EVERY = 10
-"""Steps between two looks at the loss: a look waits for the device."""
+"""Steps between two readings of the loss: each waits for the device."""
 
 SAVE_SECONDS = 120
-"""Between two saves of the trainer's state within an epoch."""
+"""Interval between two saves of the trainer's state within an epoch."""
 
 COLLAPSED = 0.02
-"""Spread of embeddings below which a method is said to have collapsed; see embedding_std."""
+"""A smaller spread of embeddings means collapse; see embedding_std."""
 
 log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Trains a method and keeps what it learns.
+    """Trains a method and saves metrics, state and checkpoint.
 
     Args:
-        recipe: Decides the result.
-        shard: Its images are pretrained on; its labels, if it has any, are not looked at.
-        out: The checkpoint.
-        device: What to compute on.
-        folder: Where metrics and state go; None in all processes but the first.
-        compiled: Whether the networks are compiled.
+        recipe: All settings that decide the result.
+        shard: Images to pretrain on; labels are ignored.
+        out: Path of the checkpoint.
+        device: Device to compute on.
+        folder: Folder for metrics and state; None in all processes except the first.
+        compiled: Whether to compile the networks.
         probe: A labelled shard for k-NN, or None.
         probe_every: Epochs between two probes.
 
     Attributes:
-        batches: Where its steps come from.
-        trainer: What takes them.
+        batches: The batches of all steps.
+        trainer: The trainer, which takes the steps.
 
     Raises:
-        BadInput: The recipe does not fit the shard, or what it starts from cannot be had.
+        BadInput: The recipe does not fit the shard, or the initial weights are not available.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Engine:
         """Train to the end.
 
         Raises:
-            BadInput: The loss is not finite; the last good checkpoint is kept.
+            BadInput: The loss or a weight is not finite; the last good checkpoint is kept.
         """
         recipe = self._recipe
         done = self.trainer.step == self.trainer.steps
@@ -96,7 +96,7 @@ class Engine:
         with logging_redirect_tqdm(), bar:
             self._train(bar)
         if done:
-            self._write_checkpoint()  # it may have been killed between the last two files
+            self._write_checkpoint()  # a kill may have come between the last two files
 
     def _train(self, bar: "tqdm[Never]") -> None:
         per_epoch = self.batches.steps_per_epoch
@@ -108,7 +108,7 @@ class Engine:
             ends_epoch = self.trainer.step % per_epoch == 0
             if len(pending) < LOG_EVERY and not ends_epoch:
                 continue
-            line = self._look(pending)
+            line = self._metrics(pending)
             seconds = time.monotonic() - started
             line["images_per_second"] = len(pending) * self._recipe.images_per_step / seconds
             losses.append(line["loss"])
@@ -127,14 +127,14 @@ class Engine:
                 self._save()
                 saved = time.monotonic()
             if ends_epoch:
-                self._write_checkpoint()  # after the state, without which it would be in the way
+                self._write_checkpoint()  # after the state, which --resume needs
             started = time.monotonic()
 
-    def _look(self, pending: list[Outcome]) -> dict[str, Any]:
-        """Fetch losses and signs from the device and return a line of metrics.
+    def _metrics(self, pending: list[Outcome]) -> dict[str, Any]:
+        """Fetch losses and signs from the device; return a line of metrics.
 
         Raises:
-            BadInput: A loss is not finite; names the step.
+            BadInput: A loss is not finite. The message names the step.
         """
         names = list(pending[0].signs)
         losses = torch.stack([outcome.loss for outcome in pending])
@@ -155,7 +155,7 @@ class Engine:
         return line | dict(zip(names, fetched[len(pending) :], strict=True))
 
     def _check_weights(self) -> None:
-        """Look at what is about to be kept; a finite loss says nothing about the step after it.
+        """Check the weights before a save; the loss says nothing about the step after it.
 
         Raises:
             BadInput: A weight or a buffer is not finite.
@@ -167,18 +167,18 @@ class Engine:
     def _remedy(self) -> str:
         epochs = (self.trainer.step - 1) // self.batches.steps_per_epoch
         kept = f"{self._out} keeps epoch {epochs}" if epochs else "no epoch was finished"
-        return f"{kept}; begin anew, under another --out, with a lower --lr"
+        return f"{kept}; start again with another --out and a lower --lr"
 
     def _end_epoch(self, line: dict[str, Any], losses: list[float]) -> None:
         epoch = self.trainer.step // self.batches.steps_per_epoch
         spread = line["embedding_std"]
-        words = ""
+        probed = ""
         due = epoch % self._probe_every == 0 or epoch == self._recipe.epochs
         if self._probe is not None and self._folder is not None and due:
             line["knn_auc"] = self._knn(self._probe)
-            words = ", k-NN AUC none: --probe needs two patients who differ in a finding"
+            probed = ", k-NN AUC none: --probe needs two patients who differ in a finding"
             if line["knn_auc"] is not None:
-                words = f", k-NN AUC {line['knn_auc']:.3f}"
+                probed = f", k-NN AUC {line['knn_auc']:.3f}"
         if self._folder is None:
             return
         log.info(
@@ -187,25 +187,25 @@ class Engine:
             self._recipe.epochs,
             sum(losses) / len(losses),
             spread,
-            words,
+            probed,
             line["images_per_second"],
         )
         if spread < COLLAPSED:
             log.warning(
                 "warning: the embeddings have collapsed: all images look nearly the same to the "
-                "network (spread %.3f, healthy: near 1); try another --lr or more images a batch",
+                "network (spread %.3f, healthy: near 1); try another --lr or a larger batch",
                 spread,
             )
 
     def _knn(self, probe: Shard) -> float | None:
-        # Importing scikit-learn takes a second or two, and most runs do without.
+        # Importing scikit-learn takes a second or two, and most runs do not need it.
         from pretrain.probe import knn_auc, pooled_features
 
         features = pooled_features(self.trainer.method.encoder.backbone, probe.images, self._device)
         return knn_auc(features, probe)
 
     def _save(self) -> None:
-        """Keep all that is needed to go on; every process has to call it."""
+        """Save everything needed to resume; every process must call it."""
         state = self.trainer.state()
         if self._folder is not None:
             self._folder.write_state(state)
@@ -215,7 +215,7 @@ class Engine:
     def _write_checkpoint(self) -> None:
         if self._folder is None:
             return
-        # The classifier is the one that it began with.
+        # The classifier keeps its initial weights.
         state = self._whole_state | state_of(self.trainer.method.encoder.backbone)
         epochs = self.trainer.step // self.batches.steps_per_epoch
         provenance = self._provenance.model_copy(update={"epochs": epochs})
@@ -223,7 +223,7 @@ class Engine:
 
 
 def _provenance(recipe: Recipe, shard: Shard, origin: Provenance) -> Provenance:
-    init = Path(recipe.init).name  # a path would tell of the machine
+    init = Path(recipe.init).name  # the path would reveal the machine's folders
     return Provenance(
         method=recipe.method.name,
         preset=recipe.preset,

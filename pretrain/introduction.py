@@ -1,4 +1,4 @@
-"""What a run says before its first step: the whole recipe, and what looks unwise in it."""
+"""Logs the recipe before the first step, with warnings of unwise settings."""
 
 import logging
 from typing import Any
@@ -13,27 +13,27 @@ log = logging.getLogger(__name__)
 
 
 def introduce(recipe: Recipe, shard: Shard, steps: int, device: torch.device) -> None:
-    """Log the whole recipe, and what it comes to.
+    """Log the whole recipe and warn of unwise settings.
 
     Args:
-        recipe: Decides the result.
-        shard: Its images are pretrained on.
-        steps: Of the whole training.
-        device: What is computed on.
+        recipe: All settings that decide the result.
+        shard: Images to pretrain on.
+        steps: Steps of the whole training.
+        device: Device to compute on.
     """
     size = shard.manifest.size
     log.info(
         "%s images of %s, %d x %d pixels", f"{len(shard):,}", shard.manifest.source, size, size
     )
     if shard.labels is not None:
-        log.info("the shard's labels are not looked at")
+        log.info("the shard's labels are ignored")
     for name, value in recipe.model_dump().items():
         for item in value if isinstance(value, tuple) else [value]:
-            log.info("  %-12s %s", name, _words(item))
+            log.info("  %-12s %s", name, _format(item))
     if size > 2 * recipe.image_size:
         log.warning(
-            "warning: views of %d pixels are taken from films of %d without smoothing, which makes "
-            "fine structure noise; give a larger --image-size, or a smaller shard",
+            "warning: views of %d pixels are sampled from films of %d without smoothing, which "
+            "turns fine structure into noise; give a larger --image-size, or a smaller shard",
             recipe.image_size,
             size,
         )
@@ -46,13 +46,12 @@ def introduce(recipe: Recipe, shard: Shard, steps: int, device: torch.device) ->
         )
     if recipe.precision == "bf16" and not is_fast_in_bf16(device):
         log.warning(
-            "warning: this %s has no instructions for bf16 and is slower with it than without; "
-            "leave --precision out",
+            "warning: this %s has no instructions for bf16 and is slower with it; omit --precision",
             "CPU" if device.type == "cpu" else "GPU",
         )
     rotations = ", each in 4 rotations" if recipe.copies > 1 else ""
     log.info(
-        "%d images a step%s, %s steps on %s, learning rate up to %g",
+        "%d images per step%s, %s steps on %s, learning rate up to %g",
         recipe.images_per_step,
         rotations,
         f"{steps:,}",
@@ -61,10 +60,10 @@ def introduce(recipe: Recipe, shard: Shard, steps: int, device: torch.device) ->
     )
 
 
-def _words(value: Any) -> str:
-    """Return a setting as a person would write it."""
+def _format(value: Any) -> str:
+    """Format a setting for the log."""
     if isinstance(value, dict):
-        return " ".join(f"{name}={_words(item)}" for name, item in value.items())
+        return " ".join(f"{name}={_format(item)}" for name, item in value.items())
     if isinstance(value, tuple):
-        return "..".join(map(_words, value))
+        return "..".join(map(_format, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

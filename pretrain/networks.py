@@ -1,4 +1,4 @@
-"""Backbones with a head on top, and how one encoder follows another."""
+"""Encoders (backbone and head), and the EMA of one encoder by another."""
 
 import copy
 
@@ -27,7 +27,7 @@ class Encoder(nn.Module):
         self._autocast = precision == "bf16"
 
     def forward(self, views: Tensor) -> Tensor:
-        """Return embeddings in full precision, for a loss outside autocast.
+        """Return embeddings in float32, for a loss outside autocast.
 
         Args:
             views: float32, B x 3 x H x W.
@@ -42,9 +42,9 @@ class Encoder(nn.Module):
 
 
 def is_fast_in_bf16(device: torch.device) -> bool:
-    """Return whether a device computes in bf16; one without emulates it.
+    """Return whether a device has instructions for bf16.
 
-    A CPU that emulates it is far slower than in fp32, with AVX512 as with AVX2.
+    A CPU without them emulates bf16, far slower than fp32.
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -60,13 +60,13 @@ def take_backbone(model: DenseNet) -> tuple[DenseNet, int]:
 
 
 def mlp(widths: tuple[int, int, int], seed: int, name: str, norm: bool = False) -> nn.Sequential:
-    """Return a head: a layer, ReLU, a layer, with weights that depend on the seed alone.
+    """Return a head: a layer, ReLU, a layer, with weights that depend only on the seed.
 
     Args:
-        widths: Of input, inside and output.
+        widths: Widths of input, hidden layer and output.
         seed: The recipe's seed.
-        name: Tells the heads of one method apart.
-        norm: BatchNorm before the ReLU, and then no bias before that.
+        name: Name of the head, different for each head of a method.
+        norm: Whether to add BatchNorm before the ReLU; the first layer then has no bias.
     """
     inputs, hidden, outputs = widths
     with seeded_layers(seed, f"{name} weights"):
@@ -80,30 +80,30 @@ def mlp(widths: tuple[int, int, int], seed: int, name: str, norm: bool = False) 
 
 
 def follower(encoder: Encoder) -> Encoder:
-    """Return a copy of an encoder that no gradient reaches."""
+    """Return a copy of an encoder without gradients."""
     copied = copy.deepcopy(encoder)
     return copied.requires_grad_(False)
 
 
 @torch.no_grad()
 def follow(target: Encoder, online: Encoder, momentum: float) -> None:
-    """Move the target's parameters towards the online encoder's: their EMA.
+    """Update the target's parameters as the EMA of the online encoder's.
 
-    Parameters only: each encoder's BatchNorm has statistics of its own.
+    Buffers are not updated: each encoder has its own BatchNorm statistics.
     """
     torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1 - momentum)
 
 
 class SplitBatchNorm(nn.BatchNorm2d):
-    """BatchNorm that normalises each of several groups of a batch by the group's own statistics.
+    """BatchNorm that normalises each group of a batch by the group's statistics.
 
-    The same on one GPU as BatchNorm on as many GPUs. Running statistics are not kept.
+    The result on one GPU equals BatchNorm on as many GPUs. Running statistics are not kept.
     """
 
     groups: int
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Normalise B x C x H x W; group g is the g-th run of B / groups images."""
+        """Normalise B x C x H x W; each group is B / groups consecutive images."""
         if torch.compiler.is_compiling():
             return self._at_once(input)
         parts = [
@@ -113,9 +113,9 @@ class SplitBatchNorm(nn.BatchNorm2d):
         return torch.cat(parts)
 
     def _at_once(self, input: Tensor) -> Tensor:  # noqa: A002
-        """Do the same without a loop: less to compile, but uncompiled more memory traffic.
+        """Compute the same without a loop: less to compile, but slower if not compiled.
 
-        Inside, groups x B / groups x C x H x W, float32; the result has the input's dtype.
+        Computes in float32, groups x B / groups x C x H x W; the result has the input's dtype.
         """
         grouped = torch.unflatten(input, 0, (self.groups, -1)).float()
         var, mean = torch.var_mean(grouped, dim=(1, 3, 4), correction=0, keepdim=True)
@@ -125,7 +125,7 @@ class SplitBatchNorm(nn.BatchNorm2d):
 
 
 def split_batch_norm(module: nn.Module, groups: int) -> None:
-    """Replace every BatchNorm2d below a module by one that works in groups, in place."""
+    """Replace every BatchNorm2d in a module by SplitBatchNorm, in place."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             split = SplitBatchNorm(child.num_features, child.eps, track_running_stats=False)

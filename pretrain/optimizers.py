@@ -1,4 +1,4 @@
-"""Optimisers of the recipes, and the learning rate from step to step."""
+"""Optimisers and the learning rate schedule."""
 
 import math
 from typing import Any
@@ -10,19 +10,19 @@ from torch.optim import SGD, Optimizer
 from pretrain.recipe import OptimizerSettings
 
 TRUST = 0.001
-"""Of LARS: SimCLR and BYOL both take it."""
+"""Trust coefficient of LARS, as in SimCLR and BYOL."""
 
 
 def learning_rate(step: int, steps: int, peak: float, warm_up: float) -> float:
-    """Return the learning rate of a step: a line up to the peak, then half a cosine to 0.
+    """Return the learning rate of a step: linear warm-up, then half a cosine to 0.
 
     Loshchilov & Hutter 2017, "SGDR", equation 5, without restarts.
 
     Args:
-        step: From 0.
-        steps: Of the whole training.
+        step: The step, from 0.
+        steps: Steps of the whole training.
         peak: The highest learning rate.
-        warm_up: Share of the steps that lead up to it.
+        warm_up: Share of the steps for the warm-up.
     """
     rising = round(warm_up * steps)
     if step < rising:
@@ -31,10 +31,10 @@ def learning_rate(step: int, steps: int, peak: float, warm_up: float) -> float:
 
 
 def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> Optimizer:
-    """Return the optimiser of all parameters that need a gradient; its learning rate is set later.
+    """Return the optimiser of all parameters with a gradient; its learning rate is set later.
 
-    With ``decay_all`` off, BatchNorm's parameters and all biases, which are those of one
-    dimension, are spared weight decay and the adaptation of LARS (BYOL, section 3.3).
+    Without ``decay_all``, one-dimensional parameters (biases and BatchNorm) get neither weight
+    decay nor the adaptation of LARS (BYOL, section 3.3).
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [{"params": parameters, "adapt": True}]
@@ -56,13 +56,15 @@ def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> Optimizer:
 
 
 class LARS(Optimizer):
-    """Layer-wise adaptive rates (You et al. 2017), all layers at once, as BYOL's code has them.
+    """Layer-wise adaptive rates (You et al. 2017), for all layers at once, as in BYOL's code.
 
-    With weights w and gradient g, decayed d = g + weight_decay * w, the momentum buffer becomes
-    momentum * buffer + TRUST * |w| / |d| * d, and w loses lr * buffer. You et al. have
-    |g| + weight_decay * |w| in the place of |d|, and SimCLR's code the rate inside the buffer; with
-    decay 1e-6 and a rate that changes slowly both come to nearly the same. Where |w| or |d| is 0
-    the step is d.
+    For weights w and gradient g, with d = g + weight_decay * w:
+
+        buffer = momentum * buffer + TRUST * |w| / |d| * d, or + d if |w| or |d| is 0
+        w = w - lr * buffer
+
+    You et al. use |g| + weight_decay * |w| instead of |d|, and SimCLR's code has lr inside the
+    buffer. With decay 1e-6 and a slowly changing rate the results are nearly the same.
     """
 
     def __init__(self, groups: list[dict[str, Any]], momentum: float, weight_decay: float) -> None:
@@ -70,7 +72,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
-        """Take a step; nothing waits for the device."""
+        """Take a step, without waiting for the device."""
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
             decayed = [p.grad for p in weights]

@@ -1,9 +1,9 @@
-"""The presets that a recipe starts from.
+"""Presets of recipes.
 
-The paper behind this project gives batch 256, SGD with learning rate 0.05 and momentum 0.9, 100
-epochs, and crops of 224 out of 256 pixels, for all four methods. It names no schedule, weight
-decay, temperature, queue, EMA or augmentation: what stands here for those is a choice of ours,
-each method's authors' own figure where there is one.
+The paper that this project follows gives batch 256, SGD with learning rate 0.05 and momentum 0.9,
+100 epochs, and crops of 224 out of 256 pixels, for all four methods. It gives no schedule, weight
+decay, temperature, queue, EMA or augmentation. The presets use the values of each method's authors
+where they exist, and choices of this project otherwise.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ _CXR_VIEW = Views(
     blur=0.5,
     blur_sigma=(0.1, 1),
 )
-# Colour has no meaning on a grey film: of each colour jitter its brightness and contrast remain.
+# On grey films, colour jitter is reduced to brightness and contrast.
 _MOCO_VIEW = Views(
     crop_scale=(0.2, 1),
     crop_ratio=(3 / 4, 4 / 3),
@@ -63,9 +63,9 @@ def _lars(lr: float) -> OptimizerSettings:
     return OptimizerSettings(name="lars", lr=lr, weight_decay=1e-6, decay_all=False, warm_up=0.1)
 
 
-# Why LARS: benchmarks/pretrain_evidence.md. MoCo's authors have it for MoCo v3, 100 epochs
-# (facebookresearch/moco-v3, README); SimCLR's take, for small batches and few epochs, 0.075 times
-# the square root of the batch (SimCLR, appendix B.1); BYOL's source stands below.
+# Why LARS: benchmarks/pretrain_evidence.md. MoCo's authors use it for MoCo v3, 100 epochs
+# (facebookresearch/moco-v3, README). SimCLR's authors use, for small batches and few epochs, 0.075
+# times the square root of the batch (SimCLR, appendix B.1). The source for BYOL is below.
 _CXR_LARS = {"mocov2": _lars(0.45), "simclr": _lars(1.2), "byol": _lars(0.45)}
 
 _UPSTREAM: dict[MethodName, dict[str, Any]] = {
@@ -81,14 +81,14 @@ _UPSTREAM: dict[MethodName, dict[str, Any]] = {
         "optimizer": _lars(0.3),
         "batch_size": 4096,
     },
-    # Grill et al. 2020, section 3.3 and appendix B; figures for 100 epochs: deepmind-research
+    # Grill et al. 2020, section 3.3 and appendix B; values for 100 epochs: deepmind-research
     "byol": {
         "views": (_BYOL_VIEW, _BYOL_OTHER_VIEW),
         "optimizer": _lars(0.45),
         "batch_size": 4096,
     },
     # Gidaris et al. 2018, gidariss/FeatureLearningRotNet: 192 images with all four rotations,
-    # 30 epochs; a cosine in place of its steps
+    # 30 epochs; a cosine instead of its step schedule
     "rotation": {
         "views": (_ROTNET_VIEW,),
         "optimizer": OptimizerSettings(lr=0.01 / 3, nesterov=True, weight_decay=5e-4),
@@ -99,7 +99,7 @@ _UPSTREAM: dict[MethodName, dict[str, Any]] = {
 
 
 def preset(name: PresetName, method: MethodName) -> dict[str, Any]:
-    """Return the fields of a recipe that a preset decides for a method."""
+    """Return the fields of a recipe that a preset sets for a method."""
     fields: dict[str, Any] = {"preset": name, "method": _METHODS[method]}
     if name == "upstream":
         return fields | _UPSTREAM[method]
@@ -108,7 +108,7 @@ def preset(name: PresetName, method: MethodName) -> dict[str, Any]:
     if name == "cxr" and method in _CXR_LARS:
         optimizer = _CXR_LARS[method]
     if method == "rotation":
-        # Turned by other angles too, the four would be told apart by the seams at the border.
+        # No other rotation: the seams at the border would reveal the angle.
         return fields | {
             "views": (view.model_copy(update={"rotate": 0.0}),),
             "optimizer": optimizer,
@@ -127,20 +127,20 @@ def make_recipe(
     ema: float | None = None,
     **changes: Any,
 ) -> Recipe:
-    """Return a preset with changes.
+    """Return a preset's recipe with changes.
 
     Args:
         name: The preset.
         method: The method.
-        lr: Of the optimiser, at batch 256.
-        flip: Chance of a horizontal flip.
-        temperature: Of a contrastive loss.
-        queue: Keys kept by MoCo-v2.
-        ema: Momentum of the encoder that follows.
-        changes: Other fields of the recipe; None stands for the preset's value.
+        lr: Learning rate at batch 256.
+        flip: Probability of a horizontal flip.
+        temperature: Temperature of a contrastive loss.
+        queue: Number of keys that MoCo-v2 keeps.
+        ema: Momentum of the slow encoder.
+        changes: Other fields of the recipe; None means the preset's value.
 
     Raises:
-        BadInput: A value is out of range, does not fit another, or the method has no such setting.
+        BadInput: A value is out of range or does not fit another, or the method lacks the setting.
     """
     fields = preset(name, method)
     fields |= {key: value for key, value in changes.items() if value is not None}
@@ -152,9 +152,9 @@ def make_recipe(
         if value is None:
             continue
         if key not in type(fields["method"]).model_fields:
-            raise BadInput(f"--{key}: {method} has none; leave the option out")
+            raise BadInput(f"--{key}: {method} has no such setting; omit the option")
         fields["method"] = fields["method"].model_copy(update={key: value})
-    # Dumped, so that what was copied is validated too.
+    # model_copy does not validate, so dump the fields and validate them.
     plain = Recipe.model_construct(**fields).model_dump(include=set(fields))
     try:
         return Recipe.model_validate(plain)

@@ -1,4 +1,4 @@
-"""What a backbone has learned, told from its features and a labelled shard."""
+"""Scores a backbone's features on a labelled shard, by k-NN or logistic regression."""
 
 from typing import Any, NamedTuple
 
@@ -27,18 +27,18 @@ NEIGHBOURS = 20
 FOLDS = 5
 
 PENALTIES = tuple(10 ** (half / 2) for half in range(2, 9))
-"""Weights of the squared norm that are tried, on features of unit variance."""
+"""Candidate weights of the squared norm, on features of unit variance."""
 
 
 def pooled_features(backbone: nn.Module, images: Bytes, device: torch.device) -> Features:
-    """Return what the backbone, in evaluation mode, makes of the images' central crops.
+    """Return the backbone's features of the images' central crops, in evaluation mode.
 
-    Its training mode is as before afterwards.
+    The backbone's training mode is restored afterwards.
 
     Args:
         backbone: B x 3 x C x C to B x F.
         images: uint8, N x S x S.
-        device: Where the backbone is.
+        device: Device of the backbone.
 
     Returns:
         float32, N x F.
@@ -60,17 +60,17 @@ def pooled_features(backbone: nn.Module, images: Bytes, device: torch.device) ->
 
 
 def knn_auc(features: Features, shard: Shard) -> float | None:
-    """Return the mean AUC of the nearest neighbours' labels, cross-validated by patient.
+    """Return the mean AUC of a k-NN classifier, cross-validated by patient.
 
-    An image is scored by the share of its nearest neighbours, by cosine among other patients, that
-    show a finding.
+    The score of an image is the share of its nearest neighbours (by cosine, among other patients)
+    with a finding.
 
     Args:
-        features: float32, N x F, of the shard's images.
-        shard: Labelled, N images.
+        features: float32, N x F: features of the shard's images.
+        shard: Labelled shard with N images.
 
     Returns:
-        The mean over the findings, or None where no finding has both values.
+        The mean over the findings, or None if no finding has both values.
 
     Raises:
         BadInput: The shard has no labels.
@@ -86,15 +86,15 @@ def knn_auc(features: Features, shard: Shard) -> float | None:
 
 
 class LinearEvaluation(NamedTuple):
-    """How well logistic regressions tell the findings from frozen features.
+    """Result of logistic regressions on frozen features.
 
     Attributes:
-        scores: float32, M x 14, of the test images, higher for more likely.
-        auc_by_finding: Of these; None for a finding without both values in both sets.
-        penalty: The weight of the squared norm, the same for all findings.
-        held_out: float32, N x 14, of the training images, each scored by regressions that were
-            fitted on other patients; None for a single patient.
-        inside_auc: Mean AUC of these, by which the penalty was chosen; None where there is none.
+        scores: float32, M x 14: scores of the test images, higher for more likely.
+        auc_by_finding: AUC of ``scores``; None for a finding without both values in both sets.
+        penalty: Weight of the squared norm, the same for all findings.
+        held_out: float32, N x 14: scores of the training images by regressions on other patients;
+            None for a single patient.
+        inside_auc: Mean AUC of ``held_out``, which chose the penalty; None if undefined.
     """
 
     scores: Features
@@ -107,16 +107,15 @@ class LinearEvaluation(NamedTuple):
 def linear_evaluation(
     train: Features, shard: Shard, test: Features, labels: Bytes
 ) -> LinearEvaluation:
-    """Fit a logistic regression for each finding on frozen features, and score it on others.
+    """Fit a logistic regression for each finding on frozen features, and score test images.
 
-    How strongly its weights are penalised is chosen on the training images, cross-validated by
-    patient; the test images have no say in it.
+    The penalty is chosen on the training images alone, cross-validated by patient.
 
     Args:
-        train: float32, N x F, of the shard's images.
-        shard: Labelled, N images, to fit on.
-        test: float32, M x F.
-        labels: uint8, M x 14, 0 or 1, of the test images.
+        train: float32, N x F: features of the shard's images.
+        shard: Labelled shard with N images, to fit on.
+        test: float32, M x F: features of the test images.
+        labels: uint8, M x 14, 0 or 1: labels of the test images.
 
     Raises:
         BadInput: The shard has no labels.
@@ -145,14 +144,14 @@ def _regression(train: Features, labels: Bytes, test: Features, penalty: float) 
         if known.min() < known.max():
             regression = LogisticRegression(C=1 / penalty, max_iter=500)
             model: Any = make_pipeline(StandardScaler(), regression)
-            # Threads wait for each other on matrices as small as these.
+            # Several threads are slower on matrices this small.
             with threadpool_limits(1):
                 scores[:, column] = model.fit(train, known).decision_function(test)
     return scores
 
 
 def _folds(shard: Shard) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    """Return indices inside and outside of each fold, cut by patient; none for one patient."""
+    """Return the training and held-out indices of folds by patient; no folds for one patient."""
     patients = [entry.patient for entry in shard.entries]
     folds = min(FOLDS, len(set(patients)))
     return list(GroupKFold(folds).split(patients, groups=patients)) if folds > 1 else []

@@ -1,4 +1,4 @@
-"""Every setting of a pretraining as one typed model; :mod:`pretrain.presets` has the figures."""
+"""All settings of a pretraining; :mod:`pretrain.presets` has their values."""
 
 from typing import Annotated, Literal
 
@@ -20,11 +20,11 @@ class _Settings(BaseModel):
 
 
 class Views(_Settings):
-    """How one view of an image is made; see :mod:`pretrain.augment`."""
+    """Augmentation of one view of an image; see :mod:`pretrain.augment`."""
 
     crop_scale: tuple[float, float] = Field(description="share of the image's area, from and to")
     crop_ratio: tuple[float, float] = Field((1, 1), description="width / height, from and to")
-    rotate: float = Field(0, ge=0, le=180, description="largest angle, degrees, either way")
+    rotate: float = Field(0, ge=0, le=180, description="largest angle in degrees, to either side")
     flip: Share = Field(0.5, description="chance of a horizontal flip")
     jitter: Share = Field(0, description="chance that brightness and contrast change")
     brightness: Share = Field(0, description="factor between 1 - x and 1 + x")
@@ -45,20 +45,20 @@ class Views(_Settings):
 
 
 class MoCoSettings(_Settings):
-    """MoCo-v2 (Chen et al. 2020): a queue of keys and a slowly moving key encoder."""
+    """MoCo-v2 (Chen et al. 2020): a queue of keys and a slow key encoder."""
 
     name: Literal["mocov2"] = "mocov2"
     queue: int = Field(65_536, ge=1, description="keys kept as negatives, over all GPUs")
     ema: Share = Field(0.999, description="momentum of the key encoder")
     temperature: float = Field(0.2, gt=0)
-    dim: int = Field(128, ge=1, description="of an embedding")
-    key_group: int = Field(32, ge=2, description="keys that are normalised together, at most half")
+    dim: int = Field(128, ge=1, description="width of an embedding")
+    key_group: int = Field(32, ge=2, description="keys per normalised group, at most half")
 
     def key_groups(self, part: int) -> int:
-        """Return how many groups, at least 2, the keys of ``part`` images are normalised in.
+        """Return the number of groups, at least 2, for the keys of ``part`` images.
 
         Raises:
-            ValueError: They cannot be cut into equal groups.
+            ValueError: The keys cannot be split into equal groups.
         """
         wanted = max(2, part // self.key_group)
         groups = [n for n in range(2, wanted + 1) if part % n == 0 and part // n > 1]
@@ -75,20 +75,20 @@ class SimCLRSettings(_Settings):
 
     name: Literal["simclr"] = "simclr"
     temperature: float = Field(0.1, gt=0)
-    dim: int = Field(128, ge=1, description="of an embedding")
+    dim: int = Field(128, ge=1, description="width of an embedding")
 
 
 class BYOLSettings(_Settings):
-    """BYOL (Grill et al. 2020): predicts a slowly moving target, without negatives."""
+    """BYOL (Grill et al. 2020): predicts a slow target network, without negatives."""
 
     name: Literal["byol"] = "byol"
     ema: Share = Field(0.99, description="momentum of the target at the start; ends at 1")
-    hidden: int = Field(4096, ge=1, description="width inside projector and predictor")
-    dim: int = Field(256, ge=1, description="of a projection")
+    hidden: int = Field(4096, ge=1, description="hidden width of projector and predictor")
+    dim: int = Field(256, ge=1, description="width of a projection")
 
 
 class RotationSettings(_Settings):
-    """Rotation (Gidaris et al. 2018): tells 0, 90, 180 and 270 degrees apart."""
+    """Rotation (Gidaris et al. 2018): classifies 0, 90, 180 and 270 degrees."""
 
     name: Literal["rotation"] = "rotation"
 
@@ -104,12 +104,12 @@ class OptimizerSettings(_Settings):
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(1e-4, ge=0)
-    decay_all: bool = Field(True, description="decay BatchNorm and biases too; False: spare them")
+    decay_all: bool = Field(True, description="apply weight decay to BatchNorm and biases too")
     warm_up: float = Field(0.0, ge=0, lt=1, description="share of all steps")
 
 
 class Recipe(_Settings):
-    """All that decides the result of a pretraining, apart from the images."""
+    """All settings that decide the result of a pretraining, except the images."""
 
     preset: PresetName
     method: MethodSettings = Field(discriminator="name")
@@ -117,9 +117,9 @@ class Recipe(_Settings):
     optimizer: OptimizerSettings
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(
-        256, ge=2, description="images a step over all GPUs; for rotation: rotated copies"
+        256, ge=2, description="images per step over all GPUs; for rotation: rotated copies"
     )
-    accumulate: int = Field(1, ge=1, description="parts of a batch that are computed in turn")
+    accumulate: int = Field(1, ge=1, description="parts of a batch, computed one after the other")
     image_size: int = Field(224, ge=32, description="pixels along each side of a view")
     architecture: Architecture = "densenet121"
     init: str = Field("random", description="random, imagenet or a checkpoint")
@@ -128,12 +128,12 @@ class Recipe(_Settings):
 
     @property
     def copies(self) -> int:
-        """Network inputs that a method makes of a view: 4 for rotation."""
+        """Network inputs per view: 4 for rotation, else 1."""
         return 4 if self.method.name == "rotation" else 1
 
     @property
     def images_per_step(self) -> int:
-        """Different images that a step sees, over all GPUs."""
+        """Images per step, over all GPUs, before rotation."""
         return self.batch_size // self.copies
 
     @property
@@ -152,13 +152,13 @@ class Recipe(_Settings):
         return self
 
     def part(self, processes: int) -> int:
-        """Return how many images one process computes at a time.
+        """Return the number of images that one process computes at a time.
 
         Raises:
-            ValueError: The batch cannot be cut that way; says what it must be a multiple of.
+            ValueError: The batch cannot be split equally between processes and parts.
         """
         cuts = processes * self.accumulate * self.copies
-        # Two images at least: BatchNorm has nothing to average over in one.
+        # At least two images: BatchNorm cannot normalise a single one.
         if self.batch_size % cuts or self.batch_size < 2 * cuts:
             raise ValueError(
                 f"a batch of {self.batch_size} cannot be cut into {cuts} ({processes} processes x "

@@ -1,12 +1,12 @@
-"""The folder of a pretraining, beside its checkpoint: ``NAME.run`` for ``NAME.pt``.
+"""The folder of a pretraining, next to its checkpoint: ``NAME.run`` for ``NAME.pt``.
 
 ::
 
-    config.json     recipe and data that the run was started with
-    metrics.jsonl   loss, learning rate, speed and the signs of health, every few steps
-    tensorboard/    the same, for TensorBoard
-    trainer.pt      networks, optimiser and step, to go on from
-    status.json     how the run stands; a terminal state once the process has ended
+    config.json     recipe and data of the run
+    metrics.jsonl   loss, learning rate, speed and signs of collapse, every few steps
+    tensorboard/    the metrics for TensorBoard
+    trainer.pt      networks, optimiser and step, for --resume
+    status.json     progress of the run; a terminal state once the process has ended
 """
 
 import json
@@ -25,11 +25,11 @@ from common.runtime.status import STATUS, Status, StatusFile
 
 
 class PretrainStatus(Status):
-    """How a pretraining stands, or how it ended."""
+    """Progress of a pretraining, or how it ended."""
 
     state: Literal["running", "finished", "stopped", "failed"]
-    step: int | None = Field(None, description="the last one that was saved")
-    steps: int | None = Field(None, description="of the whole pretraining")
+    step: int | None = Field(None, description="last saved step")
+    steps: int | None = Field(None, description="steps of the whole pretraining")
 
 
 METRICS = "metrics.jsonl"
@@ -41,13 +41,13 @@ STATE = {"step", "parameters", "buffers", "optimizer"}
 
 
 class RunFolder:
-    """Writes a pretraining's files, each either whole or a line at a time.
+    """Reads and writes the files of a pretraining.
 
     Args:
-        path: The folder; :meth:`held` makes it.
+        path: The folder; :meth:`held` creates it.
 
     Attributes:
-        status: How the pretraining stands.
+        status: The status file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,13 +57,13 @@ class RunFolder:
 
     @contextmanager
     def held(self, out: Path) -> Iterator[None]:
-        """Make the folder and keep other processes off it for the length of the block.
+        """Create the folder and lock it for the duration of the block.
 
         Args:
-            out: The checkpoint that the run is for.
+            out: The run's checkpoint.
 
         Raises:
-            BadInput: It cannot be made, or another process holds it.
+            BadInput: The folder cannot be created, or another process has locked it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -73,34 +73,34 @@ class RunFolder:
             yield
 
     def begin(self, config: dict[str, Any], out: Path, resume: bool) -> None:
-        """Begin a run, or make ready to go on with the one that is there.
+        """Begin a run, or prepare to resume one.
 
         Args:
-            config: What decides the result.
-            out: The checkpoint that the run is for.
-            resume: Whether to go on with what is there.
+            config: Everything that decides the result.
+            out: The run's checkpoint.
+            resume: Whether to resume an existing run.
 
         Raises:
-            BadInput: There is a run, or a checkpoint, that would be written over; or the run was
-                begun with another config, or its state is damaged.
+            BadInput: A run or a checkpoint would be overwritten, the run was begun with another
+                config, or its state is damaged.
         """
         file = self.path / CONFIG
         if file.exists():
             if not resume:
-                raise BadInput(f"{self.path}: a run is there; go on with --resume, or remove it")
+                raise BadInput(f"{self.path}: a run exists; continue with --resume, or remove it")
             _check_same(file, config)
         state = self.read_state()
         if state is None and out.exists():
-            raise BadInput(f"{out}: is there, but no state to go on from; choose another --out")
+            raise BadInput(f"{out}: exists, but has no state to resume from; choose another --out")
         write_json(file, config)
         for path in (out, *(self.path / name for name in (TRAINER, METRICS, CONFIG, STATUS))):
             drop_temporary(path)
         step = state["step"] if state else 0
-        self._forget_after(step)
+        self._drop_metrics_after(step)
         self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
     def write_metrics(self, line: dict[str, Any]) -> None:
-        """Append a line to ``metrics.jsonl`` and to TensorBoard; it has ``step`` among others."""
+        """Append a line, which must have ``step``, to ``metrics.jsonl`` and to TensorBoard."""
         append_json(self.path / METRICS, line)
         if self._board is None:
             return
@@ -114,12 +114,12 @@ class RunFolder:
         write_tensors(self.path / TRAINER, state)
 
     def read_state(self) -> dict[str, Any] | None:
-        """Return what ``trainer.pt`` holds, on the CPU; None if the run has not been saved yet.
+        """Return the state in ``trainer.pt``, on the CPU; None if the run was not saved yet.
 
-        It has the keys of :meth:`pretrain.trainer.Trainer.state`.
+        The keys are those of :meth:`pretrain.trainer.Trainer.state`.
 
         Raises:
-            BadInput: It is damaged, or cannot be read.
+            BadInput: The file is damaged or cannot be read.
         """
         file = self.path / TRAINER
         try:
@@ -134,8 +134,8 @@ class RunFolder:
             raise _damaged(file)
         return state
 
-    def _forget_after(self, step: int) -> None:
-        """Drop the metrics of steps that will be computed again, and a last line that was cut."""
+    def _drop_metrics_after(self, step: int) -> None:
+        """Drop the metrics of steps that will be repeated, and an incomplete last line."""
         file = self.path / METRICS
         if not file.exists():
             return
@@ -148,7 +148,7 @@ class RunFolder:
 
 
 def _damaged(file: Path) -> BadInput:
-    return BadInput(f"{file}: damaged; begin anew, under another --out")
+    return BadInput(f"{file}: damaged; start again with another --out")
 
 
 def _check_same(file: Path, config: dict[str, Any]) -> None:
@@ -166,7 +166,7 @@ def _check_same(file: Path, config: dict[str, Any]) -> None:
 
 
 def _leaves(config: Any, name: str = "") -> dict[str, Any]:
-    """Return nested settings as one level, with names such as ``optimizer.lr``."""
+    """Flatten nested settings to names such as ``optimizer.lr``."""
     if isinstance(config, list):
         config = dict(enumerate(config))
     if not isinstance(config, dict):

@@ -1,4 +1,4 @@
-"""What is trained, step by step: a method, its optimiser, and all that has to be kept of both."""
+"""Trains a method step by step; saves and loads its state."""
 
 import math
 from collections.abc import Iterable
@@ -25,17 +25,17 @@ class Trainer:
     """Takes the steps of a recipe.
 
     Args:
-        recipe: Decides the result.
-        state: The whole model to start from.
-        steps: Of the whole training.
-        device: What to compute on.
-        compiled: Whether the networks are compiled.
+        recipe: All settings that decide the result.
+        state: Initial weights of the whole model.
+        steps: Steps of the whole training.
+        device: Device to compute on.
+        compiled: Whether to compile the networks.
 
     Attributes:
-        method: What it trains; its backbone is the result.
-        optimizer: Of the method's parameters.
-        step: How many steps were taken.
-        steps: Of the whole training.
+        method: The method; its backbone is the result.
+        optimizer: Optimiser of the method's parameters.
+        step: Number of steps taken.
+        steps: Steps of the whole training.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Trainer:
         self.method = make_method(recipe, model, recipe.part(processes())).to(device)
         whole_batch = isinstance(recipe.method, SimCLRSettings | BYOLSettings)
         if whole_batch and processes() > 1 and device.type == "cuda":
-            # BatchNorm over all GPUs: SimCLR, section 2.2; BYOL as deepmind-research has it.
+            # BatchNorm over all GPUs: SimCLR, section 2.2; BYOL as in deepmind-research.
             torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.method)  # type: ignore[no-untyped-call]
         self.method.train()
         self.optimizer = make_optimizer(self.method, recipe.optimizer)
@@ -59,26 +59,26 @@ class Trainer:
                     module.compile(dynamic=False)
         self._forward: torch.nn.Module = self.method
         if processes() > 1:
-            # Weights follow from the seed, and buffers are each process's own.
+            # No broadcast: weights follow from the seed, and each process has its own buffers.
             self._forward = DistributedDataParallel(
                 self.method, broadcast_buffers=False, init_sync=False, gradient_as_bucket_view=True
             )
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` returned with as many processes."""
+        """Load a state that :meth:`state` returned with the same number of processes."""
         own = {name: buffer[rank()] for name, buffer in state["buffers"].items()}
         self.method.load_state_dict(state["parameters"] | own)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
 
     def take_step(self, parts: Iterable[Part]) -> Outcome:
-        """Take a step of the optimiser; nothing in it waits for the device.
+        """Take a step of the optimiser, without waiting for the device.
 
-        With a batch in parts, each part has BatchNorm statistics, and for SimCLR negatives, of its
-        own, so that the result is not that of the whole batch.
+        Each part of a batch has its own BatchNorm statistics and, for SimCLR, its own negatives.
+        The result therefore differs from that of the whole batch.
 
         Args:
-            parts: The batch.
+            parts: The parts of the batch.
 
         Returns:
             The mean over the parts, without gradient.
@@ -91,7 +91,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         outcomes = []
         for number, part in enumerate(parts, start=1):
-            with self._gradients_stay(number < recipe.accumulate):
+            with self._without_sync(number < recipe.accumulate):
                 outcome: Outcome = self._forward(self.views(part))
                 (outcome.loss / recipe.accumulate).backward()  # type: ignore[no-untyped-call]
             outcomes.append(outcome)
@@ -100,27 +100,27 @@ class Trainer:
         return _mean(outcomes)
 
     def views(self, part: Part) -> list[Tensor]:
-        """Return the views of a part's images as the networks see them: float32, B x 3 x C x C."""
+        """Return the views of a part's images, the networks' inputs: float32, B x 3 x C x C."""
         size = self._recipe.image_size
         return [
             normalised(make_view(part.images, draws, size, settings))
             for draws, settings in zip(part.draws, self._recipe.views, strict=True)
         ]
 
-    def _gradients_stay(self, more: bool) -> AbstractContextManager[None]:
-        """Return a context in which gradients are kept to this process if more are to come."""
+    def _without_sync(self, more: bool) -> AbstractContextManager[None]:
+        """Return a context that skips the gradient exchange if more parts follow."""
         if more and isinstance(self._forward, DistributedDataParallel):
             return self._forward.no_sync()
         return nullcontext()
 
     def is_finite(self) -> bool:
-        """Return whether all weights and buffers are, in every process; each has to ask."""
+        """Return whether all weights and buffers of all processes are finite; all must call it."""
         tensors = [t for t in self.method.state_dict().values() if t.is_floating_point()]
         norm = mean_over_processes(torch.stack(torch._foreach_norm(tensors)).sum())
         return math.isfinite(float(norm))
 
     def state(self) -> dict[str, Any]:
-        """Return all that is needed to go on, of all processes; each has to ask."""
+        """Return the state of all processes for :meth:`load`; all must call it."""
         parameters = {name: p.detach() for name, p in self.method.named_parameters()}
         buffers = {
             name: gather(tensor.unsqueeze(0))

@@ -1,4 +1,4 @@
-"""Radiographs become shards: sources, readers, writers, phantoms and inspection.
+"""Makes shards from radiographs: sources, readers, writers, phantoms and inspection.
 
-Imports ``common`` alone.
+Imports only ``common``.
 """

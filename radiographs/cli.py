@@ -1,4 +1,4 @@
-"""``flower-data``: makes shards and looks at them."""
+"""``flower-data``: makes and inspects shards."""
 
 import importlib
 import sys
@@ -12,10 +12,10 @@ COMMANDS = {
     "sources.chestxray14": "turn ChestX-ray14 images into hospitals and a test shard",
     "sources.chexpert": "turn CheXpert into a shard for pretraining, without labels",
     "sources.site": "turn a hospital's own DICOM, PNG or JPEG files into its shard",
-    "inspect.check": "look for what would spoil a run, in a shard or between several",
-    "inspect.show": "print the counts of shards, draw their shares and a contact sheet",
+    "inspect.check": "find problems that would spoil a run, within a shard and between shards",
+    "inspect.show": "print the count of each finding; draw the shares and a contact sheet",
 }
-"""What each command does, by the module that holds its function ``command``."""
+"""Help text by module; each module has a function ``command``."""
 
 
 def _run(module: str, arguments: Sequence[str]) -> None:
@@ -27,7 +27,7 @@ def _choose(arguments: Sequence[str]) -> None:
         module.rpartition(".")[2]: Command(text, partial(_run, module))
         for module, text in COMMANDS.items()
     }
-    choose_command("flower-data", "Makes shards and looks at them.", commands, arguments)
+    choose_command("flower-data", "Makes and inspects shards.", commands, arguments)
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""What every command shares: options, signals, logs, memory, files and status."""
+"""Code that all commands share: options, signals, logs, memory, files and status."""

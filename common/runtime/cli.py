@@ -1,4 +1,4 @@
-"""What every command shares: options that are also environment variables, errors, exit codes."""
+"""Command line of all commands: options (also environment variables), errors, exit codes."""
 
 import argparse
 import errno
@@ -27,7 +27,7 @@ from common.errors import BadInput, FedCXRError
 
 
 class Settings(BaseSettings):
-    """Base of a command's options; each field is an option and an environment variable.
+    """Base class of a command's options; each field is an option and an environment variable.
 
     A subclass adds ``env_prefix`` and ``cli_prog_name`` to its ``model_config``.
     """
@@ -50,16 +50,16 @@ FILE_ERRORS = (
     *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
     *(errno.ELOOP, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
 )
-"""Errors of files that the user can do something about, wherever they come up."""
+"""File errors that the user can fix."""
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 POSITIONAL = get_args(CliPositionalArg[str])[1]
-"""What marks a field that is given without an option's name."""
+"""Marker of fields that are positional arguments."""
 
 
 class _Help(argparse.HelpFormatter):
-    """Wraps the description too, and says nothing of a default that there is not."""
+    """Wraps the description too, and omits the default None."""
 
     def _expand_help(self, action: argparse.Action) -> str:
         return (super()._expand_help(action) or "").replace(" (default: None)", "")
@@ -69,8 +69,8 @@ def parse(settings: type[SettingsT], arguments: Sequence[str]) -> SettingsT:
     """Read a command's options from its arguments and the environment.
 
     Raises:
-        BadInput: An option is unknown, missing or out of range; the message names it.
-        SystemExit: ``--help`` was asked for and printed.
+        BadInput: An option is unknown, missing or out of range. The message names it.
+        SystemExit: ``--help`` was printed.
     """
     _warn_of_unknown_variables(settings)
     source = CliSettingsSource[SettingsT](settings, formatter_class=_Help)
@@ -85,7 +85,7 @@ def parse(settings: type[SettingsT], arguments: Sequence[str]) -> SettingsT:
 
 
 def _warn_of_unknown_variables(settings: type[Settings]) -> None:
-    """Name each variable with the command's prefix that is none of its settings."""
+    """Warn of variables that have the command's prefix but are not a setting."""
     prefix = settings.model_config.get("env_prefix", "")
     program = settings.model_config.get("cli_prog_name") or ""
     if not prefix or " " in program:  # the commands of one program share their variables
@@ -95,14 +95,14 @@ def _warn_of_unknown_variables(settings: type[Settings]) -> None:
         if name.upper().startswith(prefix) and name.upper() not in known:
             close = get_close_matches(name.upper(), known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            print(f"{program}: warning: {name} is no setting{hint}", file=sys.stderr)
+            print(f"{program}: warning: {name} is not a setting{hint}", file=sys.stderr)
 
 
 def _describe(detail: ErrorDetails, settings: type[Settings]) -> str:
-    """Return one problem of pydantic's as ``--option (or VARIABLE): what is wrong``."""
+    """Return a pydantic error as ``--option (or VARIABLE): problem``."""
     if not detail["loc"]:
         return detail["msg"].removeprefix("Value error, ")
-    # What follows the option's name is a place in its value; the value is told anyway.
+    # The rest of loc is a place within the value; the message has the value anyway.
     name = str(detail["loc"][0])
     variable = settings.model_config.get("env_prefix", "") + name.upper()
     option = f"--{name.replace('_', '-')} (or {variable})"
@@ -118,7 +118,7 @@ def _describe(detail: ErrorDetails, settings: type[Settings]) -> str:
 class Stopped(BaseException):
     """SIGINT or SIGTERM arrived; unwinds the command so that it ends cleanly.
 
-    No ``Exception``, so that code which survives faults does not survive being stopped.
+    Not an ``Exception``, so that ``except Exception`` does not catch it.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -127,9 +127,9 @@ class Stopped(BaseException):
 
 
 def stop_on_signals() -> None:
-    """Turn SIGINT and SIGTERM into :class:`Stopped`, once, in the main thread.
+    """Raise :class:`Stopped` in the main thread on the first SIGINT or SIGTERM.
 
-    To be called again after a library has set handlers of its own.
+    Call it again after a library has set its own handlers.
     """
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -144,12 +144,12 @@ def stop_on_signals() -> None:
 def run_command(
     name: str, command: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None
 ) -> int:
-    """Run a command and return its exit code; every error becomes one line on stderr.
+    """Run a command and return its exit code; an error is one line on stderr.
 
     Args:
-        name: The command's name, which begins the line.
-        command: Takes the arguments; raises what it cannot do.
-        arguments: Without the program's name; default: the process's own.
+        name: Name of the command, at the start of the line.
+        command: Function of the arguments; raises errors.
+        arguments: Arguments without the program's name; default: those of the process.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     stop_on_signals()
@@ -159,12 +159,12 @@ def run_command(
         print(f"{name}: stopped by {stopped}", file=sys.stderr)
         return stopped.exit_code
     except BrokenPipeError:
-        # Whoever read our output, such as head, has seen enough.
+        # The reader of the output, such as head, has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except FedCXRError as error:
         return _fail(name, given, str(error), error.exit_code)
-    except Exception as error:  # noqa: BLE001 - the last place that can turn a fault into a line
+    except Exception as error:  # noqa: BLE001 - the last place to turn an error into a line
         if isinstance(error, OSError) and error.errno in FILE_ERRORS:
             where = f"{error.filename}: " if error.filename else ""
             return _fail(name, given, f"{where}{error.strerror}", BadInput.exit_code)
@@ -176,8 +176,8 @@ class Command(NamedTuple):
     """One of several commands under a program's name.
 
     Attributes:
-        text: What it does, in a line.
-        run: Takes its arguments.
+        text: Help text of one line.
+        run: Function of the command's arguments.
     """
 
     text: str
@@ -187,7 +187,7 @@ class Command(NamedTuple):
 def choose_command(
     program: str, summary: str, commands: Mapping[str, Command], arguments: Sequence[str]
 ) -> None:
-    """Run the command that the first argument names, or print which there are.
+    """Run the command that the first argument names, or print the list of commands.
 
     Raises:
         BadInput: There is no such command.
@@ -200,15 +200,15 @@ def choose_command(
         return
     name = arguments[0]
     if name not in commands:
-        raise BadInput(f"{name!r} is not a command; one of {', '.join(commands)} (see --help)")
+        raise BadInput(f"{name!r} is not a command; give one of {', '.join(commands)} (see --help)")
     commands[name].run(arguments[1:])
 
 
 def leave(exit_code: int) -> NoReturn:
-    """End the process at once, with what was written flushed.
+    """Flush output and end the process at once.
 
-    For commands that use gRPC: while the interpreter ends, grpcio 1.85 sometimes waits for ever for
-    a connection that was being made. Nothing else is left to do then; the kernel closes it.
+    For commands that use gRPC: at interpreter exit, grpcio 1.85 sometimes waits forever for a
+    connection that is being opened. The kernel closes such a connection.
     """
     logging.shutdown()
     sys.stdout.flush()

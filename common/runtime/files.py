@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and their hashes."""
+"""Writes files atomically or line by line, and hashes them."""
 
 import errno
 import fcntl
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from common.errors import BadInput
 
 RESERVED_BYTES = 1 << 16
-"""Of the disk, which :func:`keep_reserve` takes."""
+"""Disk space that :func:`keep_reserve` reserves."""
 
 _appending = Lock()
 
@@ -33,13 +33,13 @@ def sha256_of(path: Path) -> str:
 
 
 def drop_temporary(path: Path) -> None:
-    """Remove what a killed process left of :func:`write_whole`; no other may be writing."""
+    """Remove temporary files that killed processes left; no process may be writing ``path``."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         left.unlink()
 
 
 def sync_folder(folder: Path) -> None:
-    """Make names that were created in or renamed into a folder survive a power cut."""
+    """Sync a folder, so that files created in it or renamed into it survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -49,14 +49,14 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, result: Path) -> Iterator[None]:
-    """Hold a folder for the length of the block; the kernel lets go when the process ends.
+    """Lock a folder for the duration of the block; the kernel unlocks it when the process ends.
 
     Args:
-        folder: What only one process may write in.
-        result: What it is writing, for the message.
+        folder: The folder to lock.
+        result: The file or folder that is being written, for the error message.
 
     Raises:
-        BadInput: Another process holds it, or it cannot be opened.
+        BadInput: Another process has locked the folder, or it cannot be opened.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -75,12 +75,12 @@ def locked(folder: Path, result: Path) -> Iterator[None]:
 def write_whole(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o666) -> None:
     """Write a file under a temporary name, fsync it and rename it over ``path``.
 
-    A reader sees the old file or the new one, never a part; a failure leaves no temporary file.
+    Readers see the old file or the new one, never a part. A failure leaves no temporary file.
 
     Args:
         path: The file.
-        write: Writes the content.
-        mode: Who may read and write it, less the umask.
+        write: Function that writes the content.
+        mode: Permissions, less the umask.
 
     Raises:
         OSError: The disk is full or the folder cannot be written.
@@ -100,7 +100,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o6
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file whole, indented, with a final newline; see :func:`write_whole`.
+    """Write an indented JSON file with a final newline; see :func:`write_whole`.
 
     Raises:
         ValueError: A number is not finite.
@@ -113,7 +113,7 @@ def append_json(path: Path, line: dict[str, Any]) -> None:
     """Append one line of JSON, from any thread; it is on disk when this returns.
 
     Raises:
-        OSError: It cannot be written; nothing of it is left in the file.
+        OSError: The line cannot be written; the file is unchanged.
         ValueError: A number is not finite.
     """
     data = json.dumps(line, allow_nan=False).encode() + b"\n"
@@ -130,18 +130,18 @@ def write_out(file: BinaryIO, data: bytes) -> None:
     """Write to an unbuffered file; the data are on disk when this returns.
 
     Raises:
-        OSError: They cannot be written; a part may have been.
+        OSError: The data cannot be written; a part may be in the file.
     """
-    while data:  # once, unless the disk is full: then the second write says so
+    while data:  # loops only if the disk is full: the second write then raises
         data = data[file.write(data) :]
     os.fsync(file.fileno())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return what :func:`append_json` wrote; a last line that was cut off is removed.
+    """Read a file of :func:`append_json`; an incomplete last line is removed.
 
     Raises:
-        BadInput: A line is no JSON.
+        BadInput: A line is not JSON.
     """
     if not path.exists():
         return []
@@ -153,24 +153,24 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut off a last line that a process which was killed has not written to its end."""
+    """Remove an incomplete last line, left by a killed process."""
     content = path.read_bytes() if path.exists() else b""
     if not content.endswith(b"\n") and content:
         os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def keep_reserve(folder: Path) -> None:
-    """Take some of the disk, to be given up for what must be written when it is full.
+    """Reserve disk space for a last write when the disk is full.
 
     Raises:
-        OSError: There is no room for it.
+        OSError: There is not enough space.
     """
     if not _reserve(folder).exists():
         write_whole(_reserve(folder), lambda file: file.write(bytes(RESERVED_BYTES)))
 
 
 def give_up_reserve(folder: Path) -> None:
-    """Give up what :func:`keep_reserve` took."""
+    """Release the space that :func:`keep_reserve` reserved."""
     _reserve(folder).unlink(missing_ok=True)
 
 
@@ -179,12 +179,12 @@ def _reserve(folder: Path) -> Path:
 
 
 def remedy(error: OSError) -> str:
-    """Return what is to be done about a file that cannot be written, for an error's line."""
+    """Return the remedy for a file that cannot be written, for an error message."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "make room"
     return "see that it can be written"
 
 
 def now() -> str:
-    """Return the time in UTC, as files state it: ISO 8601 with milliseconds."""
+    """Return the time in UTC: ISO 8601 with milliseconds."""
     return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")

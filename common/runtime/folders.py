@@ -1,4 +1,4 @@
-"""A folder that is either whole or not there."""
+"""Creates folders atomically: a folder is complete or does not exist."""
 
 import os
 import shutil
@@ -10,19 +10,19 @@ from common.errors import BadInput
 from common.runtime.files import locked, sync_folder
 
 PLAN = ".plan"
-"""File in an unfinished folder that says what it is to become."""
+"""File in an unfinished folder with a hash of its inputs."""
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Make a folder; it appears under its name only when the block ends without an error.
+    """Create a folder; it appears under its name only when the block ends without an error.
 
     Args:
-        path: The new folder, or one that is there and empty; its parents are made.
+        path: A new or empty folder; parents are created.
 
     Yields:
-        A temporary folder beside ``path``, to be filled. It is renamed to ``path`` at the end, or
-        removed on any error or interruption.
+        A temporary folder next to ``path``, to fill. It is renamed to ``path`` at the end, or
+        removed on an error or interruption.
 
     Raises:
         BadInput: ``path`` is taken, cannot be replaced by renaming or cannot be written.
@@ -43,16 +43,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def resumable_folder(path: Path, plan: str) -> Iterator[Path]:
-    """Make a folder whose filling can go on after an error, an interruption or a crash.
+    """Create a folder in a block that can be resumed after an error, an interruption or a crash.
 
     Args:
-        path: The new folder, or one that is there and empty; its parents are made.
-        plan: What the folder is to become; an unfinished folder is gone on with only if its plan
-            is the same.
+        path: A new or empty folder; parents are created.
+        plan: Hash of all inputs. An unfinished folder is continued only if its plan is the same.
 
     Yields:
-        ``.NAME.partial`` beside ``path``, empty or as the last try left it. It is renamed to
-        ``path`` when the block ends, and stays as it is on any error.
+        ``.NAME.partial`` next to ``path``, empty or as the last try left it. It is renamed to
+        ``path`` when the block ends, and kept on an error.
 
     Raises:
         BadInput: ``path`` is taken or cannot be written, another process is filling it, or an
@@ -72,10 +71,10 @@ def resumable_folder(path: Path, plan: str) -> Iterator[Path]:
 
 
 def check_free(path: Path) -> None:
-    """Refuse a name that is taken.
+    """Refuse a path that is taken.
 
     Raises:
-        BadInput: ``path`` is there and not an empty folder, or cannot be replaced by renaming.
+        BadInput: ``path`` exists and is not an empty folder, or cannot be replaced by renaming.
     """
     if not path.exists():
         return
@@ -98,6 +97,6 @@ def _claim(partial: Path, plan: str) -> None:
         file.write_text(plan, encoding="utf-8")
     elif not file.is_file() or file.read_text(encoding="utf-8") != plan:
         raise BadInput(
-            f"{partial}: was begun with other options or other files; go on with those, or remove "
-            "that folder to begin anew"
+            f"{partial}: was begun with other options or other files; continue with those, or "
+            "remove that folder to start again"
         )

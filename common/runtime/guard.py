@@ -1,4 +1,4 @@
-"""An end in time, whatever the main thread is doing."""
+"""Ends a process in time after a signal, even if the main thread hangs."""
 
 import logging
 import os
@@ -13,30 +13,29 @@ from common.runtime.cli import Stopped
 log = logging.getLogger(__name__)
 
 LEAVE_SECONDS = 7.0
-"""From SIGINT or SIGTERM on, until a command that is still running is ended; Docker kills it 10 s
-after the signal."""
+"""Time between SIGINT or SIGTERM and the forced end. Docker kills a process after 10 s."""
 
 WORDS_SECONDS = 2.0
-"""How long last words may take."""
+"""Most time for the last words."""
 
 
 class Guard:
-    """Ends the process some seconds after SIGINT or SIGTERM if the command has not ended by then.
+    """Ends the process some seconds after SIGINT or SIGTERM if the command is still running.
 
-    Python calls a signal's handler in the main thread, once what that is calling returns: a batch
-    may take longer than anybody waits, and a driver may never return. This waits in a thread of its
-    own, which only code that keeps the interpreter's lock holds up. To be made in the main thread,
-    by a command that ends with :func:`common.runtime.cli.leave`.
+    Python runs signal handlers in the main thread, after the current call returns. A batch may take
+    too long, and a call of a driver may never return. This class waits in a separate thread, which
+    only code that holds the GIL can block. Create it in the main thread of a command that ends with
+    :func:`common.runtime.cli.leave`.
 
     Attributes:
-        last_words: Called with the signal before the process is ended; may fail, or hang.
+        last_words: Called with the signal before the process ends; may fail or hang.
     """
 
     def __init__(self) -> None:
         self.last_words: Callable[[Stopped], object] = lambda _: None
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
-        # Python writes each signal's number there at once, from whatever thread receives it.
+        # Python writes each signal's number to the pipe at once, in any thread.
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         Thread(target=self._watch, args=(reading,), daemon=True).start()
 
@@ -47,21 +46,21 @@ class Guard:
         time.sleep(LEAVE_SECONDS)
         stopped = Stopped(number)
 
-        def words() -> None:
+        def last_words() -> None:
             self.last_words(stopped)
             log.critical("stopped by %s, in the middle of a call that does not return", stopped)
 
-        end_process(stopped.exit_code, words)
+        end_process(stopped.exit_code, last_words)
 
 
 def end_process(exit_code: int, last_words: Callable[[], object]) -> NoReturn:
-    """End the process from any thread, whatever the others are doing.
+    """End the process from any thread, even if others hang.
 
     Args:
         exit_code: Its exit code.
-        last_words: Called first; given up if it hangs, for instance on a lock or a dead disk.
+        last_words: Called first; abandoned if it hangs, for example on a lock or a dead disk.
     """
-    words = Thread(target=last_words, daemon=True)
-    words.start()
-    words.join(WORDS_SECONDS)
+    thread = Thread(target=last_words, daemon=True)
+    thread.start()
+    thread.join(WORDS_SECONDS)
     os._exit(exit_code)

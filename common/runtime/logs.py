@@ -1,4 +1,4 @@
-"""Log lines for people: one line an event, readable in a terminal and in ``docker logs``."""
+"""Log lines for people: one line per event, for a terminal and ``docker logs``."""
 
 import logging
 import sys
@@ -12,15 +12,15 @@ def log_to_stderr(debug: bool) -> None:
     """Send this project's log lines to stderr, with the local time.
 
     Args:
-        debug: Also the lines that only a developer wants, and other libraries' warnings.
+        debug: Also log debug lines, and warnings of other libraries.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    logging.raiseExceptions = False  # a line that cannot be written ends nothing
+    logging.raiseExceptions = False  # a line that cannot be written must not end the command
     logging.basicConfig(
         level=logging.WARNING if debug else logging.CRITICAL, handlers=[handler], force=True
     )
-    threading.excepthook = _note_thread_fault
+    threading.excepthook = _log_thread_error
     for package in ("client", "common", "pretrain", "radiographs", "server"):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
 
@@ -36,13 +36,13 @@ def log_to_file(path: Path) -> None:
     logging.getLogger().addHandler(handler)
 
 
-def _note_thread_fault(fault: threading.ExceptHookArgs) -> None:
-    """Log what ended a thread; without --debug its type alone, since its text may hold anything."""
-    # grpcio's own watcher of a connection may find it closed; nobody waits for it.
-    expected = isinstance(fault.exc_value, ValueError) and "Channel closed" in str(fault.exc_value)
+def _log_thread_error(error: threading.ExceptHookArgs) -> None:
+    """Log the type of an error that ended a thread; with --debug also its traceback."""
+    # grpcio's thread that watches a connection may find it closed; this is harmless.
+    expected = isinstance(error.exc_value, ValueError) and "Channel closed" in str(error.exc_value)
     log.log(
         logging.DEBUG if expected else logging.ERROR,
         "a thread ended: %s",
-        fault.exc_type.__name__,
-        exc_info=fault.exc_value if log.isEnabledFor(logging.DEBUG) else None,
+        error.exc_type.__name__,
+        exc_info=error.exc_value if log.isEnabledFor(logging.DEBUG) else None,
     )

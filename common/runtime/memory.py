@@ -1,4 +1,4 @@
-"""How the process keeps memory between rounds."""
+"""Settings of the memory allocator, and free memory."""
 
 import ctypes
 from pathlib import Path
@@ -7,14 +7,15 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """From glibc's ``malloc.h``; see mallopt(3)."""
 
 LARGEST_KEPT = 32 << 20
-"""Bytes; glibc takes no larger threshold. A packed DenseNet-121 is 28.3 MB."""
+"""Bytes; glibc's largest threshold. A packed DenseNet-121 is 28.3 MB."""
 
 
 def keep_freed_memory() -> None:
-    """Keep the memory of one message for the next, where the C library is glibc.
+    """Reuse freed memory for the next message, if the C library is glibc.
 
-    By default glibc returns blocks of this size to the kernel at once, and the kernel zeroes every
-    page of the next one. A round moves dozens of them; see benchmarks/federation_overhead.md.
+    By default glibc returns blocks of a message's size to the kernel at once, and the kernel zeroes
+    every page of the next block. A round has dozens of messages; see
+    benchmarks/federation_overhead.md.
     """
     keep_one_arena()  # other arenas cannot hold blocks of this size
     _mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
@@ -22,10 +23,10 @@ def keep_freed_memory() -> None:
 
 
 def keep_one_arena() -> None:
-    """Let all threads take their memory from one place, where the C library is glibc.
+    """Let all threads use one memory arena, if the C library is glibc.
 
-    By default it has up to eight for each core, and what one thread has freed no other one takes.
-    A server is a thread for each hospital; see benchmarks/server_memory.md.
+    By default glibc has up to eight arenas per core, and memory freed in one is not used in
+    another. A server has a thread for each hospital; see benchmarks/server_memory.md.
     """
     _mallopt(M_ARENA_MAX, 1)
 
@@ -37,7 +38,7 @@ def _mallopt(parameter: int, value: int) -> None:
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that this process may still take, of the machine or container."""
+    """Return the free memory of the machine or container, in bytes."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     free = int(fields["MemAvailable"].split()[0]) * 1024

@@ -1,4 +1,4 @@
-"""``status.json``: how a command stands, and how it ended, on a full disk too."""
+"""``status.json``: a command's progress, and how it ended, even on a full disk."""
 
 import logging
 from pathlib import Path
@@ -16,23 +16,23 @@ STATUS = "status.json"
 
 
 class Status(BaseModel):
-    """Base of what a status says; a field that was not given is not written."""
+    """Base class of a status; only fields that were set are written."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     state: str
-    time: str = Field("", description="UTC, ISO 8601; set when it is written")
-    reason: str | None = Field(None, description="why it ended so")
+    time: str = Field("", description="UTC, ISO 8601; set on writing")
+    reason: str | None = Field(None, description="reason for the end")
 
 
 StatusT = TypeVar("StatusT", bound=Status)
 
 
 class StatusFile:
-    """Replaces the status of one process, from any thread.
+    """Writes the status file of one process, from any thread.
 
     Args:
-        folder: Where the file is.
+        folder: Folder of the file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,10 +40,12 @@ class StatusFile:
         self._ended = Lock()
 
     def write(self, status: Status) -> None:
-        """Write how the process stands, and keep room for :meth:`end`; nothing once it has ended.
+        """Write the process's progress, and reserve disk space for :meth:`end`.
+
+        Does nothing after :meth:`end`.
 
         Raises:
-            OSError: It cannot be written, or there is no room for the end.
+            OSError: The status cannot be written, or the space cannot be reserved.
         """
         if self._ended.locked():
             return
@@ -51,9 +53,9 @@ class StatusFile:
         self._replace(status)
 
     def end(self, status: Status) -> bool:
-        """Write how the process ended; only the first call counts.
+        """Write how the process ended; only the first call has an effect.
 
-        Never raises: the process has to end all the same.
+        Never raises: the process must end in any case.
 
         Returns:
             Whether this was the first call.
@@ -73,10 +75,10 @@ class StatusFile:
 
 
 def read_status(folder: Path, model: type[StatusT]) -> StatusT:
-    """Return the status in a folder.
+    """Read the status in a folder.
 
     Raises:
-        BadInput: There is none, or it is damaged.
+        BadInput: There is no status, or it is damaged.
     """
     file = folder / STATUS
     try:

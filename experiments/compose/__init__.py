@@ -1,1 +1,1 @@
-"""What a federation in containers needs, and how to look at it."""
+"""Prepares and inspects a federation in containers."""

@@ -1,7 +1,7 @@
-"""``flower-containers``: the containers of a federation on this machine, seen and disturbed.
+"""``flower-containers``: shows and disturbs the containers of a federation on this machine.
 
-``status`` shows them; ``chaos`` does to a hospital what happens to hospitals, and mends it again,
-so that people can see the federation survive. Both speak to Docker's engine.
+``status`` shows them. ``chaos`` causes a fault in one container and repairs it after a while, to
+show that the federation survives. Both use Docker's engine.
 """
 
 import sys
@@ -36,20 +36,20 @@ class ChaosSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, cli_prog_name="flower-containers chaos")
 
-    name: CliPositionalArg[str] = Field(description="of the service, such as hospital-03")
+    name: CliPositionalArg[str] = Field(description="service, such as hospital-03")
     fault: CliPositionalArg[Literal["kill", "pause", "disconnect"]] = Field(
-        description="kill: its process is killed, and started anew; pause: it stands still; "
-        "disconnect: its network is gone"
+        description="kill: kill its process, restart it later; pause: freeze it; "
+        "disconnect: remove its network"
     )
-    seconds: float = Field(30, ge=0, description="until it is mended")
+    seconds: float = Field(30, ge=0, description="duration of the fault")
     project: str = Field("fedcxr", description="name of the Compose project")
 
 
 def containers_of(engine: docker.DockerClient, project: str) -> dict[str, Container]:
-    """Return a project's containers by service, those that have ended too.
+    """Return a project's containers by service, including those that have ended.
 
     Raises:
-        BadInput: There are none.
+        BadInput: The project has no containers.
     """
     label = f"com.docker.compose.project={project}"
     found = engine.containers.list(all=True, filters={"label": label})
@@ -59,7 +59,7 @@ def containers_of(engine: docker.DockerClient, project: str) -> dict[str, Contai
 
 
 def row(container: Container) -> dict[str, str]:
-    """Return what ``status`` shows of a container."""
+    """Return a container's row in the table of ``status``."""
     state = container.attrs["State"]
     health = state.get("Health", {})
     last = (health.get("Log") or [{}])[-1].get("Output", "").strip()
@@ -88,7 +88,7 @@ def table(rows: list[dict[str, str]]) -> str:
 
 @contextmanager
 def disturbed(engine: docker.DockerClient, container: Container, fault: str) -> Iterator[None]:
-    """Do something bad to a running container, and mend it at the end of the block."""
+    """Cause a fault in a running container; repair it at the end of the block."""
     links = container.attrs["NetworkSettings"]["Networks"] if fault == "disconnect" else {}
     networks = [(engine.networks.get(name), link["Aliases"]) for name, link in links.items()]
     try:
@@ -110,10 +110,10 @@ def disturbed(engine: docker.DockerClient, container: Container, fault: str) -> 
 
 @contextmanager
 def _engine() -> Iterator[docker.DockerClient]:
-    """Yield Docker's engine, as the environment names it.
+    """Yield a client of Docker's engine, configured by environment variables.
 
     Raises:
-        BadInput: It cannot be asked, or will not do what it is asked.
+        BadInput: The engine cannot be reached or refuses a request.
     """
     try:
         yield docker.from_env()
@@ -133,7 +133,7 @@ def _memory(container: Container) -> str:
     used = stats["memory_stats"]
     if "usage" not in used:
         return "-"
-    # What Docker's own table shows: without the files that the kernel keeps in memory.
+    # As in docker stats: without the kernel's file cache.
     files = used["stats"].get("inactive_file", used["stats"].get("total_inactive_file", 0))
     return f"{(used['usage'] - files) / 2**20:.0f} of {used['limit'] / 2**20:.0f} MiB"
 
@@ -151,23 +151,25 @@ def _chaos(arguments: Sequence[str]) -> None:
         containers = containers_of(engine, settings.project)
         container = containers.get(settings.name)
         if container is None:
-            raise BadInput(f"{settings.name}: no such container; one of {', '.join(containers)}")
+            raise BadInput(
+                f"{settings.name}: no such container; give one of {', '.join(containers)}"
+            )
         if container.status != "running":
             raise BadInput(f"{settings.name}: is {container.status}; it must be running")
         with disturbed(engine, container, settings.fault):
             print(f"{settings.name}: {settings.fault}, for {settings.seconds:g} s", flush=True)
             time.sleep(settings.seconds)
-        print(f"{settings.name}: mended")
+        print(f"{settings.name}: repaired")
 
 
 COMMANDS = {
-    "status": Command("show each container: health, restarts, memory, what it is doing", _status),
+    "status": Command("show each container: health, restarts, memory, current activity", _status),
     "chaos": Command("kill, pause or disconnect a hospital for a while", _chaos),
 }
 
 
 def _choose(arguments: Sequence[str]) -> None:
-    summary = "The containers of a federation on this machine."
+    summary = "Shows and disturbs the containers of a federation on this machine."
     choose_command("flower-containers", summary, COMMANDS, arguments)
 
 

@@ -1,8 +1,10 @@
-"""What ten hospitals in containers need before they start; see ``docker-compose.yml``.
+"""Prepares ten hospitals in containers; see ``docker-compose.yml``.
 
-``python -m experiments.compose.simulation STEP`` does one step, and nothing where it is done
-already: the folders on the host get the containers' owner, synthetic hospitals and keys are made
-where there are none, the first model is pretrained unless it comes from elsewhere.
+``python -m experiments.compose.simulation STEP`` runs one step, unless it is done already:
+
+- ``folders`` gives the folders on the host to the containers' user
+- ``data`` and ``keys`` make synthetic hospitals and keys
+- ``pretrain`` pretrains the first model, unless ``INIT`` names another one
 """
 
 import json
@@ -21,21 +23,21 @@ from common.runtime.files import sha256_of, write_json
 from common.shard import MANIFEST
 
 FEDERATION, HOSPITALS, RUNS = Path("/federation"), Path("/hospitals"), Path("/runs")
-"""Where the containers have the folders of the host."""
+"""Mount points of the host's folders."""
 
 FILMS, CHECKPOINTS = Path("/films"), Path("/checkpoint")
-"""Where pretraining has its films and writes the first model."""
+"""Mount points of the films and of the first model for pretraining."""
 
 KEYS = FEDERATION / "keys"
 OWNER = 10001
-"""The user that the containers run as."""
+"""User id of the containers."""
 
 NAMES = [f"hospital-{number:02d}" for number in range(10)]
 LABELLED = [*NAMES, "test"]
-"""Shards without which there is no run."""
+"""Shards that a run needs."""
 
 SYNTHETIC = "synthetic.json"
-"""Beside synthetic films: the settings that they were made with."""
+"""File next to synthetic films with their settings."""
 
 
 class SimulationSettings(Settings):
@@ -47,17 +49,17 @@ class SimulationSettings(Settings):
     size: int = Field(64, ge=40, description="pixels along each side of a synthetic image")
     seed: int = Field(0, ge=0, description="decides every draw of the synthetic images")
     init: str = Field(
-        "random", description="the run's first model; pretrained if it is in /checkpoint"
+        "random", description="initial model of the run; pretrained if it is in /checkpoint"
     )
 
 
 def own_folders(hospitals: Path, federation: Path, runs: Path) -> None:
-    """Give the folders that containers write to their owner; needs root.
+    """Make the containers' user the owner of the folders that containers write; needs root.
 
     Args:
-        hospitals: Of the shards; left as it is if somebody has put shards there.
-        federation: For the keys.
-        runs: For the server's runs and the hospitals' states.
+        hospitals: Folder of the shards; unchanged if it is not empty.
+        federation: Folder for the keys.
+        runs: Folder for the server's runs and the hospitals' states.
     """
     states = [runs / "sites" / name for name in NAMES]
     for state in states:
@@ -68,15 +70,15 @@ def own_folders(hospitals: Path, federation: Path, runs: Path) -> None:
 
 
 def make_hospitals(folder: Path, settings: SimulationSettings) -> None:
-    """Write synthetic shards into a folder, unless there are hospitals in it.
+    """Write synthetic shards into a folder, unless it already has hospitals.
 
     Args:
-        folder: Is there; cannot be renamed, since it is mounted.
-        settings: How many images, and which.
+        folder: An existing folder; it is mounted, so it cannot be renamed.
+        settings: Number, size and seed of the images.
 
     Raises:
-        BadInput: It cannot be written, some hospitals are missing, or its synthetic ones were made
-            with other settings.
+        BadInput: The folder cannot be written, some hospitals are missing, or its synthetic
+            hospitals were made with other settings.
     """
     from radiographs.sources import synthetic
 
@@ -87,12 +89,12 @@ def make_hospitals(folder: Path, settings: SimulationSettings) -> None:
         _check_settings(note, options)
     if not fresh.exists():
         if not missing:
-            print("the hospitals are there")
+            print("the hospitals exist already")
             return
         if missing != LABELLED:
             raise BadInput(
                 f"{', '.join(missing)}: no shard in HOSPITALS_DIR, which needs ten hospitals and "
-                "test, each made by flower-data; in an empty folder synthetic ones are made"
+                "test, each made by flower-data; an empty folder is filled with synthetic ones"
             )
         _note_settings(note, options)
         given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
@@ -106,7 +108,7 @@ def _is_shard(folder: Path) -> bool:
     try:
         return (folder / MANIFEST).is_file()
     except PermissionError:
-        raise BadInput(f"{folder}: the user {OWNER} may not read it; let it") from None
+        raise BadInput(f"{folder}: the user {OWNER} may not read it; give it permission") from None
 
 
 def _note_settings(note: Path, options: dict[str, int]) -> None:
@@ -120,7 +122,7 @@ def _note_settings(note: Path, options: dict[str, int]) -> None:
 
 
 def _check_settings(note: Path, options: dict[str, int]) -> None:
-    """Refuse other settings than those that a folder's films were made with, if they are known."""
+    """Refuse settings that differ from those of a folder's films, if these are known."""
     made = json.loads(note.read_bytes()) if note.exists() else options
     for name, value in options.items():
         if made[name] != value:
@@ -131,7 +133,7 @@ def _check_settings(note: Path, options: dict[str, int]) -> None:
 
 
 def make_keys(folder: Path) -> None:
-    """Provision the server and the hospitals, unless that is done.
+    """Provision the server and the hospitals, unless it is done already.
 
     Raises:
         BadInput: The folder cannot be written.
@@ -139,7 +141,7 @@ def make_keys(folder: Path) -> None:
     from server.provision.federation import Config, new
 
     if folder.exists():
-        print(f"the keys in {folder} are there")
+        print(f"the keys in {folder} exist already")
         return
     new(folder, Config(hosts=["server"], port=8080, days=365), NAMES, datetime.now(UTC))
     print(f"{folder}: a key for each of {len(NAMES)} hospitals")
@@ -158,32 +160,32 @@ def _keys(_arguments: Sequence[str]) -> None:
 
 
 def films_to_pretrain_on(folder: Path, checkpoint: Path) -> Path:
-    """Return the shard without labels in a folder, or the folder itself.
+    """Return the shard ``pretrain`` in a folder, or the folder itself if it is a shard.
 
     Args:
         folder: PRETRAIN_DIR or HOSPITALS_DIR.
-        checkpoint: What is pretrained; may have been begun already.
+        checkpoint: The checkpoint to pretrain, perhaps begun already.
 
     Raises:
-        BadInput: It was begun with other films, or there are none.
+        BadInput: There is no shard, or the checkpoint was begun with other films.
     """
     shard = next((path for path in (folder / "pretrain", folder) if _is_shard(path)), None)
     if shard is None:
         raise BadInput(
-            "no films to pretrain on: PRETRAIN_DIR is no shard, nor is pretrain in it or in "
-            "HOSPITALS_DIR; name one made by flower-data, or give INIT"
+            "no films to pretrain on: PRETRAIN_DIR is not a shard, and neither it nor "
+            "HOSPITALS_DIR has a shard pretrain; name one made by flower-data, or give INIT"
         )
     begun = checkpoint.with_suffix(".run") / "config.json"
     if begun.exists() and json.loads(begun.read_bytes())["data"] != sha256_of(shard / MANIFEST):
         raise BadInput(
             f"{checkpoint.name} was begun with other films than PRETRAIN_DIR or HOSPITALS_DIR has "
-            "now; give those again, or forget it with docker compose down --volumes"
+            "now; set the former again, or remove it with docker compose down --volumes"
         )
     return shard
 
 
 def is_pretrained(checkpoint: Path) -> bool:
-    """Return whether a pretraining is done, on whatever device it was."""
+    """Return whether a pretraining is finished."""
     status = checkpoint.with_suffix(".run") / "status.json"
     return status.exists() and json.loads(status.read_bytes())["state"] == "finished"
 
@@ -191,11 +193,11 @@ def is_pretrained(checkpoint: Path) -> bool:
 def _pretrain(arguments: Sequence[str]) -> None:
     init = parse(SimulationSettings, arguments).init
     if Path(init).parent != CHECKPOINTS:
-        print(f"the first model is {init}: nothing to pretrain")
+        print(f"the first model is {init}: no pretraining needed")
         return
     shard = films_to_pretrain_on(FILMS, Path(init))
     if is_pretrained(Path(init)):
-        print(f"{init} is there")
+        print(f"{init} exists already")
         return
     sys.stdout.flush()
     command = ["flower-pretrain", "--data", str(shard), "--out", init]
@@ -203,10 +205,10 @@ def _pretrain(arguments: Sequence[str]) -> None:
 
 
 COMMANDS = {
-    "folders": Command("give the folders on the host the containers' owner; needs root", _folders),
-    "data": Command("write synthetic hospitals, unless there are hospitals", _data),
-    "keys": Command("make certificates and keys, unless there are some", _keys),
-    "pretrain": Command("pretrain the first model, unless it comes from elsewhere", _pretrain),
+    "folders": Command("give the host's folders to the containers' user; needs root", _folders),
+    "data": Command("write synthetic hospitals, unless hospitals exist", _data),
+    "keys": Command("make certificates and keys, unless they exist", _keys),
+    "pretrain": Command("pretrain the first model, unless INIT names another one", _pretrain),
 }
 
 

@@ -1,1 +1,1 @@
-"""Federations on this machine, each command in a process of its own."""
+"""Starts federations on this machine, with a process for each command."""

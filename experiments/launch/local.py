@@ -1,4 +1,4 @@
-"""A whole federation on this machine: one server and its clients, each a process of its own."""
+"""A federation on this machine: a server and clients as separate processes."""
 
 import socket
 import subprocess
@@ -14,21 +14,21 @@ CLIENT = "from client.cli import main; main()"
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class LocalFederation:
-    """Starts a server and clients on loopback and ends what it started.
+    """Starts a server and clients on loopback.
 
-    As a context manager: leaving the block ends whatever still runs.
+    Leaving the block as a context manager ends all processes.
 
     Args:
-        logs: Folder for the processes' logs, made if need be.
-        slots: Clients that may compute at once; each computes on one thread.
-        tls: Folder of ``flower-provision`` for loopback; None: neither encryption nor keys.
+        logs: Folder for the processes' logs, created if it does not exist.
+        slots: Number of clients that may compute at once, each on one thread.
+        tls: Folder of ``flower-provision`` for loopback; None for neither encryption nor keys.
     """
 
     def __init__(self, logs: Path, slots: int = 2, tls: Path | None = None) -> None:
@@ -47,13 +47,13 @@ class LocalFederation:
         self.stop()
 
     def start_server(self, options: Sequence[str], *, to_terminal: bool = False) -> None:
-        """Start ``flower-server`` with these options besides the address."""
+        """Start ``flower-server`` with the address and these options."""
         arguments = ["--listen", self.address, *self._encryption("server"), *options]
         log = None if to_terminal else self.logs / "server.log"
         self.server = self._start("server", SERVER, arguments, log)
 
     def start_client(self, shard: Path, options: Sequence[str] = ()) -> None:
-        """Start ``flower-client`` on a shard; it is called by the shard's folder."""
+        """Start ``flower-client`` on a shard; its name is that of the shard's folder."""
         encryption = self._encryption(f"sites/{shard.name}")
         arguments = ["--server", self.address, *encryption, "--data", str(shard)]
         arguments += ["--threads", "1", "--slots", str(self._slots)]
@@ -75,7 +75,7 @@ class LocalFederation:
         return codes
 
     def stop(self) -> None:
-        """End what still runs: politely first, after ten seconds for good."""
+        """End all processes: SIGTERM, and SIGKILL after ten seconds."""
         running = [p for p in self._processes().values() if p.poll() is None]
         for process in running:
             process.terminate()

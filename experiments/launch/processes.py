@@ -1,7 +1,7 @@
-"""Commands as processes of their own that start in a moment.
+"""Commands as processes that start quickly.
 
-They are forked from a process that has torch and scikit-learn imported, which takes each of them
-several seconds of a core otherwise.
+They are forked from a process that has imported torch and scikit-learn, which otherwise takes each
+process several seconds.
 """
 
 import multiprocessing
@@ -18,16 +18,16 @@ FORKS.set_forkserver_preload(
 
 
 class Process:
-    """A running command, with what :class:`subprocess.Popen` has for it.
+    """A running command, with an interface like :class:`subprocess.Popen`.
 
     Args:
-        code: Python, such as ``from client.cli import main; main()``.
-        arguments: Of the command.
-        environment: Variables besides those of this process.
-        outputs: Files to which stdout and stderr are appended; None: those of this process.
+        code: Python code, such as ``from client.cli import main; main()``.
+        arguments: Arguments of the command.
+        environment: Variables in addition to those of this process.
+        outputs: Files to append stdout and stderr to; None for those of this process.
 
     Attributes:
-        pid: Its id.
+        pid: Process id.
     """
 
     def __init__(
@@ -44,18 +44,18 @@ class Process:
             target=_execute, args=(code, list(arguments), environment, outputs)
         )
         self._process.start()
-        assert self._process.pid is not None  # noqa: S101 - it was started
+        assert self._process.pid is not None  # noqa: S101 - the process was started
         self.pid: int = self._process.pid
 
     def poll(self) -> int | None:
-        """Return its exit code, negative for a signal; None: it still runs."""
+        """Return the exit code, negative for a signal; None while the process runs."""
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Return its exit code once it has ended.
+        """Wait for the end and return the exit code.
 
         Raises:
-            subprocess.TimeoutExpired: It still runs after ``timeout`` seconds.
+            subprocess.TimeoutExpired: The process still runs after ``timeout`` seconds.
         """
         self._process.join(timeout)
         code = self._process.exitcode
@@ -64,16 +64,16 @@ class Process:
         return code
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, unless it has ended."""
+        """Send a signal, unless the process has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it."""
+        """Send SIGKILL."""
         self._process.kill()
 
 

@@ -16,8 +16,8 @@ def make_method(recipe: Recipe, model: DenseNet, batch: int) -> Method:
     """Return the recipe's method around a model's backbone.
 
     Args:
-        recipe: Says which, and its settings.
-        model: Its backbone is pretrained.
+        recipe: The recipe with the method's settings.
+        model: The model whose backbone is pretrained.
         batch: B, the images that one process computes at a time.
     """
     settings, precision, seed = recipe.method, recipe.precision, recipe.seed

@@ -1,4 +1,4 @@
-"""What the engine asks of a method, and the signs of its health."""
+"""Interface between engine and methods, and a sign of collapse."""
 
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ from pretrain.networks import Encoder
 
 
 class Outcome(NamedTuple):
-    """What a method makes of a batch; all of it stays on the device.
+    """A method's result for a batch, on the device.
 
     Attributes:
         loss: 0-d, mean over the images.
-        signs: Name to 0-d tensor, without gradient, for the metrics.
+        signs: 0-d tensors for the metrics by name, without gradient.
     """
 
     loss: Tensor
@@ -22,19 +22,19 @@ class Outcome(NamedTuple):
 
 
 class Method(nn.Module):
-    """A method of pretraining: networks, loss and whatever moves beside the gradient.
+    """A pretraining method: networks, loss, and state that is not updated by gradients.
 
-    Each is made of the model whose backbone is pretrained, its own settings, the precision of the
-    networks and the seed of its heads; MoCo-v2 also of the images that are computed at a time.
+    A method is created from the model whose backbone is pretrained, its settings, the precision of
+    the networks and the seed of its heads; MoCo-v2 also needs the batch size of one process.
 
     Attributes:
-        encoder: Its backbone is what the pretraining is for.
+        encoder: Encoder with the backbone that is pretrained.
     """
 
     encoder: Encoder
 
     def prepare(self, progress: float) -> None:
-        """Do what has to be done before a step; ``progress`` runs from 0 to 1."""
+        """Prepare a step, for example move a slow encoder; ``progress`` runs from 0 to 1."""
 
     def forward(self, views: list[Tensor]) -> Outcome:
         """Return the loss of a batch.
@@ -47,10 +47,10 @@ class Method(nn.Module):
 
 @torch.no_grad()
 def embedding_std(embeddings: Tensor) -> Tensor:
-    """Return how far embeddings spread over the sphere: 1 evenly, 0 when all are the same.
+    """Return the spread of embeddings over the sphere: 1 if even, 0 if all are the same.
 
     The standard deviation over the batch of each coordinate of the normalised embeddings, averaged
-    and times the square root of their width (Chen & He 2021, "SimSiam", section 4.1).
+    and multiplied by the square root of their width (Chen & He 2021, "SimSiam", section 4.1).
 
     Args:
         embeddings: float32, B x D.

@@ -1,7 +1,7 @@
 """BYOL: Grill et al. 2020, "Bootstrap Your Own Latent".
 
-A predictor on top of one view's projection is to hit the projection that a slowly moving target
-network makes of the other view. There are no negatives.
+A predictor on top of one view's projection learns to match the other view's projection by a slow
+target network. There are no negatives.
 """
 
 import math
@@ -21,7 +21,7 @@ def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
     Args:
         prediction: float32, B x D; the gradient flows here.
-        target: float32, B x D; it does not flow here.
+        target: float32, B x D; no gradient flows here.
 
     Returns:
         0-d in [0, 4]: the mean over the batch of 2 - 2 cos.
@@ -50,13 +50,13 @@ class BYOL(Method):
         self.target = follower(self.encoder)
 
     def prepare(self, progress: float) -> None:
-        """Let the target follow (BYOL, equation 1)."""
+        """Move the target network towards the encoder (BYOL, equation 1)."""
         follow(self.target, self.encoder, target_momentum(self.settings.ema, progress))
 
     def forward(self, views: list[Tensor]) -> Outcome:
-        """See :class:`~pretrain.methods.base.Method`; each view goes through by itself.
+        """See :class:`~pretrain.methods.base.Method`; each view is a separate batch.
 
-        The loss is symmetric: both views are predicted from each other (BYOL, section 3.1).
+        The loss is symmetric: each view is predicted from the other (BYOL, section 3.1).
         """
         first, second = (self.encoder(view) for view in views)
         with torch.no_grad():

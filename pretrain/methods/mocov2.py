@@ -1,7 +1,7 @@
 """MoCo-v2: He et al. 2020, "Momentum Contrast", and Chen et al. 2020, "Improved Baselines".
 
-A query is to be closer to the key of the same film than to a queue of keys of other films. Keys
-come from an encoder that slowly follows the query encoder (MoCo, section 3.2).
+A query learns to be closer to the key of the same film than to a queue of keys of other films.
+Keys come from an encoder that slowly follows the query encoder (MoCo, section 3.2).
 """
 
 import torch
@@ -19,7 +19,7 @@ from pretrain.recipe import MoCoSettings, Precision
 def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
     """Return the InfoNCE loss (MoCo, equation 1).
 
-    With several processes each holds a share of the queue, and every query meets all shares.
+    With several processes, each has a share of the queue; queries are compared with all shares.
 
     Args:
         query: float32, B x D, normalised; the gradient flows here.
@@ -40,9 +40,9 @@ def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> T
 class MoCoV2(Method):
     """MoCo-v2 with a two-layer head (MoCo-v2, section 3) and BatchNorm in groups for the keys.
 
-    Were keys normalised by the statistics of the batch that the queries are normalised by, a query
-    could tell its key by them. The authors shuffle the keys between GPUs (MoCo, section 3.3). Here,
-    on one GPU or on each, keys are permuted and normalised in small groups, queries all together.
+    Queries and keys must not be normalised over the same batch: a query could recognise its key by
+    the batch's statistics. The authors shuffle the keys between GPUs (MoCo, section 3.3). Here, on
+    each GPU, keys are permuted and normalised in small groups, and queries over the whole batch.
     """
 
     queue: Tensor
@@ -64,19 +64,19 @@ class MoCoV2(Method):
         keys = rng.standard_normal((self.settings.queue // processes(), self.settings.dim))
         self.register_buffer("queue", normalize(torch.from_numpy(keys).float()))
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
-        # The batch comes in another order each time, so that one permutation does for all.
+        # Batches are in random order, so one permutation is enough for all.
         order = torch.from_numpy(generator(seed, "shuffle").permutation(batch))
         self.register_buffer("shuffle", order, persistent=False)
 
     def prepare(self, progress: float) -> None:  # noqa: ARG002 - the momentum is constant
-        """Let the key encoder follow (MoCo, equation 2), before keys are encoded."""
+        """Move the key encoder (MoCo, equation 2), before keys are encoded."""
         follow(self.key_encoder, self.encoder, self.settings.ema)
 
     def forward(self, views: list[Tensor]) -> Outcome:
         """See :class:`~pretrain.methods.base.Method`; the first view is the query's."""
         query = normalize(self.encoder(views[0]))
         key = self.encode_keys(views[1])
-        # A copy: the queue moves on before the backward pass needs what it was.
+        # A copy: the queue changes before the backward pass, which needs the old values.
         queue = self.queue.clone()
         loss = info_nce(query, key, queue, self.settings.temperature)
         self._enqueue(key)
@@ -90,13 +90,13 @@ class MoCoV2(Method):
 
     @torch.no_grad()
     def encode_keys(self, views: Tensor) -> Tensor:
-        """Return the keys of views, B x 3 x H x W: float32, B x D, normalised."""
+        """Encode views, B x 3 x H x W, to keys: float32, B x D, normalised."""
         keys = normalize(self.key_encoder(views[self.shuffle]))
         return torch.empty_like(keys).index_copy_(0, self.shuffle, keys)
 
     @torch.no_grad()
     def _enqueue(self, keys: Tensor) -> None:
-        """Put keys in the place of the oldest ones (MoCo, section 3.2)."""
+        """Replace the oldest keys (MoCo, section 3.2)."""
         places = torch.arange(len(keys), device=keys.device) + self.position
         self.queue.index_copy_(0, places % len(self.queue), keys)
         self.position.add_(len(keys)).remainder_(len(self.queue))

@@ -1,6 +1,6 @@
 """Rotation: Gidaris et al. 2018, "Unsupervised Representation Learning by Predicting Rotations".
 
-Each film is shown upright and turned by 90, 180 and 270 degrees; the network tells which is which.
+The network classifies each film, upright and rotated by 90, 180 and 270 degrees, by its angle.
 """
 
 import torch
@@ -19,20 +19,20 @@ ANGLES = 4
 def turn(views: Tensor) -> tuple[Tensor, Tensor]:
     """Return all four rotations of each image and their labels (Gidaris et al., section 2.1).
 
-    All four are in one batch, as the paper found best (section 3.1).
+    All four are in one batch, which the paper found best (section 3.1).
 
     Args:
         views: B x 3 x H x H.
 
     Returns:
-        4B x 3 x H x H, and int64, 4B: label r for a turn by r x 90 degrees, counter-clockwise.
+        4B x 3 x H x H, and int64, 4B: label r for a rotation by r x 90 degrees, counter-clockwise.
     """
     turned = torch.cat([views.rot90(r, dims=(2, 3)) for r in range(ANGLES)])
     return turned, torch.arange(ANGLES, device=views.device).repeat_interleave(len(views))
 
 
 class Rotation(Method):
-    """Rotation with a linear head on the pooled features."""
+    """Rotation prediction with a linear head on the pooled features."""
 
     def __init__(self, model: DenseNet, precision: Precision, seed: int) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """SimCLR: Chen et al. 2020, "A Simple Framework for Contrastive Learning".
 
-The two views of a film are to be closer to each other than to all views of the batch's other films.
+The two views of a film learn to be closer to each other than to the views of the batch's other
+films.
 """
 
 import torch
@@ -17,12 +18,11 @@ from pretrain.recipe import Precision, SimCLRSettings
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """Return the normalised temperature-scaled cross entropy (SimCLR, equation 1, algorithm 1).
 
-    The denominator of a view runs over all views but itself. With several processes it runs over
-    the views of all of them.
+    The denominator of a view sums over all views except itself, from all processes.
 
     Args:
         first: float32, B x D, normalised: one view of each image.
-        second: float32, B x D, normalised: the other, in the same order.
+        second: float32, B x D, normalised: the other view, in the same order.
         temperature: Above 0.
 
     Returns:
@@ -30,9 +30,9 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """
     n = len(first)
     own = torch.cat([first, second])
-    everyone = gather(own)
-    logits = own @ everyone.T / temperature
-    columns = torch.arange(len(everyone), device=own.device)
+    gathered = gather(own)
+    logits = own @ gathered.T / temperature
+    columns = torch.arange(len(gathered), device=own.device)
     itself = own_rows(columns)
     logits = logits.masked_fill(columns == itself.unsqueeze(1), -torch.inf)
     return cross_entropy(logits, itself.roll(n))
@@ -51,9 +51,9 @@ class SimCLR(Method):
         self.encoder = Encoder(backbone, head, precision)
 
     def forward(self, views: list[Tensor]) -> Outcome:
-        """See :class:`~pretrain.methods.base.Method`; both views go through together.
+        """See :class:`~pretrain.methods.base.Method`; both views are one batch.
 
-        On several GPUs the trainer makes BatchNorm span them all (SimCLR, section 2.2, global BN).
+        The trainer makes BatchNorm span all GPUs (SimCLR, section 2.2, global BN).
         """
         first, second = normalize(self.encoder(torch.cat(views))).chunk(2)
         loss = nt_xent(first, second, self.settings.temperature)

@@ -1,1 +1,1 @@
-"""Looking at shards: checks, counts and pictures."""
+"""Inspects shards: checks, counts and pictures."""

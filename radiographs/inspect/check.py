@@ -1,4 +1,4 @@
-"""``flower-data check``: what would spoil a run, in one shard or between several."""
+"""``flower-data check``: finds problems that would spoil a run, within and between shards."""
 
 import shutil
 from collections import defaultdict
@@ -33,16 +33,16 @@ TEST = "test"
 """The split of images that no model may have been trained on."""
 
 FEW = 10
-"""Images with, or without, a finding. With fewer, the 10 % validation split often lacks one."""
+"""With fewer positive or negative images, the 10 % validation split often lacks one."""
 
 BASE_MEMORY, IMAGE_MEMORY = 800_000_000, 130_000_000
-"""Bytes of DenseNet-121 in training: at all, and for an image of 224 x 224; measured on a CPU."""
+"""Bytes to train DenseNet-121: fixed, and per 224 x 224 image; measured on a CPU."""
 
 BATCH = 64
 
 
 class CheckSettings(Settings):
-    """Look for what would spoil a run; names no patient. Exit code 2 if there is an error."""
+    """Find problems that would spoil a run; names no patient. Exit code 2 if there is an error."""
 
     model_config = SettingsConfigDict(
         env_prefix="FLOWER_DATA_",
@@ -54,11 +54,11 @@ class CheckSettings(Settings):
         description="shards, or folders of shards; several are compared with each other"
     )
     as_json: bool = Field(False, description="print the report as JSON")
-    strict: bool = Field(False, description="a warning counts as an error")
+    strict: bool = Field(False, description="treat warnings as errors")
 
 
 class Film(NamedTuple):
-    """A row of one of the shards."""
+    """A film in one of the shards, with its features."""
 
     shard: Shard
     row: int
@@ -66,12 +66,12 @@ class Film(NamedTuple):
 
     @property
     def tests(self) -> bool:
-        """Whether it is kept for testing."""
+        """Whether it is a test image."""
         return self.shard.entries[self.row].split == TEST
 
     @property
     def place(self) -> Place:
-        """Where it is, without a name."""
+        """Shard and row; never a name."""
         return Place(shard=str(self.shard.path), row=self.row)
 
 
@@ -90,7 +90,7 @@ def command(arguments: Sequence[str]) -> None:
 
 
 def check(paths: Sequence[Path]) -> Report:
-    """Look at shards, each alone and all of them together."""
+    """Check shards, each by itself and against the others."""
     shards: list[Shard] = []
     problems: list[Problem] = []
     for path in dict.fromkeys(path.resolve() for path in paths):
@@ -102,7 +102,7 @@ def check(paths: Sequence[Path]) -> Report:
     for shard in shards:
         problems += _label_problems(shard)
     problems += _picture_problems(films)
-    problems += _twice(films)
+    problems += _duplicates(films)
     problems += _patient_problems(shards)
     needs = _needs(shards) if shards else None
     if needs is not None:
@@ -112,7 +112,7 @@ def check(paths: Sequence[Path]) -> Report:
 
 def _films(shards: Sequence[Shard]) -> Iterator[Film]:
     with tqdm(
-        total=sum(map(len, shards)), unit=" images", desc="looking", disable=None
+        total=sum(map(len, shards)), unit=" images", desc="checking", disable=None
     ) as progress:
         for shard in shards:
             for row in range(len(shard)):
@@ -159,34 +159,34 @@ def _picture_problems(films: Sequence[Film]) -> Iterator[Problem]:
     if blank := [[film.place] for film in films if film.picture.blank]:
         yield _problem("error", "blank", "nothing can be seen on these; leave them out", blank)
     if inverted := [[film.place] for film in films if film.picture.inverted]:
-        text = "air seems white on these; see whether they are inverted"
+        text = "air seems white on these films; check whether they are inverted"
         yield _problem("warning", "inverted", text, inverted)
 
 
-def _twice(films: Sequence[Film]) -> Iterator[Problem]:
-    """Find films that are there more than once, exactly or nearly."""
+def _duplicates(films: Sequence[Film]) -> Iterator[Problem]:
+    """Find exact and near duplicates."""
     seen = [film for film in films if not film.picture.blank]
     copies: dict[bytes, list[Film]] = defaultdict(list)
     for film in seen:
         copies[film.picture.digest].append(film)
     groups = [group for group in copies.values() if len(group) > 1]
-    yield from _copies(groups, exact=True)
+    yield from _classify(groups, exact=True)
     firsts = [group[0] for group in copies.values()]
     if firsts:
         coarse = np.stack([film.picture.coarse for film in firsts])
         pairs = ((firsts[i], firsts[j]) for i, j in alike(coarse))
-        yield from _copies(
+        yield from _classify(
             [[a, b] for a, b in pairs if nearly_same(a.shard.images[a.row], b.shard.images[b.row])],
             exact=False,
         )
 
 
-def _copies(groups: Sequence[list[Film]], exact: bool) -> Iterator[Problem]:
-    """Tell copies between training and test from those between shards and within one."""
+def _classify(groups: Sequence[list[Film]], exact: bool) -> Iterator[Problem]:
+    """Classify copies: between training and test, between shards, or within one shard."""
     what = "the same film" if exact else "nearly the same film"
     sorts: dict[Kind, tuple[Level, str]] = {
         "leakage": ("error" if exact else "warning",
-                    f"{what} is in training and in the test: the test says too much"),
+                    f"{what} is in training and in the test: test scores would be too high"),
         "shared": ("warning", f"{what} is in two shards"),
         "duplicate" if exact else "near-duplicate": ("warning", f"{what} is in a shard twice"),
     }  # fmt: skip
@@ -201,9 +201,9 @@ def _copies(groups: Sequence[list[Film]], exact: bool) -> Iterator[Problem]:
     for kind, (level, text) in sorts.items():
         if kind in found:
             yield _problem(level, kind, text, _places(found[kind]))
-    if exact and (torn := [group for group in groups if _labels_differ(group)]):
-        text = "the same film has different labels; see which are right"
-        yield _problem("error", "contradiction", text, _places(torn))
+    if exact and (conflicts := [group for group in groups if _labels_differ(group)]):
+        text = "the same film has different labels; correct the wrong ones"
+        yield _problem("error", "contradiction", text, _places(conflicts))
 
 
 def _labels_differ(group: Sequence[Film]) -> bool:
@@ -211,14 +211,14 @@ def _labels_differ(group: Sequence[Film]) -> bool:
 
 
 def _patient_problems(shards: Sequence[Shard]) -> Iterator[Problem]:
-    """Find patients on both sides of the test, and at several hospitals."""
+    """Find patients who are in both training and test, or at several hospitals."""
     held: dict[str, set[tuple[Path, bool]]] = defaultdict(set)
     for shard in shards:
         for entry in shard.entries:
             held[entry.patient].add((shard.path, entry.split == TEST))
     leaking = sum(len({tests for _, tests in sides}) > 1 for sides in held.values())
     if leaking:
-        text = f"{leaking} patients are in training and in the test: the test says too much"
+        text = f"{leaking} patients are in training and in the test: test scores would be too high"
         yield Problem(level="error", kind="leakage", text=text, count=leaking)
     pairs: dict[tuple[Path, Path], int] = defaultdict(int)
     for sides in held.values():
@@ -247,7 +247,7 @@ def _needs(shards: Sequence[Shard]) -> Needs:
 
 def _short_of(needs: Needs) -> Iterator[Problem]:
     if needs.memory > needs.memory_free:
-        text = "training may need more memory than is free here, unless a GPU has it"
+        text = "training on the CPU may need more memory than is free"
         yield Problem(level="warning", kind="memory", text=text)
     if needs.disk_free < needs.disk // 10:
         yield Problem(level="warning", kind="disk", text="the disk is nearly full")

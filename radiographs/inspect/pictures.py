@@ -1,4 +1,4 @@
-"""What can be seen of a shard's films without a radiologist: blank, inverted, there twice."""
+"""Finds blank, inverted and duplicate films."""
 
 import hashlib
 from collections.abc import Iterator
@@ -18,33 +18,34 @@ from radiographs.phantom.findings import draw_film
 Floats = npt.NDArray[np.float32]
 
 BLANK_RANGE = 16
-"""Grey levels between the 1st and the 99th percentile; of 1,724 real films none has below 99."""
+"""A film with fewer grey levels between the 1st and 99th percentile is blank; real films: >= 99."""
 
 COARSE, FINE = 16, 64
-"""Sides of the thumbnails by which films are compared."""
+"""Sides, in pixels, of the thumbnails that are compared."""
 
 BROAD = 8
-"""Side of the thumbnail in which all chests agree."""
+"""Side of a thumbnail so small that all chests look alike."""
 
 CANDIDATE, SAME = 0.975, 0.98
-"""Correlation of two coarse, and two fine thumbnails, from which films count as nearly the same.
+"""Lowest correlations of two coarse, and of two fine, thumbnails of nearly the same film.
 
-On 1,724 real films no two of different patients are above 0.953 (fine), while a copy that was
-compressed (JPEG quality 50), resized or changed in gamma by 0.7 is always above 0.987; copies that
-were shifted by 1 % or cropped by 2 % are mostly not found. Phantoms are more alike than patients.
+Among 1,724 real films, two films of different patients correlate by at most 0.953 (fine). A copy
+that was compressed (JPEG quality 50), resized or changed in gamma by 0.7 always exceeds 0.987.
+Copies that were shifted by 1 % or cropped by 2 % are mostly not found. Phantoms are more alike
+than patients.
 """
 
 BLOCK = 2048
-"""Films that are compared with as many others at a time."""
+"""Films on each side of one matrix of comparisons."""
 
 
 class Picture(NamedTuple):
-    """What is kept of a film.
+    """A film's features.
 
     Attributes:
-        digest: 16 bytes that stand for its pixels.
-        blank: Nothing can be seen on it.
-        inverted: Air is white on it.
+        digest: 16-byte hash of the pixels.
+        blank: Whether the film is blank.
+        inverted: Whether air is white.
         coarse: float32, 256: a thumbnail of mean 0 and length 1; zeros if blank.
     """
 
@@ -71,7 +72,7 @@ def look_at(film: Bytes) -> Picture:
 def thumbnail(film: Bytes, side: int) -> Floats:
     """Return a film's means over side x side fields, float32, with mean 0 and length 1.
 
-    The product of two is their correlation, which brightness and contrast do not change.
+    The dot product of two thumbnails is their correlation, independent of brightness and contrast.
     """
     small = Image.fromarray(film).resize((side, side), Image.Resampling.BOX)
     values: Floats = np.array(small, np.float32).ravel()
@@ -82,17 +83,17 @@ def thumbnail(film: Bytes, side: int) -> Floats:
 
 @cache
 def _chest() -> Floats:
-    """Return what a chest looks like from afar: a mean of phantoms, as :func:`thumbnail`.
+    """Return the thumbnail of an average chest: the mean of phantoms at low resolution.
 
-    Of 1,724 real films its correlation is negative with two, and those are inverted.
+    Its correlation is negative with two of 1,724 real films, which are inverted.
     """
-    well = np.zeros(len(FINDINGS), np.uint8)
+    healthy = np.zeros(len(FINDINGS), np.uint8)
     films = [
         draw_film(
             64,
             draw_anatomy(generator(patient, "anatomy")),
             draw_scanner(generator(patient, "scanner")),
-            well,
+            healthy,
             generator(patient, "film"),
         )
         for patient in range(8)
@@ -103,7 +104,7 @@ def _chest() -> Floats:
 
 
 def alike(coarse: Floats) -> Iterator[tuple[int, int]]:
-    """Yield the pairs i < j of films whose coarse thumbnails are alike; they may be the same.
+    """Yield the pairs i < j of films with similar coarse thumbnails: candidates for copies.
 
     Args:
         coarse: float32, N x 256.
@@ -117,5 +118,5 @@ def alike(coarse: Floats) -> Iterator[tuple[int, int]]:
 
 
 def nearly_same(one: Bytes, other: Bytes) -> bool:
-    """Return whether two films are copies of one, by their fine thumbnails."""
+    """Return whether two films are copies, by their fine thumbnails."""
     return float(thumbnail(one, FINE) @ thumbnail(other, FINE)) >= SAME

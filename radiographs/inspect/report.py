@@ -1,6 +1,6 @@
-"""What ``flower-data check`` found: for a program as JSON, for a person as text.
+"""The report of ``flower-data check``: JSON for programs, text for people.
 
-Images are named by shard and row, for names and patients may be identifiers.
+It names images by shard and row, since file names and patient numbers may identify a patient.
 """
 
 from collections.abc import Iterator
@@ -27,14 +27,14 @@ Kind = Literal[
 ]
 
 SHOWN = 8
-"""Examples of a problem that a person sees."""
+"""Examples of a problem in the text."""
 
 KEPT = 100
-"""Examples of a problem that a program gets."""
+"""Examples of a problem in the JSON."""
 
 
 class Place(BaseModel):
-    """Where an image is."""
+    """The position of an image."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,21 +43,21 @@ class Place(BaseModel):
 
 
 class Problem(BaseModel):
-    """A kind of trouble, and where."""
+    """A problem, and the images that have it."""
 
     level: Level = Field(description="an error spoils results")
     kind: Kind
-    text: str = Field(description="what is wrong and what to do")
-    count: int = Field(1, ge=1, description="how often")
+    text: str = Field(description="problem and remedy")
+    count: int = Field(1, ge=1, description="number of occurrences")
     examples: list[list[Place]] = Field(
         default_factory=list,
-        description="images that belong together, at most 100 times",
+        description="groups of images that have it, at most 100",
         max_length=KEPT,
     )
 
 
 class ShardFacts(BaseModel):
-    """A shard that could be opened."""
+    """Facts about a shard that could be opened."""
 
     path: str
     images: int
@@ -68,16 +68,16 @@ class ShardFacts(BaseModel):
 
 
 class Needs(BaseModel):
-    """What training on the largest of the shards takes, and what there is, in bytes."""
+    """Disk and memory, in bytes: needed to train on the largest images, and free."""
 
     disk: int = Field(description="all shards together")
-    disk_free: int = Field(description="where the first shard is")
+    disk_free: int = Field(description="on the first shard's disk")
     memory: int = Field(description="training with batches of 64, on a CPU or a GPU")
     memory_free: int = Field(description="of this machine or container")
 
 
 class Report(BaseModel):
-    """The whole result."""
+    """The whole report."""
 
     format: Literal[1] = 1
     shards: list[ShardFacts]
@@ -96,9 +96,9 @@ def lines_of(report: Report) -> Iterator[str]:
     if report.needs is not None:
         needs = report.needs
         yield (
-            f"disk: {_amount(needs.disk)}, {_amount(needs.disk_free)} more are free; memory "
-            f"to train with batches of 64: {_amount(needs.memory)}, of a GPU if there is one; "
-            f"here {_amount(needs.memory_free)} are free"
+            f"disk: {_amount(needs.disk)} used, {_amount(needs.disk_free)} free; memory "
+            f"to train with batches of 64: {_amount(needs.memory)}, on the GPU if there is one; "
+            f"{_amount(needs.memory_free)} free here"
         )
     for problem in report.problems:
         yield f"{problem.level + ':':<8} {problem.kind}: {problem.text}"

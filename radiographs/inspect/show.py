@@ -1,4 +1,4 @@
-"""``flower-data show``: what is in a shard, or in a folder of shards, at a glance."""
+"""``flower-data show``: the content of a shard, or of a folder of shards, at a glance."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,17 +23,17 @@ CELL = 128
 """Pixels along each side of a film on the contact sheet."""
 
 MARGIN = 150
-"""Pixels for the names beside the rows."""
+"""Width of the row names, in pixels."""
 
 CAPTION = 18
-"""Pixels for the findings below a film."""
+"""Height of the caption below a film, in pixels."""
 
 SMALL = ImageFont.load_default(10)
-"""What they are written in."""
+"""Font of the captions."""
 
 
 class Film(NamedTuple):
-    """A film on the contact sheet: uint8, S x S, and what it shows."""
+    """A film on the contact sheet: uint8, S x S, and its findings."""
 
     pixels: Bytes
     caption: str
@@ -75,7 +75,7 @@ def check_new(picture: Path) -> None:
     """Refuse to overwrite a picture.
 
     Raises:
-        BadInput: The file is there.
+        BadInput: The file exists.
     """
     if picture.exists():
         raise BadInput(f"{picture}: is there already; choose another name or remove it")
@@ -100,14 +100,14 @@ def write_png(path: Path, pictures: Sequence[Image.Image]) -> None:
 
 
 def summary_of(shard: Shard) -> Summary:
-    """Return what a shard holds."""
+    """Return the summary of a shard."""
     patients = len({entry.patient for entry in shard.entries})
     name = shard.path.resolve().name
     return Summary(name, len(shard), patients, shard.manifest.size, shard.labels)
 
 
 def by_shard(shards: Sequence[Shard]) -> dict[str, list[Film]]:
-    """Return films for each shard's row: evenly spread over the shard."""
+    """Return films for each shard's row, evenly spread over the shard."""
     rows = {}
     for shard in shards:
         chosen = np.linspace(0, len(shard) - 1, min(FILMS, len(shard))).astype(int)
@@ -116,7 +116,7 @@ def by_shard(shards: Sequence[Shard]) -> dict[str, list[Film]]:
 
 
 def by_finding(shard: Shard) -> dict[str, list[Film]]:
-    """Return films for the row of each finding that is there: those that show little else."""
+    """Return, for each finding's row, the films with the fewest other findings."""
     if shard.labels is None:
         return by_shard([shard])
     others = shard.labels.sum(1)
@@ -136,7 +136,7 @@ def _films(shard: Shard, rows: Sequence[int]) -> list[Film]:
 
 
 def _caption(shard: Shard, row: int) -> str:
-    """Return an image's findings, as many as there is room for."""
+    """Return an image's findings, shortened to the width of a film."""
     if shard.labels is None:
         return ""
     names = [FINDINGS[i].replace("_", " ") for i in np.flatnonzero(shard.labels[row])]
@@ -146,7 +146,7 @@ def _caption(shard: Shard, row: int) -> str:
 
 
 def contact_sheet(rows: dict[str, list[Film]]) -> Image.Image:
-    """Return a picture with a row of up to 8 films for each name, their findings below them."""
+    """Return a picture with a row of up to 8 captioned films for each name."""
     height = CELL + CAPTION
     sheet = Image.new("L", (MARGIN + FILMS * (CELL + 2), len(rows) * height), 255)
     pen = ImageDraw.Draw(sheet)

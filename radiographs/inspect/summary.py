@@ -1,6 +1,6 @@
-"""How many images show which finding, side by side for several shards, as a table and a figure.
+"""Counts of images with each finding, for several shards, as tables and as a figure.
 
-The figure is the paper's figure 4: for each hospital, the share of each of the 14 classes.
+The figure is the paper's figure 4: the share of each of the 14 classes at each hospital.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,26 +14,26 @@ from common.findings import FINDINGS, NO_FINDING
 from common.shard import Bytes
 
 ABREAST = 6
-"""Columns of a table that fit beside each other in a terminal."""
+"""Most columns of a table, to fit a terminal."""
 
 COLOURS = (
     *("#4e79a7", "#a0cbe8", "#f28e2b", "#ffbe7d", "#59a14f", "#8cd17d", "#b6992d"),
     *("#f1ce63", "#499894", "#86bcb6", "#e15759", "#ff9d9a", "#79706e", "#bab0ac"),
 )
-"""Of the findings, in their order; neighbours can be told apart in print too."""
+"""Colours of the findings, in their order; neighbours differ in print too."""
 
 
 LEAST_BARS = 4
-"""Bars that the figure has room for, so that a single one is no wall."""
+"""Fewest bars that the figure has room for, so that a single bar stays thin."""
 
 
 class Summary(NamedTuple):
-    """What a shard holds, or will hold.
+    """The content of a shard, also of a planned one.
 
     Attributes:
-        name: The shard's.
-        images: N.
-        patients: How many different ones.
+        name: Name of the shard.
+        images: N, the number of images.
+        patients: Number of patients.
         size: Pixels along each side.
         labels: uint8, N x 14, 0 or 1; None in a shard for pretraining.
     """
@@ -46,7 +46,7 @@ class Summary(NamedTuple):
 
 
 def tables(summaries: Sequence[Summary]) -> Iterator[str]:
-    """Yield lines: a column for each summary, several tables where they do not fit abreast."""
+    """Yield the lines of tables with a column for each summary, at most 6 columns each."""
     for first in range(0, len(summaries), ABREAST):
         yield from _table(summaries[first : first + ABREAST])
         yield ""
@@ -66,7 +66,7 @@ def _table(summaries: Sequence[Summary]) -> Iterator[str]:
 
 
 def _cells(summary: Summary) -> list[str]:
-    """Return images with each finding and with none, and their share of all images."""
+    """Return the number and share of images with each finding, then with none."""
     if summary.labels is None:
         return ["-"] * (len(FINDINGS) + 1)
     counts = [*summary.labels.sum(axis=0, dtype=int), np.sum(~summary.labels.any(axis=1))]
@@ -75,7 +75,7 @@ def _cells(summary: Summary) -> list[str]:
 
 def shares_figure(summaries: Sequence[Summary]) -> Image.Image:
     """Draw, for each labelled shard, the share of each finding among all its positive labels."""
-    from matplotlib.figure import Figure  # a second, and only figures need it
+    from matplotlib.figure import Figure  # takes a second; only figures need it
 
     shown = [summary for summary in summaries if summary.labels is not None]
     counts = np.array([s.labels.sum(axis=0, dtype=int) for s in shown if s.labels is not None])

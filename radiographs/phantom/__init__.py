@@ -1,1 +1,1 @@
-"""Synthetic chests, drawn procedurally."""
+"""Procedural phantoms of chest films."""

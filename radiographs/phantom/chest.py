@@ -1,8 +1,8 @@
-"""Procedural chest phantoms: frontal films whose anatomy and findings are drawn, not taken.
+"""Procedural chest phantoms: drawn frontal films with anatomy and findings.
 
-A phantom is a stack of soft-edged shapes in coordinates x, y of -1 to 1, x to the right and y
-downwards; density is brightness, 0 (air) to 1 (bone). As on any frontal film the patient's right is
-on the left. Nothing here imitates a real patient or a real scanner.
+A phantom is a stack of soft-edged shapes. Coordinates x (to the right) and y (downwards) run from
+-1 to 1. Density is brightness, from 0 (air) to 1 (bone). As on any frontal film, the patient's
+right is on the left. No phantom imitates a real patient or scanner.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ LUNG, TISSUE, ABDOMEN, HEART, BONE = 0.16, 0.5, 0.68, 0.7, 0.78
 
 
 class Anatomy(NamedTuple):
-    """What one patient keeps from film to film."""
+    """The anatomy of one patient, the same on all films."""
 
     width: float
     height: float
@@ -35,7 +35,7 @@ class Anatomy(NamedTuple):
 
 
 class Scanner(NamedTuple):
-    """What all films of one hospital have in common."""
+    """The scanner of one hospital, the same for all its films."""
 
     gamma: float
     contrast: float
@@ -48,7 +48,7 @@ class Scanner(NamedTuple):
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """Draw a patient."""
+    """Draw a patient at random."""
     return Anatomy(
         width=rng.uniform(0.9, 1.06),
         height=rng.uniform(0.92, 1.06),
@@ -60,7 +60,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
 
 
 def draw_scanner(rng: np.random.Generator) -> Scanner:
-    """Draw a hospital's scanner."""
+    """Draw a hospital's scanner at random."""
     return Scanner(
         gamma=rng.uniform(0.87, 1.15),
         contrast=rng.uniform(0.88, 1.03),
@@ -92,23 +92,23 @@ def disc(x: Plane, y: Plane, at: tuple[float, float], radius: float, edge: float
 
 
 def clouds(shape: tuple[int, int], cells: int, rng: np.random.Generator) -> Plane:
-    """Return smooth noise of about -1 to 1 with so many bumps along each side."""
+    """Return smooth noise of about -1 to 1, with ``cells`` bumps along each side."""
     coarse = Image.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
     return np.asarray(coarse.resize(shape, Image.Resampling.BICUBIC)) * np.float32(0.6)
 
 
 @dataclass
 class Chest:
-    """A film while it is drawn.
+    """A film that is being drawn.
 
     Attributes:
-        x: Coordinates, in the patient's frame.
-        y: Likewise.
+        x: x coordinates in the patient's frame.
+        y: y coordinates in the patient's frame.
         film: Density; findings are painted into it.
-        lungs: The mask of each lung, by side: -1 and 1, the signs of x.
-        lateral: The x of the chest wall, as a distance from the midline.
-        diaphragm: The y of the diaphragm, by side.
-        rng: Where findings draw their places from.
+        lungs: Mask of each lung, by the sign of x: -1 and 1.
+        lateral: Distance of the chest wall from the midline.
+        diaphragm: y of the diaphragm, by side.
+        rng: Random generator for texture and for the places of findings.
     """
 
     x: Plane
@@ -120,15 +120,15 @@ class Chest:
     rng: np.random.Generator
 
     def paint(self, mask: Plane, density: float) -> None:
-        """Move the film towards a density where the mask is."""
+        """Blend the film towards a density, weighted by the mask."""
         self.film += mask * (np.float32(density) - self.film)
 
     def side(self) -> int:
-        """Draw one of the two lungs."""
+        """Choose one of the two lungs at random."""
         return int(self.rng.choice(SIDES))
 
     def place(self, side: int, top: float, bottom: float) -> tuple[float, float]:
-        """Draw a point well inside a lung, between two heights."""
+        """Choose a random point well inside a lung, between two heights."""
         y = self.rng.uniform(top, bottom)
         return side * self.rng.uniform(0.3, 0.5), y
 
@@ -149,10 +149,10 @@ def draw_chest(
 
     Args:
         size: S, pixels along each side.
-        anatomy: Of the patient.
-        rng: For position and texture.
-        heart_scale: Width of the heart, 1 for a normal one.
-        inflation: How much the lungs are blown up, 0 for normal ones.
+        anatomy: The patient's anatomy.
+        rng: Random generator for position and texture.
+        heart_scale: Width of the heart; 1 is normal.
+        inflation: Hyperinflation of the lungs; 0 is normal.
     """
     line = np.linspace(-1, 1, size, dtype=np.float32)
     tilt, shift, lower = rng.normal(0, 0.025), rng.normal(0, 0.02), rng.normal(0, 0.025)
@@ -186,7 +186,7 @@ def draw_chest(
 
 
 def _draw_lungs(chest: Chest, inflation: float) -> None:
-    """Air, and vessels that fan out from the hila."""
+    """Draw air, and vessels that fan out from the hila."""
     x, y = chest.x, chest.y
     for side in SIDES:
         chest.paint(chest.lungs[side], LUNG - 0.08 * inflation)
@@ -200,7 +200,7 @@ def _draw_lungs(chest: Chest, inflation: float) -> None:
 
 
 def _draw_bones(chest: Chest, anatomy: Anatomy) -> None:
-    """Ribs behind the lungs, clavicles, and the spine with its discs."""
+    """Draw ribs and clavicles."""
     y, out = chest.y, np.abs(chest.x)
     both = chest.lungs[-1] + chest.lungs[1]
     arc = y - 0.3 * out + 0.75 * (out - 0.25) ** 2
@@ -213,7 +213,7 @@ def _draw_bones(chest: Chest, anatomy: Anatomy) -> None:
 
 
 def _draw_middle(chest: Chest, heart: float) -> None:
-    """Mediastinum, trachea, heart and aortic knob, with the spine shining through."""
+    """Draw mediastinum, trachea, heart, aortic knob and, faintly, the spine with its discs."""
     x, y, out = chest.x, chest.y, np.abs(chest.x)
     band = soft(0.12 + 0.03 * (y + 0.4) ** 2 - out, 0.02)
     chest.paint(0.9 * band, HEART - 0.06)
@@ -228,14 +228,14 @@ def _draw_middle(chest: Chest, heart: float) -> None:
 
 
 def develop(chest: Chest, scanner: Scanner) -> Bytes:
-    """Return the film as a scanner writes it: uint8, S x S, 0 to 255."""
+    """Return the film as the scanner renders it: uint8, S x S, 0 to 255."""
     size = len(chest.film)
     film = chest.film + 0.02 * clouds(chest.shape(), 9, chest.rng)
     film = np.clip(film * (1 + scanner.shading * chest.y), 0, 1) ** scanner.gamma
     film = film * scanner.contrast + scanner.brightness
     line = np.abs(np.linspace(-1, 1, size))
     film[:, line > 1 - scanner.collimation] = 0.01
-    # A marker beside a shoulder, as technicians place it.
+    # The side marker that technicians place beside a shoulder.
     row, column, bar = int(0.09 * size), int((0.5 + 0.38 * scanner.marker) * size), size // 32
     film[row : row + 2 * bar, column : column + bar] = 0.95
     picture = Image.fromarray(_to_bytes(film)).filter(ImageFilter.BoxBlur(scanner.blur * size))

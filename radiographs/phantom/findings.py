@@ -1,7 +1,7 @@
-"""How each of the fourteen findings looks in a phantom.
+"""Draws each of the fourteen findings into a phantom.
 
-Radiologists will find them crude; what counts is that each is really there to be seen, each in its
-own way, at its own place, and that two films never show the same one.
+The drawings are crude, but each finding is visible, has its own look and place, and varies from
+film to film.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def _effusion(chest: Chest) -> None:
     side = chest.side()
     level = chest.rng.uniform(0.08, 0.25)
     meniscus = level - 0.22 * np.clip(side * chest.x / 0.74, 0, 1) ** 4
-    # A little below the diaphragm, so that no dark seam is left between fluid and abdomen.
+    # Reach below the diaphragm, to leave no dark seam between fluid and abdomen.
     inside = soft(chest.lateral - side * chest.x) * soft(chest.diaphragm[side] + 0.02 - chest.y)
     inside *= soft(side * chest.x - 0.13)
     chest.paint(0.95 * soft(chest.y - meniscus) * inside, 0.85)
@@ -55,7 +55,7 @@ def _infiltration(chest: Chest) -> None:
 
 
 def _mass(chest: Chest) -> None:
-    """One round opacity, large."""
+    """One large round opacity."""
     side = chest.side()
     radius = chest.rng.uniform(0.15, 0.2)
     at = chest.place(side, -0.4, 0.2)
@@ -161,10 +161,10 @@ def draw_film(
 
     Args:
         size: S, pixels along each side.
-        anatomy: Of the patient.
-        scanner: Of the hospital.
+        anatomy: The patient's anatomy.
+        scanner: The hospital's scanner.
         labels: uint8, 14, 0 or 1.
-        rng: For all that differs between two films of a patient.
+        rng: Random generator for everything that differs between two films of a patient.
 
     Returns:
         uint8, S x S, 0 to 255.

@@ -1,1 +1,1 @@
-"""Reading what comes from outside: rasters, DICOM and tables."""
+"""Readers of input files: PNG, JPEG, DICOM and tables."""

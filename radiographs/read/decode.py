@@ -1,15 +1,14 @@
-"""An image file becomes a square of 8-bit grey pixels.
+"""Decodes a PNG or JPEG file to a square of 8-bit grey pixels.
 
-- Colour becomes grey by ITU-R 601 luma, an alpha channel is dropped: the few hundred RGBA files
+- Colour becomes grey by ITU-R 601 luma. An alpha channel is dropped: the few hundred RGBA files
   of ChestX-ray14 are grey and opaque.
-- 16-bit grey is divided by 257, which maps the full range of the PNG standard to 0...255; a file
-  that uses only part of its range stays as dark as it is.
-- A picture is turned as its EXIF data say.
-- A picture that is not square is stretched, as the NIH stretched its films to 1024 x 1024:
-  nothing is cut off and no padding tells one hospital from another.
-- Resampling is Pillow's bilinear filter, widened to the scale (antialiased): what
-  ``torchvision.transforms.Resize`` does to a Pillow image. A picture that has the size already
-  keeps its pixels.
+- 16-bit grey is divided by 257, which maps the full range of the PNG standard to 0...255. A file
+  that uses only part of its range stays dark.
+- The orientation in the EXIF data is applied.
+- A picture that is not square is stretched, as the NIH stretched its films to 1024 x 1024.
+  Nothing is cut off, and no padding distinguishes one hospital from another.
+- Pictures are resampled with Pillow's antialiased bilinear filter, like
+  ``torchvision.transforms.Resize``. A picture of the right size keeps its pixels.
 """
 
 import io
@@ -23,17 +22,17 @@ from common.shard import Bytes
 FORMATS = ("PNG", "JPEG")
 
 PICTURES = (".png", ".jpg", ".jpeg")
-"""Suffixes that such files have, in small letters."""
+"""File name suffixes, in lower case."""
 
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _SIXTEEN_BIT = ("I;16", "I")
 
 _PNG_END = b"IEND\xaeB`\x82"
-"""The last chunk of a PNG file; without it Pillow still gives what it has."""
+"""The last chunk of a PNG file. Pillow does not report that it is missing."""
 
 
 class Unreadable(Exception):  # noqa: N818 - named for what it is
-    """A file gives no picture; says why, without the file's name and without anything from it."""
+    """A file cannot be used. The message has neither the file's name nor any of its content."""
 
 
 def decode(path: Path, size: int) -> Bytes:
@@ -47,8 +46,8 @@ def decode(path: Path, size: int) -> Bytes:
         uint8, S x S, 0 to 255.
 
     Raises:
-        Unreadable: The file is not there, is no PNG or JPEG, is cut short or damaged, or holds
-            pixels of another kind.
+        Unreadable: The file does not exist, is neither PNG nor JPEG, is truncated or damaged, or
+            has an unsupported pixel format.
     """
     try:
         data = path.read_bytes()
@@ -66,7 +65,7 @@ def decode(path: Path, size: int) -> Bytes:
         raise Unreadable(f"cannot be decoded: {reason}") from None
     except Unreadable:
         raise
-    except Exception as error:  # noqa: BLE001 - a damaged file raises anything
+    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
         raise Unreadable(f"cannot be decoded ({type(error).__name__})") from None
     return resized(grey, size)
 
@@ -77,7 +76,7 @@ def resized(grey: Image.Image, size: int) -> Bytes:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Return a picture as a viewer shows it, which turns it as its EXIF data say."""
+    """Apply the orientation in the EXIF data."""
     if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
         return image
     return ImageOps.exif_transpose(image)

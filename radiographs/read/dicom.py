@@ -1,11 +1,11 @@
-"""A hospital's DICOM file becomes 8-bit grey, as a radiologist's screen shows it.
+"""Decodes a DICOM file to 8-bit grey, as a radiologist's screen shows it.
 
-The order is that of the standard's grayscale pipeline, PS3.3 C.7.6.16.2 and PS3.4 N.2: modality
-LUT or rescale, then VOI LUT or window, then the photometric interpretation. Without a VOI the
-range of BitsStored becomes 0...255. Pixels are decompressed by pydicom through GDCM and OpenJPEG.
+The steps follow the standard's grayscale pipeline, PS3.3 C.7.6.16.2 and PS3.4 N.2: modality LUT
+or rescale, then VOI LUT or window, then photometric interpretation. Without a VOI, the range of
+BitsStored becomes 0...255. pydicom decompresses pixels with GDCM and OpenJPEG.
 
-No message holds anything that names a patient: of the header, only codes that the standard
-restricts to 16 capitals are quoted.
+No message can name a patient: messages quote only header codes, which the standard restricts to
+16 capitals.
 """
 
 import logging
@@ -33,19 +33,19 @@ FRONTAL = ("AP", "PA", "FRONTAL")
 LATERAL = ("LL", "RL", "L", "LAT", "LATERAL")
 
 MOST_PIXELS = 100_000_000
-"""Of a film: 43 x 43 cm at 50 micrometres have 74 million."""
+"""Most pixels of a film: 43 x 43 cm at 50 micrometres are 74 million."""
 
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 """A Code String, PS3.5 6.2."""
 
 
 def is_dicom(file: BinaryIO) -> bool:
-    """Return whether a file begins as PS3.10 7.1 says: 128 bytes, then ``DICM``.
+    """Return whether a file has the DICOM prefix, PS3.10 7.1: 128 bytes, then ``DICM``.
 
-    The file is at its beginning, and is there again afterwards.
+    The file must be at its beginning, and is there again afterwards.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     start = file.read(132)
     file.seek(0)
@@ -53,17 +53,17 @@ def is_dicom(file: BinaryIO) -> bool:
 
 
 def examine_dicom(file: BinaryIO, views: Views) -> str:
-    """Check by its header that a file is a chest film, without reading its pixels.
+    """Check a file's header: is it a usable chest film? The pixels are not read.
 
-    A body part or view that is not given is taken for what is wanted.
+    A missing body part or view is accepted.
 
     Returns:
-        PatientID as it stands there, empty if there is none.
+        PatientID from the header, empty if missing.
 
     Raises:
-        Unreadable: It is damaged, or no chest film that may be used; says why.
+        Unreadable: The file is damaged, or not a usable chest film.
     """
-    with _faults_are_unreadable():
+    with _errors_as_unreadable():
         header = pydicom.dcmread(file, stop_before_pixels=True)
         _check_kind(header)
         _check_pixels(header)
@@ -72,14 +72,14 @@ def examine_dicom(file: BinaryIO, views: Views) -> str:
 
 
 def check_view(view: str, views: Views) -> None:
-    """Refuse another projection than the wanted.
+    """Refuse a film with an unwanted projection.
 
     Args:
-        view: As in ViewPosition; empty if unknown.
-        views: What is wanted.
+        view: The film's ViewPosition; empty if unknown.
+        views: The wanted projections.
 
     Raises:
-        Unreadable: The view is of another kind.
+        Unreadable: The projection is unwanted.
     """
     if not view:
         return
@@ -91,27 +91,27 @@ def check_view(view: str, views: Views) -> None:
 def read_dicom(file: BinaryIO, size: int) -> Bytes:
     """Return the picture in a DICOM file as 8-bit grey; black is 0.
 
-    A picture that is not square is stretched, as everywhere here.
+    A picture that is not square is stretched.
 
     Args:
-        file: A file that :func:`examine_dicom` has let pass, at its beginning.
+        file: A file that :func:`examine_dicom` accepted, at its beginning.
         size: S, pixels along each side of the result.
 
     Returns:
         uint8, S x S.
 
     Raises:
-        Unreadable: The pixels cannot be decoded, or there are none.
+        Unreadable: There are no pixels, or they cannot be decoded.
     """
-    with _faults_are_unreadable():
+    with _errors_as_unreadable():
         return resized(Image.fromarray(_shown(pydicom.dcmread(file))), size)
 
 
 @contextmanager
-def _faults_are_unreadable() -> Iterator[None]:
-    """Turn whatever a damaged file does to the library into Unreadable, without its text.
+def _errors_as_unreadable() -> Iterator[None]:
+    """Turn pydicom's errors and warnings into Unreadable without their text.
 
-    The library's warnings and exceptions quote values of the header.
+    The texts quote values of the header, which may name a patient.
     """
     logger = logging.getLogger("pydicom")
     before, logger.disabled = logger.disabled, True
@@ -121,7 +121,7 @@ def _faults_are_unreadable() -> Iterator[None]:
             yield
     except Unreadable:
         raise
-    except Exception as error:  # noqa: BLE001 - a damaged file raises anything
+    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
         raise Unreadable(f"cannot be read as DICOM ({type(error).__name__})") from None
     finally:
         logger.disabled = before
@@ -154,7 +154,7 @@ def _check_pixels(header: Dataset) -> None:
 
 
 def _view(header: Dataset) -> str:
-    """Return ViewPosition, or what the view's code says in words, or nothing."""
+    """Return ViewPosition, or the view from ViewCodeSequence, or an empty string."""
     view = _text(header, "ViewPosition")
     if view:
         return view
@@ -167,7 +167,7 @@ def _view(header: Dataset) -> str:
 
 
 def _shown(data: Dataset) -> Bytes:
-    """Return the pixels as shown, uint8, height x width."""
+    """Return the pixels as a screen shows them: uint8, height x width."""
     stored: npt.NDArray[Any] = data.pixel_array
     if stored.ndim != 2:
         raise Unreadable("not one grey picture")
@@ -193,7 +193,7 @@ def _lut_bits(data: Dataset) -> int:
 
 
 def _window(data: Dataset) -> Dataset:
-    """Return the window alone, so that its output range is 0...255 whatever the stored range is."""
+    """Return only the window's tags, so that the output range is always 0...255."""
     window = Dataset()
     window.PhotometricInterpretation = "MONOCHROME2"
     window.PixelRepresentation, window.BitsStored = 0, 8
@@ -204,7 +204,7 @@ def _window(data: Dataset) -> Dataset:
 
 
 def _value_range(data: Dataset) -> tuple[float, float]:
-    """Return the least and the largest value that the modality LUT or rescale can give."""
+    """Return the lowest and highest possible result of the modality LUT or rescale."""
     if data.get("ModalityLUTSequence"):
         return 0, 2 ** int(data.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
     bits = int(data.BitsStored)
@@ -216,7 +216,7 @@ def _value_range(data: Dataset) -> tuple[float, float]:
 
 
 def _padding(stored: npt.NDArray[Any], data: Dataset) -> npt.NDArray[np.bool_]:
-    """Return where the pixels are filling around the exposed field, PS3.3 C.7.5.1.1.2."""
+    """Return the mask of padding around the exposed field, PS3.3 C.7.5.1.1.2."""
     first = data.get("PixelPaddingValue")
     if first is None:
         return np.zeros(stored.shape, bool)

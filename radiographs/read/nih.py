@@ -1,9 +1,9 @@
 """The files that come with ChestX-ray14: the metadata CSV and the lists of the official split.
 
-Both published headers are read, ``Data_Entry_2017.csv`` and ``Data_Entry_2017_v2020.csv``. Their
-brackets are split over two cells (``OriginalImage[Width``, ``Height]``), some copies end in an
-empty column and some add columns of their own, so columns are found by name. Sex and age are not
-read, so whether a copy says ``Patient Gender`` or ``Patient Sex`` makes no difference.
+Reads both published versions, ``Data_Entry_2017.csv`` and ``Data_Entry_2017_v2020.csv``. Columns
+are found by name: headers have brackets split over two cells (``OriginalImage[Width``,
+``Height]``), and some copies have an empty last column or additional columns. Sex and age are not
+read, so ``Patient Gender`` and ``Patient Sex`` are both accepted.
 
 Source: Wang et al., "ChestX-ray8", CVPR 2017; https://nihcc.app.box.com/v/ChestXray-NIHCC.
 """
@@ -28,8 +28,8 @@ class Row(NamedTuple):
     """A line of the metadata.
 
     Attributes:
-        image: The image's name, such as ``00000001_000.png``.
-        patient: The data set's own number for the patient, as it is written.
+        image: File name of the image, such as ``00000001_000.png``.
+        patient: The data set's number for the patient, unchanged.
         labels: uint8, 14, 0 or 1, in the order of FINDINGS; read-only.
     """
 
@@ -42,8 +42,9 @@ def read_metadata(path: Path) -> list[Row]:
     """Read ``Data_Entry_2017*.csv``, plain or gzipped (``.gz``), in the order of its lines.
 
     Raises:
-        BadInput: The file cannot be read, lacks a column, or a line has too few cells, an unknown
-            finding, or an image that an earlier line has; names file, line and value.
+        BadInput: The file cannot be read or lacks a column; or a line has too few cells, an
+            unknown finding or the image of an earlier line. The message names file, line and
+            value.
     """
     rows: list[Row] = []
     seen: dict[str, int] = {}
@@ -73,15 +74,15 @@ def read_list(path: Path) -> list[str]:
 
 
 def labels_of(where: str, findings: str, quoted: bool = True) -> Bytes:
-    """Return the labels that names joined by ``|`` stand for: uint8, 14, 0 or 1, read-only.
+    """Parse names of findings joined by ``|`` into labels: uint8, 14, 0 or 1, read-only.
 
     Args:
-        where: File and line, for a message.
-        findings: Such as ``Mass|Edema``.
-        quoted: Whether a message may hold what stands there; at a hospital it may be a name.
+        where: File and line, for an error message.
+        findings: For example ``Mass|Edema``.
+        quoted: Whether an error message may quote the cell. At a hospital it may be a name.
 
     Raises:
-        BadInput: A name is unknown, or ``No Finding`` stands beside one; begins with ``where``.
+        BadInput: A name is unknown, or ``No Finding`` is combined with a finding.
     """
     labels = np.zeros(len(FINDINGS), np.uint8)
     if findings != NO_FINDING:

@@ -1,8 +1,8 @@
-"""The CSV in which a hospital says what its own films show.
+"""Reads the CSV file with the labels of a hospital's own films.
 
-Either as ChestX-ray14 has it (``Image Index``, ``Finding Labels`` joined by ``|``), or with
-``image`` and one column of 0 and 1 for each of the 14 findings. ``Patient ID`` or ``patient``, and
-``View Position`` or ``view``, may stand beside them; other columns are not read.
+The CSV has either ChestX-ray14's columns (``Image Index``, and ``Finding Labels`` joined by ``|``),
+or ``image`` and a 0/1 column for each of the 14 findings. Columns ``Patient ID`` or ``patient``,
+and ``View Position`` or ``view``, are optional. Other columns are ignored.
 """
 
 import re
@@ -22,20 +22,20 @@ from radiographs.read.table import Line, header_of, note_once, read_table
 CELLS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 HARMLESS = re.compile(r"-?\d(\.\d)?|yes|no|true|false|", re.ASCII | re.IGNORECASE)
-"""What a message may quote: in a cell that a stray comma has moved stands anything."""
+"""Cells that a message may quote. After a stray comma, a cell may hold anything."""
 
 SUFFIXES = (".dcm", *PICTURES)
-"""That a line may leave out; the last number of a UID is none."""
+"""Suffixes that a line may omit. The last number of a UID is not a suffix."""
 
 
 class Label(NamedTuple):
     """A line of the CSV.
 
     Attributes:
-        where: File and line, for a message.
-        image: A file's name or its path below the images' folder, with or without its suffix.
-        patient: The hospital's own number; empty when the CSV has none.
-        view: Such as ``PA``, in capitals; empty when the CSV has none.
+        where: File and line, for an error message.
+        image: The file's name or path below the images' folder, with or without its suffix.
+        patient: The hospital's number for the patient; empty if the CSV has none.
+        view: For example ``PA``, in capitals; empty if the CSV has none.
         labels: uint8, 14, 0 or 1, in the order of FINDINGS.
     """
 
@@ -50,8 +50,8 @@ def read_labels(path: Path) -> list[Label]:
     """Read a hospital's labels.
 
     Raises:
-        BadInput: The file cannot be read, lacks a column, or a line cannot be understood; names
-            file, line and column, and of the cells only small numbers, yes and no.
+        BadInput: The file cannot be read, lacks a column, or a line cannot be parsed. The message
+            names file, line and column, and quotes only small numbers, yes and no.
     """
     header = header_of(path)
     image = _one_of(path, header, IMAGE, "image")
@@ -79,17 +79,17 @@ def read_labels(path: Path) -> list[Label]:
 
 
 def match(labels: Sequence[Label], files: Sequence[PurePosixPath]) -> dict[PurePosixPath, Label]:
-    """Return the line of each file that has one.
+    """Match lines to files; files without a line are left out.
 
-    A line names its file by the path below the images' folder or by the bare name, with or
+    A line names its file by the path below the images' folder or by the file name, with or
     without the suffix.
 
     Args:
-        labels: The lines.
-        files: Relative to the images' folder.
+        labels: The lines of the CSV.
+        files: Paths relative to the images' folder.
 
     Raises:
-        BadInput: A line fits several files, or two lines fit one.
+        BadInput: A line matches several files, or a file several lines.
     """
     spellings: list[dict[str, list[PurePosixPath]]] = [{}, {}, {}, {}]
     for file in files:
@@ -110,7 +110,7 @@ def match(labels: Sequence[Label], files: Sequence[PurePosixPath]) -> dict[PureP
 
 
 def _finding_columns(path: Path, header: list[str]) -> dict[str, str]:
-    """Return the column of each finding; capitals, blanks and underscores do not matter."""
+    """Return the column of each finding; ignores case, blanks and underscores."""
     names = {_plain(name): name for name in header}
     columns = {f: names[_plain(f)] for f in (*FINDINGS, NO_FINDING) if _plain(f) in names}
     if missing := [finding for finding in FINDINGS if finding not in columns]:

@@ -1,4 +1,4 @@
-"""CSV and text files that people and data sets bring, plain or gzipped (``.gz``)."""
+"""Reads CSV and text files, plain or gzipped (``.gz``)."""
 
 import csv
 import gzip
@@ -17,9 +17,9 @@ class Line(NamedTuple):
     """A line of a table.
 
     Attributes:
-        where: File and line, for a message.
-        number: The line's number in the file, from 1.
-        cells: By the name of their column, without blanks at either end.
+        where: File and line, for an error message.
+        number: Number of the line in the file, from 1.
+        cells: Stripped cells by column name.
     """
 
     where: str
@@ -28,19 +28,19 @@ class Line(NamedTuple):
 
 
 def read_table(path: Path, needed: Sequence[str]) -> Iterator[Line]:
-    """Yield the lines of a table, by the names of its columns and never by their places.
+    """Yield the lines of a table, with cells by column name.
 
-    The delimiter is the one of comma, semicolon and tab that the header has most of. Columns
-    without a name are left out, empty lines too. A line may end in empty cells, but in none that
-    the header does not have: a comma within a cell moves all that follow.
+    The delimiter is the most frequent of comma, semicolon and tab in the header. Columns without a
+    name and empty lines are skipped. Cells beyond the header must be empty: an unquoted delimiter
+    in a cell would shift all cells after it.
 
     Args:
         path: The file, UTF-8.
-        needed: Columns that have to be there, once each.
+        needed: Columns that the header must have exactly once.
 
     Raises:
-        BadInput: The file cannot be read, lacks a column, a line is too short or too long, or none
-            is there.
+        BadInput: The file cannot be read, lacks a column, has no line, or a line is too short or
+            too long.
     """
     with opened(path) as file:
         first = file.readline()
@@ -83,8 +83,8 @@ def note_once(seen: dict[str, int], name: str, where: str, number: int) -> None:
     """Remember the line that names an image.
 
     Raises:
-        BadInput: An earlier line names it. The name itself is not repeated: at a hospital it may
-            be a patient's.
+        BadInput: An earlier line names it. The message does not repeat the name: at a hospital it
+            may be a patient's.
     """
     if name in seen:
         raise BadInput(f"{where}: the same image as line {seen[name]}")
@@ -96,7 +96,7 @@ def opened(path: Path) -> Iterator[TextIO]:
     """Open a text file, UTF-8, plain or gzipped.
 
     Raises:
-        BadInput: It cannot be opened; in the block: what is wrong with its bytes.
+        BadInput: The file cannot be opened or, in the block, its bytes are invalid.
     """
     try:
         opener = gzip.open if path.suffix == ".gz" else open

@@ -1,1 +1,1 @@
-"""One module for each source of radiographs; each is a command of ``flower-data``."""
+"""One module for each source of radiographs. Each is a command of ``flower-data``."""

@@ -1,4 +1,4 @@
-"""``flower-data chestxray14``: ChestX-ray14 becomes hospitals and a test shard."""
+"""``flower-data chestxray14``: makes hospitals and a test shard from ChestX-ray14."""
 
 import sys
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class ChestXray14Settings(Settings):
 
     images: Path | None = Field(
         None,
-        description="folder of the files, flat or with images/ or images_001/images/ ... in it",
+        description="folder of the files, directly or in images/ or images_001/images/ ...",
     )
     metadata: Path = Field(description="Data_Entry_2017*.csv, plain or .gz")
     train_list: Path = Field(description="train_val_list.txt: one image name per line")
@@ -43,39 +43,39 @@ class ChestXray14Settings(Settings):
     out: Path | None = Field(None, description="new folder for hospital-00 ... and test")
     hospitals: int = Field(10, ge=1, description="number of hospitals")
     partition: Literal["iid", "noniid", "dirichlet"] = Field(
-        "noniid", description="how hospitals share the images; noniid is the paper's"
+        "noniid", description="how images are split between hospitals; noniid is the paper's"
     )
-    alpha: float = Field(0.5, gt=0, description="of dirichlet: the smaller, the more skewed")
+    alpha: float = Field(0.5, gt=0, description="for dirichlet: smaller is more skewed")
     group_by: Literal["image", "patient"] = Field(
-        "image", description="what stays at one hospital; the paper splits by image"
+        "image", description="what is kept at one hospital; the paper splits by image"
     )
     assignment: Path | None = Field(
         None,
-        description="CSV of image,hospital: the split is written there, or read if it is there",
+        description="CSV of image,hospital: read if it exists, else written",
     )
     dry_run: bool = Field(
-        False, description="print and draw who would get what; needs neither --images nor --out"
+        False, description="print and draw the split only; needs neither --images nor --out"
     )
     figure: Path = Field(
         Path("partition.png"), description="new PNG file for the figure of --dry-run"
     )
     size: int = Field(256, ge=SMALLEST, description="pixels along each side")
-    seed: int = Field(0, ge=0, description="of the partition")
+    seed: int = Field(0, ge=0, description="seed of the partition")
     workers: int = Field(0, ge=0, description="decoding processes; 0: one for each core")
-    allow_missing: bool = Field(False, description="leave out listed images that are not there")
+    allow_missing: bool = Field(False, description="leave out listed images that do not exist")
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if "alpha" in self.model_fields_set and self.partition != "dirichlet":
             raise ValueError("--alpha is for --partition dirichlet")
         if not self.dry_run and (self.images is None or self.out is None):
-            raise ValueError("--images and --out are required, but for --dry-run")
+            raise ValueError("--images and --out are required, except with --dry-run")
         if self.reads_assignment and (
             given := [n for n in SPLITTING if n in self.model_fields_set]
         ):
             options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ValueError(
-                f"--assignment {self.assignment} is there and decides the split: leave out "
+                f"--assignment {self.assignment} exists and decides the split: leave out "
                 f"{options}, or name a new file"
             )
         return self
@@ -101,16 +101,16 @@ def command(arguments: Sequence[str]) -> None:
     rows, tested, files = find_images(settings)
     train = [row for row in rows if row.image not in tested]
     seed = None if settings.reads_assignment else settings.seed
-    how, hospitals = _share_out(settings, train)
-    held: dict[str, list[Row]] = {name: [] for name in sorted(set(hospitals))}
+    how, hospitals = _split(settings, train)
+    rows_of: dict[str, list[Row]] = {name: [] for name in sorted(set(hospitals))}
     for row, hospital in zip(train, hospitals, strict=True):
-        held[hospital].append(row)
-    held[TEST] = [row for row in rows if row.image in tested]
-    summaries = [_summary(settings, name, part) for name, part in held.items()]
+        rows_of[hospital].append(row)
+    rows_of[TEST] = [row for row in rows if row.image in tested]
+    summaries = [_summary(settings, name, held) for name, held in rows_of.items()]
     if settings.dry_run:
         write_png(settings.figure, [shares_figure(summaries)])
     else:
-        _write(settings, how, seed, held, files)
+        _write(settings, how, seed, rows_of, files)
     if settings.assignment is not None and not settings.assignment.exists():
         write_assignment(settings.assignment, [row.image for row in train], hospitals)
     print("\n".join(tables(summaries)))
@@ -119,14 +119,15 @@ def command(arguments: Sequence[str]) -> None:
 
 
 def find_images(settings: ChestXray14Settings) -> tuple[list[Row], set[str], dict[str, Path]]:
-    """Find the images to be used.
+    """Find the images to use.
 
     Returns:
-        Their lines, in the metadata's order; the names on the test list; the file for each stem,
-        empty without --images.
+        The images' lines, in the metadata's order; the names on the test list; the file for each
+        stem, empty without --images.
 
     Raises:
-        BadInput: Lists, metadata and files do not fit together; says how many and the first.
+        BadInput: Lists, metadata and files are inconsistent. The message gives the number of
+            images and the first one.
     """
     rows = {row.image: row for row in read_metadata(settings.metadata)}
     train, test = set(read_list(settings.train_list)), set(read_list(settings.test_list))
@@ -143,14 +144,14 @@ def find_images(settings: ChestXray14Settings) -> tuple[list[Row], set[str], dic
     kept = [row for name, row in rows.items() if name not in missing]
     for names, option in ((train, settings.train_list), (test, settings.test_list)):
         if names <= missing:
-            raise BadInput(f"{option}: none of these images is there")
+            raise BadInput(f"{option}: none of these images exists")
     return kept, test, files
 
 
 def _check_lists(
     settings: ChestXray14Settings, rows: dict[str, Row], train: set[str], test: set[str]
 ) -> None:
-    """Refuse an image in both lists or in none, and a patient on both sides."""
+    """Refuse an image in both lists or in neither, and a patient in both."""
     both_lists = f"{settings.train_list} and {settings.test_list}"
     if both := sorted(train & test):
         raise BadInput(f"{both_lists}: {len(both)} images are in both, first {both[0]}")
@@ -162,14 +163,14 @@ def _check_lists(
     if shared := [name for name, row in rows.items() if name in train and row.patient in tested]:
         raise BadInput(
             f"{both_lists}: {len({rows[name].patient for name in shared})} patients are in both, "
-            f"first that of {shared[0]}; a patient must not be in training and in the test"
+            f"first that of {shared[0]}; a patient must not be in training and test"
         )
 
 
 def _find_files(root: Path, stems: set[str]) -> dict[str, Path]:
     """Return the file for each stem that has one."""
     if not root.is_dir():
-        raise BadInput(f"{root}: no such folder; --images is where the image files are")
+        raise BadInput(f"{root}: no such folder; --images is the folder of the image files")
     folders = [root, root / "images", *sorted(root.glob("images_*/images"))]
     files: dict[str, Path] = {}
     for file in (file for folder in folders if folder.is_dir() for file in folder.iterdir()):
@@ -183,7 +184,7 @@ def _find_files(root: Path, stems: set[str]) -> dict[str, Path]:
 
 
 def _report_missing(settings: ChestXray14Settings, listed: int, lost: dict[str, list[str]]) -> None:
-    """Refuse, or with --allow-missing count on stderr, listed images without a row or a file."""
+    """Refuse listed images without a row or file; with --allow-missing report them on stderr."""
     missing = "; ".join(
         f"{len(names)} of {listed} listed images have no {what}, first {', '.join(names[:3])}"
         for what, names in lost.items()
@@ -195,8 +196,8 @@ def _report_missing(settings: ChestXray14Settings, listed: int, lost: dict[str, 
         print(f"left out: {missing}", file=sys.stderr)
 
 
-def _share_out(settings: ChestXray14Settings, train: list[Row]) -> tuple[str, list[str]]:
-    """Return how the images for training are shared among the hospitals, and each one's."""
+def _split(settings: ChestXray14Settings, train: list[Row]) -> tuple[str, list[str]]:
+    """Return a description of the split, and the hospital of each training image."""
     if settings.assignment is not None and settings.reads_assignment:
         images = [row.image for row in train]
         names = read_assignment(settings.assignment, images, settings.allow_missing)
@@ -225,7 +226,7 @@ def _write(
     settings: ChestXray14Settings,
     how: str,
     seed: int | None,
-    held: dict[str, list[Row]],
+    rows_of: dict[str, list[Row]],
     files: dict[str, Path],
 ) -> None:
     if settings.out is None:
@@ -242,7 +243,7 @@ def _write(
             None if name == TEST else how,
             None if name == TEST else seed,
         )
-        for name, rows in held.items()
+        for name, rows in rows_of.items()
     ]
     convert(
         settings.out, parts, size=settings.size, source="ChestX-ray14", workers=settings.workers

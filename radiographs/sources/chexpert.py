@@ -1,4 +1,4 @@
-"""``flower-data chexpert``: CheXpert becomes one shard without labels, for pretraining.
+"""``flower-data chexpert``: makes one shard without labels from CheXpert, for pretraining.
 
 Source: Irvin et al., "CheXpert", AAAI 2019; versions v1.0 and v1.0-small have the same layout,
 ``CheXpert-v1.0[-small]/train/patientNNNNN/studyN/viewN_{frontal,lateral}.jpg``.
@@ -26,7 +26,7 @@ VIEW = "Frontal/Lateral"
 
 
 class ChexpertSettings(Settings):
-    """Turn CheXpert's radiographs into a shard for pretraining; no label is read."""
+    """Turn CheXpert's radiographs into a shard for pretraining, without labels."""
 
     model_config = SettingsConfigDict(
         env_prefix="FLOWER_DATA_", cli_prog_name="flower-data chexpert"
@@ -34,19 +34,19 @@ class ChexpertSettings(Settings):
 
     root: Path = Field(description="CheXpert-v1.0 or -small: the folder with train.csv and train/")
     out: Path = Field(description="new folder of the shard")
-    views: Views = Field("both", description="which projections")
-    split: Literal["train", "valid", "both"] = Field("train", description="which of its CSV files")
+    views: Views = Field("both", description="projections to take")
+    split: Literal["train", "valid", "both"] = Field("train", description="CSV files to read")
     size: int = Field(256, ge=SMALLEST, description="pixels along each side")
     workers: int = Field(0, ge=0, description="decoding processes; 0: one for each core")
-    allow_missing: bool = Field(False, description="leave out listed images that are not there")
+    allow_missing: bool = Field(False, description="leave out listed images that do not exist")
 
 
 class Film(NamedTuple):
     """A line of ``train.csv`` or ``valid.csv``.
 
     Attributes:
-        image: Below the data set's folder: ``train/patient00001/study1/view1_frontal.jpg``.
-        patient: ``patient00001``.
+        image: Path below the data set's folder: ``train/patient00001/study1/view1_frontal.jpg``.
+        patient: For example ``patient00001``.
         view: ``frontal`` or ``lateral``.
     """
 
@@ -66,9 +66,9 @@ def command(arguments: Sequence[str]) -> None:
     check_free(settings.out)
     splits = ("train", "valid") if settings.split == "both" else (settings.split,)
     films = {split: _chosen(settings, split) for split in splits}
-    files = [settings.root / film.image for part in films.values() for film in part]
+    files = [settings.root / film.image for chosen in films.values() for film in chosen]
     entries = [
-        Entry(film.image, film.patient, split) for split, part in films.items() for film in part
+        Entry(film.image, film.patient, split) for split, chosen in films.items() for film in chosen
     ]
     convert(
         settings.out,
@@ -82,12 +82,12 @@ def command(arguments: Sequence[str]) -> None:
 
 
 def read_films(root: Path, split: str) -> list[Film]:
-    """Read ``train.csv`` or ``valid.csv``; only the columns Path and Frontal/Lateral are looked at.
+    """Read the columns Path and Frontal/Lateral of ``train.csv`` or ``valid.csv``.
 
-    A path begins with the name that the folder had at Stanford, whatever it is called here.
+    The first part of a path, the name of Stanford's folder, is ignored.
 
     Raises:
-        BadInput: The file cannot be read, or a line is not as expected; names file and line.
+        BadInput: The file cannot be read, or a line is invalid. The message names file and line.
     """
     films: list[Film] = []
     seen: dict[str, int] = {}
@@ -109,7 +109,7 @@ def read_films(root: Path, split: str) -> list[Film]:
 
 
 def _chosen(settings: ChexpertSettings, split: str) -> list[Film]:
-    """Return the films of a split that are wanted and there."""
+    """Return the films of a split that have a wanted view and a file."""
     films = [f for f in read_films(settings.root, split) if settings.views in ("both", f.view)]
     if not films:
         raise BadInput(f"{settings.root / f'{split}.csv'}: no {settings.views} view in it")

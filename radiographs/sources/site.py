@@ -1,7 +1,7 @@
-"""``flower-data site``: a hospital's own DICOM, PNG and JPEG files become its shard.
+"""``flower-data site``: makes a shard from a hospital's own DICOM, PNG and JPEG files.
 
-The shard names no patient: an image is a running number in an order that says nothing, a patient
-a salted hash. Refused files are named on stderr, at the hospital, and nowhere else.
+The shard names no patient: an image is a running number in random order, a patient a salted hash.
+Only stderr, at the hospital, shows the names of refused files.
 """
 
 import os
@@ -41,35 +41,35 @@ class SiteSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="FLOWER_DATA_", cli_prog_name="flower-data site")
 
-    images: Path = Field(description="folder of the files; all folders below it are read")
+    images: Path = Field(description="folder of the files; its subfolders are read too")
     labels: Path | None = Field(
         None,
         description="CSV in ChestX-ray14's format, or image,patient and a 0/1 column for each "
         "finding; without it the shard is for pretraining",
     )
-    out: Path = Field(description="new folder of the shard; OUT.private.json is written beside it")
-    views: Views = Field("frontal", description="which projections are taken")
-    strict: bool = Field(False, description="a refused file is an error, and nothing is written")
+    out: Path = Field(description="new folder of the shard; OUT.private.json is written next to it")
+    views: Views = Field("frontal", description="projections to take")
+    strict: bool = Field(False, description="write nothing if any file is refused")
     salt_from: Path | None = Field(
-        None, description="private file of another shard, so that both name a patient alike"
+        None, description="private file of another shard, to use the same hash for a patient"
     )
     size: int = Field(256, ge=SMALLEST, description="pixels along each side")
     workers: int = Field(0, ge=0, description="decoding processes; 0: one for each core")
 
 
 class Examined(NamedTuple):
-    """What a file's header says: the patient, empty if unknown, or why the file is refused."""
+    """A file's patient, empty if unknown, and the reason to refuse the file, or None."""
 
     patient: str
     problem: str | None
 
 
 class Film(NamedTuple):
-    """An image to be taken into the shard.
+    """An image for the shard.
 
     Attributes:
-        file: Relative to the images' folder.
-        patient: The hospital's own number.
+        file: Path relative to the images' folder.
+        patient: The hospital's number for the patient.
         labels: uint8, 14, 0 or 1; None without labels.
     """
 
@@ -82,8 +82,8 @@ def command(arguments: Sequence[str]) -> None:
     """Run the command.
 
     Raises:
-        BadInput: An option or the labels cannot be used, --out is taken, no file can be used, or
-            with --strict not every one.
+        BadInput: An option or the labels cannot be used, --out is taken, or no file can be used;
+            with --strict also if any file is refused.
         FedCXRError: A decoding process died.
     """
     settings = parse(SiteSettings, arguments)
@@ -102,7 +102,7 @@ def command(arguments: Sequence[str]) -> None:
     films.sort(key=lambda film: private.pseudonym(str(film.file)))
     numbers = [f"{number:06d}" for number in range(len(films))]
     names = dict(zip(numbers, (film.file for film in films), strict=True))
-    # Before there is a shard, so that a kill leaves none without the list.
+    # First the list: a kill must not leave a shard without it.
     _list_files(settings, private, names)
     problems = _convert(settings, films, numbers, private)
     taken = {number: file for number, file in names.items() if file not in problems}
@@ -115,11 +115,11 @@ def command(arguments: Sequence[str]) -> None:
     )
     for reason, count in Counter(refused.values()).most_common():
         print(f"{count:>7} refused: {reason}")
-    print(f"{private_path(settings.out)}: which number is which file; keep it here, keep it secret")
+    print(f"{private_path(settings.out)}: the file of each number; keep it here and secret")
 
 
 def examine(file: Path, views: Views) -> Examined:
-    """Look at a file's header; in a worker process."""
+    """Check a file's header; runs in a worker process."""
     try:
         with file.open("rb") as opened:
             if is_dicom(opened):
@@ -132,10 +132,10 @@ def examine(file: Path, views: Views) -> Examined:
 
 
 def read_film(file: Path, size: int) -> Bytes:
-    """Return the picture in a DICOM, PNG or JPEG file, uint8, S x S; in a worker process.
+    """Return the picture in a DICOM, PNG or JPEG file, uint8, S x S; runs in a worker process.
 
     Raises:
-        Unreadable: There is none.
+        Unreadable: The file has no usable picture.
     """
     with file.open("rb") as opened:
         if is_dicom(opened):
@@ -144,7 +144,7 @@ def read_film(file: Path, size: int) -> Bytes:
 
 
 def _private(settings: SiteSettings) -> Private:
-    """Return the salt to be used: another shard's, that of an earlier try, or a new one."""
+    """Return the salt: that of --salt-from, of an earlier try, or a new one."""
     own = private_path(settings.out)
     if settings.salt_from is not None:
         return Private(salt=read_private(settings.salt_from).salt)
@@ -154,7 +154,7 @@ def _private(settings: SiteSettings) -> Private:
 def _list_files(
     settings: SiteSettings, private: Private, names: Mapping[str, PurePosixPath]
 ) -> None:
-    # A name that is not UTF-8 is written with its bytes escaped.
+    # Bytes of a name that are not UTF-8 are escaped.
     files = {
         number: os.fsencode(file).decode("utf-8", "backslashreplace")
         for number, file in names.items()
@@ -163,13 +163,13 @@ def _list_files(
 
 
 def _files(settings: SiteSettings) -> tuple[list[Path], dict[PurePosixPath, str]]:
-    """Return all files below --images, but hidden ones and the labels; and what cannot be entered.
+    """Return all files below --images except hidden ones and the labels, and the refused paths.
 
-    A link to a folder is not followed: it may lead out of the folder, or round in a circle.
+    Links to folders are not followed: they may lead out of the folder or form a cycle.
     """
     root = settings.images
     if not root.is_dir():
-        raise BadInput(f"{root}: no such folder; --images is where the image files are")
+        raise BadInput(f"{root}: no such folder; --images is the folder of the image files")
     files: list[Path] = []
     refused: dict[PurePosixPath, str] = {}
 
@@ -183,14 +183,14 @@ def _files(settings: SiteSettings) -> tuple[list[Path], dict[PurePosixPath, str]
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in folders:
             if (folder / name).is_symlink():
-                refuse(folder / name, "a link to a folder, which is not followed")
+                refuse(folder / name, "links to folders are not followed")
         for file in (folder / name for name in names if not name.startswith(".")):
             try:
                 is_labels = settings.labels is not None and file.samefile(settings.labels)
                 if file.is_file() and not is_labels:
                     files.append(file)
             except FileNotFoundError:
-                refuse(file, "a link that leads nowhere")
+                refuse(file, "broken link")
             except OSError as error:
                 refuse(file, str(error.strerror))
     if not files and not refused:
@@ -201,7 +201,7 @@ def _files(settings: SiteSettings) -> tuple[list[Path], dict[PurePosixPath, str]
 def _choose(
     settings: SiteSettings, files: list[Path], labels: Sequence[Label] | None
 ) -> tuple[list[Film], dict[PurePosixPath, str]]:
-    """Return the films to be taken, and why for each file that is refused."""
+    """Return the films for the shard, and the reason for each refused file."""
     relative = [PurePosixPath(file.relative_to(settings.images).as_posix()) for file in files]
     lines = {} if labels is None else match(labels, relative)
     films: list[Film] = []
@@ -248,7 +248,7 @@ def _film(
 def _convert(
     settings: SiteSettings, films: Sequence[Film], numbers: Sequence[str], private: Private
 ) -> dict[PurePosixPath, str]:
-    """Write the shard; return why for each file whose pixels cannot be read."""
+    """Write the shard; return the reason for each file whose pixels cannot be read."""
     labels = [film.labels for film in films if film.labels is not None]
     part = Part(
         name="",
@@ -269,8 +269,8 @@ def _convert(
         leave_out=not settings.strict,
     )
     return {
-        PurePosixPath(file.relative_to(settings.images).as_posix()): why
-        for file, why in problems.items()
+        PurePosixPath(file.relative_to(settings.images).as_posix()): reason
+        for file, reason in problems.items()
     }
 
 

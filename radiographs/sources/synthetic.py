@@ -1,7 +1,7 @@
-"""``flower-data synthetic``: hospitals of procedural chest phantoms, for the demo and for tests.
+"""``flower-data synthetic``: makes hospitals of procedural chest phantoms, for demo and tests.
 
-Hospitals differ as real ones do: each has its own scanner, its own mix of findings and its own
-number of images. All of it follows from the seed.
+Hospitals differ as real ones do: each has its own scanner, mix of findings and number of images.
+Everything follows from the seed.
 """
 
 from collections.abc import Sequence
@@ -43,20 +43,20 @@ PREVALENCE = {
     "Pleural_Thickening": 0.11,
     "Hernia": 0.1,
 }
-"""Over all hospitals, in ChestX-ray14's order. None is below 10 %: 0.2 % is too few to learn."""
+"""Prevalence over all hospitals; at least 10 %, since 0.2 % is too rare to learn."""
 
 SKEW = 0.7
-"""Standard deviation of the logarithm of a hospital's prevalence over the general one."""
+"""Standard deviation of log(prevalence at a hospital / general prevalence)."""
 
 PERSISTENCE = 0.8
-"""Chance that a film of a patient shows a finding that the patient has."""
+"""Probability that a patient's film shows a finding that the patient has."""
 
 MOST_FILMS = 4
-"""Films of one patient, at most."""
+"""Most films of one patient."""
 
 
 class SyntheticSettings(Settings):
-    """Write synthetic hospitals, a test shard and one without labels for pretraining."""
+    """Write synthetic hospitals, a test shard, and a shard without labels for pretraining."""
 
     model_config = SettingsConfigDict(
         env_prefix="FLOWER_DATA_", cli_prog_name="flower-data synthetic"
@@ -65,14 +65,14 @@ class SyntheticSettings(Settings):
     out: Path = Field(description="new folder for hospital-00 ..., test and pretrain")
     hospitals: int = Field(10, ge=1, le=100, description="number of hospitals")
     images: int = Field(
-        640, ge=16, description="mean images of a hospital; test has 2 times, pretrain 4 times"
+        640, ge=16, description="mean images of a hospital; test has 2 and pretrain 4 times as many"
     )
     size: int = Field(256, ge=SMALLEST, description=f"pixels along each side, at least {SMALLEST}")
     seed: int = Field(0, ge=0, description="decides every draw")
 
 
 class Film(NamedTuple):
-    """An image that is to be drawn."""
+    """An image to draw."""
 
     image: str
     patient: str
@@ -136,9 +136,9 @@ def _hospital(number: int) -> str:
 
 
 def films_of(settings: SyntheticSettings, name: str) -> list[Film]:
-    """Decide which patients a shard has, and what their films show.
+    """Choose a shard's patients and the findings on their films.
 
-    The shards for test and pretraining have all hospitals' scanners and the general prevalence.
+    The shards for test and pretraining use all hospitals' scanners and the general prevalence.
     """
     rng = generator(settings.seed, "patients", site=name)
     general = np.array([PREVALENCE[finding] for finding in FINDINGS])
@@ -167,7 +167,7 @@ def films_of(settings: SyntheticSettings, name: str) -> list[Film]:
 
 
 def _sizes(settings: SyntheticSettings) -> list[int]:
-    """Return how many images each hospital has: 0.6 to 1.5 times the mean before rounding."""
+    """Return each hospital's number of images: 0.6 to 1.5 times the mean before rounding."""
     shares = generator(settings.seed, "sizes").uniform(0.6, 1.5, settings.hospitals)
     bounds = np.rint(np.cumsum(shares) / shares.sum() * settings.hospitals * settings.images)
     sizes: list[int] = np.diff(bounds, prepend=0).astype(int).tolist()

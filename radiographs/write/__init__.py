@@ -1,1 +1,1 @@
-"""Writing shards: conversion in parallel, and which hospital gets which films."""
+"""Writes shards: parallel conversion, and the split of films between hospitals."""

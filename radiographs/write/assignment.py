@@ -1,4 +1,4 @@
-"""A split as a file: a CSV of ``image,hospital`` that can be looked at, kept and used again."""
+"""Reads and writes a split between hospitals: a CSV of ``image,hospital``."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from radiographs.read.table import note_once, read_table
 COLUMNS = ("image", "hospital")
 
 TEST = "test"
-"""The name of the test shard, which no hospital may have."""
+"""Name of the test shard; no hospital may have it."""
 
 
 def write_assignment(path: Path, images: Sequence[str], hospitals: Sequence[str]) -> None:
@@ -36,13 +36,13 @@ def read_assignment(path: Path, images: Sequence[str], allow_missing: bool) -> l
     """Return the hospital of each image.
 
     Args:
-        path: What :func:`write_assignment` wrote, or a file of one's own like it.
-        images: The images to be shared out.
-        allow_missing: Pass over lines of other images.
+        path: A CSV in the format of :func:`write_assignment`.
+        images: The images to split.
+        allow_missing: Ignore lines of other images.
 
     Raises:
-        BadInput: The file cannot be read, misses or repeats an image, has one that is not to be
-            shared out, or a hospital whose name cannot be one.
+        BadInput: The file cannot be read, misses or repeats an image, has an image that is not in
+            ``images``, or an invalid hospital name.
     """
     wanted, seen = set(images), dict[str, int]()
     hospital_of: dict[str, str] = {}

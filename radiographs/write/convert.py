@@ -1,10 +1,13 @@
-"""Image files become shards: in parallel, in bounded memory, and going on where it was stopped.
+"""Converts image files to shards: parallel, resumable and in bounded memory.
 
-Beside the place of the result lies ``.NAME.partial`` until all of it is whole. In it, each shard
-has ``images.npy`` in its final size from the start, and ``done.npy``, int64, N x 2: size in bytes
-and time of change in nanoseconds of the file that each row is from, 0 for rows to be made. A row
-is noted there only once its pixels are on the disk, so neither a kill nor a power cut leaves a
-row that is noted and not there; a file that was replaced since is read again.
+An unfinished result is kept in ``.NAME.partial`` next to its final place. In it, each shard has
+
+- ``images.npy``, in its final size from the start
+- ``done.npy``, int64, N x 2: size in bytes and modification time in nanoseconds of each row's file,
+  or 0 for rows that are not done
+
+``done.npy`` is written after the pixels are synced to disk, so a kill or a power cut never leaves
+a row that is marked as done without its pixels. A file that has changed is read again.
 """
 
 import hashlib
@@ -33,24 +36,24 @@ from radiographs.write.parallel import in_order
 DONE = "done.npy"
 
 SYNC_SECONDS = 5.0
-"""How much work a kill may cost."""
+"""Interval between two writes of done.npy: the most work that a kill loses."""
 
 NAMED = 3
-"""Files that an error names."""
+"""Most files that an error message names."""
 
 Reader = Callable[[Path, int], Bytes]
-"""Takes a file and S; returns uint8, S x S, or raises Unreadable."""
+"""Function of a file and S that returns uint8, S x S, or raises Unreadable."""
 
 
 class Part(NamedTuple):
-    """A shard to be written.
+    """A shard to write.
 
     Attributes:
-        name: Its folder within the result; empty when the result is this one shard.
+        name: Folder within the result; empty if the result is this shard.
         files: N image files.
         entries: N lines of the index.
-        labels: uint8, N x 14, 0 or 1; None: a shard for pretraining.
-        partition: How the hospitals' shares were drawn.
+        labels: uint8, N x 14, 0 or 1; None for a shard for pretraining.
+        partition: How the images were split.
         seed: The partition's seed.
     """
 
@@ -63,7 +66,7 @@ class Part(NamedTuple):
 
 
 class _Task(NamedTuple):
-    """A row to be made: the picture in ``file`` goes to ``offset`` of ``target``."""
+    """A row to write: the picture in ``file`` goes to ``offset`` of ``target``."""
 
     file: Path
     target: Path
@@ -71,14 +74,14 @@ class _Task(NamedTuple):
 
 
 class _Done(NamedTuple):
-    """What became of a task: the file's size and time of change, or why there is no picture."""
+    """Result of a task: the file's size and modification time, or the reason for no picture."""
 
     stamp: tuple[int, int]
     problem: str | None
 
 
 class _Filling(NamedTuple):
-    """A part on its way."""
+    """A part that is being written, with its rows that are done."""
 
     part: Part
     folder: Path
@@ -98,24 +101,24 @@ def convert(
 ) -> dict[Path, str]:
     """Write shards from image files.
 
-    Every file is tried before an unreadable one is reported, and what was done is kept, so that
-    the next call with the same arguments needs only the rest.
+    All files are tried before unreadable ones are reported. Finished rows are kept: the next call
+    with the same arguments converts only the rest.
 
     Args:
         out: New folder of the result.
-        parts: The shards, at least one image in each.
+        parts: The shards, with at least one image each.
         size: S, pixels along each side.
-        source: Where the images come from, for the manifests.
+        source: Origin of the images, for the manifests.
         workers: Decoding processes; 0 for one per core.
-        read: A function of a module's top level that decodes a file.
+        read: Decodes a file; must be picklable.
         leave_out: Leave unreadable files out of the shards instead of failing.
 
     Returns:
-        Why, for each file that was left out.
+        The reason for each file that was left out.
 
     Raises:
-        BadInput: Files cannot be read, none can, ``out`` is taken, an unfinished result is of
-            other files or options, or the disk is too small.
+        BadInput: Files cannot be read, ``out`` is taken, an unfinished result has other files or
+            options, or the disk is too small.
         FedCXRError: A decoding process died.
     """
     with resumable_folder(out, _plan(parts, size, source)) as folder:
@@ -129,7 +132,7 @@ def convert(
             raise BadInput(
                 f"{len(problems)} of {sum(len(part.files) for part in parts)} images cannot be "
                 f"read, first {'; '.join(f'{f}: {why}' for f, why in _first(problems))}; replace "
-                "them and run the same command again: what is done is kept"
+                "them and run the same command again: finished images are kept"
             )
         for filling in fillings:
             _seal(filling, size, source, problems)
@@ -143,7 +146,7 @@ def _first(problems: dict[Path, str]) -> list[tuple[Path, str]]:
 
 
 def _plan(parts: Sequence[Part], size: int, source: str) -> str:
-    """Return a hash of all that decides the result but the content of the files."""
+    """Return a hash of everything that decides the result except the files' content."""
     digest = hashlib.sha256(repr((1, size, source)).encode())
     for part in parts:
         files = [str(file.absolute()) for file in part.files]
@@ -155,7 +158,7 @@ def _plan(parts: Sequence[Part], size: int, source: str) -> str:
 
 
 def _begin(part: Part, folder: Path, size: int) -> _Filling:
-    """Make a part's files, or open those of an unfinished one."""
+    """Create a part's files, or open those of an unfinished part."""
     folder.mkdir(exist_ok=True)
     images, done = folder / IMAGES, folder / DONE
     if not done.exists():
@@ -167,56 +170,56 @@ def _begin(part: Part, folder: Path, size: int) -> _Filling:
 
 
 def _fill(fillings: Sequence[_Filling], size: int, workers: int, read: Reader) -> dict[Path, str]:
-    """Make the rows that are not done; return why for each file that gives none."""
+    """Write the rows that are not done; return the reason for each unreadable file."""
     todo = [(filling, row) for filling in fillings for row in _undone(filling)]
     tasks = [
         _Task(f.part.files[row], f.folder / IMAGES, f.offset + row * size * size) for f, row in todo
     ]
     total = sum(len(filling.part.files) for filling in fillings)
     if len(tasks) < total:
-        print(f"going on: {total - len(tasks)} of {total} images are done", file=sys.stderr)
+        print(f"continuing: {total - len(tasks)} of {total} images are done", file=sys.stderr)
     problems: dict[Path, str] = {}
     results = in_order(partial(_make_row, read=read, size=size), tasks, workers)
     bar = tqdm(
         total=total, initial=total - len(tasks), unit=" images", desc="decoding", disable=None
     )
-    with closing(results), bar, _noting(fillings) as note:
+    with closing(results), bar, _saving(fillings) as save:
         for (filling, row), result in zip(todo, results, strict=True):
             if result.problem is None:
                 filling.done[row] = result.stamp
             else:
                 problems[filling.part.files[row]] = result.problem
             bar.update()
-            note()
+            save()
     return problems
 
 
 @contextmanager
-def _noting(fillings: Sequence[_Filling]) -> Iterator[Callable[[], None]]:
-    """Yield what notes the state every few seconds, and note it at the end, come what may.
+def _saving(fillings: Sequence[_Filling]) -> Iterator[Callable[[], None]]:
+    """Yield a function that saves the state every few seconds; also save it when the block ends.
 
-    In a thread, for the disk may take a second and the processes must not wait for work.
+    Saving runs in a thread: the disk may take a second, and the workers must not wait.
     """
     last: Future[None] | None = None
-    noted = time.monotonic()
+    saved = time.monotonic()
 
-    def note() -> None:
-        nonlocal last, noted
-        if time.monotonic() - noted > SYNC_SECONDS and (last is None or last.done()):
+    def save() -> None:
+        nonlocal last, saved
+        if time.monotonic() - saved > SYNC_SECONDS and (last is None or last.done()):
             if last is not None:
                 last.result()
-            noted = time.monotonic()
-            last = writer.submit(_note, [(f.folder, f.done.copy()) for f in fillings])
+            saved = time.monotonic()
+            last = writer.submit(_save, [(f.folder, f.done.copy()) for f in fillings])
 
     with ThreadPoolExecutor(1) as writer:
         try:
-            yield note
+            yield save
         finally:
-            writer.submit(_note, [(f.folder, f.done) for f in fillings]).result()
+            writer.submit(_save, [(f.folder, f.done) for f in fillings]).result()
 
 
 def _undone(filling: _Filling) -> list[int]:
-    """Return the rows to be made: those never made, and those whose file has changed."""
+    """Return the rows that are not done or whose file has changed."""
     return [
         row
         for row, (file, done) in enumerate(
@@ -232,7 +235,7 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 
 def _make_row(task: _Task, read: Reader, size: int) -> _Done:
-    """Decode a file and write its pixels; in a worker process."""
+    """Decode a file and write its pixels; runs in a worker process."""
     try:
         stamp = _stamp(task.file)
         picture = read(task.file, size)
@@ -248,8 +251,8 @@ def _make_row(task: _Task, read: Reader, size: int) -> _Done:
     return _Done(stamp, None)
 
 
-def _note(states: Sequence[tuple[Path, npt.NDArray[np.int64]]]) -> None:
-    """Bring the pixels to the disk, and after them the note of which rows were done before."""
+def _save(states: Sequence[tuple[Path, npt.NDArray[np.int64]]]) -> None:
+    """Sync the pixels to disk, then write which rows are done."""
     for folder, done in states:
         with (folder / IMAGES).open("rb") as file:
             os.fsync(file.fileno())
@@ -257,7 +260,7 @@ def _note(states: Sequence[tuple[Path, npt.NDArray[np.int64]]]) -> None:
 
 
 def _seal(filling: _Filling, size: int, source: str, problems: dict[Path, str]) -> None:
-    """Make a whole shard of a part whose rows are done, without the files that gave none."""
+    """Finish a shard whose rows are done, leaving out unreadable files."""
     part, folder = filling.part, filling.folder
     kept = [row for row, file in enumerate(part.files) if file not in problems]
     if not kept:
@@ -276,8 +279,8 @@ def _seal(filling: _Filling, size: int, source: str, problems: dict[Path, str]) 
 
 
 def _keep_rows(filling: _Filling, kept: Sequence[int], size: int) -> None:
-    """Move some of the images' rows up, and leave the others out; takes no room on the disk."""
-    # A crash before the manifest is written then starts this part from the beginning.
+    """Keep only some rows of the images, in place, without additional disk space."""
+    # After a crash before the manifest is written, this part starts from the beginning.
     (filling.folder / DONE).unlink()
     with (filling.folder / IMAGES).open("r+b") as file:
         write_header(file, (len(kept), size, size))

@@ -1,4 +1,4 @@
-"""Work on pictures in parallel processes, in order, with a few of them held at a time."""
+"""Processes pictures in parallel, in order, holding only a few at a time."""
 
 import multiprocessing
 import os
@@ -16,7 +16,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 BATCH = 8
-"""Items that go to a process at once."""
+"""Items sent to a process at once."""
 
 WINDOW = 4
 """Batches in flight for each process."""
@@ -25,24 +25,24 @@ WINDOW = 4
 def in_order(
     function: Callable[[ItemT], ResultT], items: Sequence[ItemT], workers: int
 ) -> Generator[ResultT, None, None]:
-    """Yield the function of every item, in the items' order, whatever the number of processes.
+    """Yield the function's result for each item, in the items' order.
 
     Closing the generator ends the processes.
 
     Args:
-        function: Of a module's top level; items and results go through pickle.
-        items: What to work on.
-        workers: Processes; 0 for one per core that this process may use.
+        function: Must be picklable, as must items and results.
+        items: Arguments of the function.
+        workers: Number of processes; 0 for one per core that this process may use.
 
     Raises:
-        Exception: What the function raised for the first item that it failed on.
+        Exception: The function's exception for the first item that failed.
         FedCXRError: A process died.
     """
     workers = min(workers or cores(), len(items))
     if workers <= 1:
         yield from map(function, items)
         return
-    # Spawned, for a forked child would inherit the command's signal handlers and its threads.
+    # Spawn: a forked child would inherit the command's signal handlers and threads.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _be_a_worker)
     try:
         pending: deque[Future[list[ResultT]]] = deque()
@@ -68,7 +68,7 @@ def _each(function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[
 
 
 def _be_a_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is gone, even if it was killed."""
+    """Leave Ctrl-C to the parent, and end when the parent ends, even if it was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -1,9 +1,9 @@
-"""Which hospital gets which image: pure functions of labels and a seed.
+"""Splits images between hospitals: pure functions of labels and a seed.
 
-Every function takes the labels of N images and returns the hospital of each. What moves as one is
-an image, or with ``patients`` all images of a patient (called a unit below). A unit's class is
-the rarest finding that it has, ``No Finding`` if none. Rarity goes by the number of images with a
-finding among those given, ties by the order of FINDINGS.
+Every function takes the labels of N images and returns the hospital of each. A unit is assigned
+as a whole: an image or, with ``patients``, all images of a patient. A unit's class is its rarest
+finding, or ``No Finding``. The rarest finding has the fewest of the given images; ties are
+broken by the order of FINDINGS.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from common.shard import Bytes
 Integers = npt.NDArray[np.int64]
 
 SMALLEST_SHARE = 4
-"""A hospital's drawn size is at least an equal share divided by this."""
+"""A hospital's size is at least an equal share divided by this."""
 
 
 class _Units(NamedTuple):
-    """What is assigned as one.
+    """The U units that are assigned as a whole.
 
     Attributes:
-        of_image: int64, N, the unit of each image.
-        sizes: int64, U, images of each unit.
-        findings: int64, U x 14, images of each unit with each finding.
-        classes: int64, U, 0 for the rarest finding up to 13, and 14 for none.
+        of_image: int64, N: the unit of each image.
+        sizes: int64, U: number of images of each unit.
+        findings: int64, U x 14: number of images of each unit with each finding.
+        classes: int64, U: 0 (rarest finding) to 13, or 14 for none.
     """
 
     of_image: Integers
@@ -44,17 +44,16 @@ def noniid(
 ) -> Integers:
     """Split as the paper does for its Non-IID setting.
 
-    Each hospital's size is drawn by :func:`random_sizes`. Then, from the rarest class to the most
-    common, the images of a class that are still free go, in random order, to hospital 0 until
-    its size is filled, then to hospital 1, and so on; a class goes on where the one before ended,
-    and images without a finding fill what is open. With ``patients``, the last patient of a
-    hospital may exceed its size; what exceeds is taken from the next hospital's.
+    :func:`random_sizes` draws each hospital's size. Classes are then assigned from the rarest to
+    the most common, images without a finding last. A class's images go in random order to the
+    first hospital that is not full, starting with hospital 0. With ``patients``, the last patient
+    of a hospital may exceed its size; the next hospital then gets fewer images.
 
     Args:
         labels: uint8, N x 14, 0 or 1.
         hospitals: H, at least 1.
         seed: At least 0.
-        patients: N names; images with the same one stay at one hospital.
+        patients: N names; images with the same name stay at one hospital.
 
     Returns:
         int64, N, each in [0, H).
@@ -77,9 +76,9 @@ def iid(
     """Split into equal sizes with the same distribution of findings.
 
     Images are sorted by their set of findings, the rarest finding first and at random within a
-    set, and dealt out like cards: sizes, every set of findings and the rarest finding differ by 1
-    at most. With ``patients``, those with the most images come first, and each goes where it
-    keeps sizes and findings closest to equal; they are then nearly equal.
+    set, and assigned in turn. Sizes, and the counts of each set and of the rarest finding, differ
+    by at most 1. With ``patients``, patients with the most images come first, and each goes where
+    it keeps sizes and findings most equal; the result is nearly equal.
 
     Args, Returns, Raises: As :func:`noniid`.
     """
@@ -102,18 +101,18 @@ def dirichlet(
     seed: int,
     patients: Sequence[str] | None = None,
 ) -> Integers:
-    """Split with label skew: each class is shared out in proportions drawn from Dir(alpha).
+    """Split with label skew: each class is split in proportions drawn from Dir(alpha).
 
-    As in Hsu et al., "Measuring the Effects of Non-Identical Data Distribution for Federated
-    Visual Classification", 2019, with the proportions drawn for each class, as Yurochkin et al.,
-    ICML 2019, do. The classes are the 14 findings and none; sizes differ as they fall.
+    Follows Hsu et al., "Measuring the Effects of Non-Identical Data Distribution for Federated
+    Visual Classification", 2019, but draws proportions for each class, as Yurochkin et al., ICML
+    2019, do. The classes are the 14 findings and none. Sizes are not controlled.
 
     Args:
         labels: uint8, N x 14, 0 or 1.
         hospitals: H, at least 1.
-        alpha: Above 0; the smaller, the more a class gathers at few hospitals.
+        alpha: Above 0; a smaller value concentrates a class at fewer hospitals.
         seed: At least 0.
-        patients: N names; images with the same one stay at one hospital.
+        patients: N names; images with the same name stay at one hospital.
 
     Returns:
         int64, N, each in [0, H).
@@ -134,10 +133,10 @@ def dirichlet(
 
 
 def random_sizes(images: int, hospitals: int, seed: int) -> Integers:
-    """Draw how many images each hospital gets under :func:`noniid`.
+    """Draw each hospital's number of images for :func:`noniid`.
 
-    A quarter of an equal share is everyone's; the rest is cut at uniformly random places, which
-    is a draw from Dir(1, ..., 1), all divisions being equally likely.
+    Each hospital gets a quarter of an equal share. The rest is cut at uniformly random places, a
+    draw from Dir(1, ..., 1): all divisions are equally likely.
 
     Args:
         images: N, at least H.
@@ -145,7 +144,7 @@ def random_sizes(images: int, hospitals: int, seed: int) -> Integers:
         seed: At least 0.
 
     Returns:
-        int64, H, at least 1 each, N in all.
+        int64, H, each at least 1, with sum N.
     """
     floor = max(1, images // (SMALLEST_SHARE * hospitals))
     free = images - floor * hospitals
@@ -174,11 +173,11 @@ def _shuffled(number: int, seed: int) -> Integers:
 
 
 def _cut(sizes: Integers, bounds: Integers) -> Integers:
-    """Return the hospital of each unit of a queue: the first that is not full when it comes.
+    """Return the hospital of each unit in a queue: the first that is not full at its turn.
 
     Args:
-        sizes: int64, U, images of the units in the queue.
-        bounds: int64, H, ascending: images that are taken when each hospital is full.
+        sizes: int64, U: number of images of each unit, in the order of the queue.
+        bounds: int64, H: cumulative sizes of the hospitals.
     """
     taken_before = np.cumsum(sizes) - sizes
     return np.searchsorted(bounds, taken_before, side="right")
@@ -187,8 +186,8 @@ def _cut(sizes: Integers, bounds: Integers) -> Integers:
 def _balanced(units: _Units, hospitals: int, seed: int) -> Integers:
     """Return the hospital of each unit such that images and findings are spread evenly.
 
-    Greedy: the sum over hospitals and findings of squared shares grows least. In integers, so
-    that every machine decides alike.
+    Greedy: each unit goes where the sum of squared shares, over hospitals and findings, grows
+    least. Integer arithmetic gives the same result on every machine.
     """
     amounts = np.column_stack([units.findings, units.sizes])
     totals = np.maximum(amounts.sum(axis=0), 1)

@@ -1,7 +1,7 @@
-"""What ties a hospital's shard to its files and patients, and never leaves the hospital.
+"""The private file that links a shard to files and patients. It must never leave the hospital.
 
-``SHARD.private.json`` lies beside the shard, not in it, and only its owner may read it (mode 600).
-It holds the salt of the patients' pseudonyms and the file that each running number stands for.
+``SHARD.private.json`` is next to the shard, not in it, and only its owner may read it (mode 600).
+It holds the salt of the patients' pseudonyms and the file of each running number.
 """
 
 import hashlib
@@ -28,23 +28,23 @@ class Private(BaseModel):
     )
 
     def pseudonym(self, identifier: str) -> str:
-        """Return 16 hexadecimal digits that stand for a patient, or for a file.
+        """Return the pseudonym of a patient or a file: 16 hexadecimal digits.
 
-        HMAC-SHA256 with the salt: without the salt it can be neither undone nor tested against
-        known numbers. A file's name need not be UTF-8.
+        The pseudonym is an HMAC-SHA256 with the salt. Without the salt it can be neither reversed
+        nor tested against known numbers. A file's name need not be UTF-8.
         """
         digest = hmac.new(bytes.fromhex(self.salt), os.fsencode(identifier), hashlib.sha256)
         return digest.hexdigest()[:16]
 
 
 def private_path(shard: Path) -> Path:
-    """Return where a shard's private file is."""
+    """Return the path of a shard's private file."""
     shard = shard.resolve()
     return shard.with_name(f"{shard.name}.private.json")
 
 
 def new_private() -> Private:
-    """Return a private file's content with a new salt and no files."""
+    """Return the content of a new private file: a new salt and no files."""
     return Private(salt=secrets.token_hex(32))
 
 
@@ -52,7 +52,7 @@ def read_private(path: Path) -> Private:
     """Read a private file.
 
     Raises:
-        BadInput: It cannot be read, or is no private file. The message quotes nothing from it.
+        BadInput: It cannot be read or is not a private file. The message quotes none of it.
     """
     try:
         return Private.model_validate_json(path.read_bytes())

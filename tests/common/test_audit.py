@@ -131,9 +131,9 @@ def test_only_a_head_shows_that_the_end_was_cut_off(tmp_path: Path) -> None:
         (lambda _: b"nothing of the kind\n", "is not JSON"),
         (lambda _: b"\xff\n", "is not JSON"),
         (lambda _: b"[" * 100_000 + b"\n", "is not JSON"),
-        (lambda _: b"[]\n", "is not an audit log's"),
-        (lambda _: b'{"number": 2}\n', "is not an audit log's"),
-        (lambda line: forged(line, number=7), "another number"),
+        (lambda _: b"[]\n", "is not a line of an audit log"),
+        (lambda _: b'{"number": 2}\n', "is not a line of an audit log"),
+        (lambda line: forged(line, number=7), "wrong number"),
         (lambda line: forged(line, previous=EMPTY.sha256), "hash of the line before"),
         (lambda line: line[:-1], "is torn"),
         (lambda line: line[:20], "is torn"),
@@ -359,7 +359,7 @@ def test_the_command_checks_several_logs(tmp_path: Path) -> None:
     )
     one.write_bytes(b"".join(lines[1:]))
     assert_one_line(
-        run("flower-audit", "verify", other, one), 2, f"{one}, line 1: ", "another number"
+        run("flower-audit", "verify", other, one), 2, f"{one}, line 1: ", "wrong number"
     )
 
 

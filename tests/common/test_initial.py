@@ -115,7 +115,7 @@ def test_a_damaged_or_foreign_imagenet_file_is_an_error_and_not_code(
     cache = tmp_path / IMAGENET
     cache.parent.mkdir(parents=True)
     cache.write_bytes(content)
-    with pytest.raises(BadInput, match=r"densenet121-a639ec97\.pth: cut, damaged .*copy it anew"):
+    with pytest.raises(BadInput, match=r"densenet121-a639ec97\.pth: cut, damaged .*copy it again"):
         initial_state("imagenet", "densenet121", 0)
     assert "has run" not in capsys.readouterr().out
 

@@ -91,7 +91,7 @@ def test_what_is_disturbed_is_mended(
 def test_a_mistake_is_one_line(container: Container) -> None:
     container.reload()
     other = run("flower-containers", "chaos", "hospital-77", "kill", "--project", PROJECT)
-    assert_one_line(other, 2, "hospital-77: no such container; one of hospital-07")
+    assert_one_line(other, 2, "hospital-77: no such container; give one of hospital-07")
     container.stop(timeout=0)
     ended = run("flower-containers", "chaos", "hospital-07", "kill", "--project", PROJECT)
     assert_one_line(ended, 2, "hospital-07: is exited")

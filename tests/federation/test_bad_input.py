@@ -46,7 +46,7 @@ def test_a_shard_whose_hash_differs(tmp_path: Path) -> None:
         file.seek(5000)
         file.write(b"\x00\x01")
     assert_one_line(
-        run("flower-client", *client(shard.path)), 2, "images.npy: SHA-256", "make the shard anew"
+        run("flower-client", *client(shard.path)), 2, "images.npy: SHA-256", "make it again"
     )
     result = run("flower-server", *server(tmp_path / "run", test=shard.path))
     assert_one_line(result, 2, "images.npy: SHA-256")
@@ -129,7 +129,7 @@ def test_a_checkpoint_of_another_architecture_or_cut_or_missing(tmp_path: Path) 
     assert_one_line(other, 2, "c.pt: a densenet-tiny, but the run is for densenet121")
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
     cut = run("flower-server", *server(tmp_path / "run", init=checkpoint))
-    assert_one_line(cut, 2, "c.pt: cut, damaged or no checkpoint", "copy it anew")
+    assert_one_line(cut, 2, "c.pt: cut, damaged or no checkpoint", "copy it again")
     missing = run("flower-server", *server(tmp_path / "run", init="imagnet"))
     assert_one_line(missing, 2, "imagnet: no such file", "random, imagenet or a checkpoint")
     assert not (tmp_path / "run").exists()

@@ -39,9 +39,9 @@ def test_a_run_from_the_outside(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     for fragment in (
         "40 images of noise, 40 x 40 pixels",
-        "labels are not looked at",
+        "labels are ignored",
         "temperature=0.1",
-        "8 images a step, 10 steps on cpu",
+        "8 images per step, 10 steps on cpu",
         "epoch 2 of 2: loss",
         "k-NN AUC",
     ):
@@ -74,7 +74,7 @@ def test_kill_9_again_and_again_and_the_curve_is_the_same(tmp_path: Path) -> Non
         assert status_of(cut)["state"] == "running"
     result = pretrain(data, cut, *more, "--resume", method="mocov2")
     assert result.returncode == 0, result.stderr
-    assert "going on after step" in result.stderr
+    assert "continuing after step" in result.stderr
     assert status_of(cut)["state"] == "finished"
     curves = [
         [(line["step"], line["loss"], line["queue_similarity"]) for line in lines_of(out)]

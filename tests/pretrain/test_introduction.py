@@ -16,7 +16,7 @@ from tests.support.shards import make_shard
 def warnings_of(recipe: Recipe, shard: Shard, caplog: pytest.LogCaptureFixture) -> list[str]:
     caplog.set_level(logging.INFO)
     introduce(recipe, shard, steps=15, device=CPU)
-    assert "8 images a step, 15 steps on cpu, learning rate up to " in caplog.text
+    assert "8 images per step, 15 steps on cpu, learning rate up to " in caplog.text
     return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
 
 
@@ -32,7 +32,7 @@ def test_a_queue_that_holds_a_film_twice(shard: Shard, caplog: pytest.LogCapture
 def test_views_far_smaller_than_the_films(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     large = make_shard(tmp_path / "large", images=40, size=65)
     (warning,) = warnings_of(recipe_of("simclr"), large, caplog)
-    assert "views of 32 pixels are taken from films of 65" in warning
+    assert "views of 32 pixels are sampled from films of 65" in warning
 
 
 def test_bf16_on_a_cpu_that_emulates_it(

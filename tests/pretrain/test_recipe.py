@@ -27,9 +27,9 @@ def test_keys_are_normalised_in_groups_of_32_and_never_all_together(part: int, g
     [
         ("mocov2", {"queue": 1000}, ["1000", "not a multiple of the batch of 256", "--queue"]),
         ("mocov2", {"batch_size": 2, "queue": 2}, ["groups", "--batch-size"]),
-        ("simclr", {"queue": 512}, ["--queue", "simclr has none"]),
-        ("rotation", {"temperature": 1.0}, ["--temperature", "rotation has none"]),
-        ("simclr", {"ema": 0.9}, ["--ema", "simclr has none"]),
+        ("simclr", {"queue": 512}, ["--queue", "simclr has no such setting"]),
+        ("rotation", {"temperature": 1.0}, ["--temperature", "rotation has no such setting"]),
+        ("simclr", {"ema": 0.9}, ["--ema", "simclr has no such setting"]),
         ("rotation", {"batch_size": 6}, ["6", "4 rotations"]),
         ("simclr", {"batch_size": 16, "accumulate": 3}, ["16", "3 parts"]),
         ("simclr", {"batch_size": 16, "accumulate": 16}, ["2 or more"]),

@@ -111,11 +111,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_nothing_is_written_over(tmp_path: Path) -> None:
     out = tmp_path / "a.pt"
     out.write_bytes(b"weeks of work")
-    with pytest.raises(BadInput, match=r"a\.pt: is there, but no state"):
+    with pytest.raises(BadInput, match=r"a\.pt: exists, but has no state"):
         folder_in(tmp_path / "a.run").begin(CONFIG, out, resume=True)
     out.unlink()
     folder_in(tmp_path / "a.run").begin(CONFIG, out, resume=False)
-    with pytest.raises(BadInput, match="a run is there"):
+    with pytest.raises(BadInput, match="a run exists"):
         folder_in(tmp_path / "a.run").begin(CONFIG, out, resume=False)
 
 

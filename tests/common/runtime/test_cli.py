@@ -107,7 +107,7 @@ def test_a_variable_that_is_no_setting_is_named(tmp_path: Path) -> None:
     environment = {"FLOWER_REPORT_OUTT": "x", "FLOWER_REPORT_OUT": str(tmp_path / "page.html")}
     result = run("flower-report", tmp_path, environment=environment)
     assert (
-        "warning: FLOWER_REPORT_OUTT is no setting; did you mean FLOWER_REPORT_OUT?"
+        "warning: FLOWER_REPORT_OUTT is not a setting; did you mean FLOWER_REPORT_OUT?"
         in (result.stderr.splitlines()[0])
     )
     assert "FLOWER_REPORT_OUT is" not in result.stderr

@@ -206,7 +206,7 @@ def test_a_dry_run_needs_no_image_and_writes_the_figure_and_the_split_alone(
     assert sum(map(int, table.splitlines()[1].split()[1:])) == 40
     with pytest.raises(BadInput, match=r"f\.png: is there already"):
         command([*given, "--dry-run", *outputs[:2]])
-    with pytest.raises(BadInput, match="--images and --out are required, but for --dry-run"):
+    with pytest.raises(BadInput, match="--images and --out are required, except with --dry-run"):
         command(given)
 
 

@@ -304,8 +304,8 @@ def test_what_is_not_entered_is_told(
     command([*given, "--out", str(tmp_path / "shard")])
     told = capsys.readouterr().err
     for line in (
-        "closed: folder: Permission denied", "link: a link to a folder, which is not followed",
-        "nowhere.png: a link that leads nowhere",
+        "closed: folder: Permission denied", "link: links to folders are not followed",
+        "nowhere.png: broken link",
     ):  # fmt: skip
         assert told.count(f"refused: {line}\n") == 2
 

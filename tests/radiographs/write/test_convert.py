@@ -68,7 +68,7 @@ def test_all_unreadable_files_are_told_at_once_and_the_rest_is_kept(
     for broken in (3, 7, 9, 11):
         files[broken].write_bytes(good)
     run(tmp_path / "out", part(files))
-    assert "going on: 26 of 30 images are done" in capsys.readouterr().err
+    assert "continuing: 26 of 30 images are done" in capsys.readouterr().err
     assert levels(tmp_path / "out") == [7 if i in (3, 9, 11) else i for i in range(30)]
 
 
@@ -230,13 +230,13 @@ def test_a_conversion_that_is_ended_goes_on_where_it_was(tmp_path: Path, number:
         _, errors = process.communicate(timeout=30)
         assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
         assert not out.exists()
-        assert not reached or f"going on: {reached} of 240 images are done" in errors
+        assert not reached or f"continuing: {reached} of 240 images are done" in errors
         reached = rows_done(out)
         assert aim <= reached < 240
     process = start(tmp_path, out)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert f"going on: {reached} of 240 images are done" in errors
+    assert f"continuing: {reached} of 240 images are done" in errors
     other = start(tmp_path, tmp_path / "undisturbed")
     other.communicate(timeout=60)
     assert other.returncode == 0
