@@ -60,7 +60,10 @@ class ServerSettings(Settings, Training):
         description="how replies are combined; all but fedavg withstand a few that are poisoned",
     )
     norm_limit: float = Field(
-        10, ge=0, description="leave out updates longer than this many times the median; 0: none"
+        0,
+        ge=0,
+        description="reject updates that move this many times as fast as is usual; 0: warn of "
+        "those that move 10 times as fast, and reject none",
     )
     max_examples: int = Field(
         1_000_000,

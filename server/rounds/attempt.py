@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from common.protocol import Instruction
@@ -9,11 +10,12 @@ from common.scores import Scores
 from common.state import TRAINED, WEIGHTS, Spec, State, is_float, join, select, spec_of
 from common.wire import fingerprint, pack
 from server.rounds.ask import Errand, HospitalLost, Hospitals, Outcome, Weights, ask_all
-from server.rounds.checks import Rejected, check_reply, check_weights, outliers, update_norm
+from server.rounds.checks import Rejected, check_reply, check_weights
+from server.rounds.pace import WARNING, pace_of, unusual, update_norm
 from server.rounds.progress import hospital_record
 from server.run import console
 from server.run.folder import RunFolder
-from server.run.records import AuditEvent, HospitalRecord, Lost, ReplyRejected
+from server.run.records import AuditEvent, HospitalRecord, Lost, Pace, ReplyRejected, Unusual
 from server.run.spool import Spool, SpooledUpdates
 from server.strategies.base import UpdateInfo
 
@@ -30,7 +32,8 @@ class Round:
         packed: All that travels, as one blob: the model and ``extras``.
         backbone: Hash of the frozen backbone, whose holders get the head alone; None: all is
             trained.
-        norm_limit: See :func:`server.rounds.checks.outliers`.
+        norm_limit: Updates so many times faster than usual are rejected; 0: none is.
+        paces: Of the hospitals' updates in earlier rounds; see :mod:`server.rounds.pace`.
         extras: Named states that go out beside the weights.
         returns: Names of the states that hospitals return beside the weights.
     """
@@ -40,6 +43,7 @@ class Round:
     packed: bytes
     backbone: str | None
     norm_limit: float
+    paces: Mapping[str, Sequence[Pace]]
     extras: dict[str, State] = field(default_factory=dict)
     returns: tuple[str, ...] = ()
 
@@ -108,16 +112,27 @@ class Attempt:
         answered = found.hospitals.keys() | found.validations.keys() | found.rejected.keys()
         for name in self._errands.keys() - answered - found.lost.keys():
             self._lose(name, "no reply before the deadline")
-        norms = {name: record.update_norm for name, record in found.hospitals.items()}
-        gone = {
-            name: self._hospitals.standing(self._errands[name].connection)
-            for name in found.hospitals
-        }
-        left_out = outliers(norms, self._out.norm_limit)
-        left_out |= {name: why for name, why in gone.items() if why is not None}
-        for name, why in left_out.items():
-            self._reject(name, why)
+        self._compare()
+        for name in list(found.hospitals):
+            barred = self._hospitals.standing(self._errands[name].connection)
+            if barred is not None:
+                self._reject(name, barred)
         return found
+
+    def _compare(self) -> None:
+        """Reject updates that are far faster than usual, or warn of them."""
+        paces = {name: record.pace for name, record in self.collected.hospitals.items()}
+        limit = self._out.norm_limit
+        found = unusual(
+            {name: pace for name, pace in paces.items() if pace is not None},
+            self._out.paces,
+            limit or WARNING,
+        )
+        for name, why in found.items():
+            if limit:
+                self._reject(name, why)
+            else:
+                self._note(Unusual, name, why)
 
     def updates(self) -> SpooledUpdates:
         """Return the good updates."""
@@ -186,7 +201,13 @@ class Attempt:
                 raise Rejected("its update's norm is not finite")
             self._spool.put(outcome.name, blob, UpdateInfo(reply.examples, norm))
             record = hospital_record(
-                reply, outcome.asked, outcome.fetched, len(errand.weights.blob), len(blob), norm
+                reply,
+                outcome.asked,
+                outcome.fetched,
+                len(errand.weights.blob),
+                len(blob),
+                norm,
+                pace_of(before, state, errand.instruction.training, reply.examples),
             )
             self.collected.hospitals[outcome.name] = record
             log.info(console.hospital_row(outcome.name, record))
@@ -207,7 +228,7 @@ class Attempt:
         self.collected.rejected[name] = reason
         self._note(ReplyRejected, name, reason)
 
-    def _note(self, event: type[Lost] | type[ReplyRejected], name: str, reason: str) -> None:
+    def _note(self, event: type[Lost | ReplyRejected | Unusual], name: str, reason: str) -> None:
         identity = self._out.instruction.identity
         self._folder.log.record(
             event(site=name, round=identity.round, attempt=identity.attempt, reason=reason)

@@ -4,8 +4,6 @@ Flower itself would average a NaN or a shape that broadcasts, believe any number
 hang on a missing tensor.
 """
 
-import math
-import statistics
 from typing import Any
 
 import numpy as np
@@ -14,11 +12,9 @@ import numpy.typing as npt
 from common.protocol import Hello, Instruction, Reply
 from common.state import WEIGHTS, Spec, State, split
 from common.wire import WireError, unpack
+from server.rounds.pace import steps_of
 
 IntArray = npt.NDArray[np.integer[Any]]
-
-FEWEST_NORMS = 3
-"""Of two updates none can be called the outlier."""
 
 
 class Rejected(Exception):  # noqa: N818 - a verdict, not a fault
@@ -76,8 +72,7 @@ def check_weights(
         state = unpack(blob, returned)
     except WireError as error:
         raise Rejected(str(error)) from None
-    training = instruction.training
-    steps = training.local_epochs * math.ceil(reply.examples / training.batch_size)
+    steps = steps_of(instruction.training, reply.examples)
     for name, array in state.items():
         if not np.isfinite(array).all():
             raise Rejected(f"tensor {name} is not finite")
@@ -96,34 +91,3 @@ def _check_counter(name: str, before: IntArray, after: IntArray, steps: int) -> 
     for old, new in zip(before.ravel().tolist(), after.ravel().tolist(), strict=True):
         if not 0 <= new - old <= steps:
             raise Rejected(f"tensor {name} went from {old} to {new} in {steps} steps")
-
-
-def update_norm(before: State, after: State) -> float:
-    """Return the Euclidean norm of the change over all floating tensors of ``after``.
-
-    Infinite if it is too large for a float32.
-    """
-    total = 0.0
-    with np.errstate(over="ignore"):
-        for name, array in after.items():
-            if np.issubdtype(array.dtype, np.floating):
-                change = (array - before[name]).ravel()
-                total += float(np.dot(change, change))
-    return math.sqrt(total)
-
-
-def outliers(norms: dict[str, float], limit: float) -> dict[str, str]:
-    """Return which updates are far longer than the round's median, each with the reason.
-
-    Args:
-        norms: Of the updates, by the hospital's name.
-        limit: How many times the median is too long; 0: none is.
-    """
-    if not limit or len(norms) < FEWEST_NORMS:
-        return {}
-    middle = statistics.median(norms.values())
-    return {
-        name: f"its update's norm {norm:.3g} is more than {limit:g} times the median {middle:.3g}"
-        for name, norm in norms.items()
-        if middle and norm > limit * middle
-    }

@@ -19,6 +19,7 @@ from server.rounds.attempt import Attempt, Collected, Round
 from server.rounds.progress import Progress, across, mean_loss
 from server.run import console
 from server.run.folder import RunFolder
+from server.run.left_out import left_out
 from server.run.records import (
     AuditEvent,
     Excluded,
@@ -137,6 +138,11 @@ class Rounds:
         best = self._progress.best
         if best is None:
             self.folder.copy_checkpoint(plan.rounds, "best.pt")
+        if lost := left_out(self.folder.rounds(), self.folder.events()):
+            what = "; ".join(f"{name}: {why}" for name, why in lost.items())
+            log.warning("%d rounds are done; not every hospital counts: %s", plan.rounds, what)
+        else:
+            log.info("%d rounds are done; every reply counts", plan.rounds)
         return Result(
             rounds=plan.rounds,
             best_round=best[1] if best else plan.rounds,
@@ -235,7 +241,8 @@ class Rounds:
             seconds=plan.round_timeout,
         )
         backbone = self._backbone if plan.training.mode == "linear" else None
-        out = Round(instruction, self._state, self._packed, backbone, plan.norm_limit)
+        paces = self._progress.paces
+        out = Round(instruction, self._state, self._packed, backbone, plan.norm_limit, paces)
         if task == "evaluate":
             return out
         returns = self._strategy.extra_states

@@ -10,6 +10,7 @@ from server.run.records import (
     Event,
     HospitalRecord,
     HospitalSeconds,
+    Pace,
     Repeated,
     RoundRecord,
     Validation,
@@ -20,7 +21,13 @@ STRIKES = 3
 
 
 def hospital_record(
-    reply: Reply, asked: float, fetched: float, received: int, sent: int, update_norm: float
+    reply: Reply,
+    asked: float,
+    fetched: float,
+    received: int,
+    sent: int,
+    update_norm: float,
+    pace: Pace,
 ) -> HospitalRecord:
     """Return a hospital's part of a round's line.
 
@@ -34,6 +41,7 @@ def hospital_record(
         received: Bytes of weights that the hospital received.
         sent: Bytes of weights that it sent.
         update_norm: Euclidean norm of the change of its weights.
+        pace: How fast its update moved.
     """
     seconds, scores = reply.seconds, reply.validation
     assert reply.loss is not None  # noqa: S101 - check_reply has seen to it
@@ -53,6 +61,7 @@ def hospital_record(
         ),
         bytes=Bytes(received=received, sent=sent),
         update_norm=update_norm,
+        pace=pace,
         weights_sha256=reply.weights,
     )
 
@@ -85,11 +94,13 @@ class Progress:
     Attributes:
         round: The last one that is done.
         known: Hospitals that took part.
+        paces: Of the updates that counted, by the hospital's name, in the order of the rounds.
         best: Validation AUC and round of the model that the hospitals scored best.
     """
 
     round: int = 0
     known: set[str] = field(default_factory=set)
+    paces: dict[str, list[Pace]] = field(default_factory=dict)
     best: tuple[float, int] | None = None
     _strikes: dict[str, int] = field(default_factory=dict)
 
@@ -112,6 +123,9 @@ class Progress:
         """Count a round as done; its AUC is that of the model before the round."""
         self.note_validation(record.round - 1, record.auc)
         self.known |= record.cohort
+        for name, hospital in record.hospitals.items():
+            if hospital.pace is not None:
+                self.paces.setdefault(name, []).append(hospital.pace)
         self.round = record.round
 
     def note_validation(self, number: int, auc: float | None) -> None:

@@ -14,6 +14,7 @@ from server.run.records import (
     Lost,
     Refused,
     ReplyRejected,
+    Unusual,
 )
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def _say(event: Event | AuditEvent) -> None:
             log.info("%s left", event.site)
         case Refused():
             log.warning("%s refused: %s", event.site, event.reason)
-        case Lost() | ReplyRejected():
+        case Lost() | ReplyRejected() | Unusual():
             log.warning("  %-20s %s: %s", event.site, event.event, event.reason)
         case Excluded():
             log.warning("%s is excluded after bad replies: %s", event.site, event.reason)

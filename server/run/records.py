@@ -47,6 +47,13 @@ class Bytes(Record):
     sent: int
 
 
+class Pace(Record):
+    """How fast an update moves; see :mod:`server.rounds.pace`."""
+
+    parameters: float = Field(description="norm of their change, for each effective step")
+    statistics: float = Field(description="norm of the change of BatchNorm's, had it gone its way")
+
+
 class HospitalRecord(Record):
     """A hospital's part of a round that counted."""
 
@@ -59,6 +66,7 @@ class HospitalRecord(Record):
     seconds: HospitalSeconds
     bytes: Bytes
     update_norm: float = Field(description="Euclidean norm of the change of its weights")
+    pace: Pace | None = Field(None, description="None in records of earlier versions")
     weights_sha256: str | None
 
 
@@ -201,6 +209,16 @@ class ReplyRejected(_Event):
     reason: str
 
 
+class Unusual(_Event):
+    """An update was far faster than others, and counted all the same."""
+
+    event: Literal["unusual"] = "unusual"
+    site: str
+    round: int
+    attempt: int
+    reason: str
+
+
 class Excluded(_Event):
     """A hospital was excluded after bad replies."""
 
@@ -257,7 +275,16 @@ class AuditEvent(_Event):
 
 
 Event = Annotated[
-    Joined | Left | Refused | Lost | ReplyRejected | Excluded | Repeated | Resumed | InitialModel,
+    Joined
+    | Left
+    | Refused
+    | Lost
+    | ReplyRejected
+    | Unusual
+    | Excluded
+    | Repeated
+    | Resumed
+    | InitialModel,
     Field(discriminator="event"),
 ]
 """A line of ``events.jsonl``."""

@@ -21,7 +21,9 @@ from common.runtime.files import write_whole
 from common.runtime.status import read_status
 from common.scores import Scores
 from server.run.console import number
+from server.run.left_out import left_out
 from server.run.records import (
+    Event,
     HospitalRecord,
     InitialModel,
     RoundRecord,
@@ -71,10 +73,20 @@ def page(run: Path) -> str:
     }
     return Template((files("server.run") / "report.html").read_text(encoding="utf-8")).substitute(
         title=escape(f"Run {config.run_id}"),
+        left_out=_left_out(rounds, events),
         facts=_rows([name, value] for name, value in facts.items()),
         curve=_curve(rounds, initial),
         findings=_rows(_finding_rows(last.test, initial, validation)),
         hospitals=_rows(_hospital_rows(rounds)),
+    )
+
+
+def _left_out(rounds: list[RoundRecord], events: list[Event]) -> str:
+    """Return a box that names the hospitals whose replies did not all count; empty if none."""
+    found = left_out(rounds, events)
+    lines = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in found.items())
+    return (
+        f'<div class="left-out">Not every hospital counts:<ul>{lines}</ul></div>' if lines else ""
     )
 
 

@@ -1,13 +1,18 @@
+import logging
 import re
 from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load
 
 from common.errors import BadInput
 from common.findings import FINDINGS
+from common.protocol import Instruction, Reply
 from common.runtime.files import now, write_json
+from common.wire import fingerprint, pack
 from server.run.records import RunStatus
 from server.run.report import page
 from tests.support.commands import assert_one_line, run
@@ -35,20 +40,56 @@ class Text(HTMLParser):
             self.rows[-1][-1] += data.strip()
 
 
+CONFIG = {
+    "run_id": "<b>",
+    "rounds": 2,
+    "architecture": "densenet-tiny",
+    "mode": "finetune",
+    "init": "/x/start.pt",
+    "strategy": "fedavg",
+    "local_epochs": 1,
+    "lr": 0.05,
+    "batch_size": 16,
+    "label_fraction": 0.5,
+    "seed": 5,
+}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     shards = make_hospitals(tmp_path / "data", 3)
     rounds = rounds_of(plan_of(rounds=3), shards, tmp_path / "run", {"hospital-01": lost})
-    config = tmp_path / "run" / "config.json"
     result = rounds.run()
     done, validation = result.rounds, result.validation
     rounds.folder.status.end(RunStatus(state="finished", rounds=done, validation=validation))
-    config.write_text(
-        '{"run_id": "<b>", "rounds": 2, "architecture": "densenet-tiny", "mode": "finetune", '
-        '"init": "/x/start.pt", "strategy": "fedavg", "local_epochs": 1, "lr": 0.05, '
-        '"batch_size": 16, "label_fraction": 0.5, "seed": 5}'
-    )
+    write_json(tmp_path / "run" / "config.json", CONFIG)
     return tmp_path / "run"
+
+
+def test_a_hospital_that_was_left_out_stands_at_the_top(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    shards = make_hospitals(tmp_path / "data", 3)
+    rounds = rounds_of(plan_of(rounds=4), shards, tmp_path / "run", {"hospital-01": spoiled})
+    result = rounds.run()
+    write_json(tmp_path / "run" / "config.json", CONFIG)
+    rounds.folder.status.end(RunStatus(state="finished", rounds=result.rounds))
+    text = page(tmp_path / "run")
+    what = "hospital-01: excluded, rejected in 3 of 4 rounds (tensor &#x27;&lt;b"
+    assert text.index("Not every hospital counts") < text.index("<table>")
+    assert what in text
+    assert "4 rounds are done; not every hospital counts: hospital-01: excluded" in (
+        caplog.records[-1].getMessage()
+    )
+
+
+def spoiled(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+    """Return weights with a tensor that no model has; its name is no HTML."""
+    if instruction.task == "evaluate":
+        return reply, blob
+    blob = pack({**load(blob), "<b>": np.zeros(1)})
+    return reply.model_copy(update={"weights": fingerprint(blob)}), blob
 
 
 def test_the_page_has_every_finding_and_every_hospital(folder: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from common.options import StrategyName
 from common.state import State, is_float, spec_of
 from common.wire import pack
-from server.rounds.checks import update_norm
+from server.rounds.pace import update_norm
 from server.run.spool import Spool
 from server.strategies import make_strategy
 from server.strategies.base import UpdateInfo, weighted_mean

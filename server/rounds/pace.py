@@ -1,0 +1,102 @@
+"""How fast an update moves, so that hospitals of any size can be compared.
+
+An update grows with the steps that a hospital takes: the largest of ten hospitals takes a hundred
+times as many as the smallest, and its update is honestly longer. Its pace is not.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from common.options import Training
+from common.state import State
+from server.run.records import Pace
+
+STATISTICS = ("running_mean", "running_var")
+"""Ends of the names of BatchNorm's running statistics, which follow the batches, not the
+optimiser."""
+
+STATISTICS_MOMENTUM = 0.1
+"""Share of a batch in BatchNorm's running statistics, torch's default."""
+
+WARNING = 10.0
+"""Times the usual pace from which a warning is written, if no limit is set."""
+
+FEWEST = 3
+"""Of two updates none can be called the outlier."""
+
+
+def steps_of(training: Training, examples: int) -> int:
+    """Return the optimiser's steps that a hospital takes on so many images."""
+    return training.local_epochs * math.ceil(examples / training.batch_size)
+
+
+def effective_steps(steps: int, momentum: float) -> float:
+    """Return how far SGD with momentum goes in so many steps along one unit gradient at rate 1.
+
+    Torch's momentum buffer after step k is the sum of momentum^j for j < k.
+    """
+    rest = 1 - momentum
+    return steps / rest - momentum * (1 - momentum**steps) / rest**2
+
+
+def update_norm(before: State, after: State) -> float:
+    """Return the Euclidean norm of the change over all floating tensors of ``after``.
+
+    Infinite if it is too large for a float32.
+    """
+    total = 0.0
+    with np.errstate(over="ignore"):
+        for name, array in after.items():
+            if np.issubdtype(array.dtype, np.floating):
+                change = (array - before[name]).ravel()
+                total += float(np.dot(change, change))
+    return math.sqrt(total)
+
+
+def pace_of(before: State, after: State, training: Training, examples: int) -> Pace:
+    """Return how fast an update moves.
+
+    Args:
+        before: What was sent.
+        after: What came back, of the same names and shapes.
+        training: How it was trained.
+        examples: Images that it was trained on.
+    """
+    steps = steps_of(training, examples)
+    parameters = {n: a for n, a in after.items() if not n.endswith(STATISTICS)}
+    running = {n: a for n, a in after.items() if n.endswith(STATISTICS)}
+    moved = 1 - (1 - STATISTICS_MOMENTUM) ** steps
+    return Pace(
+        parameters=update_norm(before, parameters) / effective_steps(steps, training.momentum),
+        statistics=update_norm(before, running) / moved,
+    )
+
+
+def unusual(
+    paces: Mapping[str, Pace], history: Mapping[str, Sequence[Pace]], limit: float
+) -> dict[str, str]:
+    """Return the updates that are far faster than others and than their hospital's own, and why.
+
+    Args:
+        paces: Of a round's updates, by the hospital's name.
+        history: Of each hospital's updates that counted in earlier rounds.
+        limit: How many times the median of the round, and of its own history, is too fast.
+    """
+    if len(paces) < FEWEST:
+        return {}
+    found = {}
+    for measure in Pace.model_fields:
+        middle = statistics.median(getattr(pace, measure) for pace in paces.values())
+        for name, pace in paces.items():
+            before = [getattr(earlier, measure) for earlier in history.get(name, ())]
+            usual = max(middle, statistics.median(before) if before else 0.0)
+            value = getattr(pace, measure)
+            if usual and value > limit * usual:
+                found[name] = (
+                    f"its update moved the {measure} {value:.3g} a step, more than {limit:g} "
+                    f"times the usual {usual:.3g}"
+                )
+    return found
