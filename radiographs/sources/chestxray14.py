@@ -20,9 +20,9 @@ from radiographs.read.decode import PICTURES
 from radiographs.read.nih import Row, read_list, read_metadata
 from radiographs.write.assignment import TEST, read_assignment, write_assignment
 from radiographs.write.convert import Part, convert
-from radiographs.write.partition import dirichlet, iid, noniid
+from radiographs.write.partition import NoFinding, dirichlet, iid, noniid, spelled_out
 
-SPLITTING = ("hospitals", "partition", "alpha", "group_by", "seed")
+SPLITTING = ("hospitals", "partition", "no_finding", "alpha", "group_by", "seed")
 """Options that are refused when the split is read from a file."""
 
 
@@ -44,6 +44,11 @@ class ChestXray14Settings(Settings):
     hospitals: int = Field(10, ge=1, description="number of hospitals")
     partition: Literal["iid", "noniid", "dirichlet"] = Field(
         "noniid", description="how images are split between hospitals; noniid is the paper's"
+    )
+    no_finding: NoFinding = Field(
+        "spread",
+        description="for noniid: films without a finding are spread over hospitals in proportion "
+        "to size, or assigned last, as one more class",
     )
     alpha: float = Field(0.5, gt=0, description="for dirichlet: smaller is more skewed")
     group_by: Literal["image", "patient"] = Field(
@@ -68,6 +73,8 @@ class ChestXray14Settings(Settings):
     def _check_together(self) -> Self:
         if "alpha" in self.model_fields_set and self.partition != "dirichlet":
             raise ValueError("--alpha is for --partition dirichlet")
+        if "no_finding" in self.model_fields_set and self.partition != "noniid":
+            raise ValueError("--no-finding is for --partition noniid")
         if not self.dry_run and (self.images is None or self.out is None):
             raise ValueError("--images and --out are required, except with --dry-run")
         if self.reads_assignment and (
@@ -114,7 +121,7 @@ def command(arguments: Sequence[str]) -> None:
     if settings.assignment is not None and not settings.assignment.exists():
         write_assignment(settings.assignment, [row.image for row in train], hospitals)
     print("\n".join(tables(summaries)))
-    drawn = how if seed is None else f"{how}, seed {seed}"
+    drawn = how if seed is None else f"{spelled_out(how)}, seed {seed}"
     print(f"{settings.figure if settings.dry_run else settings.out}: {drawn}")
 
 
@@ -207,13 +214,17 @@ def _split(settings: ChestXray14Settings, train: list[Row]) -> tuple[str, list[s
     hospitals, seed = settings.hospitals, settings.seed
     match settings.partition:
         case "noniid":
-            assignment = noniid(labels, hospitals, seed, patients)
+            assignment = noniid(labels, hospitals, seed, patients, settings.no_finding)
         case "iid":
             assignment = iid(labels, hospitals, seed, patients)
         case "dirichlet":
             assignment = dirichlet(labels, hospitals, settings.alpha, seed, patients)
-    alpha = f" alpha {settings.alpha:g}" if settings.partition == "dirichlet" else ""
-    how = f"{settings.partition}{alpha} by {settings.group_by}"
+    option = ""
+    if settings.partition == "dirichlet":
+        option = f" alpha {settings.alpha:g}"
+    elif settings.partition == "noniid" and settings.no_finding == "spread":
+        option = " no-finding spread"  # "last" is not named: see spelled_out
+    how = f"{settings.partition}{option} by {settings.group_by}"
     return how, [f"hospital-{hospital:02d}" for hospital in assignment.tolist()]
 
 
