@@ -108,7 +108,7 @@ def command(arguments: Sequence[str]) -> None:
     rows, tested, files = find_images(settings)
     train = [row for row in rows if row.image not in tested]
     seed = None if settings.reads_assignment else settings.seed
-    how, hospitals = _split(settings, train)
+    how, hospitals = _split(settings, train, tested)
     rows_of: dict[str, list[Row]] = {name: [] for name in sorted(set(hospitals))}
     for row, hospital in zip(train, hospitals, strict=True):
         rows_of[hospital].append(row)
@@ -203,11 +203,13 @@ def _report_missing(settings: ChestXray14Settings, listed: int, lost: dict[str, 
         print(f"left out: {missing}", file=sys.stderr)
 
 
-def _split(settings: ChestXray14Settings, train: list[Row]) -> tuple[str, list[str]]:
+def _split(
+    settings: ChestXray14Settings, train: list[Row], tested: set[str]
+) -> tuple[str, list[str]]:
     """Return a description of the split, and the hospital of each training image."""
     if settings.assignment is not None and settings.reads_assignment:
         images = [row.image for row in train]
-        names = read_assignment(settings.assignment, images, settings.allow_missing)
+        names = read_assignment(settings.assignment, images, tested, settings.allow_missing)
         return f"assignment {sha256_of(settings.assignment)[:12]}", names
     labels = np.array([row.labels for row in train])
     patients = [row.patient for row in train] if settings.group_by == "patient" else None

@@ -201,7 +201,7 @@ def test_a_split_can_be_kept_and_used_again(files: dict[str, Path], tmp_path: Pa
         (lambda lines: lines[:-1], "1 of 30 images for training are not in it, first 00000014_001"),
         (
             lambda lines: [*lines, "x.png,north"],
-            "line 32: x.png is not an image for training",
+            "line 32: x.png is in neither list; --allow-missing",
         ),
         (lambda lines: [*lines, lines[-1]], "line 32: the same image as line 31"),
         (lambda lines: [*lines[:-1], "00000014_001.png,test"], "line 31: 'test' is the test shard"),
@@ -218,6 +218,25 @@ def test_a_split_that_does_not_fit_is_refused(
     given = [text for name, path in files.items() for text in (f"--{name}", str(path))]
     with pytest.raises(BadInput, match=why):
         command([*given, "--assignment", str(tmp_path / "split.csv")])
+
+
+def test_a_split_may_hold_the_test_films_and_the_test_list_decides(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, test = read_list(files["train-list"]), read_list(files["test-list"])
+    homes = [f"clinic-{i % 2}" for i in range(len(train))] + ["test"] * 7 + ["clinic-0"] * 3
+    lines = [f"{image},{home}" for image, home in zip([*train, *test], homes, strict=True)]
+    (tmp_path / "split.csv").write_text("\n".join(["image,hospital", *lines]))
+    given = [text for name, path in files.items() for text in (f"--{name}", str(path))]
+    split = ["--assignment", str(tmp_path / "split.csv")]
+    command([*given, *split, "--size", "48", "--workers", "1"])
+    shards = {path.name: open_shard(path) for path in files["out"].iterdir()}
+    assert {name: len(shard) for name, shard in shards.items()} == {
+        "clinic-0": 15, "clinic-1": 15, "test": 10,
+    }  # fmt: skip
+    assert [entry.image for entry in shards["test"].entries] == test
+    told = f"3 images of the test list are given to hospitals, first {test[7]}; they stay in the"
+    assert told in capsys.readouterr().err
 
 
 def test_a_dry_run_needs_no_image_and_writes_the_figure_and_the_split_alone(
