@@ -67,7 +67,9 @@ class ChestXray14Settings(Settings):
     size: int = Field(256, ge=SMALLEST, description="pixels along each side")
     seed: int = Field(0, ge=0, description="seed of the partition")
     workers: int = Field(0, ge=0, description="decoding processes; 0: one for each core")
-    allow_missing: bool = Field(False, description="leave out listed images that do not exist")
+    allow_missing: bool = Field(
+        False, description="leave out images that are not in all of lists, metadata and folder"
+    )
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -139,33 +141,40 @@ def find_images(settings: ChestXray14Settings) -> tuple[list[Row], set[str], dic
     rows = {row.image: row for row in read_metadata(settings.metadata)}
     train, test = set(read_list(settings.train_list)), set(read_list(settings.test_list))
     _check_lists(settings, rows, train, test)
-    lost = {f"line in {settings.metadata}": sorted((train | test) - rows.keys())}
+    listed = len(train | test)
+    lost = {
+        f"of {len(rows)} images in {settings.metadata} are in neither list": [
+            name for name in rows if name not in train and name not in test
+        ],
+        f"of {listed} listed images have no line in {settings.metadata}": sorted(
+            (train | test) - rows.keys()
+        ),
+    }
     files: dict[str, Path] = {}
     if settings.images is not None:
         files = _find_files(settings.images, {Path(name).stem for name in train | test})
-        lost[f"file below {settings.images}"] = sorted(
+        lost[f"of {listed} listed images have no file below {settings.images}"] = sorted(
             name for name in train | test if Path(name).stem not in files
         )
-    _report_missing(settings, len(train | test), lost)
+    _report_missing(settings, lost)
     missing = set().union(*lost.values())
     kept = [row for name, row in rows.items() if name not in missing]
     for names, option in ((train, settings.train_list), (test, settings.test_list)):
         if names <= missing:
-            raise BadInput(f"{option}: none of these images exists")
+            raise BadInput(
+                f"{option}: none of its images is in the metadata and below --images; "
+                "check that they belong together"
+            )
     return kept, test, files
 
 
 def _check_lists(
     settings: ChestXray14Settings, rows: dict[str, Row], train: set[str], test: set[str]
 ) -> None:
-    """Refuse an image in both lists or in neither, and a patient in both."""
+    """Refuse an image in both lists, and a patient in both."""
     both_lists = f"{settings.train_list} and {settings.test_list}"
     if both := sorted(train & test):
         raise BadInput(f"{both_lists}: {len(both)} images are in both, first {both[0]}")
-    if unlisted := [name for name in rows if name not in train and name not in test]:
-        raise BadInput(
-            f"{settings.metadata}: {len(unlisted)} images are in neither list, first {unlisted[0]}"
-        )
     tested = {row.patient for name, row in rows.items() if name in test}
     if shared := [name for name, row in rows.items() if name in train and row.patient in tested]:
         raise BadInput(
@@ -190,10 +199,15 @@ def _find_files(root: Path, stems: set[str]) -> dict[str, Path]:
     return files
 
 
-def _report_missing(settings: ChestXray14Settings, listed: int, lost: dict[str, list[str]]) -> None:
-    """Refuse listed images without a row or file; with --allow-missing report them on stderr."""
+def _report_missing(settings: ChestXray14Settings, lost: dict[str, list[str]]) -> None:
+    """Refuse images that are not everywhere; with --allow-missing report them on stderr.
+
+    Args:
+        settings: The command's options.
+        lost: The images by what is wrong with them.
+    """
     missing = "; ".join(
-        f"{len(names)} of {listed} listed images have no {what}, first {', '.join(names[:3])}"
+        f"{len(names)} {what}, first {', '.join(names[:3])}"
         for what, names in lost.items()
         if names
     )

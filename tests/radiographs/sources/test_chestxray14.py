@@ -1,4 +1,5 @@
 import gzip
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -146,6 +147,34 @@ def test_a_missing_film_is_an_error_unless_allowed(files: dict[str, Path]) -> No
     make(files, "--allow-missing")
     shards = [open_shard(path) for path in files["out"].iterdir()]
     assert sum(len(shard) for shard in shards) == 39
+
+
+def test_lists_that_are_cut_to_the_films_there_are_used_when_allowed(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    files["train-list"].write_text("\n".join(read_list(files["train-list"])[:20]))
+    for film in ("00000000_001", "00000001_000"):
+        next(files["images"].rglob(f"{film}.png")).unlink()
+    told = (
+        r"10 of 40 images in .*meta\.csv are in neither list, first 00000010_000.*; "
+        r"2 of 30 listed images have no file below .*, first 00000000_001\.png, 00000001_000"
+    )
+    with pytest.raises(BadInput, match=told + r".*; --allow-missing leaves them out"):
+        make(files)
+    make(files, "--allow-missing")
+    error = capsys.readouterr().err
+    assert re.search("left out: " + told, error)
+    assert sum(line.startswith("left out") for line in error.splitlines()) == 1
+    shards = {path.name: open_shard(path) for path in files["out"].iterdir()}
+    assert len(shards.pop("test")) == 10
+    assert sum(map(len, shards.values())) == 18
+
+
+def test_a_list_without_any_film_is_refused(files: dict[str, Path]) -> None:
+    for image in read_list(files["test-list"]):
+        next(files["images"].rglob(image)).unlink()
+    with pytest.raises(BadInput, match=r"test\.txt: none of its images .* check that they belong"):
+        make(files, "--allow-missing")
 
 
 def test_a_damaged_film_is_named_and_may_be_replaced(files: dict[str, Path]) -> None:
