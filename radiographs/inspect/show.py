@@ -15,6 +15,7 @@ from common.runtime.cli import Settings, parse
 from common.runtime.files import write_whole
 from common.shard import Bytes, Shard, find_shards, open_shard
 from radiographs.inspect.summary import Summary, shares_figure, tables
+from radiographs.write.partition import spelled_out
 
 FILMS = 8
 """Films in a row of the contact sheet."""
@@ -63,6 +64,8 @@ def command(arguments: Sequence[str]) -> None:
     shards = [open_shard(path) for path in find_shards(settings.data)]
     summaries = [summary_of(shard) for shard in shards]
     print("\n".join(tables(summaries)))
+    for split in dict.fromkeys(filter(None, map(split_of, shards))):
+        print(f"split: {split}")
     if settings.out is not None:
         pictures = [contact_sheet(by_finding(shards[0]) if len(shards) == 1 else by_shard(shards))]
         if any(summary.labels is not None for summary in summaries):
@@ -104,6 +107,15 @@ def summary_of(shard: Shard) -> Summary:
     patients = len({entry.patient for entry in shard.entries})
     name = shard.path.resolve().name
     return Summary(name, len(shard), patients, shard.manifest.size, shard.labels)
+
+
+def split_of(shard: Shard) -> str | None:
+    """Return how a shard's images were chosen among all, with the seed; None if unknown."""
+    manifest = shard.manifest
+    if manifest.partition is None:
+        return None
+    seed = "" if manifest.seed is None else f", seed {manifest.seed}"
+    return f"{spelled_out(manifest.partition)}{seed}"
 
 
 def by_shard(shards: Sequence[Shard]) -> dict[str, list[Film]]:

@@ -79,6 +79,7 @@ def shares_figure(summaries: Sequence[Summary]) -> Image.Image:
 
     shown = [summary for summary in summaries if summary.labels is not None]
     counts = np.array([s.labels.sum(axis=0, dtype=int) for s in shown if s.labels is not None])
+    healthy = [np.sum(~s.labels.any(axis=1)) for s in shown if s.labels is not None]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(
         figsize=(11.9, max(4.4, 1.6 + 0.36 * len(shown))), dpi=100, layout="constrained"
@@ -93,7 +94,11 @@ def shares_figure(summaries: Sequence[Summary]) -> Image.Image:
         left += share
     for row in np.flatnonzero(counts.sum(axis=1) == 0).tolist():
         axes.text(0.01, row, NO_FINDING, va="center", color="#666666", fontsize=8)
-    axes.set_yticks(range(len(shown)), [f"{s.name}\n{s.images} images" for s in shown], fontsize=8)
+    names = [
+        f"{s.name}\n{s.images} images, {none} {NO_FINDING}"
+        for s, none in zip(shown, healthy, strict=True)
+    ]
+    axes.set_yticks(range(len(shown)), names, fontsize=8)
     axes.set_ylim(max(len(shown), LEAST_BARS) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

@@ -20,9 +20,9 @@ from radiographs.read.decode import PICTURES
 from radiographs.read.nih import Row, read_list, read_metadata
 from radiographs.write.assignment import TEST, read_assignment, write_assignment
 from radiographs.write.convert import Part, convert
-from radiographs.write.partition import dirichlet, iid, noniid
+from radiographs.write.partition import NoFinding, dirichlet, iid, noniid, spelled_out
 
-SPLITTING = ("hospitals", "partition", "alpha", "group_by", "seed")
+SPLITTING = ("hospitals", "partition", "no_finding", "alpha", "group_by", "seed")
 """Options that are refused when the split is read from a file."""
 
 
@@ -45,6 +45,11 @@ class ChestXray14Settings(Settings):
     partition: Literal["iid", "noniid", "dirichlet"] = Field(
         "noniid", description="how images are split between hospitals; noniid is the paper's"
     )
+    no_finding: NoFinding = Field(
+        "spread",
+        description="for noniid: films without a finding are spread over hospitals in proportion "
+        "to size, or assigned last, as one more class",
+    )
     alpha: float = Field(0.5, gt=0, description="for dirichlet: smaller is more skewed")
     group_by: Literal["image", "patient"] = Field(
         "image", description="what is kept at one hospital; the paper splits by image"
@@ -62,12 +67,16 @@ class ChestXray14Settings(Settings):
     size: int = Field(256, ge=SMALLEST, description="pixels along each side")
     seed: int = Field(0, ge=0, description="seed of the partition")
     workers: int = Field(0, ge=0, description="decoding processes; 0: one for each core")
-    allow_missing: bool = Field(False, description="leave out listed images that do not exist")
+    allow_missing: bool = Field(
+        False, description="leave out images that are not in all of lists, metadata and folder"
+    )
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if "alpha" in self.model_fields_set and self.partition != "dirichlet":
             raise ValueError("--alpha is for --partition dirichlet")
+        if "no_finding" in self.model_fields_set and self.partition != "noniid":
+            raise ValueError("--no-finding is for --partition noniid")
         if not self.dry_run and (self.images is None or self.out is None):
             raise ValueError("--images and --out are required, except with --dry-run")
         if self.reads_assignment and (
@@ -101,7 +110,7 @@ def command(arguments: Sequence[str]) -> None:
     rows, tested, files = find_images(settings)
     train = [row for row in rows if row.image not in tested]
     seed = None if settings.reads_assignment else settings.seed
-    how, hospitals = _split(settings, train)
+    how, hospitals = _split(settings, train, tested)
     rows_of: dict[str, list[Row]] = {name: [] for name in sorted(set(hospitals))}
     for row, hospital in zip(train, hospitals, strict=True):
         rows_of[hospital].append(row)
@@ -114,7 +123,7 @@ def command(arguments: Sequence[str]) -> None:
     if settings.assignment is not None and not settings.assignment.exists():
         write_assignment(settings.assignment, [row.image for row in train], hospitals)
     print("\n".join(tables(summaries)))
-    drawn = how if seed is None else f"{how}, seed {seed}"
+    drawn = how if seed is None else f"{spelled_out(how)}, seed {seed}"
     print(f"{settings.figure if settings.dry_run else settings.out}: {drawn}")
 
 
@@ -132,33 +141,40 @@ def find_images(settings: ChestXray14Settings) -> tuple[list[Row], set[str], dic
     rows = {row.image: row for row in read_metadata(settings.metadata)}
     train, test = set(read_list(settings.train_list)), set(read_list(settings.test_list))
     _check_lists(settings, rows, train, test)
-    lost = {f"line in {settings.metadata}": sorted((train | test) - rows.keys())}
+    listed = len(train | test)
+    lost = {
+        f"of {len(rows)} images in {settings.metadata} are in neither list": [
+            name for name in rows if name not in train and name not in test
+        ],
+        f"of {listed} listed images have no line in {settings.metadata}": sorted(
+            (train | test) - rows.keys()
+        ),
+    }
     files: dict[str, Path] = {}
     if settings.images is not None:
         files = _find_files(settings.images, {Path(name).stem for name in train | test})
-        lost[f"file below {settings.images}"] = sorted(
+        lost[f"of {listed} listed images have no file below {settings.images}"] = sorted(
             name for name in train | test if Path(name).stem not in files
         )
-    _report_missing(settings, len(train | test), lost)
+    _report_missing(settings, lost)
     missing = set().union(*lost.values())
     kept = [row for name, row in rows.items() if name not in missing]
     for names, option in ((train, settings.train_list), (test, settings.test_list)):
         if names <= missing:
-            raise BadInput(f"{option}: none of these images exists")
+            raise BadInput(
+                f"{option}: none of its images is in the metadata and below --images; "
+                "check that they belong together"
+            )
     return kept, test, files
 
 
 def _check_lists(
     settings: ChestXray14Settings, rows: dict[str, Row], train: set[str], test: set[str]
 ) -> None:
-    """Refuse an image in both lists or in neither, and a patient in both."""
+    """Refuse an image in both lists, and a patient in both."""
     both_lists = f"{settings.train_list} and {settings.test_list}"
     if both := sorted(train & test):
         raise BadInput(f"{both_lists}: {len(both)} images are in both, first {both[0]}")
-    if unlisted := [name for name in rows if name not in train and name not in test]:
-        raise BadInput(
-            f"{settings.metadata}: {len(unlisted)} images are in neither list, first {unlisted[0]}"
-        )
     tested = {row.patient for name, row in rows.items() if name in test}
     if shared := [name for name, row in rows.items() if name in train and row.patient in tested]:
         raise BadInput(
@@ -183,10 +199,15 @@ def _find_files(root: Path, stems: set[str]) -> dict[str, Path]:
     return files
 
 
-def _report_missing(settings: ChestXray14Settings, listed: int, lost: dict[str, list[str]]) -> None:
-    """Refuse listed images without a row or file; with --allow-missing report them on stderr."""
+def _report_missing(settings: ChestXray14Settings, lost: dict[str, list[str]]) -> None:
+    """Refuse images that are not everywhere; with --allow-missing report them on stderr.
+
+    Args:
+        settings: The command's options.
+        lost: The images by what is wrong with them.
+    """
     missing = "; ".join(
-        f"{len(names)} of {listed} listed images have no {what}, first {', '.join(names[:3])}"
+        f"{len(names)} {what}, first {', '.join(names[:3])}"
         for what, names in lost.items()
         if names
     )
@@ -196,24 +217,30 @@ def _report_missing(settings: ChestXray14Settings, listed: int, lost: dict[str, 
         print(f"left out: {missing}", file=sys.stderr)
 
 
-def _split(settings: ChestXray14Settings, train: list[Row]) -> tuple[str, list[str]]:
+def _split(
+    settings: ChestXray14Settings, train: list[Row], tested: set[str]
+) -> tuple[str, list[str]]:
     """Return a description of the split, and the hospital of each training image."""
     if settings.assignment is not None and settings.reads_assignment:
         images = [row.image for row in train]
-        names = read_assignment(settings.assignment, images, settings.allow_missing)
+        names = read_assignment(settings.assignment, images, tested, settings.allow_missing)
         return f"assignment {sha256_of(settings.assignment)[:12]}", names
     labels = np.array([row.labels for row in train])
     patients = [row.patient for row in train] if settings.group_by == "patient" else None
     hospitals, seed = settings.hospitals, settings.seed
     match settings.partition:
         case "noniid":
-            assignment = noniid(labels, hospitals, seed, patients)
+            assignment = noniid(labels, hospitals, seed, patients, settings.no_finding)
         case "iid":
             assignment = iid(labels, hospitals, seed, patients)
         case "dirichlet":
             assignment = dirichlet(labels, hospitals, settings.alpha, seed, patients)
-    alpha = f" alpha {settings.alpha:g}" if settings.partition == "dirichlet" else ""
-    how = f"{settings.partition}{alpha} by {settings.group_by}"
+    option = ""
+    if settings.partition == "dirichlet":
+        option = f" alpha {settings.alpha:g}"
+    elif settings.partition == "noniid" and settings.no_finding == "spread":
+        option = " no-finding spread"  # "last" is not named: see spelled_out
+    how = f"{settings.partition}{option} by {settings.group_by}"
     return how, [f"hospital-{hospital:02d}" for hospital in assignment.tolist()]
 
 

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -15,7 +16,7 @@ from radiographs.read.table import note_once, read_table
 COLUMNS = ("image", "hospital")
 
 TEST = "test"
-"""Name of the test shard; no hospital may have it."""
+"""Name of the test shard; only lines of images on the test list may have it."""
 
 
 def write_assignment(path: Path, images: Sequence[str], hospitals: Sequence[str]) -> None:
@@ -32,35 +33,56 @@ def write_assignment(path: Path, images: Sequence[str], hospitals: Sequence[str]
         raise BadInput(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def read_assignment(path: Path, images: Sequence[str], allow_missing: bool) -> list[str]:
+def read_assignment(
+    path: Path, images: Sequence[str], tested: Collection[str], allow_missing: bool
+) -> list[str]:
     """Return the hospital of each image.
+
+    The file may also have images of the test list, as ``test`` or at a hospital. The test list
+    decides for them: their number at hospitals is printed on stderr.
 
     Args:
         path: A CSV in the format of :func:`write_assignment`.
         images: The images to split.
+        tested: The images on the test list.
         allow_missing: Ignore lines of other images.
 
     Raises:
-        BadInput: The file cannot be read, misses or repeats an image, has an image that is not in
-            ``images``, or an invalid hospital name.
+        BadInput: The file cannot be read, misses or repeats an image, has an image that is in
+            neither ``images`` nor ``tested``, or an invalid hospital name.
     """
     wanted, seen = set(images), dict[str, int]()
     hospital_of: dict[str, str] = {}
     checked: set[str] = set()
+    ignored: list[str] = []
     for line in read_table(path, COLUMNS):
         image, hospital = (line.cells[name] for name in COLUMNS)
         note_once(seen, image, line.where, line.number)
+        if image not in wanted and image not in tested:
+            if allow_missing:
+                continue
+            raise BadInput(
+                f"{line.where}: {image} is in neither list; --allow-missing ignores such lines"
+            )
+        if image in tested and hospital == TEST:
+            continue
         if hospital not in checked:
             _check_name(line.where, hospital)
             checked.add(hospital)
         if image in wanted:
             hospital_of[image] = hospital
-        elif not allow_missing:
-            raise BadInput(f"{line.where}: {image} is not an image for training")
+        else:
+            ignored.append(image)
     if missing := [image for image in images if image not in hospital_of]:
         raise BadInput(
             f"{path}: {len(missing)} of {len(images)} images for training are not in it, "
-            f"first {missing[0]}"
+            f"first {missing[0]}; add a line for each"
+        )
+    if ignored:
+        print(
+            f"{path}: {len(ignored)} images of the test list are given to hospitals, "
+            f"first {ignored[0]}; they stay in the test shard",
+            file=sys.stderr,
         )
     return [hospital_of[image] for image in images]
 
@@ -72,4 +94,7 @@ def _check_name(where: str, hospital: str) -> None:
         reason = first_problem(error)
         raise BadInput(f"{where}: {hospital!r} cannot be a hospital's name: {reason}") from None
     if hospital == TEST:
-        raise BadInput(f"{where}: {TEST!r} is the test shard's name, not a hospital's")
+        raise BadInput(
+            f"{where}: {TEST!r} is the test shard's name, not a hospital's; give a training image "
+            "to a hospital, or move it to the test list"
+        )

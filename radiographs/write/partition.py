@@ -7,7 +7,7 @@ broken by the order of FINDINGS.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from common.seeds import generator
 from common.shard import Bytes
 
 Integers = npt.NDArray[np.int64]
+
+NoFinding = Literal["spread", "last"]
+"""How :func:`noniid` splits the images without a finding: in proportion to size, or as a class."""
 
 SMALLEST_SHARE = 4
 """A hospital's size is at least an equal share divided by this."""
@@ -40,20 +43,29 @@ class _Units(NamedTuple):
 
 
 def noniid(
-    labels: Bytes, hospitals: int, seed: int, patients: Sequence[str] | None = None
+    labels: Bytes,
+    hospitals: int,
+    seed: int,
+    patients: Sequence[str] | None = None,
+    no_finding: NoFinding = "spread",
 ) -> Integers:
     """Split as the paper does for its Non-IID setting.
 
     :func:`random_sizes` draws each hospital's size. Classes are then assigned from the rarest to
-    the most common, images without a finding last. A class's images go in random order to the
-    first hospital that is not full, starting with hospital 0. With ``patients``, the last patient
-    of a hospital may exceed its size; the next hospital then gets fewer images.
+    the most common. A class's images go in random order to the first hospital that is not full,
+    starting with hospital 0. With ``patients``, the last patient of a hospital may exceed its
+    size; the next hospital then gets fewer images.
+
+    The paper does not say where images without a finding go. With ``"last"`` they are the last
+    class: the last hospitals get no finding. With ``"spread"`` each hospital's size has room for
+    images with and without a finding in the same proportion as overall.
 
     Args:
         labels: uint8, N x 14, 0 or 1.
         hospitals: H, at least 1.
         seed: At least 0.
         patients: N names; images with the same name stay at one hospital.
+        no_finding: How images without a finding are split.
 
     Returns:
         int64, N, each in [0, H).
@@ -66,7 +78,12 @@ def noniid(
     queue = np.lexsort((_shuffled(len(units.sizes), seed), units.classes))
     bounds = np.cumsum(random_sizes(len(labels), hospitals, seed))
     hospital_of_unit = np.empty_like(units.sizes)
-    hospital_of_unit[queue] = _cut(units.sizes[queue], bounds)
+    if no_finding == "last":
+        hospital_of_unit[queue] = _cut(units.sizes[queue], bounds)
+    else:
+        with_finding = units.of_image[labels.any(axis=1)]
+        positives = np.bincount(with_finding, minlength=len(units.sizes))
+        hospital_of_unit[queue] = _spread(units.sizes[queue], positives[queue], bounds)
     return _of_images(units, hospital_of_unit, hospitals)
 
 
@@ -152,6 +169,15 @@ def random_sizes(images: int, hospitals: int, seed: int) -> Integers:
     return floor + np.diff(cuts, prepend=0, append=free)
 
 
+def spelled_out(partition: str) -> str:
+    """Return a manifest's ``partition`` with the option that it leaves out.
+
+    Manifests name ``no-finding`` only if it is ``spread``: those written before the option existed
+    are ``last``, and stay equal to those written with it.
+    """
+    return partition.replace("noniid by", "noniid no-finding last by")
+
+
 def _units(labels: Bytes, hospitals: int, patients: Sequence[str] | None) -> _Units:
     if patients is None:
         of_image = np.arange(len(labels))
@@ -181,6 +207,30 @@ def _cut(sizes: Integers, bounds: Integers) -> Integers:
     """
     taken_before = np.cumsum(sizes) - sizes
     return np.searchsorted(bounds, taken_before, side="right")
+
+
+def _spread(sizes: Integers, positives: Integers, bounds: Integers) -> Integers:
+    """Return the hospital of each unit in a queue such that each gets its share of findings.
+
+    Units with a finding are cut at the hospitals' shares of all images with a finding. The others
+    then fill what is left of each size. By image, a hospital's number of images without a finding
+    differs from its exact share by less than 1.
+
+    Args:
+        sizes: int64, U: number of images of each unit, units with a finding first.
+        positives: int64, U: number of images with a finding of each unit, in the same order.
+        bounds: int64, H: cumulative sizes of the hospitals.
+    """
+    found = np.count_nonzero(positives)
+    shares = bounds * positives.sum() // bounds[-1]
+    first = _cut(positives[:found], shares)
+    filled = np.zeros_like(bounds)
+    np.add.at(filled, first, sizes[:found])
+    # A patient's images without a finding may fill a hospital beyond its size. The others' room
+    # is then more than what is left, and is filled in proportion.
+    room = np.cumsum(np.maximum(np.diff(bounds, prepend=0) - filled, 0))
+    rest = sizes[found:]
+    return np.concatenate([first, _cut(rest, room * rest.sum() // max(room[-1], 1))])
 
 
 def _balanced(units: _Units, hospitals: int, seed: int) -> Integers:

@@ -37,7 +37,7 @@ def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path: Path, content: by
             read_metadata,
             read_list,
             read_labels,
-            lambda path: read_assignment(path, ["a.png"], False),
+            lambda path: read_assignment(path, ["a.png"], ["b.png"], False),
             lambda path: read_films(path.parent, "train"),
             lambda path: list(read_table(path, [])),
         ):

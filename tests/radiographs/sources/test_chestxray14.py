@@ -1,7 +1,10 @@
 import gzip
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,11 @@ from PIL import Image
 from common.errors import BadInput
 from common.findings import FINDINGS, NO_FINDING
 from common.shard import open_shard
-from radiographs.read.nih import read_list, read_metadata
+from radiographs.inspect.show import command as show
+from radiographs.read.nih import Row, read_list, read_metadata
 from radiographs.read.table import read_table
 from radiographs.sources.chestxray14 import command
-from radiographs.write.partition import iid
+from radiographs.write.partition import NoFinding, iid, noniid
 from tests.support.commands import run
 from tests.support.shards import SHARED, needs_shared_data
 
@@ -78,7 +82,34 @@ def test_hospitals_hold_the_training_list_and_the_test_shard_the_other(
             expected = set() if number % 3 == 0 else {FINDINGS[number % 14], FINDINGS[number % 5]}
             found = {f for f, label in zip(FINDINGS, shard.labelled()[i], strict=True) if label}
             assert found == expected
-    assert shards[0].manifest.partition == "noniid by image"
+    assert shards[0].manifest.partition == "noniid no-finding spread by image"
+    assert test.manifest.partition is None
+
+
+def test_a_shard_says_how_films_without_a_finding_were_split_also_one_from_before(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(files, "--no-finding", "last", "--seed", "3")
+    assert "noniid no-finding last by image, seed 3" in capsys.readouterr().out
+    manifest = open_shard(files["out"] / "hospital-00").manifest
+    assert manifest.partition == "noniid by image"  # as before there was a choice
+    show([str(files["out"])])
+    assert "split: noniid no-finding last by image, seed 3\n" in capsys.readouterr().out
+    again = files["out"].with_name("again")
+    make({**files, "out": again})
+    show([str(again)])
+    assert "split: noniid no-finding spread by image, seed 0\n" in capsys.readouterr().out
+
+
+def test_no_finding_is_refused_where_it_decides_nothing(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match="--no-finding is for --partition noniid"):
+        make(files, "--partition", "iid", "--no-finding", "last")
+    (tmp_path / "split.csv").write_text("image,hospital\n")
+    given = [text for name, path in files.items() for text in (f"--{name}", str(path))]
+    with pytest.raises(BadInput, match="decides the split: leave out --no-finding"):
+        command([*given, "--assignment", str(tmp_path / "split.csv"), "--no-finding", "last"])
 
 
 def test_a_folder_of_films_is_listed_once(
@@ -116,6 +147,34 @@ def test_a_missing_film_is_an_error_unless_allowed(files: dict[str, Path]) -> No
     make(files, "--allow-missing")
     shards = [open_shard(path) for path in files["out"].iterdir()]
     assert sum(len(shard) for shard in shards) == 39
+
+
+def test_lists_that_are_cut_to_the_films_there_are_used_when_allowed(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    files["train-list"].write_text("\n".join(read_list(files["train-list"])[:20]))
+    for film in ("00000000_001", "00000001_000"):
+        next(files["images"].rglob(f"{film}.png")).unlink()
+    told = (
+        r"10 of 40 images in .*meta\.csv are in neither list, first 00000010_000.*; "
+        r"2 of 30 listed images have no file below .*, first 00000000_001\.png, 00000001_000"
+    )
+    with pytest.raises(BadInput, match=told + r".*; --allow-missing leaves them out"):
+        make(files)
+    make(files, "--allow-missing")
+    error = capsys.readouterr().err
+    assert re.search("left out: " + told, error)
+    assert sum(line.startswith("left out") for line in error.splitlines()) == 1
+    shards = {path.name: open_shard(path) for path in files["out"].iterdir()}
+    assert len(shards.pop("test")) == 10
+    assert sum(map(len, shards.values())) == 18
+
+
+def test_a_list_without_any_film_is_refused(files: dict[str, Path]) -> None:
+    for image in read_list(files["test-list"]):
+        next(files["images"].rglob(image)).unlink()
+    with pytest.raises(BadInput, match=r"test\.txt: none of its images .* check that they belong"):
+        make(files, "--allow-missing")
 
 
 def test_a_damaged_film_is_named_and_may_be_replaced(files: dict[str, Path]) -> None:
@@ -169,7 +228,10 @@ def test_a_split_can_be_kept_and_used_again(files: dict[str, Path], tmp_path: Pa
     ("change", "why"),
     [
         (lambda lines: lines[:-1], "1 of 30 images for training are not in it, first 00000014_001"),
-        (lambda lines: [*lines, "x.png,north"], "line 32: x.png is not an image for training"),
+        (
+            lambda lines: [*lines, "x.png,north"],
+            "line 32: x.png is in neither list; --allow-missing",
+        ),
         (lambda lines: [*lines, lines[-1]], "line 32: the same image as line 31"),
         (lambda lines: [*lines[:-1], "00000014_001.png,test"], "line 31: 'test' is the test shard"),
         (lambda lines: [*lines[:-1], "00000014_001.png,../x"], "line 31: '../x' cannot be"),
@@ -185,6 +247,25 @@ def test_a_split_that_does_not_fit_is_refused(
     given = [text for name, path in files.items() for text in (f"--{name}", str(path))]
     with pytest.raises(BadInput, match=why):
         command([*given, "--assignment", str(tmp_path / "split.csv")])
+
+
+def test_a_split_may_hold_the_test_films_and_the_test_list_decides(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, test = read_list(files["train-list"]), read_list(files["test-list"])
+    homes = [f"clinic-{i % 2}" for i in range(len(train))] + ["test"] * 7 + ["clinic-0"] * 3
+    lines = [f"{image},{home}" for image, home in zip([*train, *test], homes, strict=True)]
+    (tmp_path / "split.csv").write_text("\n".join(["image,hospital", *lines]))
+    given = [text for name, path in files.items() for text in (f"--{name}", str(path))]
+    split = ["--assignment", str(tmp_path / "split.csv")]
+    command([*given, *split, "--size", "48", "--workers", "1"])
+    shards = {path.name: open_shard(path) for path in files["out"].iterdir()}
+    assert {name: len(shard) for name, shard in shards.items()} == {
+        "clinic-0": 15, "clinic-1": 15, "test": 10,
+    }  # fmt: skip
+    assert [entry.image for entry in shards["test"].entries] == test
+    told = f"3 images of the test list are given to hospitals, first {test[7]}; they stay in the"
+    assert told in capsys.readouterr().err
 
 
 def test_a_dry_run_needs_no_image_and_writes_the_figure_and_the_split_alone(
@@ -277,6 +358,99 @@ def test_the_whole_metadata_has_the_published_counts() -> None:
     assert len(read_list(SHARED / "nih" / "test_list.txt")) == 25_596
 
 
+@cache
+def training_rows() -> list[Row]:
+    """The 86,524 real rows of the official list for training."""
+    listed = set(read_list(SHARED / "nih" / "train_val_list.txt"))
+    rows = read_metadata(SHARED / "nih" / "Data_Entry_2017_v2020.csv.gz")
+    return [row for row in rows if row.image in listed]
+
+
+SIZES = [6370, 7768, 2631, 8098, 6256, 7067, 2220, 11809, 31817, 2488]
+"""Films of the hospitals of the real training list with seed 0."""
+
+SPREAD = {
+    "Atelectasis": [435, 432, 137, 444, 616, 280, 73, 2686, 3177, 0],
+    "Cardiomegaly": [69, 1097, 541, 0, 0, 0, 0, 0, 0, 0],
+    "Effusion": [421, 773, 307, 656, 625, 509, 71, 807, 4490, 0],
+    "Infiltration": [793, 703, 189, 530, 590, 478, 203, 1162, 8098, 1036],
+    "Mass": [149, 181, 97, 297, 391, 2919, 0, 0, 0, 0],
+    "Nodule": [187, 131, 91, 271, 262, 449, 924, 2393, 0, 0],
+    "Pneumonia": [876, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    "Pneumothorax": [58, 309, 32, 2066, 172, 0, 0, 0, 0, 0],
+    "Consolidation": [146, 145, 58, 159, 2344, 0, 0, 0, 0, 0],
+    "Edema": [557, 821, 0, 0, 0, 0, 0, 0, 0, 0],
+    "Emphysema": [35, 1388, 0, 0, 0, 0, 0, 0, 0, 0],
+    "Fibrosis": [1251, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    "Pleural_Thickening": [154, 129, 574, 1385, 0, 0, 0, 0, 0, 0],
+    "Hernia": [141, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+}
+"""Their films with each finding, those without one in proportion to size."""
+
+LAST = {
+    "Atelectasis": [930, 1256, 230, 5813, 51, 0, 0, 0, 0, 0],
+    "Cardiomegaly": [1650, 57, 0, 0, 0, 0, 0, 0, 0, 0],
+    "Effusion": [1360, 1624, 374, 1512, 3789, 0, 0, 0, 0, 0],
+    "Infiltration": [1576, 1422, 477, 1974, 3432, 4901, 0, 0, 0, 0],
+    "Mass": [344, 1952, 1738, 0, 0, 0, 0, 0, 0, 0],
+    "Nodule": [338, 764, 1158, 2448, 0, 0, 0, 0, 0, 0],
+    "Pneumonia": [876, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    "Pneumothorax": [370, 2267, 0, 0, 0, 0, 0, 0, 0, 0],
+    "Consolidation": [307, 2545, 0, 0, 0, 0, 0, 0, 0, 0],
+    "Edema": [1378, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    "Emphysema": [1423, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    "Fibrosis": [1251, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    "Pleural_Thickening": [301, 1941, 0, 0, 0, 0, 0, 0, 0, 0],
+    "Hernia": [141, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+}
+"""Their films with each finding, those without one last."""
+
+
+@needs_shared_data
+@pytest.mark.parametrize(
+    ("no_finding", "without", "counts", "digest"),
+    [
+        (
+            "spread",
+            [3718, 4534, 1536, 4726, 3652, 4124, 1296, 6892, 18570, 1452],
+            SPREAD,
+            "fc7a8d615eaae431",
+        ),
+        (
+            "last",
+            [0, 0, 0, 0, 0, 2166, 2220, 11809, 31817, 2488],
+            LAST,
+            "cd0a519ab92dc071",  # computed before there was a choice
+        ),
+    ],
+)
+def test_the_real_training_images_have_these_counts_in_both_readings(
+    no_finding: NoFinding, without: list[int], counts: dict[str, list[int]], digest: str
+) -> None:
+    labels = np.array([row.labels for row in training_rows()])
+    assert len(labels) == 86_524
+    assert (~labels.any(axis=1)).sum() == 50_500
+    assignment = noniid(labels, 10, 0, no_finding=no_finding)
+    assert np.bincount(assignment).tolist() == SIZES
+    assert np.bincount(assignment[~labels.any(axis=1)], minlength=10).tolist() == without
+    for finding, column in zip(FINDINGS, labels.T, strict=True):
+        assert np.bincount(assignment[column > 0], minlength=10).tolist() == counts[finding]
+    assert sha256(assignment.astype("<i8").tobytes()).hexdigest().startswith(digest)
+
+
+@needs_shared_data
+def test_real_patients_stay_together_and_keep_sizes_and_shares() -> None:
+    rows = training_rows()
+    labels, patients = np.array([row.labels for row in rows]), [row.patient for row in rows]
+    assignment = noniid(labels, 10, 0, patients)
+    assert len(set(zip(patients, assignment.tolist(), strict=True))) == 28_008
+    assert np.abs(np.bincount(assignment) - SIZES).max() <= 3
+    without = np.bincount(assignment[~labels.any(axis=1)], minlength=10)
+    assert np.abs(without - np.multiply(SIZES, 50_500 / 86_524)).max() < 12
+    last = noniid(labels, 10, 0, patients, "last")
+    assert sha256(last.astype("<i8").tobytes()).hexdigest().startswith("89c5cb02501d2f60")
+
+
 @needs_shared_data
 def test_the_real_training_images_are_shared_out_as_published_without_an_image(
     tmp_path: Path,
@@ -290,9 +464,7 @@ def test_the_real_training_images_are_shared_out_as_published_without_an_image(
     assert result.returncode == 0, result.stderr
     held = read_table(tmp_path / "s.csv", ["image", "hospital"])
     sizes = Counter(line.cells["hospital"] for line in held)
-    assert [sizes[f"hospital-{i:02d}"] for i in range(10)] == [
-        6370, 7768, 2631, 8098, 6256, 7067, 2220, 11809, 31817, 2488,
-    ]  # fmt: skip
+    assert [sizes[f"hospital-{i:02d}"] for i in range(10)] == SIZES
     lines = result.stdout.splitlines()
     assert "141  2.2 %" in next(line for line in lines if line.startswith("Hernia"))
     tested = next(line for line in lines[20:] if line.startswith("Effusion"))
@@ -302,9 +474,7 @@ def test_the_real_training_images_are_shared_out_as_published_without_an_image(
 @needs_shared_data
 @pytest.mark.parametrize("grouped", [False, True])
 def test_the_real_training_images_are_shared_out_evenly_by_iid(grouped: bool) -> None:
-    listed = set(read_list(SHARED / "nih" / "train_val_list.txt"))
-    rows = [r for r in read_metadata(SHARED / "nih" / "Data_Entry_2017_v2020.csv.gz")
-            if r.image in listed]  # fmt: skip
+    rows = training_rows()
     assert len(rows) == 86_524
     labels = np.array([r.labels for r in rows])
     patients = [r.patient for r in rows]

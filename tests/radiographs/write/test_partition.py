@@ -1,9 +1,12 @@
+from collections import Counter, defaultdict
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import BadInput
+from common.seeds import generator
 from common.shard import Bytes
 from radiographs.write.partition import dirichlet, iid, noniid, random_sizes
 
@@ -13,8 +16,15 @@ def labels_of(images: int, seed: int = 0) -> Bytes:
     return (np.random.default_rng(seed).random((images, 14)) < prevalence).astype(np.uint8)
 
 
+def drawn_labels(images: int, seed: int) -> Bytes:
+    """Labels of which none, some or all are without a finding."""
+    rng = np.random.default_rng(seed)
+    prevalence = float(rng.choice([0, 0.01, 0.06, 0.2, 1]))
+    return (rng.random((images, 14)) < prevalence).astype(np.uint8)
+
+
 def slow_noniid(labels: Bytes, hospitals: int, seed: int) -> list[set[int]]:
-    """The paper's algorithm word by word: class after class, hospital after hospital."""
+    """The paper's algorithm word by word, films without a finding as the last class."""
     sizes = random_sizes(len(labels), hospitals, seed).tolist()
     counts = labels.sum(axis=0).tolist()
     order = sorted(range(14), key=lambda c: (counts[c], c))
@@ -37,13 +47,127 @@ def slow_noniid(labels: Bytes, hospitals: int, seed: int) -> list[set[int]]:
 @given(st.integers(1, 8), st.integers(0, 2**31))
 def test_noniid_is_the_papers_algorithm(hospitals: int, seed: int) -> None:
     labels = labels_of(120, seed)
-    assignment = noniid(labels, hospitals, seed)
+    assignment = noniid(labels, hospitals, seed, no_finding="last")
     assert np.bincount(assignment).tolist() == random_sizes(120, hospitals, seed).tolist()
     counts = labels.sum(axis=0)
     order = sorted(range(14), key=lambda c: (counts[c], c))
     kinds = [next((k for k, c in enumerate(order) if row[c]), 14) for row in labels]
     held = [{kinds[i] for i in np.flatnonzero(assignment == h)} for h in range(hospitals)]
     assert held == slow_noniid(labels, hospitals, seed)
+
+
+def test_last_is_what_it_was_before_there_was_a_choice() -> None:
+    labels = labels_of(40)
+    patients = [f"p{i // 2}" for i in range(40)]
+    assert noniid(labels, 4, 7, no_finding="last").tolist() == [
+        0, 0, 2, 2, 2, 3, 0, 1, 3, 3, 0, 3, 3, 2, 0, 0, 2, 1, 2, 0,
+        2, 0, 3, 2, 0, 3, 0, 2, 2, 3, 3, 3, 2, 0, 3, 0, 3, 0, 2, 3,
+    ]  # fmt: skip
+    assert noniid(labels, 4, 7, patients, "last").tolist() == [
+        0, 0, 3, 3, 3, 3, 0, 0, 3, 3, 2, 2, 2, 2, 0, 0, 2, 2, 0, 0,
+        0, 0, 3, 3, 0, 0, 2, 2, 2, 2, 3, 3, 1, 1, 2, 2, 0, 0, 3, 3,
+    ]  # fmt: skip
+
+
+def slow_spread(labels: Bytes, hospitals: int, seed: int, patients: list[str]) -> list[int]:
+    """Film by film: patients with a finding fill the findings' places, the others what is left."""
+    images: dict[str, list[int]] = defaultdict(list)
+    for i, patient in enumerate(patients):
+        images[patient].append(i)
+    names = sorted(images)
+    order = generator(seed, "partition order").permutation(len(names)).tolist()
+    place = dict(zip(names, order, strict=True))
+    counts = labels.sum(axis=0).tolist()
+    rarest_first = sorted(range(14), key=lambda c: (counts[c], c))
+    positives = {name: sum(1 for i in images[name] if labels[i].any()) for name in names}
+
+    def turn(name: str) -> tuple[int, int]:
+        kinds = [k for k, c in enumerate(rarest_first) if any(labels[i, c] for i in images[name])]
+        return kinds[0], place[name]
+
+    sizes = random_sizes(len(labels), hospitals, seed).tolist()
+    with_finding = sum(positives.values())
+    home: dict[str, int] = {}
+    hospital = taken = 0
+    for name in sorted((name for name in names if positives[name]), key=turn):
+        while taken >= sum(sizes[: hospital + 1]) * with_finding // len(labels):
+            hospital += 1
+        home[name] = hospital
+        taken += positives[name]
+    held = Counter(home[name] for name in home for _ in images[name])
+    room = [max(sizes[h] - held[h], 0) for h in range(hospitals)]
+    well = sorted((name for name in names if not positives[name]), key=lambda name: place[name])
+    films = sum(len(images[name]) for name in well)
+    hospital = taken = 0
+    for name in well:
+        while taken >= sum(room[: hospital + 1]) * films // sum(room):
+            hospital += 1
+        home[name] = hospital
+        taken += len(images[name])
+    return [home[patient] for patient in patients]
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    images=st.integers(1, 150),
+    hospitals=st.integers(1, 8),
+    seed=st.integers(0, 2**31),
+    films=st.none() | st.integers(1, 6),
+)
+def test_spread_equals_a_slow_loop(
+    images: int, hospitals: int, seed: int, films: int | None
+) -> None:
+    labels = drawn_labels(images, seed)
+    patients = [f"p{i:03}" for i in range(images)]
+    if films is not None:
+        patients = [
+            f"p{i}" for i in np.random.default_rng(seed).integers(0, 1 + images // films, images)
+        ]
+    try:
+        assignment = noniid(labels, hospitals, seed, None if films is None else patients)
+    except BadInput as error:
+        assert "too few" in str(error) or "would get no image" in str(error)  # noqa: PT017
+        return
+    assert assignment.tolist() == slow_spread(labels, hospitals, seed, patients)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    images=st.integers(1, 400),
+    hospitals=st.integers(1, 12),
+    seed=st.integers(0, 2**31),
+    films=st.none() | st.integers(1, 9),
+)
+def test_spread_gives_each_hospital_its_share_of_films_without_a_finding(
+    images: int, hospitals: int, seed: int, films: int | None
+) -> None:
+    labels = drawn_labels(images, seed)
+    patients = None
+    if films is not None:
+        numbers = np.random.default_rng(seed).integers(0, 1 + images // films, images)
+        patients = [f"p{number}" for number in numbers]
+    try:
+        assignment = noniid(labels, hospitals, seed, patients, "spread")
+    except BadInput as error:
+        assert "too few" in str(error) or patients is not None  # noqa: PT017
+        return
+    assert assignment.shape == (images,)
+    assert set(assignment.tolist()) == set(range(hospitals))
+    drawn = random_sizes(images, hospitals, seed)
+    ill = labels.max(axis=1) > 0
+    found = np.bincount(assignment[ill], minlength=hospitals)
+    excess = np.abs(found * images - drawn * ill.sum())  # in films, times the number of films
+    if patients is None:
+        assert np.array_equal(np.bincount(assignment), drawn)
+        without = np.bincount(assignment[~ill], minlength=hospitals)
+        assert (np.abs(without * images - drawn * (~ill).sum()) < images).all()
+        assert (excess < images).all()
+    else:
+        homes = set(zip(patients, assignment.tolist(), strict=True))
+        assert len(homes) == len(set(patients))
+        most = max(Counter(p for p, shown in zip(patients, ill, strict=True) if shown).values(),
+                   default=0)  # fmt: skip
+        assert (excess <= most * images).all()
 
 
 def test_noniid_is_skewed_and_iid_is_not() -> None:
