@@ -20,7 +20,7 @@ LINE = "args[1].round == {}"
 
 KILLS = [
     # Each server dies in the round after the last whole one.
-    dies_before("server.rounds.attempt:Attempt._take_in", "len(args[0].collected.hospitals) == 1"),
+    dies_before("server.rounds.attempt:Attempt._check", "len(args[0].collected.hospitals) == 1"),
     dies_before("pathlib:Path.replace", RENAME.format("round-0001.pt")),
     dies_before("server.run.folder:RunFolder.write_round", LINE.format(1)),
     dies_within_line(1),
