@@ -52,6 +52,7 @@ class EchoHospital:
     """A hospital that returns the received weights without reading or training them."""
 
     device = "cpu"
+    precision = "fp32"
 
     def __init__(self, name: str) -> None:
         self.name = name

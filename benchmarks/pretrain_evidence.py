@@ -34,10 +34,10 @@ from benchmarks.films import Films, command, command_line, make_shards, thumbnai
 from common.images import centre_crops, to_device
 from common.initial import initial_state
 from common.metrics import auc_by_finding
-from common.model import build_model, load_state, to_input
+from common.model import build_model, is_fast_in_bf16, load_state, to_input
 from common.scores import mean_auc
 from common.shard import Shard
-from pretrain.networks import is_fast_in_bf16, take_backbone
+from pretrain.networks import take_backbone
 from pretrain.probe import Features, linear_evaluation, pooled_features
 
 SEEDS = (0, 1, 2)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -47,6 +47,9 @@ class ClientSettings(Settings):
     )
     stay: bool = Field(False, description="wait for the next run when one is over")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="of the training; auto: bf16 where the device has instructions for it"
+    )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
     slots: int = Field(1, ge=1, description="clients of this machine that may compute at once")
     slots_dir: Path | None = Field(None, description="folder through which they take turns")
@@ -104,7 +107,8 @@ def _take_part(arguments: Sequence[str]) -> None:
     device = choose_device(settings.device)
     if settings.slots_dir is not None:
         check_slots(settings.slots_dir, settings.slots)
-    hospital = Hospital(name, shard, device, settings.slots, settings.slots_dir, policy)
+    precision = None if settings.precision == "auto" else settings.precision
+    hospital = Hospital(name, shard, device, settings.slots, settings.slots_dir, policy, precision)
     if settings.insecure:
         log.warning("--insecure: nothing is encrypted, and the server is not checked")
     state = ClientState(settings.state, device=str(device))

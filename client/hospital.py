@@ -19,7 +19,8 @@ from client.training import labelled_fraction, train
 from common.errors import BadInput
 from common.evaluation import evaluate
 from common.findings import FINDINGS
-from common.model import build_model, is_out_of_memory, load_state, state_of
+from common.model import build_model, fastest_precision, is_out_of_memory, load_state, state_of
+from common.options import Precision
 from common.protocol import Greeting, Hello, Instruction, Reply
 from common.scores import Scores
 from common.shard import Shard
@@ -57,6 +58,8 @@ class Hospital:
         slots: How many clients on this machine may compute at once.
         slots_folder: The folder through which they take turns; None: no turns.
         policy: What the server may ask for.
+        precision: Of the training; None: bf16 where the device has instructions for it. Models are
+            scored in fp32.
 
     Attributes:
         device: Where it computes; the CPU once the accelerator has failed for good.
@@ -70,6 +73,7 @@ class Hospital:
         slots: int = 1,
         slots_folder: Path | None = None,
         policy: Policy | None = None,
+        precision: Precision | None = "fp32",
     ) -> None:
         shard.labelled()
         self._policy = policy or Policy()
@@ -79,12 +83,18 @@ class Hospital:
         self.device = device
         self._slots = slots
         self._slots_folder = slots_folder
+        self._precision = precision
         self._greeting: Greeting | None = None
         self._model: torch.nn.Module | None = None
         self._architecture: str | None = None
         self._spec: Spec = {}
         self._frozen: State = {}  # on the CPU, which may have to take over
         self._backbone: str | None = None
+
+    @property
+    def precision(self) -> Precision:
+        """In which it trains on its device."""
+        return self._precision or fastest_precision(self.device)
 
     def greet(self, greeting: Greeting) -> Hello:
         """Introduce the hospital to a run; instructions must be of that run from now on.
@@ -185,7 +195,14 @@ class Hospital:
             if instruction.task == "evaluate":
                 return self._reply(instruction, seconds, validation=scores), b""
             loss = train(
-                model, self._shard, chosen, instruction, self.name, self.device, cancellation
+                model,
+                self._shard,
+                chosen,
+                instruction,
+                self.name,
+                self.device,
+                self.precision,
+                cancellation,
             )
             seconds["train"] = time.monotonic() - evaluated
         state = state_of(model)

@@ -12,6 +12,7 @@ from client.cancellation import NEVER, Cancellation
 from common.evaluation import loss_of
 from common.images import random_crops, to_device
 from common.model import set_training_mode, to_input
+from common.options import Precision
 from common.protocol import Instruction
 from common.scores import LARGEST_LOSS
 from common.seeds import generator
@@ -61,6 +62,7 @@ def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     epoch: Iterable[tuple[Tensor, Tensor]],
+    precision: Precision = "fp32",
     cancellation: Cancellation = NEVER,
 ) -> float:
     """Take one optimiser step a batch and return the mean loss over the images.
@@ -75,7 +77,9 @@ def train_epoch(
     for inputs, labels in epoch:
         cancellation.check()
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(model(inputs), labels)
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = model(inputs)
+        loss = loss_of(logits.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total = total.to(loss.device) + loss.detach() * len(labels)
@@ -90,6 +94,7 @@ def train(
     instruction: Instruction,
     site: str,
     device: torch.device,
+    precision: Precision = "fp32",
     cancellation: Cancellation = NEVER,
 ) -> float:
     """Train the model in place as the instruction says; return the mean loss.
@@ -111,6 +116,7 @@ def train(
             model,
             optimizer,
             batches(shard, indices, training.batch_size, rng, device),
+            precision,
             cancellation,
         )
         for _ in range(training.local_epochs)

@@ -15,7 +15,7 @@ from torchvision.models import densenet121 as torchvision_densenet121
 
 from common.errors import BadInput
 from common.findings import FINDINGS
-from common.options import Architecture, Mode
+from common.options import Architecture, Mode, Precision
 from common.seeds import generator
 from common.state import HEAD_PREFIX, State
 
@@ -112,6 +112,22 @@ def set_training_mode(model: nn.Module, mode: Mode) -> list[nn.Parameter]:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(mode == "finetune" or name.startswith(HEAD_PREFIX))
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def is_fast_in_bf16(device: torch.device) -> bool:
+    """Return whether a device has instructions for bf16.
+
+    A CPU without them emulates bf16, far slower than fp32.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # bf16: ARM
+
+
+def fastest_precision(device: torch.device) -> Precision:
+    """Return the precision in which a device trains fastest."""
+    return "bf16" if is_fast_in_bf16(device) else "fp32"
 
 
 CUDA_MEMORY_ALLOCATION = 2

@@ -11,6 +11,9 @@ Mode = Literal["finetune", "linear"]
 """``finetune`` trains all weights, ``linear`` only the head on a frozen backbone."""
 
 
+Precision = Literal["fp32", "bf16"]
+"""``bf16`` computes networks under autocast; weights and losses stay in fp32."""
+
 Part = Literal["all", "head", "backbone"]
 """A part of the model; see :data:`common.state.SELECTORS`."""
 

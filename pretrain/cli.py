@@ -112,11 +112,10 @@ def _pretrain(arguments: Sequence[str]) -> None:
     import torch
 
     from common.images import crop_size
-    from common.model import choose_device
+    from common.model import choose_device, is_fast_in_bf16
     from common.runtime.logs import log_to_stderr
     from pretrain.distributed import own_device, process_group, rank
     from pretrain.engine import Engine
-    from pretrain.networks import is_fast_in_bf16
     from pretrain.run_folder import PretrainStatus, RunFolder
 
     log_to_stderr(settings.debug)

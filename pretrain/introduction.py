@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from common.model import is_fast_in_bf16
 from common.shard import Shard
-from pretrain.networks import is_fast_in_bf16
 from pretrain.recipe import MoCoSettings, Recipe
 
 log = logging.getLogger(__name__)

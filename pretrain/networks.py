@@ -8,7 +8,7 @@ from torch.nn.functional import batch_norm
 from torchvision.models import DenseNet
 
 from common.model import seeded_layers
-from pretrain.recipe import Precision
+from common.options import Precision
 
 
 class Encoder(nn.Module):
@@ -39,17 +39,6 @@ class Encoder(nn.Module):
         with torch.autocast(views.device.type, torch.bfloat16, enabled=self._autocast):
             embeddings: Tensor = self.head(self.backbone(views))
         return embeddings.float()
-
-
-def is_fast_in_bf16(device: torch.device) -> bool:
-    """Return whether a device has instructions for bf16.
-
-    A CPU without them emulates bf16, far slower than fp32.
-    """
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # bf16: ARM
 
 
 def take_backbone(model: DenseNet) -> tuple[DenseNet, int]:

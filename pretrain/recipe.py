@@ -4,11 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from common.options import Architecture
+from common.options import Architecture, Precision
 
 MethodName = Literal["mocov2", "simclr", "byol", "rotation"]
 PresetName = Literal["cxr", "paper", "upstream"]
-Precision = Literal["bf16", "fp32"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 REFERENCE_BATCH = 256

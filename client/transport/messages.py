@@ -123,11 +123,12 @@ class MessageHandler:
     def _hello(self, greeting: Greeting) -> str:
         hello = self.hospital.greet(greeting)
         log.info(
-            "%s asks to join run %s with %d images, computing on %s",
+            "%s asks to join run %s with %d images, computing on %s in %s",
             hello.site,
             greeting.run,
             hello.examples,
             self.hospital.device,
+            self.hospital.precision,
         )
         self._state.note("hello", run=greeting.run, hello=hello.model_dump())
         self._write_status("connected", run=greeting.run)

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from torchvision.models import DenseNet
 
+from common.options import Precision
 from pretrain.methods.base import Method, Outcome, embedding_std
 from pretrain.networks import Encoder, follow, follower, mlp, take_backbone
-from pretrain.recipe import BYOLSettings, Precision
+from pretrain.recipe import BYOLSettings
 
 
 def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:

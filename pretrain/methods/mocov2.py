@@ -9,11 +9,12 @@ from torch import Tensor, logaddexp, logsumexp
 from torch.nn.functional import normalize
 from torchvision.models import DenseNet
 
+from common.options import Precision
 from common.seeds import generator
 from pretrain.distributed import gather, own_rows, processes, rank
 from pretrain.methods.base import Method, Outcome, embedding_std
 from pretrain.networks import Encoder, follow, follower, mlp, split_batch_norm, take_backbone
-from pretrain.recipe import MoCoSettings, Precision
+from pretrain.recipe import MoCoSettings
 
 
 def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:

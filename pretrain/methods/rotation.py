@@ -9,9 +9,9 @@ from torch.nn.functional import cross_entropy
 from torchvision.models import DenseNet
 
 from common.model import seeded_layers
+from common.options import Precision
 from pretrain.methods.base import Method, Outcome, embedding_std
 from pretrain.networks import Encoder, take_backbone
-from pretrain.recipe import Precision
 
 ANGLES = 4
 

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 from torchvision.models import DenseNet
 
+from common.options import Precision
 from pretrain.distributed import gather, own_rows
 from pretrain.methods.base import Method, Outcome, embedding_std
 from pretrain.networks import Encoder, mlp, take_backbone
-from pretrain.recipe import Precision, SimCLRSettings
+from pretrain.recipe import SimCLRSettings
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:

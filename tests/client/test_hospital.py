@@ -14,12 +14,13 @@ from client.hospital import Hospital
 from client.training import batches, labelled_fraction, train_epoch
 from common.errors import BadInput
 from common.model import build_model, load_state, state_of, to_input
-from common.options import Architecture, Mode
+from common.options import Architecture, Mode, Precision
 from common.protocol import Greeting, Instruction
 from common.seeds import generator
 from common.shard import Entry, Shard, create_shard, open_shard
-from common.state import select, spec_of
+from common.state import State, select, spec_of
 from common.wire import fingerprint, pack, unpack
+from server.rounds.pace import update_norm
 from server.strategies.base import weighted_mean
 from tests.support.hospitals import GREETING, STATE, hospital_of, instruction_of, plan_of, rounds_in
 from tests.support.shards import make_hospitals, make_shard
@@ -379,3 +380,33 @@ def test_scoring_that_nobody_waits_for_is_given_up(
     reply, _ = hospital.answer(instruction, pack(STATE), Cancellation(lambda: next(asked)))
     assert (reply.status, reply.reason) == ("failed", "GivenUp")
     assert hospital.answer(instruction, pack(STATE))[0].status == "ok"
+
+
+def test_bf16_ends_near_fp32_and_weights_stay_fp32(tmp_path: Path) -> None:
+    """Within a tenth of the way that fp32 goes, and a hundredth of its loss."""
+    path = make_shard(tmp_path / "a", images=64).path
+    instruction = instruction_of(plan_of(local_epochs=3, batch_size=16), 1)
+    before = STATE
+    after: dict[Precision, State] = {}
+    losses = []
+    for precision in ("fp32", "bf16"):
+        hospital = hospital_of(path, precision=precision)
+        reply, blob = hospital.answer(instruction, pack(before))
+        assert reply.status == "ok"
+        losses.append(reply.loss)
+        after[precision] = unpack(blob, spec_of(before))
+    way = update_norm(before, after["fp32"])
+    apart = update_norm(after["fp32"], after["bf16"])
+    assert 0 < apart < 0.1 * way
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
+def test_the_precision_is_the_devices_fastest_unless_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = make_shard(tmp_path / "a")
+    for fast, found in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr("common.model.is_fast_in_bf16", lambda _device, fast=fast: fast)
+        automatic = Hospital("a", shard, torch.device("cpu"), precision=None)
+        given = Hospital("a", shard, torch.device("cpu"), precision="fp32")
+        assert (automatic.precision, given.precision) == (found, "fp32")

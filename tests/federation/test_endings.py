@@ -63,7 +63,7 @@ def test_a_full_disk_stops_the_server_cleanly(
         federation.start_server(again)
         assert set(federation.wait(60).values()) == {0}
         state, _ = read_checkpoint(run / "final.pt", "densenet-tiny", 0)
-        assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=6), shards))
+        assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=6), shards, None))
 
 
 @needs_root

@@ -29,7 +29,7 @@ def test_three_hospitals_end_with_the_exact_weighted_mean(
     )
 
     state, provenance = read_checkpoint(run / "final.pt", "densenet-tiny", 0)
-    assert same_bits(state, federate_by_hand(plan_of(seed=SEED), shards))
+    assert same_bits(state, federate_by_hand(plan_of(seed=SEED), shards, None))
     assert provenance is not None
     assert provenance.round == 2
     assert {file.name for file in run.iterdir()} == {

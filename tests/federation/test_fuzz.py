@@ -107,7 +107,7 @@ def test_a_client_takes_nothing_but_the_protocol(
     text: str, kind: str, tensors: list[bytes]
 ) -> None:
     class Nobody:
-        name, device = "nobody", "cpu"
+        name, device, precision = "nobody", "cpu", "fp32"
 
         def greet(self, *_: object) -> Hello:
             return SOMEONE

@@ -72,7 +72,7 @@ def test_a_server_that_moves_is_found(tmp_path: Path, shards: list[Path]) -> Non
         federation.start_server([*start_options, *moved])
         assert set(federation.wait(120).values()) == {0}
     state, _ = read_checkpoint(run / "final.pt", "densenet-tiny", 0)
-    assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=6), shards[:2]))
+    assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=6), shards[:2], None))
 
 
 @needs_hosts
@@ -91,4 +91,4 @@ def test_a_bad_line_only_takes_longer(tmp_path: Path, shards: list[Path]) -> Non
         lines = [host.line for host in hosts if host.line is not None]
         assert all(line.carried and line.lost for line in lines)
     state, _ = read_checkpoint(run / "final.pt", "densenet-tiny", 0)
-    assert same_bits(state, federate_by_hand(plan_of(seed=SEED), shards[:2]))
+    assert same_bits(state, federate_by_hand(plan_of(seed=SEED), shards[:2], None))

@@ -99,6 +99,6 @@ def test_thirty_rounds_under_random_faults_end_with_the_right_model(tmp_path: Pa
     for line in lines:
         assert sorted(line["hospitals"]) == NAMES
     state, _ = read_checkpoint(run / "final.pt", "densenet-tiny", 0)
-    assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=ROUNDS), shards))
+    assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=ROUNDS), shards, None))
     assert status_of(run)["state"] == "finished"
     verify(run / "audit.jsonl")

@@ -60,7 +60,7 @@ def test_a_server_that_is_killed_anywhere_goes_on_as_if_nothing_had_happened(
         assert len(line["hospitals"]) == 3
         assert (line["missing"], line["rejected"]) == ([], {})
     state, _ = read_checkpoint(folder / "final.pt", "densenet-tiny", 0)
-    assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=4), shards))
+    assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=4), shards, None))
     assert status_of(folder)["state"] == "finished"
     aucs = {line["round"] - 1: line["auc"] for line in lines[1:]}
     aucs[4] = status_of(folder)["validation"]["auc"]
@@ -172,7 +172,7 @@ def test_what_a_run_was_started_with_cannot_be_changed_on_the_way(tmp_path: Path
         assert set(federation.wait(60).values()) == {0}
     assert "3 of 3" in (folder / "report.html").read_text()
     state, _ = read_checkpoint(folder / "final.pt", "densenet-tiny", 0)
-    assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=3), shards))
+    assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=3), shards, None))
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]", "5"])

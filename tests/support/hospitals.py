@@ -11,7 +11,7 @@ from client.policy import Policy
 from common.certificates import Peer
 from common.checkpoint import Provenance
 from common.model import build_model, state_of
-from common.options import Mode, Training
+from common.options import Mode, Precision, Training
 from common.protocol import Greeting, Hello, Identity, Instruction, Reply
 from common.shard import open_shard
 from common.state import State, select, spec_of
@@ -98,10 +98,16 @@ class LocalHospitals:
 
 
 def hospital_of(
-    path: Path, device: str = "cpu", policy: Policy | None = None, greeting: Greeting = GREETING
+    path: Path,
+    device: str = "cpu",
+    policy: Policy | None = None,
+    greeting: Greeting = GREETING,
+    precision: Precision | None = "fp32",
 ) -> Hospital:
     """Return a hospital that has been greeted."""
-    hospital = Hospital(path.name, open_shard(path), torch.device(device), policy=policy)
+    hospital = Hospital(
+        path.name, open_shard(path), torch.device(device), policy=policy, precision=precision
+    )
     hospital.greet(greeting)
     return hospital
 
@@ -157,10 +163,10 @@ def instruction_of(plan: Plan, number: int, **changes: object) -> Instruction:
     return Instruction.model_validate(fields)
 
 
-def federate_by_hand(plan: Plan, shards: list[Path]) -> State:
+def federate_by_hand(plan: Plan, shards: list[Path], precision: Precision | None = "fp32") -> State:
     """Return the state after all rounds, computed one hospital after another with fractions."""
     state = state_of(build_model(plan.architecture, plan.seed))
-    hospitals = [hospital_of(path) for path in shards]
+    hospitals = [hospital_of(path, precision=precision) for path in shards]
     for number in range(1, plan.rounds + 1):
         replies = []
         for hospital in hospitals:

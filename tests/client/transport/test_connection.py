@@ -27,7 +27,7 @@ from tests.support.messages import GOOD, HELLO, INSTRUCTION
 
 
 class Somebody:
-    name, device = HELLO.site, "cpu"
+    name, device, precision = HELLO.site, "cpu", "fp32"
 
     def greet(self, _greeting: Greeting) -> Hello:
         return HELLO

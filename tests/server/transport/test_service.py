@@ -172,6 +172,7 @@ class Newcomer:
     """A hospital that says hello and does no work."""
 
     device = "cpu"
+    precision = "fp32"
 
     def __init__(self, number: int) -> None:
         self.name = f"hospital-{number:03d}"
