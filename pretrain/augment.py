@@ -100,7 +100,7 @@ def make_view(images: Tensor, draws: Tensor, out: int, views: Views) -> Tensor:
     maps = _affine(draws, size)
     shrink = _largest_side(views, size) / out
     if shrink > 1:
-        grey = _smoothed(grey, maps * (size / out), shrink)
+        grey = _smoothed(grey, maps[:, :, :2] * (size / out), shrink)
     grid = affine_grid(maps, [len(images), 1, out, out], False)
     grey = grid_sample(grey, grid, "bilinear", "reflection", False)
     if views.jitter:
@@ -148,15 +148,15 @@ def _smoothed(grey: Tensor, pitch: Tensor, shrink: float) -> Tensor:
 
     An antialiased resize that shrinks by s (Pillow, torchvision) weights pixels by a triangle from
     -s to s, of variance s^2 / 6. Interpolation gives 1/6, and a Gaussian here the rest: variances
-    add (Heckbert 1989, Fundamentals of Texture Mapping and Image Warping, section 3.5).
+    add (Heckbert 1989, Fundamentals of Texture Mapping and Image Warping, on Gaussian filters).
 
     Args:
         grey: float32, N x 1 x S x S.
-        pitch: float32, N x 2 x 3, affine maps whose first two columns are a step of one pixel in
-            the view, in pixels of the image.
+        pitch: float32, N x 2 x 2: columns are one pixel's step in the view along x and y, in pixels
+            of the image.
         shrink: Upper bound of s.
     """
-    variance = BILINEAR_VARIANCE * (pitch[:, :, :2].square().sum(dim=2) - 1)
+    variance = BILINEAR_VARIANCE * (pitch.square().sum(dim=2) - 1)
     return _blurred(grey, variance.clamp_min(0), math.sqrt(BILINEAR_VARIANCE * (shrink**2 - 1)))
 
 
@@ -164,7 +164,7 @@ def _blurred(grey: Tensor, variance: Tensor, largest: float) -> Tensor:
     """Blur each image with its own Gaussian, one axis after the other.
 
     The kernel is the discrete Gaussian (Lindeberg 1990, Scale-Space for Discrete Signals). It has
-    the variance asked for however small it is; samples of a Gaussian of 0.3 pixels blur nothing.
+    the variance asked for however small it is; samples of a Gaussian of 0.3 pixels hardly blur.
 
     Args:
         grey: float32, N x 1 x S x S.
