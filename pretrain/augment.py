@@ -2,7 +2,8 @@
 
 numpy draws the parameters on the host, from the caller's generator. The device transforms the
 pixels. Crop, rotation and flip are one affine grid, so a view is interpolated once. A crop's box
-lies on whole pixels: a box of the view's size is copied exactly.
+lies on whole pixels: a box of the view's size is copied exactly. A film is smoothed before a view
+shrinks it, as an antialiased resize does.
 """
 
 import math
@@ -27,7 +28,13 @@ PAPER_VIEW = 224
 """Size of view, in pixels, that blur_sigma refers to."""
 
 KERNEL_SIGMAS = 3
-"""Radius of the blurring kernel, in standard deviations."""
+"""Radius of a blurring kernel, in standard deviations."""
+
+BILINEAR_VARIANCE = 1 / 6
+"""Variance of bilinear interpolation's kernel, a triangle from -1 to 1, in square pixels."""
+
+ROUNDING = 1e-6
+"""Variance of a kernel, in square pixels, below which an image is left as it is."""
 
 
 def draw_views(views: Views, n: int, size: int, out: int, rng: np.random.Generator) -> Draws:
@@ -89,7 +96,12 @@ def make_view(images: Tensor, draws: Tensor, out: int, views: Views) -> Tensor:
         float32 in [0, 1], N x C x C.
     """
     grey = images.unsqueeze(1).float().div_(255)
-    grid = affine_grid(_affine(draws, images.shape[-1]), [len(images), 1, out, out], False)
+    size = images.shape[-1]
+    maps = _affine(draws, size)
+    shrink = _largest_side(views, size) / out
+    if shrink > 1:
+        grey = _smoothed(grey, maps[:, :, :2] * (size / out), shrink)
+    grid = affine_grid(maps, [len(images), 1, out, out], False)
     grey = grid_sample(grey, grid, "bilinear", "reflection", False)
     if views.jitter:
         # Brightness, then contrast, each clipped as an 8-bit image would be.
@@ -97,7 +109,8 @@ def make_view(images: Tensor, draws: Tensor, out: int, views: Views) -> Tensor:
         mean = grey.mean(dim=(1, 2, 3), keepdim=True)
         grey = torch.lerp(mean, grey, _column(draws, CONTRAST)).clamp_(0, 1)
     if views.blur:
-        grey = _blurred(grey, draws[:, SIGMA], views.blur_sigma[1] * out / PAPER_VIEW)
+        variance = draws[:, SIGMA, None].square().expand(-1, 2)
+        grey = _blurred(grey, variance, views.blur_sigma[1] * out / PAPER_VIEW)
     if views.solarize:
         inverted = (grey >= 0.5) & (_column(draws, SOLARIZE) > 0)
         grey = torch.where(inverted, 1 - grey, grey)
@@ -124,20 +137,48 @@ def _affine(draws: Tensor, size: int) -> Tensor:
     return torch.stack([x, y], dim=1)
 
 
-def _blurred(grey: Tensor, sigma: Tensor, largest: float) -> Tensor:
-    """Blur each image with its own Gaussian, one axis after the other.
+def _largest_side(views: Views, size: int) -> float:
+    """Return the longest side that a box can have, in pixels of the image."""
+    longest_ratio = max(views.crop_ratio[1], 1 / views.crop_ratio[0])
+    return size * min(1, math.sqrt(views.crop_scale[1] * longest_ratio))
+
+
+def _smoothed(grey: Tensor, pitch: Tensor, shrink: float) -> Tensor:
+    """Smooth each image along the axes in which its view shrinks it, against aliasing.
+
+    An antialiased resize that shrinks by s (Pillow, torchvision) weights pixels by a triangle from
+    -s to s, of variance s^2 / 6. Interpolation gives 1/6, and a Gaussian here the rest: variances
+    add (Heckbert 1989, Fundamentals of Texture Mapping and Image Warping, on Gaussian filters).
 
     Args:
-        grey: float32, N x 1 x C x C.
-        sigma: float32, N, pixels; 0 leaves the image as it is.
-        largest: Upper bound of sigma.
+        grey: float32, N x 1 x S x S.
+        pitch: float32, N x 2 x 2: columns are one pixel's step in the view along x and y, in pixels
+            of the image.
+        shrink: Upper bound of s.
+    """
+    variance = BILINEAR_VARIANCE * (pitch.square().sum(dim=2) - 1)
+    return _blurred(grey, variance.clamp_min(0), math.sqrt(BILINEAR_VARIANCE * (shrink**2 - 1)))
+
+
+def _blurred(grey: Tensor, variance: Tensor, largest: float) -> Tensor:
+    """Blur each image with its own Gaussian, one axis after the other.
+
+    The kernel is the discrete Gaussian (Lindeberg 1990, Scale-Space for Discrete Signals). It has
+    the variance asked for however small it is; samples of a Gaussian of 0.3 pixels hardly blur.
+
+    Args:
+        grey: float32, N x 1 x S x S.
+        variance: float32, N x 2, along x and y, in square pixels; 0 leaves the image as it is.
+        largest: Upper bound of the standard deviation, in pixels.
     """
     n, _, side, _ = grey.shape
     radius = min(math.ceil(KERNEL_SIGMAS * largest), side - 1)
-    offsets = torch.arange(-radius, radius + 1, device=grey.device, dtype=grey.dtype)
-    # With a sigma far below a pixel, only the central weight remains.
-    exponent = -0.5 * (offsets / sigma.clamp_min(1e-3)[:, None]) ** 2
-    kernels = exponent.softmax(dim=1)
+    taps = 2 * radius + 1
+    frequency = 2 * math.pi / taps * torch.arange(radius + 1, device=grey.device)
+    spectrum = (variance[:, :, None] * (frequency.cos() - 1)).exp()
+    kernels = torch.fft.fftshift(torch.fft.irfft(spectrum, taps), dim=2)
     stack = pad(grey.view(1, n, side, side), [radius] * 4, "reflect")
-    stack = conv2d(stack, kernels.view(n, 1, 1, -1), groups=n)
-    return conv2d(stack, kernels.view(n, 1, -1, 1), groups=n).view(n, 1, side, side)
+    stack = conv2d(stack, kernels[:, 0].reshape(n, 1, 1, -1), groups=n)
+    stack = conv2d(stack, kernels[:, 1].reshape(n, 1, -1, 1), groups=n)
+    changed = (variance > ROUNDING).any(dim=1)[:, None, None, None]
+    return torch.where(changed, stack.view_as(grey), grey)

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -6,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import correlate1d
+from scipy.special import ive
 from torch import Tensor
+from torchvision.transforms.functional import resize
 
 from pretrain import augment
 from pretrain.augment import (
@@ -26,6 +29,10 @@ from pretrain.augment import (
 )
 from pretrain.presets import make_recipe
 from pretrain.recipe import MethodName, PresetName, Views
+from radiographs.phantom.chest import draw_anatomy, draw_scanner
+from radiographs.phantom.findings import draw_film
+from radiographs.read.decode import decode
+from tests.support.shards import SHARED, needs_shared_data
 
 METHODS: tuple[MethodName, ...] = ("mocov2", "simclr", "byol", "rotation")
 PRESETS: tuple[PresetName, ...] = ("cxr", "paper", "upstream")
@@ -193,16 +200,94 @@ def test_brightness_and_contrast() -> None:
     )
 
 
-@pytest.mark.parametrize("sigma", [0.0, 0.3, 0.9])
-def test_blur_is_a_gaussian_filter(sigma: float) -> None:
-    views = Views(crop_scale=(1, 1), blur=1, blur_sigma=(0.1, 4.2))
+@pytest.mark.parametrize("sigma", [0.0, 0.1, 0.3, 0.9])
+def test_blur_is_a_discrete_gaussian_filter(sigma: float) -> None:
+    views = Views(crop_scale=(1, 1), blur=1, blur_sigma=(0.1, 8))
     images = noise(2, 48)
+    kernel = ive(np.abs(np.arange(-8, 9)), sigma**2)
     expected = images.numpy() / 255
-    if sigma:
-        for axis in (1, 2):
-            expected = gaussian_filter1d(expected, sigma, axis, mode="mirror", truncate=3 / sigma)
+    for axis in (1, 2):
+        expected = correlate1d(expected, kernel, axis, mode="mirror")
     blurred = view_of(images, views, 48, sigma=sigma)
-    np.testing.assert_allclose(blurred.numpy(), expected, atol=2e-4)
+    np.testing.assert_allclose(blurred.numpy(), expected, atol=5e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1, 2])
+@pytest.mark.parametrize("out", [64, 96, 224, 320])
+def test_blur_is_the_same_share_of_a_view_of_any_size(sigma: float, out: int) -> None:
+    views = Views(crop_scale=(1, 1), flip=0, blur=1, blur_sigma=(sigma, sigma))
+    point = torch.zeros(1, out, out, dtype=torch.uint8)
+    point[0, out // 2, out // 2] = 255
+    draws = draw_views(views, 1, out, out, np.random.default_rng(0))
+    spot = make_view(point, torch.from_numpy(draws), out, views)[0].double()
+    distance = torch.arange(out) - out // 2
+    for axis in (0, 1):
+        width = (spot.sum(dim=axis) * distance**2).sum().sqrt() / out
+        assert float(width) == pytest.approx(sigma / 224, rel=0.04)
+
+
+def phantom_films(size: int) -> Tensor:
+    films = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        healthy = np.zeros(14, np.uint8)
+        films.append(draw_film(size, draw_anatomy(rng), draw_scanner(rng), healthy, rng))
+    return torch.from_numpy(np.stack(films))
+
+
+def real_films(size: int) -> Tensor:
+    paths = sorted((SHARED / "cxr-small" / "images").iterdir())[:32]
+    return torch.from_numpy(np.stack([decode(path, size) for path in paths]))
+
+
+def fine_energy(views: Tensor) -> float:
+    """Return the energy of the frequencies above half of the highest, of N x C x C."""
+    side = views.shape[-1]
+    waves = torch.fft.fftfreq(side).abs()
+    fine = torch.maximum(waves[:, None], waves) > 0.25
+    energy: Tensor = torch.fft.fft2(views).abs().square()[:, fine].sum()
+    return float(energy)
+
+
+@pytest.mark.parametrize(
+    "films", [phantom_films, pytest.param(real_films, marks=needs_shared_data)]
+)
+@pytest.mark.parametrize("size", [96, 256])
+def test_a_view_that_shrinks_a_film_is_an_antialiased_resize(
+    films: Callable[[int], Tensor], size: int
+) -> None:
+    images = films(size)
+    expected = resize(images / 255, [64, 64], antialias=True)
+    view = view_of(images, PLAIN, 64)
+    assert 0.95 < fine_energy(view) / fine_energy(expected) < 1.1
+    assert float((view - expected).abs().mean()) < 0.0025
+    assert float((view - expected).abs().max()) < 0.06
+
+
+def test_each_axis_is_smoothed_as_far_as_its_view_shrinks_it() -> None:
+    # Stripes of the highest frequency vanish along the axis that shrinks and stay along the other.
+    stripes = torch.zeros(1, 96, 96, dtype=torch.uint8)
+    stripes[:, ::2] = 255
+    box = {"top": 32.0, "left": 0.0, "height": 32.0, "width": 96.0}
+    for images, turn in ((stripes, 0.0), (stripes.mT, math.pi / 2)):
+        kept = view_of(images, PLAIN, 32, angle=turn, **box)
+        lost = view_of(images.mT, PLAIN, 32, angle=turn, **box)
+        assert float(kept.std()) > 0.45
+        assert float(lost.std()) < 0.1
+
+
+@pytest.mark.parametrize("size", [96, 256])
+def test_views_that_do_not_shrink_are_not_smoothed(size: int) -> None:
+    views = make_recipe("cxr", "mocov2").views[0].model_copy(update={"jitter": 0, "blur": 0})
+    never = views.model_copy(update={"crop_scale": (0.01, 0.02)})
+    images = noise(64, size)
+    draws = draw_views(views, 64, size, 64, np.random.default_rng(0))
+    draws[0, HEIGHT : WIDTH + 1] = 64
+    made = make_view(images, torch.from_numpy(draws), 64, views)
+    plain = make_view(images, torch.from_numpy(draws), 64, never)
+    small = torch.from_numpy(draws[:, HEIGHT : WIDTH + 1].max(axis=1) <= 64)
+    assert torch.equal(made[small], plain[small])
+    assert not any(torch.equal(a, b) for a, b in zip(made[~small], plain[~small], strict=True))
 
 
 def test_solarize_inverts_the_bright_half() -> None:
