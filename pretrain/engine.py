@@ -71,7 +71,7 @@ class Engine:
     ) -> None:
         self._recipe, self._out, self._device, self._folder = recipe, out, device, folder
         self._probe, self._probe_every = probe, probe_every
-        self.batches = Batches(shard.images, recipe, device)
+        self.batches = Batches(shard, recipe, device)
         self._whole_state, origin = initial_state(recipe.init, recipe.architecture, recipe.seed)
         steps = recipe.epochs * self.batches.steps_per_epoch
         self.trainer = Trainer(recipe, self._whole_state, steps, device, compiled)

@@ -37,13 +37,16 @@ def introduce(recipe: Recipe, shard: Shard, steps: int, device: torch.device) ->
             recipe.image_size,
             size,
         )
-    if isinstance(recipe.method, MoCoSettings) and recipe.method.queue >= len(shard):
-        log.warning(
-            "warning: the queue holds %d keys, but there are %d images: films become their own "
-            "negatives; give a smaller --queue",
-            recipe.method.queue,
-            len(shard),
-        )
+    if isinstance(recipe.method, MoCoSettings):
+        smaller = largest_queue(len(shard), recipe.batch_size)
+        if recipe.method.queue > smaller:
+            log.warning(
+                "warning: the queue holds %s keys, more than a quarter of the %s images: the loss "
+                "rises until the queue is full, and its keys are old; give --queue %d",
+                f"{recipe.method.queue:,}",
+                f"{len(shard):,}",
+                smaller,
+            )
     if recipe.precision == "bf16" and not is_fast_in_bf16(device):
         log.warning(
             "warning: this %s has no instructions for bf16 and is slower with it; omit --precision",
@@ -58,6 +61,11 @@ def introduce(recipe: Recipe, shard: Shard, steps: int, device: torch.device) ->
         device,
         recipe.lr,
     )
+
+
+def largest_queue(images: int, batch: int) -> int:
+    """Return the largest queue of whole batches, at least one, in a quarter of the images."""
+    return batch * max(1, images // 4 // batch)
 
 
 def _format(value: Any) -> str:

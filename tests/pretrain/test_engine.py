@@ -135,8 +135,8 @@ def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_epoch(
     calls: Iterator[int] = iter(range(1, 100))
     forward = SimCLR.forward
 
-    def poisoned(self: SimCLR, views: list[torch.Tensor]) -> Outcome:
-        outcome = forward(self, views)
+    def poisoned(self: SimCLR, views: list[torch.Tensor], patients: torch.Tensor) -> Outcome:
+        outcome = forward(self, views, patients)
         return outcome._replace(loss=outcome.loss * (torch.nan if next(calls) == 8 else 1))
 
     monkeypatch.setattr(SimCLR, "forward", poisoned)
@@ -274,4 +274,12 @@ def test_the_real_model_goes_into_torchvisions_strictly(tmp_path: Path) -> None:
     # What belongs to the trainer alone is not in it, but beside it.
     assert not any("key_encoder" in name or "queue" in name for name in content["state_dict"])
     trainer = torch.load(run.folder.path / "trainer.pt", weights_only=True)
-    assert "queue" in trainer["buffers"]
+    assert {"queue", "queue_patients"} <= trainer["buffers"].keys()
+
+
+def test_a_state_of_another_version_is_refused(tmp_path: Path, shard: Shard) -> None:
+    run = Run(tmp_path / "run", recipe_of("mocov2"), shard)
+    state = run.engine.trainer.state()
+    del state["buffers"]["queue_patients"]
+    with pytest.raises(BadInput, match=r"--resume: .* differs in queue_patients; .*--out"):
+        run.engine.trainer.load(state)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common.shard import Shard
-from pretrain.introduction import introduce
+from pretrain.introduction import introduce, largest_queue
 from pretrain.recipe import Recipe
 from tests.support.pretraining import CPU, recipe_of
 from tests.support.shards import make_shard
@@ -21,12 +21,24 @@ def warnings_of(recipe: Recipe, shard: Shard, caplog: pytest.LogCaptureFixture) 
 
 
 def test_nothing_unwise_is_not_warned_of(shard: Shard, caplog: pytest.LogCaptureFixture) -> None:
-    assert warnings_of(recipe_of("mocov2", queue=32), shard, caplog) == []
+    assert warnings_of(recipe_of("mocov2", queue=8), shard, caplog) == []
 
 
-def test_a_queue_that_holds_a_film_twice(shard: Shard, caplog: pytest.LogCaptureFixture) -> None:
-    (warning,) = warnings_of(recipe_of("mocov2", queue=40), shard, caplog)
-    assert "the queue holds 40 keys, but there are 40 images" in warning
+def test_a_queue_of_more_than_a_quarter_of_the_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    films = make_shard(tmp_path / "films", images=80, labelled=False)
+    assert warnings_of(recipe_of("mocov2", queue=16), films, caplog) == []
+    (warning,) = warnings_of(recipe_of("mocov2", queue=24), films, caplog)
+    assert "the queue holds 24 keys, more than a quarter of the 80 images" in warning
+    assert warning.endswith("give --queue 16")
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "queue"), [(1480, 64, 320), (1480, 256, 256), (100, 64, 64), (80, 8, 16)]
+)
+def test_the_queue_to_give(images: int, batch: int, queue: int) -> None:
+    assert largest_queue(images, batch) == queue
 
 
 def test_views_far_smaller_than_the_films(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
