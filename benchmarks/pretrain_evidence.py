@@ -37,8 +37,9 @@ from common.metrics import auc_by_finding
 from common.model import build_model, load_state, to_input
 from common.scores import mean_auc
 from common.shard import Shard
+from pretrain.features import Features, pooled_features
 from pretrain.networks import is_fast_in_bf16, take_backbone
-from pretrain.probe import Features, linear_evaluation, pooled_features
+from pretrain.probe import linear_evaluation
 
 SEEDS = (0, 1, 2)
 

@@ -1,62 +1,27 @@
-"""Scores a backbone's features on a labelled shard, by k-NN or logistic regression."""
+"""Scores features of a labelled shard, by k-NN or logistic regression."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
-from torch import nn
 
-from common.evaluation import EVALUATION_BATCH
 from common.findings import FINDINGS
-from common.images import centre_crops, to_device
 from common.metrics import auc_by_finding
-from common.model import to_input
 from common.scores import AucByFinding, mean_auc
 from common.shard import Bytes, Shard
-
-Features = npt.NDArray[np.float32]
+from pretrain.features import Features
 
 NEIGHBOURS = 20
 FOLDS = 5
 
 PENALTIES = tuple(10 ** (half / 2) for half in range(2, 9))
 """Candidate weights of the squared norm, on features of unit variance."""
-
-
-def pooled_features(backbone: nn.Module, images: Bytes, device: torch.device) -> Features:
-    """Return the backbone's features of the images' central crops, in evaluation mode.
-
-    The backbone's training mode is restored afterwards.
-
-    Args:
-        backbone: B x 3 x C x C to B x F.
-        images: uint8, N x S x S.
-        device: Device of the backbone.
-
-    Returns:
-        float32, N x F.
-    """
-    training = backbone.training
-    backbone.eval()
-    try:
-        with torch.inference_mode():
-            parts = [
-                backbone(
-                    to_input(to_device(centre_crops(images[i : i + EVALUATION_BATCH]), device))
-                )
-                for i in range(0, len(images), EVALUATION_BATCH)
-            ]
-            features: Features = torch.cat(parts).float().cpu().numpy()
-    finally:
-        backbone.train(training)
-    return features
 
 
 def knn_auc(features: Features, shard: Shard) -> float | None:

@@ -2,28 +2,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from common.errors import BadInput
 from common.findings import FINDINGS
-from common.images import centre_crops
 from common.metrics import auc_by_finding
-from common.model import build_model, to_input
 from common.scores import mean_auc
 from common.shard import Entry, Shard, create_shard, open_shard
-from pretrain.networks import take_backbone
-from pretrain.probe import (
-    NEIGHBOURS,
-    PENALTIES,
-    Features,
-    knn_auc,
-    linear_evaluation,
-    pooled_features,
-)
+from pretrain.features import Features
+from pretrain.probe import NEIGHBOURS, PENALTIES, knn_auc, linear_evaluation
 from tests.support.shards import make_shard
-
-CPU = torch.device("cpu")
 
 
 def noise(n: int, width: int, seed: int = 0) -> Features:
@@ -37,19 +24,6 @@ def shard_of_patients(path: Path, patients: list[str], labels: np.ndarray) -> Sh
     ):
         pass
     return open_shard(path)
-
-
-def test_features_are_those_of_the_central_crops(tmp_path: Path) -> None:
-    images = make_shard(tmp_path / "s", images=70).images
-    backbone, width = take_backbone(build_model("densenet-tiny"))
-    backbone.train()
-    features = pooled_features(backbone, images, CPU)
-    assert features.shape == (70, width)
-    assert backbone.training
-    backbone.eval()
-    with torch.inference_mode():
-        alone = backbone(to_input(torch.from_numpy(centre_crops(images[66:67]))))
-    np.testing.assert_allclose(features[66:67], alone.numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_nearest_neighbours_against_a_loop(tmp_path: Path) -> None:
@@ -134,11 +108,3 @@ def test_a_shard_without_labels_is_refused(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "s", images=8, labelled=False)
     with pytest.raises(BadInput, match="no labels"):
         knn_auc(noise(8, 4), shard)
-
-
-def test_the_training_mode_comes_back_after_an_error(tmp_path: Path) -> None:
-    images = make_shard(tmp_path / "s", images=4).images
-    backbone = nn.Sequential(nn.Linear(1, 1)).train()
-    with pytest.raises(RuntimeError):
-        pooled_features(backbone, images, CPU)
-    assert backbone.training
