@@ -223,6 +223,13 @@ class TestBYOL:
         ):
             torch.testing.assert_close(now, 0.995 * was + 0.005 * online.detach())
 
+    def test_neither_projector_nor_predictor_adds_a_bias_to_its_output(self) -> None:
+        method = self.method()
+        for head in (method.encoder.head, method.predictor):
+            last = list(head.modules())[-1]
+            assert isinstance(last, nn.Linear)
+            assert last.bias is None
+
     def test_the_loss_is_symmetric(self) -> None:
         method = self.method()
         views = some_views()
