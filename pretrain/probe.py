@@ -17,6 +17,8 @@ from common.scores import AucByFinding, mean_auc
 from common.shard import Bytes, Shard
 from pretrain.features import Features
 
+Names = npt.NDArray[np.str_]
+
 NEIGHBOURS = 20
 FOLDS = 5
 
@@ -41,7 +43,7 @@ def knn_auc(features: Features, shard: Shard) -> float | None:
         BadInput: The shard has no labels.
     """
     labels = shard.labelled()
-    cuts = _folds(shard)
+    cuts = _folds(_patients(shard))
     if not cuts:
         return None
     neighbours = min(NEIGHBOURS, *(len(training) for training, _ in cuts))
@@ -57,9 +59,9 @@ class LinearEvaluation(NamedTuple):
         scores: float32, M x 14: scores of the test images, higher for more likely.
         auc_by_finding: AUC of ``scores``; None for a finding without both values in both sets.
         penalty: Weight of the squared norm, the same for all findings.
-        held_out: float32, N x 14: scores of the training images by regressions on other patients;
-            None for a single patient.
-        inside_auc: Mean AUC of ``held_out``, which chose the penalty; None if undefined.
+        held_out: float32, N x 14: scores of the training images by regressions on other patients,
+            with penalties chosen on other patients too; None for a single patient.
+        inside_auc: Mean AUC of ``held_out``; None if undefined.
     """
 
     scores: Features
@@ -74,7 +76,8 @@ def linear_evaluation(
 ) -> LinearEvaluation:
     """Fit a logistic regression for each finding on frozen features, and score test images.
 
-    The penalty is chosen on the training images alone, cross-validated by patient.
+    Every regression's penalty is the best for a fifth of its own training patients, after a fit
+    on the others. The images that a regression is scored on have no say in it.
 
     Args:
         train: float32, N x F: features of the shard's images.
@@ -85,38 +88,57 @@ def linear_evaluation(
     Raises:
         BadInput: The shard has no labels.
     """
-    known = shard.labelled()
-    cuts = _folds(shard)
-    inside: dict[float, float | None] = {PENALTIES[-1]: None}
-    held_out: dict[float, Features] = {}
-    for penalty in PENALTIES if cuts else ():
-        held_out[penalty] = np.zeros(known.shape, np.float32)
-        for fit, rest in cuts:
-            held_out[penalty][rest] = _regression(train[fit], known[fit], train[rest], penalty)
-        inside[penalty] = mean_auc(auc_by_finding(known, held_out[penalty]))
-    chosen = max(inside, key=lambda penalty: inside[penalty] or 0)
-    outcome = _regression(train, known, test, chosen)
-    by_finding = auc_by_finding(labels, outcome)
+    known, patients = shard.labelled(), _patients(shard)
+    held_out = np.zeros(known.shape, np.float32)
+    cuts = _folds(patients)
+    for fit, rest in cuts:
+        penalty = _best_penalty(train[fit], known[fit], patients[fit])
+        held_out[rest] = _regression(train[fit], known[fit], train[rest], penalty)
+    penalty = _best_penalty(train, known, patients)
+    scores = _regression(train, known, test, penalty)
+    by_finding = auc_by_finding(labels, scores)
     constant = known.min(axis=0) == known.max(axis=0)
     by_finding |= {FINDINGS[column]: None for column in np.flatnonzero(constant)}
-    return LinearEvaluation(outcome, by_finding, chosen, held_out.get(chosen), inside[chosen])
+    if not cuts:
+        return LinearEvaluation(scores, by_finding, penalty, None, None)
+    inside = mean_auc(auc_by_finding(known, held_out))
+    return LinearEvaluation(scores, by_finding, penalty, held_out, inside)
+
+
+def _best_penalty(features: Features, labels: Bytes, patients: Names) -> float:
+    """Return the penalty with the highest mean AUC on a fifth of the patients, fitted on the rest.
+
+    With a single patient, the largest.
+    """
+    cuts = _folds(patients)
+    if not cuts:
+        return PENALTIES[-1]
+    fit, rest = cuts[0]
+
+    def auc(penalty: float) -> float:
+        scores = _regression(features[fit], labels[fit], features[rest], penalty)
+        return mean_auc(auc_by_finding(labels[rest], scores)) or 0
+
+    return max(PENALTIES, key=auc)
 
 
 def _regression(train: Features, labels: Bytes, test: Features, penalty: float) -> Features:
     """Return the decision values of the test images: float32, M x 14."""
     scores = np.zeros((len(test), labels.shape[1]), np.float32)
-    for column, known in enumerate(labels.T):
-        if known.min() < known.max():
-            regression = LogisticRegression(C=1 / penalty, max_iter=500)
-            model: Any = make_pipeline(StandardScaler(), regression)
-            # Several threads are slower on matrices this small.
-            with threadpool_limits(1):
+    with threadpool_limits(1):  # several threads are slower on matrices this small
+        for column, known in enumerate(labels.T):
+            if known.min() < known.max():
+                regression = LogisticRegression(C=1 / penalty, max_iter=500)
+                model: Any = make_pipeline(StandardScaler(), regression)
                 scores[:, column] = model.fit(train, known).decision_function(test)
     return scores
 
 
-def _folds(shard: Shard) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+def _patients(shard: Shard) -> Names:
+    return np.array([entry.patient for entry in shard.entries])
+
+
+def _folds(patients: Names) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
     """Return the training and held-out indices of folds by patient; no folds for one patient."""
-    patients = [entry.patient for entry in shard.entries]
-    folds = min(FOLDS, len(set(patients)))
+    folds = min(FOLDS, len(np.unique(patients)))
     return list(GroupKFold(folds).split(patients, groups=patients)) if folds > 1 else []

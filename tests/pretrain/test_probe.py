@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.model_selection import GroupKFold
 
 from common.errors import BadInput
 from common.findings import FINDINGS
@@ -31,7 +32,6 @@ def test_nearest_neighbours_against_a_loop(tmp_path: Path) -> None:
     features = noise(60, 6)
     found = knn_auc(features, shard)
     # The loop needs the folds; scikit-learn's own are a function of the patients alone.
-    from sklearn.model_selection import GroupKFold
 
     patients = [entry.patient for entry in shard.entries]
     scores = np.zeros((60, 14), np.float32)
@@ -90,6 +90,22 @@ def test_the_penalty_that_does_best_on_other_patients_is_taken(tmp_path: Path) -
     assert 0.7 < found.inside_auc < 0.9, "images that were fitted on would score 1"
     assert found.held_out is not None
     assert mean_auc(auc_by_finding(labels[:120], found.held_out)) == found.inside_auc
+
+
+def test_an_images_own_label_has_no_say_in_its_held_out_score(tmp_path: Path) -> None:
+    features = noise(60, 4)
+    labels = np.random.default_rng(1).random((60, 14)) < 0.5
+    patients = [str(i) for i in range(60)]
+    (_, rest), *_ = GroupKFold(5).split(patients, groups=patients)
+    found = []
+    for name, flip in (("one", False), ("other", True)):
+        labels[rest] ^= flip
+        shard = shard_of_patients(tmp_path / name, patients, labels)
+        held_out = linear_evaluation(features, shard, features, shard.labelled()).held_out
+        assert held_out is not None
+        found.append(held_out)
+    assert np.array_equal(found[0][rest], found[1][rest])
+    assert not np.array_equal(found[0], found[1])
 
 
 def test_a_finding_that_all_or_none_has_is_undefined(tmp_path: Path) -> None:
