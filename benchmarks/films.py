@@ -18,7 +18,7 @@ import numpy.typing as npt
 from common.findings import FINDINGS
 from common.metrics import auc_by_finding
 from common.shard import Bytes, Shard, open_shard
-from pretrain.probe import Features
+from pretrain.features import Features
 
 
 class Films(NamedTuple):

@@ -14,6 +14,9 @@ Two baselines have random weights of the same seeds: unchanged, and with BatchNo
 the images, as pretrained networks have them. Two more have no network: the film as 8 x 8 pixels,
 and only the film's source and view position.
 
+Gains are differences between a method and a baseline with the same seed. Their intervals are for
+the seeds alone; the choice of films adds the standard errors that the command prints last.
+
 The command resumes where it stopped. Two profiles have the settings for a CPU and for a GPU.
 """
 
@@ -28,17 +31,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.stats import t
 from torch import nn
 
 from benchmarks.films import Films, command, command_line, make_shards, thumbnails, within_sources
+from common.findings import FINDINGS
 from common.images import centre_crops, to_device
 from common.initial import initial_state
 from common.metrics import auc_by_finding
 from common.model import build_model, is_fast_in_bf16, load_state, to_input
 from common.scores import mean_auc
 from common.shard import Shard
+from pretrain.features import Features, pooled_features
 from pretrain.networks import take_backbone
-from pretrain.probe import Features, linear_evaluation, pooled_features
+from pretrain.probe import linear_evaluation
 
 SEEDS = (0, 1, 2)
 
@@ -187,24 +193,53 @@ MEASURES = {
 }
 
 
+def mean_and_interval(differences: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return the mean, and the half-width of its 95 % interval by Student's t."""
+    error = differences.std(ddof=1) / len(differences) ** 0.5
+    return float(differences.mean()), float(t.ppf(0.975, len(differences) - 1) * error)
+
+
 def table(results: dict[str, list[Run]], measure: str) -> str:
-    """Return a measure's means, spreads and gains over both baselines, as text."""
-    aucs = {name: [run[measure] for run in runs] for name, runs in results.items()}
-    spreads = {name: max(values) - min(values) for name, values in aucs.items()}
+    """Return a measure's means and gains over both baselines, paired by seed, as text."""
+    aucs = {name: np.array([run[measure] for run in runs]) for name, runs in results.items()}
 
     def gain(name: str, baseline: str) -> str:
-        found = statistics.mean(aucs[name]) - statistics.mean(aucs[baseline])
-        clear = found > max(spreads[name], spreads[baseline])
-        return "" if name == baseline else f"{found:+.3f}{'*' if clear else ' '}"
+        if name == baseline:
+            return ""
+        found, half = mean_and_interval(aucs[name] - aucs[baseline])
+        return f"{found:+.3f} +- {half:.3f}{'*' if abs(found) > half else ' '}"
 
-    head = f"{'':20}{'AUC':>6}{'spread':>8}{'seeds':>23}"
-    lines = [MEASURES[measure], head + f"{'gain over random':>18}{'with statistics':>17}"]
+    head = f"{'':20}{'AUC':>6}{'seeds':>23}{'gain over random':>20}{'with statistics':>20}"
+    lines = [MEASURES[measure], head]
     for name, values in aucs.items():
         seeds = "  ".join(f"{auc:.3f}" for auc in values)
-        lines.append(
-            f"{name:20}{statistics.mean(values):>6.3f}{spreads[name]:>8.3f}{seeds:>23}"
-            f"{gain(name, BASELINES[0]):>18}{gain(name, BASELINES[1]):>17}".rstrip()
-        )
+        gains = f"{gain(name, BASELINES[0]):>20}{gain(name, BASELINES[1]):>20}"
+        lines.append(f"{name:20}{values.mean():>6.3f}{seeds:>23}{gains}".rstrip())
+    return "\n".join(lines)
+
+
+def table_by_finding(
+    results: dict[str, list[Run]], train: npt.NDArray[np.uint8], test: npt.NDArray[np.uint8]
+) -> str:
+    """Return each finding's AUC on the test films and inside, means over the seeds, as text.
+
+    Args:
+        results: The runs.
+        train: uint8, N x 14: labels of the train_val films.
+        test: uint8, M x 14: labels of the test films.
+    """
+    lines = []
+    for measure, scores, labels in (("auc", "scores", test), ("inside_auc", "held_out", train)):
+        lines.append(f"{MEASURES[measure]}, by finding")
+        lines.append(f"{'':20}{'films':>6}" + "".join(f"{name:>20}" for name in results))
+        by_run = {
+            name: [auc_by_finding(labels, np.array(run[scores])) for run in runs]
+            for name, runs in results.items()
+        }
+        for column, finding in enumerate(FINDINGS):
+            aucs = [np.array([run[finding] for run in runs], float) for runs in by_run.values()]
+            cells = "".join(f"{values.mean():>20.3f}" for values in aucs)
+            lines.append(f"{finding:20}{labels[:, column].sum():>6}{cells}")
     return "\n".join(lines)
 
 
@@ -242,7 +277,8 @@ def main() -> None:
     print(f"{counts}, {profile.size} pixels")
     for measure in MEASURES:
         print("\n" + table(results, measure))
-    print("\nspread: largest minus smallest seed; *: a gain larger than both spreads")
+    print("\n+-: 95 % interval of the mean over the seeds; *: it excludes 0\n")
+    print(table_by_finding(results, train.shard.labelled(), test.shard.labelled()) + "\n")
     print("standard errors of the gains, from the choice of films; the second: same source")
     for name in arguments.methods:
         for scores, films, what in (("scores", test, "test"), ("held_out", train, "train_val")):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from common.errors import BadInput
 from common.seeds import generator
-from common.shard import Bytes
+from common.shard import Entry, Shard
 from pretrain.augment import draw_views
 from pretrain.distributed import processes, rank
 from pretrain.recipe import Recipe
@@ -37,17 +37,19 @@ class Part(NamedTuple):
     Attributes:
         images: uint8, B x S x S.
         draws: float32, views x B x 10; see :func:`pretrain.augment.draw_views`.
+        patients: int64, B; see :func:`patient_numbers`.
     """
 
     images: Tensor
     draws: Tensor
+    patients: Tensor
 
 
 class Batches:
     """The batches of a run, on the device.
 
     Args:
-        images: uint8, N x S x S, memory-mapped.
+        shard: N images.
         recipe: Settings of the pretraining.
         device: Device of the batches.
         resident: Whether to keep all images on the device; default: if it is a GPU and they fit.
@@ -58,8 +60,9 @@ class Batches:
     """
 
     def __init__(
-        self, images: Bytes, recipe: Recipe, device: torch.device, resident: bool | None = None
+        self, shard: Shard, recipe: Recipe, device: torch.device, resident: bool | None = None
     ) -> None:
+        images = shard.images
         self.steps_per_epoch = len(images) // recipe.images_per_step
         if not self.steps_per_epoch:
             raise BadInput(
@@ -72,6 +75,7 @@ class Batches:
                 "pixels wide; give a smaller size, or make the shard again with a larger --size"
             )
         self._images = images
+        self._patients = patient_numbers(shard.entries)
         self._recipe = recipe
         self._device = device
         try:
@@ -91,18 +95,18 @@ class Batches:
     def steps(self, first: int, last: int) -> Generator[list[Part]]:
         """Yield the parts of each step from ``first`` up to but not including ``last``."""
         with ThreadPoolExecutor(1, "batches") as thread:
-            ready: deque[Future[list[tuple[Tensor, Tensor]]]] = deque()
+            ready: deque[Future[list[Part]]] = deque()
             try:
                 for step in range(first, last + AHEAD):
                     if step < last:
                         ready.append(thread.submit(self._make, step))
                     if step >= first + AHEAD:
-                        yield [self._place(*part) for part in ready.popleft().result()]
+                        yield [self._place(part) for part in ready.popleft().result()]
             finally:
                 thread.shutdown(cancel_futures=True)
 
-    def _make(self, step: int) -> list[tuple[Tensor, Tensor]]:
-        """Return each part's images, or their indices if resident, and draws, on the host."""
+    def _make(self, step: int) -> list[Part]:
+        """Return the parts on the host; if resident, with int64 indices instead of images."""
         recipe = self._recipe
         n, size = recipe.images_per_step, self._images.shape[1]
         chosen = self._chosen(step)
@@ -119,7 +123,8 @@ class Batches:
             start = (number * processes() + rank()) * self._part
             own = slice(start, start + self._part)
             source = chosen[own] if self.resident else self._images[chosen[own]]
-            parts.append((self._pinned(source), self._pinned(draws[:, own])))
+            arrays = source, draws[:, own], self._patients[chosen[own]]
+            parts.append(Part(*map(self._pinned, arrays)))
         return parts
 
     def _chosen(self, step: int) -> npt.NDArray[np.intp]:
@@ -135,10 +140,15 @@ class Batches:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         return tensor.pin_memory() if self._device.type == "cuda" else tensor
 
-    def _place(self, source: Tensor, draws: Tensor) -> Part:
-        source = source.to(self._device, non_blocking=True)
-        images = self._all[source] if self.resident else source
-        return Part(images, draws.to(self._device, non_blocking=True))
+    def _place(self, part: Part) -> Part:
+        source, draws, patients = (t.to(self._device, non_blocking=True) for t in part)
+        return Part(self._all[source] if self.resident else source, draws, patients)
+
+
+def patient_numbers(entries: list[Entry]) -> npt.NDArray[np.int64]:
+    """Number the patients of films from 0: int64, N; a film without a patient is its own."""
+    names = [entry.patient or f"image {entry.image}" for entry in entries]
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
 def fits(needed: int, device: torch.device) -> bool:

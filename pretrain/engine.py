@@ -3,10 +3,12 @@
 import logging
 import math
 import time
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Never
 
+import numpy as np
 import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -19,6 +21,7 @@ from common.runtime.files import sha256_of
 from common.shard import MANIFEST, Shard
 from pretrain.batches import Batches
 from pretrain.distributed import first_says, mean_over_processes, rank
+from pretrain.features import pooled_features, rankme
 from pretrain.methods.base import Outcome
 from pretrain.recipe import Recipe
 from pretrain.run_folder import PretrainStatus, RunFolder
@@ -32,6 +35,12 @@ SAVE_SECONDS = 120
 
 COLLAPSED = 0.02
 """A smaller spread of embeddings means collapse; see embedding_std."""
+
+SAMPLE = 512
+"""Images whose embeddings' effective rank is taken after each epoch; see rankme."""
+
+FEW_DIMENSIONS = 0.05
+"""A smaller share of the embeddings' dimensions means collapse to a few of them."""
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +80,9 @@ class Engine:
     ) -> None:
         self._recipe, self._out, self._device, self._folder = recipe, out, device, folder
         self._probe, self._probe_every = probe, probe_every
-        self.batches = Batches(shard.images, recipe, device)
+        self.batches = Batches(shard, recipe, device)
+        chosen = np.linspace(0, len(shard) - 1, min(len(shard), SAMPLE)).astype(np.intp)
+        self._sample = shard.images[chosen]
         self._whole_state, origin = initial_state(recipe.init, recipe.architecture, recipe.seed)
         steps = recipe.epochs * self.batches.steps_per_epoch
         self.trainer = Trainer(recipe, self._whole_state, steps, device, compiled)
@@ -103,6 +114,7 @@ class Engine:
         pending: list[Outcome] = []
         losses: list[float] = []
         saved = started = time.monotonic()
+        begun, first = started, self.trainer.step
         for parts in self.batches.steps(self.trainer.step, self.trainer.steps):
             pending.append(self.trainer.take_step(parts))
             ends_epoch = self.trainer.step % per_epoch == 0
@@ -119,7 +131,9 @@ class Engine:
             if ends_epoch or late:
                 self._check_weights()
             if ends_epoch:
-                self._end_epoch(line, losses)
+                pace = (time.monotonic() - begun) / (self.trainer.step - first)
+                left = timedelta(seconds=round(pace * (self.trainer.steps - self.trainer.step)))
+                self._end_epoch(line, losses, left)
                 losses.clear()
             if self._folder is not None:
                 self._folder.write_metrics(line)
@@ -169,26 +183,34 @@ class Engine:
         kept = f"{self._out} keeps epoch {epochs}" if epochs else "no epoch was finished"
         return f"{kept}; start again with another --out and a lower --lr"
 
-    def _end_epoch(self, line: dict[str, Any], losses: list[float]) -> None:
+    def _end_epoch(self, line: dict[str, Any], losses: list[float], left: timedelta) -> None:
+        """Add the scores of the epoch to its last line of metrics; log it, with the time left."""
+        if self._folder is None:
+            return
         epoch = self.trainer.step // self.batches.steps_per_epoch
         spread = line["embedding_std"]
+        embeddings = pooled_features(self.trainer.method.encoder, self._sample, self._device)
+        line["rankme"] = rank = rankme(embeddings)
+        most = min(embeddings.shape)
         probed = ""
         due = epoch % self._probe_every == 0 or epoch == self._recipe.epochs
-        if self._probe is not None and self._folder is not None and due:
+        if self._probe is not None and due:
             line["knn_auc"] = self._knn(self._probe)
             probed = ", k-NN AUC none: --probe needs two patients who differ in a finding"
             if line["knn_auc"] is not None:
                 probed = f", k-NN AUC {line['knn_auc']:.3f}"
-        if self._folder is None:
-            return
         log.info(
-            "epoch %d of %d: loss %.4f, spread of embeddings %.3f%s, %.0f images/s",
+            "epoch %d of %d: loss %.4f, spread of embeddings %.3f, effective rank %.1f of %d%s, "
+            "%.0f images/s, %s left",
             epoch,
             self._recipe.epochs,
             sum(losses) / len(losses),
             spread,
+            rank,
+            most,
             probed,
             line["images_per_second"],
+            left,
         )
         if spread < COLLAPSED:
             log.warning(
@@ -196,10 +218,18 @@ class Engine:
                 "network (spread %.3f, healthy: near 1); try another --lr or a larger batch",
                 spread,
             )
+        if rank < FEW_DIMENSIONS * most:
+            log.warning(
+                "warning: the embeddings span few dimensions (effective rank %.1f of at most %d, "
+                "healthy: above %.1f); if this lasts, try another --lr or a larger batch",
+                rank,
+                most,
+                FEW_DIMENSIONS * most,
+            )
 
     def _knn(self, probe: Shard) -> float | None:
         # Importing scikit-learn takes a second or two, and most runs do not need it.
-        from pretrain.probe import knn_auc, pooled_features
+        from pretrain.probe import knn_auc
 
         features = pooled_features(self.trainer.method.encoder.backbone, probe.images, self._device)
         return knn_auc(features, probe)

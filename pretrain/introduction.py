@@ -7,9 +7,17 @@ import torch
 
 from common.model import is_fast_in_bf16
 from common.shard import Shard
-from pretrain.recipe import MoCoSettings, Recipe
+from pretrain.recipe import BYOLSettings, MethodName, MoCoSettings, Recipe
 
 log = logging.getLogger(__name__)
+
+FEW_STEPS = 3000
+"""In fewer steps the presets' slow encoders and rates are too slow."""
+
+SMALL_BATCH, SMALL_LR = 64, 2.0
+SMALL_EMA: dict[MethodName, float] = {"mocov2": 0.99, "byol": 0.96}
+"""Values with which 1,480 films were learned from, in 900 to 2,800 steps; see
+benchmarks/pretrain_evidence.md."""
 
 
 def introduce(recipe: Recipe, shard: Shard, steps: int, device: torch.device) -> None:
@@ -37,12 +45,23 @@ def introduce(recipe: Recipe, shard: Shard, steps: int, device: torch.device) ->
             recipe.image_size,
             size,
         )
-    if isinstance(recipe.method, MoCoSettings) and recipe.method.queue >= len(shard):
+    if isinstance(recipe.method, MoCoSettings):
+        smaller = largest_queue(len(shard), recipe.batch_size)
+        if recipe.method.queue > smaller:
+            log.warning(
+                "warning: the queue holds %s keys, more than a quarter of the %s images: the loss "
+                "rises until the queue is full, and its keys are old; give --queue %d",
+                f"{recipe.method.queue:,}",
+                f"{len(shard):,}",
+                smaller,
+            )
+    options = options_for_few_steps(recipe)
+    if steps < FEW_STEPS and options:
         log.warning(
-            "warning: the queue holds %d keys, but there are %d images: films become their own "
-            "negatives; give a smaller --queue",
-            recipe.method.queue,
-            len(shard),
+            "warning: %s steps are few for these settings; give %s, with which few films were "
+            "learned from, or more --epochs",
+            f"{steps:,}",
+            options,
         )
     if recipe.precision == "bf16" and not is_fast_in_bf16(device):
         log.warning(
@@ -58,6 +77,27 @@ def introduce(recipe: Recipe, shard: Shard, steps: int, device: torch.device) ->
         device,
         recipe.lr,
     )
+
+
+def largest_queue(images: int, batch: int) -> int:
+    """Return the largest queue of whole batches, at least one, in a quarter of the images."""
+    return batch * max(1, images // 4 // batch)
+
+
+def options_for_few_steps(recipe: Recipe) -> str:
+    """Return the options with which LARS learns in few steps; empty if the recipe has them."""
+    if recipe.optimizer.name != "lars":
+        return ""
+    found = []
+    if recipe.batch_size > SMALL_BATCH:
+        found.append(f"--batch-size {SMALL_BATCH}")
+    if recipe.optimizer.lr < SMALL_LR:
+        found.append(f"--lr {SMALL_LR:g}")
+    if isinstance(recipe.method, MoCoSettings | BYOLSettings):
+        ema = SMALL_EMA[recipe.method.name]
+        if recipe.method.ema > ema:
+            found.append(f"--ema {ema}")
+    return " ".join(found)
 
 
 def _format(value: Any) -> str:

@@ -55,7 +55,8 @@ def mlp(widths: tuple[int, int, int], seed: int, name: str, norm: bool = False) 
         widths: Widths of input, hidden layer and output.
         seed: The recipe's seed.
         name: Name of the head, different for each head of a method.
-        norm: Whether to add BatchNorm before the ReLU; the first layer then has no bias.
+        norm: Whether to add BatchNorm before the ReLU. Then no layer has a bias: the first one's
+            would have no effect, and the output has none in BYOL's code.
     """
     inputs, hidden, outputs = widths
     with seeded_layers(seed, f"{name} weights"):
@@ -64,7 +65,7 @@ def mlp(widths: tuple[int, int, int], seed: int, name: str, norm: bool = False) 
             nn.Linear(inputs, hidden, bias=not norm),
             *between,
             nn.ReLU(inplace=True),
-            nn.Linear(hidden, outputs),
+            nn.Linear(hidden, outputs, bias=not norm),
         )
 
 

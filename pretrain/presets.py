@@ -4,6 +4,20 @@ The paper that this project follows gives batch 256, SGD with learning rate 0.05
 100 epochs, and crops of 224 out of 256 pixels, for all four methods. It gives no schedule, weight
 decay, temperature, queue, EMA or augmentation. The presets use the values of each method's authors
 where they exist, and choices of this project otherwise.
+
+``upstream`` departs from the authors in this:
+
+- Films are grey: there is no hue, saturation or greyscale.
+- SimCLR's head has no BatchNorm; the authors' code has it after both layers.
+- Brightness is multiplied, as by MoCo and SimCLR's later code; BYOL and SimCLR's first code add.
+- Brightness changes before contrast; the authors draw the order.
+- Views are interpolated bilinearly, as by MoCo; SimCLR and BYOL do it bicubically.
+- MoCo's keys are normalised in groups, and its queue knows patients: see its file.
+- Rotation's learning rate falls on a cosine; the authors' falls in steps.
+
+No value of ``cxr`` is measured at its batch of 256. The evidence (benchmarks/pretrain_evidence.md)
+is for LARS, with another rate, a batch of 64 and small films, and for its views with brightness and
+contrast against those without.
 """
 
 from typing import Any
@@ -25,6 +39,9 @@ from pretrain.recipe import (
 )
 
 _PAPER_VIEW = Views(crop_scale=((224 / 256) ** 2, (224 / 256) ** 2))
+# Rotation and flip: MoCo-CXR (Sowrirajan et al. 2021), which has no other change but a crop on
+# request. The smallest crop: between MoCo-v2's 0.2 and 0.3, as others have for radiographs. Jitter
+# and blur: MoCo-v2's, milder; a choice of this project.
 _CXR_VIEW = Views(
     crop_scale=(0.25, 1),
     crop_ratio=(3 / 4, 4 / 3),
@@ -63,9 +80,11 @@ def _lars(lr: float) -> OptimizerSettings:
     return OptimizerSettings(name="lars", lr=lr, weight_decay=1e-6, decay_all=False, warm_up=0.1)
 
 
-# Why LARS: benchmarks/pretrain_evidence.md. MoCo's authors use it for MoCo v3, 100 epochs
-# (facebookresearch/moco-v3, README). SimCLR's authors use, for small batches and few epochs, 0.075
-# times the square root of the batch (SimCLR, appendix B.1). The source for BYOL is below.
+# Why LARS: benchmarks/pretrain_evidence.md. BYOL's rate is its authors' for 100 epochs (below).
+# MoCo-v2 has the same, a choice of this project: its authors use SGD, and LARS only for MoCo v3,
+# which has no queue, at 0.6 for 100 epochs (facebookresearch/moco-v3, main_moco.py). SimCLR's
+# authors use, for small batches and few epochs, 0.075 times the square root of the batch (SimCLR,
+# appendix B.1).
 _CXR_LARS = {"mocov2": _lars(0.45), "simclr": _lars(1.2), "byol": _lars(0.45)}
 
 _UPSTREAM: dict[MethodName, dict[str, Any]] = {
@@ -81,14 +100,15 @@ _UPSTREAM: dict[MethodName, dict[str, Any]] = {
         "optimizer": _lars(0.3),
         "batch_size": 4096,
     },
-    # Grill et al. 2020, section 3.3 and appendix B; values for 100 epochs: deepmind-research
+    # Grill et al. 2020, section 3.3 and appendix B; the rate and the EMA (0.99) for 100 epochs:
+    # deepmind-research, byol/configs/byol.py
     "byol": {
         "views": (_BYOL_VIEW, _BYOL_OTHER_VIEW),
         "optimizer": _lars(0.45),
         "batch_size": 4096,
     },
-    # Gidaris et al. 2018, gidariss/FeatureLearningRotNet: 192 images with all four rotations,
-    # 30 epochs; a cosine instead of its step schedule
+    # Gidaris et al. 2018, section 3.2: 192 images with all four rotations, rate 0.01, 30 epochs;
+    # crop and Nesterov: gidariss/FeatureLearningRotNet, whose own rate is 0.1, for 50 epochs
     "rotation": {
         "views": (_ROTNET_VIEW,),
         "optimizer": OptimizerSettings(lr=0.01 / 3, nesterov=True, weight_decay=5e-4),

@@ -1,62 +1,29 @@
-"""Scores a backbone's features on a labelled shard, by k-NN or logistic regression."""
+"""Scores features of a labelled shard, by k-NN or logistic regression."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
-from torch import nn
 
-from common.evaluation import EVALUATION_BATCH
 from common.findings import FINDINGS
-from common.images import centre_crops, to_device
 from common.metrics import auc_by_finding
-from common.model import to_input
 from common.scores import AucByFinding, mean_auc
 from common.shard import Bytes, Shard
+from pretrain.features import Features
 
-Features = npt.NDArray[np.float32]
+Names = npt.NDArray[np.str_]
 
 NEIGHBOURS = 20
 FOLDS = 5
 
 PENALTIES = tuple(10 ** (half / 2) for half in range(2, 9))
 """Candidate weights of the squared norm, on features of unit variance."""
-
-
-def pooled_features(backbone: nn.Module, images: Bytes, device: torch.device) -> Features:
-    """Return the backbone's features of the images' central crops, in evaluation mode.
-
-    The backbone's training mode is restored afterwards.
-
-    Args:
-        backbone: B x 3 x C x C to B x F.
-        images: uint8, N x S x S.
-        device: Device of the backbone.
-
-    Returns:
-        float32, N x F.
-    """
-    training = backbone.training
-    backbone.eval()
-    try:
-        with torch.inference_mode():
-            parts = [
-                backbone(
-                    to_input(to_device(centre_crops(images[i : i + EVALUATION_BATCH]), device))
-                )
-                for i in range(0, len(images), EVALUATION_BATCH)
-            ]
-            features: Features = torch.cat(parts).float().cpu().numpy()
-    finally:
-        backbone.train(training)
-    return features
 
 
 def knn_auc(features: Features, shard: Shard) -> float | None:
@@ -76,7 +43,7 @@ def knn_auc(features: Features, shard: Shard) -> float | None:
         BadInput: The shard has no labels.
     """
     labels = shard.labelled()
-    cuts = _folds(shard)
+    cuts = _folds(_patients(shard))
     if not cuts:
         return None
     neighbours = min(NEIGHBOURS, *(len(training) for training, _ in cuts))
@@ -92,9 +59,9 @@ class LinearEvaluation(NamedTuple):
         scores: float32, M x 14: scores of the test images, higher for more likely.
         auc_by_finding: AUC of ``scores``; None for a finding without both values in both sets.
         penalty: Weight of the squared norm, the same for all findings.
-        held_out: float32, N x 14: scores of the training images by regressions on other patients;
-            None for a single patient.
-        inside_auc: Mean AUC of ``held_out``, which chose the penalty; None if undefined.
+        held_out: float32, N x 14: scores of the training images by regressions on other patients,
+            with penalties chosen on other patients too; None for a single patient.
+        inside_auc: Mean AUC of ``held_out``; None if undefined.
     """
 
     scores: Features
@@ -109,7 +76,8 @@ def linear_evaluation(
 ) -> LinearEvaluation:
     """Fit a logistic regression for each finding on frozen features, and score test images.
 
-    The penalty is chosen on the training images alone, cross-validated by patient.
+    Every regression's penalty is the best for a fifth of its own training patients, after a fit
+    on the others. The images that a regression is scored on have no say in it.
 
     Args:
         train: float32, N x F: features of the shard's images.
@@ -120,38 +88,57 @@ def linear_evaluation(
     Raises:
         BadInput: The shard has no labels.
     """
-    known = shard.labelled()
-    cuts = _folds(shard)
-    inside: dict[float, float | None] = {PENALTIES[-1]: None}
-    held_out: dict[float, Features] = {}
-    for penalty in PENALTIES if cuts else ():
-        held_out[penalty] = np.zeros(known.shape, np.float32)
-        for fit, rest in cuts:
-            held_out[penalty][rest] = _regression(train[fit], known[fit], train[rest], penalty)
-        inside[penalty] = mean_auc(auc_by_finding(known, held_out[penalty]))
-    chosen = max(inside, key=lambda penalty: inside[penalty] or 0)
-    outcome = _regression(train, known, test, chosen)
-    by_finding = auc_by_finding(labels, outcome)
+    known, patients = shard.labelled(), _patients(shard)
+    held_out = np.zeros(known.shape, np.float32)
+    cuts = _folds(patients)
+    for fit, rest in cuts:
+        penalty = _best_penalty(train[fit], known[fit], patients[fit])
+        held_out[rest] = _regression(train[fit], known[fit], train[rest], penalty)
+    penalty = _best_penalty(train, known, patients)
+    scores = _regression(train, known, test, penalty)
+    by_finding = auc_by_finding(labels, scores)
     constant = known.min(axis=0) == known.max(axis=0)
     by_finding |= {FINDINGS[column]: None for column in np.flatnonzero(constant)}
-    return LinearEvaluation(outcome, by_finding, chosen, held_out.get(chosen), inside[chosen])
+    if not cuts:
+        return LinearEvaluation(scores, by_finding, penalty, None, None)
+    inside = mean_auc(auc_by_finding(known, held_out))
+    return LinearEvaluation(scores, by_finding, penalty, held_out, inside)
+
+
+def _best_penalty(features: Features, labels: Bytes, patients: Names) -> float:
+    """Return the penalty with the highest mean AUC on a fifth of the patients, fitted on the rest.
+
+    With a single patient, the largest.
+    """
+    cuts = _folds(patients)
+    if not cuts:
+        return PENALTIES[-1]
+    fit, rest = cuts[0]
+
+    def auc(penalty: float) -> float:
+        scores = _regression(features[fit], labels[fit], features[rest], penalty)
+        return mean_auc(auc_by_finding(labels[rest], scores)) or 0
+
+    return max(PENALTIES, key=auc)
 
 
 def _regression(train: Features, labels: Bytes, test: Features, penalty: float) -> Features:
     """Return the decision values of the test images: float32, M x 14."""
     scores = np.zeros((len(test), labels.shape[1]), np.float32)
-    for column, known in enumerate(labels.T):
-        if known.min() < known.max():
-            regression = LogisticRegression(C=1 / penalty, max_iter=500)
-            model: Any = make_pipeline(StandardScaler(), regression)
-            # Several threads are slower on matrices this small.
-            with threadpool_limits(1):
+    with threadpool_limits(1):  # several threads are slower on matrices this small
+        for column, known in enumerate(labels.T):
+            if known.min() < known.max():
+                regression = LogisticRegression(C=1 / penalty, max_iter=500)
+                model: Any = make_pipeline(StandardScaler(), regression)
                 scores[:, column] = model.fit(train, known).decision_function(test)
     return scores
 
 
-def _folds(shard: Shard) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+def _patients(shard: Shard) -> Names:
+    return np.array([entry.patient for entry in shard.entries])
+
+
+def _folds(patients: Names) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
     """Return the training and held-out indices of folds by patient; no folds for one patient."""
-    patients = [entry.patient for entry in shard.entries]
-    folds = min(FOLDS, len(set(patients)))
+    folds = min(FOLDS, len(np.unique(patients)))
     return list(GroupKFold(folds).split(patients, groups=patients)) if folds > 1 else []

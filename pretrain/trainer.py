@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from common.errors import BadInput
 from common.model import build_model, load_state, normalised
 from common.state import State
 from pretrain.augment import make_view
@@ -65,9 +66,20 @@ class Trainer:
             )
 
     def load(self, state: dict[str, Any]) -> None:
-        """Load a state that :meth:`state` returned with the same number of processes."""
+        """Load a state that :meth:`state` returned with the same number of processes.
+
+        Raises:
+            BadInput: An earlier version wrote the state, without something that is needed now.
+        """
         own = {name: buffer[rank()] for name, buffer in state["buffers"].items()}
-        self.method.load_state_dict(state["parameters"] | own)
+        networks = state["parameters"] | own
+        different = sorted(networks.keys() ^ self.method.state_dict().keys())
+        if different:
+            raise BadInput(
+                f"--resume: the run was begun by another version, whose state differs in "
+                f"{different[0]}; start again with another --out"
+            )
+        self.method.load_state_dict(networks)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
 
@@ -92,7 +104,7 @@ class Trainer:
         outcomes = []
         for number, part in enumerate(parts, start=1):
             with self._without_sync(number < recipe.accumulate):
-                outcome: Outcome = self._forward(self.views(part))
+                outcome: Outcome = self._forward(self.views(part), part.patients)
                 (outcome.loss / recipe.accumulate).backward()  # type: ignore[no-untyped-call]
             outcomes.append(outcome)
         self.optimizer.step()

@@ -36,11 +36,12 @@ class Method(nn.Module):
     def prepare(self, progress: float) -> None:
         """Prepare a step, for example move a slow encoder; ``progress`` runs from 0 to 1."""
 
-    def forward(self, views: list[Tensor]) -> Outcome:
+    def forward(self, views: list[Tensor], patients: Tensor) -> Outcome:
         """Return the loss of a batch.
 
         Args:
             views: One float32 tensor, B x 3 x H x W, for each view of the recipe.
+            patients: int64, B: number of each image's patient, at least 0.
         """
         raise NotImplementedError
 

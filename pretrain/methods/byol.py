@@ -54,7 +54,7 @@ class BYOL(Method):
         """Move the target network towards the encoder (BYOL, equation 1)."""
         follow(self.target, self.encoder, target_momentum(self.settings.ema, progress))
 
-    def forward(self, views: list[Tensor]) -> Outcome:
+    def forward(self, views: list[Tensor], patients: Tensor) -> Outcome:  # noqa: ARG002
         """See :class:`~pretrain.methods.base.Method`; each view is a separate batch.
 
         The loss is symmetric: each view is predicted from the other (BYOL, section 3.1).

@@ -41,7 +41,7 @@ class Rotation(Method):
             head = nn.Linear(width, ANGLES)
         self.encoder = Encoder(backbone, head, precision)
 
-    def forward(self, views: list[Tensor]) -> Outcome:
+    def forward(self, views: list[Tensor], patients: Tensor) -> Outcome:  # noqa: ARG002
         """See :class:`~pretrain.methods.base.Method`; there is one view."""
         turned, labels = turn(views[0])
         logits = self.encoder(turned)

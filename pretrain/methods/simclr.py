@@ -51,7 +51,7 @@ class SimCLR(Method):
         head = mlp((width, width, self.settings.dim), seed, "head")
         self.encoder = Encoder(backbone, head, precision)
 
-    def forward(self, views: list[Tensor]) -> Outcome:
+    def forward(self, views: list[Tensor], patients: Tensor) -> Outcome:  # noqa: ARG002
         """See :class:`~pretrain.methods.base.Method`; both views are one batch.
 
         The trainer makes BatchNorm span all GPUs (SimCLR, section 2.2, global BN).

@@ -61,8 +61,8 @@ def test_steps_are_those_of_the_cpu(tmp_path: Path, shard: Shard, method: Method
 
 def test_images_in_its_memory_and_on_disk_make_the_same_batches(shard: Shard) -> None:
     recipe = recipe_of("simclr", accumulate=2)
-    resident, mapped = (Batches(shard.images, recipe, GPU, resident=on) for on in (True, False))
-    assert Batches(shard.images, recipe, GPU).resident
+    resident, mapped = (Batches(shard, recipe, GPU, resident=on) for on in (True, False))
+    assert Batches(shard, recipe, GPU).resident
     parts = all_parts(mapped, 0, 7)
     assert {part.images.device.type for part in parts} == {"cuda"}
     assert same(all_parts(resident, 0, 7), parts)

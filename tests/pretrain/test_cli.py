@@ -53,7 +53,16 @@ def test_a_run_from_the_outside(tmp_path: Path) -> None:
     assert status_of(out)["state"] == "finished"
     lines = lines_of(out)
     assert [line["step"] for line in lines] == [5, 10]
-    names = {"step", "epoch", "loss", "lr", "images_per_second", "embedding_std", "knn_auc"}
+    names = {
+        "step",
+        "epoch",
+        "loss",
+        "lr",
+        "images_per_second",
+        "embedding_std",
+        "rankme",
+        "knn_auc",
+    }
     assert names | {"positive_similarity", "negative_similarity"} == lines[0].keys()
     board = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert [event.step for event in board.Scalars("loss")] == [5, 10]

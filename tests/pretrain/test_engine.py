@@ -1,4 +1,6 @@
+import itertools
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ from common.errors import BadInput
 from common.initial import initial_state
 from common.shard import Shard
 from pretrain import engine as engine_module
+from pretrain.features import pooled_features, rankme
 from pretrain.methods.base import Outcome
 from pretrain.methods.simclr import SimCLR
 from pretrain.recipe import MethodName, PresetName, Recipe
-from tests.support.pretraining import METHODS, Run, curve, recipe_of
+from tests.support.pretraining import CPU, METHODS, Run, curve, recipe_of
 from tests.support.shards import make_shard
 from tests.support.states import same_bits
 
@@ -135,8 +138,8 @@ def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_epoch(
     calls: Iterator[int] = iter(range(1, 100))
     forward = SimCLR.forward
 
-    def poisoned(self: SimCLR, views: list[torch.Tensor]) -> Outcome:
-        outcome = forward(self, views)
+    def poisoned(self: SimCLR, views: list[torch.Tensor], patients: torch.Tensor) -> Outcome:
+        outcome = forward(self, views, patients)
         return outcome._replace(loss=outcome.loss * (torch.nan if next(calls) == 8 else 1))
 
     monkeypatch.setattr(SimCLR, "forward", poisoned)
@@ -179,7 +182,8 @@ def test_a_collapse_is_told(tmp_path: Path, shard: Shard, caplog: pytest.LogCapt
     with torch.no_grad():
         for parameter in projector.parameters():
             parameter.zero_()
-        list(projector.parameters())[-1].fill_(1)
+        for constant in list(projector.parameters())[-2:]:  # BatchNorm's bias, the last layer
+            constant.fill_(1)
     caplog.set_level(logging.INFO)
     run.engine.run()
     assert run.metrics()[-1]["embedding_std"] < 0.02
@@ -193,6 +197,52 @@ def test_a_healthy_run_is_not_called_collapsed(
     Run(tmp_path / "run", recipe_of("byol", epochs=1), shard).engine.run()
     assert "epoch 1 of 1" in caplog.text
     assert "collapsed" not in caplog.text
+    assert "few dimensions" not in caplog.text
+
+
+def test_a_collapse_to_one_dimension_is_told_though_the_spread_is_large(
+    tmp_path: Path, shard: Shard, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(tmp_path / "run", recipe_of("simclr", epochs=1, lr=1e-9), shard)
+    trainer = run.engine.trainer
+    (part,) = next(iter(run.engine.batches.steps(0, 1)))
+    with torch.no_grad():
+        # Every embedding is a multiple of one direction; about half are opposite to the others.
+        weight, bias = list(trainer.method.encoder.head.parameters())[-2:]
+        weight.copy_(weight[:1].expand_as(weight).clone())
+        bias.sub_(trainer.method.encoder(trainer.views(part)[0]).mean(dim=0))
+    caplog.set_level(logging.INFO)
+    run.engine.run()
+    line = run.metrics()[-1]
+    assert line["embedding_std"] > 0.5
+    assert line["rankme"] == pytest.approx(1, abs=0.1)
+    assert "collapsed" not in caplog.text
+    assert "few dimensions" in caplog.text
+
+
+def test_the_rank_is_that_of_the_same_images_after_each_epoch(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "shard", images=600, labelled=False)
+    run = Run(tmp_path / "run", recipe_of("simclr", epochs=2, batch_size=200), shard)
+    run.engine.run()
+    lines = [line for line in run.metrics() if "rankme" in line]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    sample = shard.images[np.linspace(0, 599, 512).astype(int)]
+    embeddings = pooled_features(run.engine.trainer.method.encoder, sample, CPU)
+    assert lines[-1]["rankme"] == pytest.approx(rankme(embeddings))
+
+
+def test_every_epoch_tells_the_time_left(
+    tmp_path: Path, shard: Shard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = itertools.count(step=10)
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    caplog.set_level(logging.INFO)
+    Run(tmp_path / "run", recipe_of("simclr"), shard).engine.run()
+    epochs = [r.getMessage() for r in caplog.records if r.getMessage().startswith("epoch")]
+    ends = [line.rsplit(", ", 1)[1] for line in epochs]
+    assert ends[-1] == "0:00:00 left"
+    assert ends[0] > ends[1] > ends[2]
+    assert all(re.fullmatch(r"\d:\d\d:\d\d left", end) for end in ends)
 
 
 def test_it_starts_from_a_checkpoint(tmp_path: Path, shard: Shard) -> None:
@@ -274,4 +324,12 @@ def test_the_real_model_goes_into_torchvisions_strictly(tmp_path: Path) -> None:
     # What belongs to the trainer alone is not in it, but beside it.
     assert not any("key_encoder" in name or "queue" in name for name in content["state_dict"])
     trainer = torch.load(run.folder.path / "trainer.pt", weights_only=True)
-    assert "queue" in trainer["buffers"]
+    assert {"queue", "queue_patients"} <= trainer["buffers"].keys()
+
+
+def test_a_state_of_another_version_is_refused(tmp_path: Path, shard: Shard) -> None:
+    run = Run(tmp_path / "run", recipe_of("mocov2"), shard)
+    state = run.engine.trainer.state()
+    del state["buffers"]["queue_patients"]
+    with pytest.raises(BadInput, match=r"--resume: .* differs in queue_patients; .*--out"):
+        run.engine.trainer.load(state)

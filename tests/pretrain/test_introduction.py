@@ -7,26 +7,63 @@ import pytest
 import torch
 
 from common.shard import Shard
-from pretrain.introduction import introduce
-from pretrain.recipe import Recipe
+from pretrain.introduction import introduce, largest_queue
+from pretrain.recipe import MethodName, Recipe
 from tests.support.pretraining import CPU, recipe_of
 from tests.support.shards import make_shard
 
 
-def warnings_of(recipe: Recipe, shard: Shard, caplog: pytest.LogCaptureFixture) -> list[str]:
+def warnings_of(
+    recipe: Recipe, shard: Shard, caplog: pytest.LogCaptureFixture, steps: int = 15_000
+) -> list[str]:
     caplog.set_level(logging.INFO)
-    introduce(recipe, shard, steps=15, device=CPU)
-    assert "8 images per step, 15 steps on cpu, learning rate up to " in caplog.text
+    introduce(recipe, shard, steps=steps, device=CPU)
+    assert f"images per step, {steps:,} steps on cpu, learning rate up to " in caplog.text
     return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
 
 
 def test_nothing_unwise_is_not_warned_of(shard: Shard, caplog: pytest.LogCaptureFixture) -> None:
-    assert warnings_of(recipe_of("mocov2", queue=32), shard, caplog) == []
+    assert warnings_of(recipe_of("mocov2", queue=8), shard, caplog) == []
 
 
-def test_a_queue_that_holds_a_film_twice(shard: Shard, caplog: pytest.LogCaptureFixture) -> None:
-    (warning,) = warnings_of(recipe_of("mocov2", queue=40), shard, caplog)
-    assert "the queue holds 40 keys, but there are 40 images" in warning
+def test_a_queue_of_more_than_a_quarter_of_the_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    films = make_shard(tmp_path / "films", images=80, labelled=False)
+    assert warnings_of(recipe_of("mocov2", queue=16), films, caplog) == []
+    (warning,) = warnings_of(recipe_of("mocov2", queue=24), films, caplog)
+    assert "the queue holds 24 keys, more than a quarter of the 80 images" in warning
+    assert warning.endswith("give --queue 16")
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "queue"), [(1480, 64, 320), (1480, 256, 256), (100, 64, 64), (80, 8, 16)]
+)
+def test_the_queue_to_give(images: int, batch: int, queue: int) -> None:
+    assert largest_queue(images, batch) == queue
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("mocov2", "--batch-size 64 --lr 2 --ema 0.99"),
+        ("simclr", "--batch-size 64 --lr 2"),
+        ("byol", "--batch-size 64 --lr 2 --ema 0.96"),
+    ],
+)
+def test_few_steps(
+    method: MethodName, options: str, shard: Shard, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = 256 if method == "mocov2" else None
+    default = recipe_of(method, batch_size=256, queue=queue)
+    (warning,) = warnings_of(default, shard, caplog, steps=500)
+    assert f"500 steps are few for these settings; give {options}, " in warning
+    caplog.clear()
+    assert warnings_of(default, shard, caplog, steps=3000) == []
+    ema = {"mocov2": 0.99, "byol": 0.96}.get(method)
+    queue = 64 if method == "mocov2" else None
+    small = recipe_of(method, batch_size=64, lr=2.0, ema=ema, queue=queue)
+    assert warnings_of(small, shard, caplog, steps=500) == []
 
 
 def test_views_far_smaller_than_the_films(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

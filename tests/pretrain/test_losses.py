@@ -42,21 +42,41 @@ def assert_same(fast: Callable[..., Tensor], slow: Callable[..., Tensor], *given
             torch.testing.assert_close(gradient, expected_gradient)
 
 
-def slow_info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
+def slow_info_nce(
+    query: Tensor,
+    key: Tensor,
+    queue: Tensor,
+    patients: Tensor,
+    queue_patients: Tensor,
+    temperature: float,
+) -> Tensor:
     total = torch.zeros((), dtype=query.dtype)
-    for q, k in zip(query, key, strict=True):
+    for q, k, patient in zip(query, key, patients.tolist(), strict=True):
         positive = (dot(q, k) / temperature).exp()
-        negatives = sum((dot(q, n) / temperature).exp() for n in queue)
+        negatives = torch.zeros((), dtype=query.dtype)
+        for n, other in zip(queue, queue_patients.tolist(), strict=True):
+            negatives = negatives + (other != patient) * (dot(q, n) / temperature).exp()
         total = total - (positive / (positive + negatives)).log()
     return total / len(query)
 
 
 @few
-@given(st.integers(1, 5), st.integers(1, 7), st.integers(2, 6), temperatures, st.integers(0, 99))
-def test_info_nce(n: int, queue: int, width: int, temperature: float, seed: int) -> None:
+@given(
+    st.integers(1, 5),
+    st.lists(st.integers(-1, 3), min_size=1, max_size=7),
+    st.integers(2, 6),
+    temperatures,
+    st.integers(0, 99),
+)
+def test_info_nce(
+    n: int, queue_patients: list[int], width: int, temperature: float, seed: int
+) -> None:
+    # Few patients: some queries meet keys of their own patient, some nothing else.
+    queue = len(queue_patients)
+    numbers = torch.arange(n) % 3, torch.tensor(queue_patients)
     assert_same(
-        lambda q, k, others: info_nce(q, k, others, temperature),
-        lambda q, k, others: slow_info_nce(q, k, others, temperature),
+        lambda q, k, others: info_nce(q, k, others, *numbers, temperature),
+        lambda q, k, others: slow_info_nce(q, k, others, *numbers, temperature),
         vectors(n, width, seed),
         vectors(n, width, seed + 1),
         vectors(queue, width, seed + 2),
@@ -103,10 +123,13 @@ def test_regression_loss(n: int, width: int, seed: int) -> None:
 @pytest.mark.parametrize("temperature", [0.001, 0.01])
 def test_small_temperatures_do_not_overflow(temperature: float) -> None:
     query, key, queue = (vectors(4, 8, seed).float() for seed in range(3))
-    assert info_nce(query, key, queue, temperature).isfinite()
+    others = torch.arange(4), torch.full((4,), -1)
+    assert info_nce(query, key, queue, *others, temperature).isfinite()
     assert nt_xent(query, key, temperature).isfinite()
     # e^(1 / 0.001) is beyond any float, in both.
-    assert info_nce(query, query, query, temperature) == pytest.approx(math.log(2), rel=1e-3)
+    assert info_nce(query, query, query, *others, temperature) == pytest.approx(
+        math.log(2), rel=1e-3
+    )
 
 
 def test_the_targets_momentum_runs_to_1_on_a_cosine() -> None:

@@ -22,6 +22,9 @@ BATCH = 8
 METHODS: tuple[MethodName, ...] = ("mocov2", "simclr", "byol", "rotation")
 
 
+PATIENTS = torch.arange(BATCH)
+
+
 def some_views(count: int = 2, seed: int = 0) -> list[Tensor]:
     rng = torch.Generator().manual_seed(seed)
     return [torch.randn(BATCH, 3, 32, 32, generator=rng) for _ in range(count)]
@@ -30,7 +33,7 @@ def some_views(count: int = 2, seed: int = 0) -> list[Tensor]:
 def step(method: Method, views: list[Tensor]) -> None:
     """Take a plain step of gradient descent."""
     method.zero_grad()
-    method(views).loss.backward()
+    method(views, PATIENTS).loss.backward()
     torch.optim.SGD(method.parameters(), lr=0.1).step()
 
 
@@ -91,38 +94,54 @@ class TestMoCo:
     def test_the_queue_wraps_and_drops_the_oldest_first(self) -> None:
         method = self.method()
         expected = [*method.queue.clone()]
+        patients = [-1] * len(expected)
         place = 0
         for number in range(5):  # 40 keys through a queue of 24
             keys = normalize(
                 torch.randn(BATCH, 128, generator=torch.Generator().manual_seed(number))
             )
-            method._enqueue(keys)
-            for key in keys:
+            method._enqueue(keys, BATCH * number + PATIENTS)
+            for row, key in enumerate(keys):
                 expected[place] = key
+                patients[place] = BATCH * number + row
                 place = (place + 1) % len(expected)
             assert torch.equal(method.queue, torch.stack(expected))
+            assert method.queue_patients.tolist() == patients
         assert int(method.position) == place
 
     def test_a_batch_that_does_not_divide_the_queue_wraps_too(self) -> None:
         method = self.method()
         keys = torch.arange(10.0).unsqueeze(1).expand(10, 128)
         for _ in range(3):
-            method._enqueue(keys)
-        assert method.queue[:, 0].tolist() == [
-            *range(4, 10), *range(6, 10), *range(10), *range(4),
-        ]  # fmt: skip
+            method._enqueue(keys, torch.arange(10))
+        expected = [*range(4, 10), *range(6, 10), *range(10), *range(4)]
+        assert method.queue[:, 0].tolist() == method.queue_patients.tolist() == expected
 
     def test_the_negatives_are_the_queue_before_the_batch_entered_it(self) -> None:
         method = self.method()
         before = method.queue.clone()
         views = some_views()
         probe = copy.deepcopy(method)
-        loss = method(views).loss
+        loss = method(views, PATIENTS).loss
         query = normalize(probe.encoder(views[0]))
         key = probe.encode_keys(views[1])
         logits = torch.cat([(query * key).sum(1, keepdim=True), query @ before.T], dim=1) / 0.2
         torch.testing.assert_close(loss, (logits.logsumexp(1) - logits[:, 0]).mean())
         assert torch.equal(method.queue[:BATCH], key)
+        assert torch.equal(method.queue_patients[:BATCH], PATIENTS)
+
+    def test_older_keys_of_the_same_patient_are_no_negatives(self) -> None:
+        method = self.method()
+        method(some_views(), PATIENTS)
+        before = method.queue.clone()
+        views, patients = some_views(seed=1), PATIENTS // 2 + 4  # 4, 4, 5, 5, 6, 6, 7, 7
+        probe = copy.deepcopy(method)
+        loss = method(views, patients).loss
+        query, key = normalize(probe.encoder(views[0])), probe.encode_keys(views[1])
+        logits = torch.cat([(query * key).sum(1, keepdim=True), query @ before.T], dim=1) / 0.2
+        for row, patient in enumerate(patients.tolist()):
+            logits[row, 1 + patient] = -torch.inf  # at its place in the queue
+        torch.testing.assert_close(loss, (logits.logsumexp(1) - logits[:, 0]).mean())
 
     def test_keys_come_back_in_the_order_of_their_images(self) -> None:
         method = self.method()
@@ -204,16 +223,24 @@ class TestBYOL:
         ):
             torch.testing.assert_close(now, 0.995 * was + 0.005 * online.detach())
 
+    def test_neither_projector_nor_predictor_adds_a_bias_to_its_output(self) -> None:
+        method = self.method()
+        for head in (method.encoder.head, method.predictor):
+            last = list(head.modules())[-1]
+            assert isinstance(last, nn.Linear)
+            assert last.bias is None
+
     def test_the_loss_is_symmetric(self) -> None:
         method = self.method()
         views = some_views()
         torch.testing.assert_close(
-            copy.deepcopy(method)(views).loss, copy.deepcopy(method)(views[::-1]).loss
+            copy.deepcopy(method)(views, PATIENTS).loss,
+            copy.deepcopy(method)(views[::-1], PATIENTS).loss,
         )
 
     def test_the_target_normalises_by_the_batch_with_statistics_of_its_own(self) -> None:
         method = self.method()
-        method(some_views())
+        method(some_views(), PATIENTS)
         mean = "backbone.features.norm0.running_mean"
         own, target = dict(method.encoder.named_buffers()), dict(method.target.named_buffers())
         assert own[mean].data_ptr() != target[mean].data_ptr()
@@ -224,7 +251,7 @@ class TestBYOL:
         method.predictor = nn.Sequential()
         view = some_views(1)[0]
         # Target and online network are equal at first: the same view twice has no distance.
-        assert float(method([view, view]).loss.detach()) == pytest.approx(0, abs=1e-5)
+        assert float(method([view, view], PATIENTS).loss.detach()) == pytest.approx(0, abs=1e-5)
 
 
 class TestRotation:
@@ -251,7 +278,7 @@ class TestRotation:
         with torch.no_grad():
             head.weight.zero_()
             head.bias.copy_(torch.tensor([9.0, 0, 0, 0]))
-        signs = method(some_views(1)).signs
+        signs = method(some_views(1), PATIENTS).signs
         assert float(signs["accuracy"]) == 0.25
         assert float(signs["embedding_std"]) == pytest.approx(0, abs=1e-6)
 
@@ -259,7 +286,7 @@ class TestRotation:
 def test_simclr_normalises_both_views_together() -> None:
     method = tiny("simclr")
     assert isinstance(method, SimCLR)
-    method(some_views())
+    method(some_views(), PATIENTS)
     counts = [b for n, b in method.named_buffers() if n.endswith("num_batches_tracked")]
     assert {int(count) for count in counts} == {1}
 

@@ -2,28 +2,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
+from sklearn.model_selection import GroupKFold
 
 from common.errors import BadInput
 from common.findings import FINDINGS
-from common.images import centre_crops
 from common.metrics import auc_by_finding
-from common.model import build_model, to_input
 from common.scores import mean_auc
 from common.shard import Entry, Shard, create_shard, open_shard
-from pretrain.networks import take_backbone
-from pretrain.probe import (
-    NEIGHBOURS,
-    PENALTIES,
-    Features,
-    knn_auc,
-    linear_evaluation,
-    pooled_features,
-)
+from pretrain.features import Features
+from pretrain.probe import NEIGHBOURS, PENALTIES, knn_auc, linear_evaluation
 from tests.support.shards import make_shard
-
-CPU = torch.device("cpu")
 
 
 def noise(n: int, width: int, seed: int = 0) -> Features:
@@ -39,25 +27,11 @@ def shard_of_patients(path: Path, patients: list[str], labels: np.ndarray) -> Sh
     return open_shard(path)
 
 
-def test_features_are_those_of_the_central_crops(tmp_path: Path) -> None:
-    images = make_shard(tmp_path / "s", images=70).images
-    backbone, width = take_backbone(build_model("densenet-tiny"))
-    backbone.train()
-    features = pooled_features(backbone, images, CPU)
-    assert features.shape == (70, width)
-    assert backbone.training
-    backbone.eval()
-    with torch.inference_mode():
-        alone = backbone(to_input(torch.from_numpy(centre_crops(images[66:67]))))
-    np.testing.assert_allclose(features[66:67], alone.numpy(), rtol=1e-4, atol=1e-6)
-
-
 def test_nearest_neighbours_against_a_loop(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "s", images=60)
     features = noise(60, 6)
     found = knn_auc(features, shard)
     # The loop needs the folds; scikit-learn's own are a function of the patients alone.
-    from sklearn.model_selection import GroupKFold
 
     patients = [entry.patient for entry in shard.entries]
     scores = np.zeros((60, 14), np.float32)
@@ -118,6 +92,22 @@ def test_the_penalty_that_does_best_on_other_patients_is_taken(tmp_path: Path) -
     assert mean_auc(auc_by_finding(labels[:120], found.held_out)) == found.inside_auc
 
 
+def test_an_images_own_label_has_no_say_in_its_held_out_score(tmp_path: Path) -> None:
+    features = noise(60, 4)
+    labels = np.random.default_rng(1).random((60, 14)) < 0.5
+    patients = [str(i) for i in range(60)]
+    (_, rest), *_ = GroupKFold(5).split(patients, groups=patients)
+    found = []
+    for name, flip in (("one", False), ("other", True)):
+        labels[rest] ^= flip
+        shard = shard_of_patients(tmp_path / name, patients, labels)
+        held_out = linear_evaluation(features, shard, features, shard.labelled()).held_out
+        assert held_out is not None
+        found.append(held_out)
+    assert np.array_equal(found[0][rest], found[1][rest])
+    assert not np.array_equal(found[0], found[1])
+
+
 def test_a_finding_that_all_or_none_has_is_undefined(tmp_path: Path) -> None:
     labels = np.random.default_rng(0).random((40, 14)) < 0.5
     labels[:, 3] = False
@@ -134,11 +124,3 @@ def test_a_shard_without_labels_is_refused(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "s", images=8, labelled=False)
     with pytest.raises(BadInput, match="no labels"):
         knn_auc(noise(8, 4), shard)
-
-
-def test_the_training_mode_comes_back_after_an_error(tmp_path: Path) -> None:
-    images = make_shard(tmp_path / "s", images=4).images
-    backbone = nn.Sequential(nn.Linear(1, 1)).train()
-    with pytest.raises(RuntimeError):
-        pooled_features(backbone, images, CPU)
-    assert backbone.training

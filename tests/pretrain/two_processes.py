@@ -43,10 +43,14 @@ def check(loss: Tensor, whole: nn.Linear, split: nn.Module, expected: Tensor) ->
 def check_moco() -> None:
     images, keys = given(BATCH, 0), normalize(given(BATCH, 1))
     queue = normalize(given(QUEUE, 2))
+    # Keys of a query's patient are in its own process's share of the queue, and in the other's.
+    patients, queue_patients = torch.arange(BATCH), torch.tensor([0, 5, 2, -1, 0, 4, 4, 9])
+    numbers = own(patients), own(queue_patients)
     whole, split = layer(), DistributedDataParallel(layer())
-    loss = info_nce(normalize(split(own(images))), own(keys), own(queue), TEMPERATURE)
+    loss = info_nce(normalize(split(own(images))), own(keys), own(queue), *numbers, TEMPERATURE)
     query = normalize(whole(images))
     logits = torch.cat([(query * keys).sum(1, keepdim=True), query @ queue.T], 1) / TEMPERATURE
+    logits[:, 1:][patients.unsqueeze(1) == queue_patients] = -torch.inf
     check(loss, whole, split, cross_entropy(logits, torch.zeros(BATCH, dtype=torch.int64)))
 
 
