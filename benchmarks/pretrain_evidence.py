@@ -65,7 +65,8 @@ class Profile(NamedTuple):
     runs: dict[str, list[str]]
 
 
-# The queue must be smaller than the shard, and the slow encoder fast enough for few steps.
+# A slow encoder fast enough for few steps. The queue is the measured one: the command warns that it
+# is more than a quarter of the films.
 MOCO = ["--queue", "1024", "--ema", "0.99"]
 CPU_PROFILE = Profile(
     size=96,

@@ -189,7 +189,10 @@ class Engine:
             return
         epoch = self.trainer.step // self.batches.steps_per_epoch
         spread = line["embedding_std"]
-        embeddings = pooled_features(self.trainer.method.encoder, self._sample, self._device)
+        encoder = self.trainer.method.encoder
+        # Not the encoder itself, which --compile would compile again for another batch.
+        network = torch.nn.Sequential(encoder.backbone, encoder.head)
+        embeddings = pooled_features(network, self._sample, self._device)
         line["rankme"] = rank = rankme(embeddings)
         most = min(embeddings.shape)
         probed = ""

@@ -12,12 +12,11 @@ from pretrain.recipe import BYOLSettings, MethodName, MoCoSettings, Recipe
 log = logging.getLogger(__name__)
 
 FEW_STEPS = 3000
-"""In fewer steps the presets' slow encoders and rates are too slow."""
+"""With fewer, the presets' learning rates and slow encoders change too little."""
 
 SMALL_BATCH, SMALL_LR = 64, 2.0
 SMALL_EMA: dict[MethodName, float] = {"mocov2": 0.99, "byol": 0.96}
-"""Values with which 1,480 films were learned from, in 900 to 2,800 steps; see
-benchmarks/pretrain_evidence.md."""
+"""What worked on 1,480 films, in 900 to 2,800 steps: benchmarks/pretrain_evidence.md."""
 
 
 def introduce(recipe: Recipe, shard: Shard, steps: int, device: torch.device) -> None:
@@ -58,8 +57,8 @@ def introduce(recipe: Recipe, shard: Shard, steps: int, device: torch.device) ->
     options = options_for_few_steps(recipe)
     if steps < FEW_STEPS and options:
         log.warning(
-            "warning: %s steps are few for these settings; give %s, with which few films were "
-            "learned from, or more --epochs",
+            "warning: %s steps are few for these settings; give %s, which worked on few films, "
+            "or more --epochs",
             f"{steps:,}",
             options,
         )
