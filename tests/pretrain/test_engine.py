@@ -194,7 +194,7 @@ def test_a_healthy_run_is_not_called_collapsed(
     tmp_path: Path, shard: Shard, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    Run(tmp_path / "run", recipe_of("simclr", epochs=1), shard).engine.run()
+    Run(tmp_path / "run", recipe_of("byol", epochs=1), shard).engine.run()
     assert "epoch 1 of 1" in caplog.text
     assert "collapsed" not in caplog.text
     assert "few dimensions" not in caplog.text
