@@ -221,7 +221,8 @@ class Engine:
                 "network (spread %.3f, healthy: near 1); try another --lr or a larger batch",
                 spread,
             )
-        if rank < FEW_DIMENSIONS * most:
+        # After one epoch the embeddings are still close to those of random weights.
+        if epoch > 1 and rank < FEW_DIMENSIONS * most:
             log.warning(
                 "warning: the embeddings span few dimensions (effective rank %.1f of at most %d, "
                 "healthy: above %.1f); if this lasts, try another --lr or a larger batch",
