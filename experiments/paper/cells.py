@@ -1,0 +1,101 @@
+"""What decides a trial, and the lines that it leaves."""
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from common.options import Mode
+from common.scores import AucByFinding
+
+FirstModel = Literal[
+    "random", "imagenet", "rotation", "simclr", "byol", "mocov2", "statistics", "scrambled"
+]
+"""``statistics``: random weights with BatchNorm's statistics of the public films. ``scrambled``:
+MoCo-v2 pretrained on public films whose phases are scrambled, a negative control."""
+
+Split = Literal["iid", "spread", "last"]
+"""How films are shared out: in equal parts, or as the paper's Non-IID setting in either reading."""
+
+Table = Literal["table1", "table2", "table3", "bounds"]
+"""``figure6`` is read off the rounds of ``table2``."""
+
+
+class Entry(BaseModel):
+    """Base of what stands in a line of the results."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Cell(Entry):
+    """All that decides a trial's numbers, besides the version of the code.
+
+    A cell belongs to every table that reads it: the same federation is never run twice.
+    """
+
+    scale: str = Field(description="name of the scale: data, sizes and pretraining follow from it")
+    first_model: FirstModel
+    split: Split
+    mode: Mode
+    seed: int = Field(ge=0, description="of the federation: head, order of films, validation")
+    lr: float = Field(gt=0)
+    rounds: int = Field(ge=1)
+    label_fraction: float = Field(1.0, gt=0, le=1)
+    hospitals: Literal["all", "union"] | int = Field(
+        "all", description="who trains: all, the union of their films as one, or one alone"
+    )
+
+    @property
+    def name(self) -> str:
+        """The cell's name: what it is in words, and 12 digits of the hash of all that decides it."""
+        digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        who = "" if self.hospitals == "all" else f"-{self.hospitals}"
+        return (
+            f"{self.split}-{self.mode}-{self.first_model}-f{self.label_fraction:g}"
+            f"-lr{self.lr:g}-s{self.seed}{who}-{digest}"
+        )
+
+
+class RoundLine(Entry):
+    """A round of a trial; round 0 is the first model."""
+
+    round: int
+    validation_auc: float | None = Field(description="mean over hospitals, of the model before it")
+    test_auc: float | None = Field(description="mean over the findings of the endpoint")
+    loss: float | None = Field(description="mean training loss")
+    bytes: int = Field(description="sent and received by all hospitals in this round")
+    seconds: float
+
+
+class Environment(Entry):
+    """Where and with what a trial ran."""
+
+    commit: str = Field(description="of the code")
+    torch: str
+    cpu: str
+    gpu: str | None
+    precision: str
+    threads: int
+
+
+class TrialLine(Entry):
+    """What a trial came to: one line of ``trials.jsonl``.
+
+    The final model's score of each test film stands in ``scores/NAME.npy``, float16, films x 14
+    logits, in the order of the test shard.
+    """
+
+    cell: Cell
+    rounds: list[RoundLine]
+    validation_auc: float | None = Field(description="hospitals' mean, of the final model")
+    test_auc_by_finding: AucByFinding = Field(description="of the final model")
+    hospitals_lost: list[str] = Field(description="that were rejected or excluded in any round")
+    seconds: float
+    environment: Environment
+
+
+class FailedLine(Entry):
+    """A trial that failed: one line of ``failed.jsonl``."""
+
+    cell: Cell
+    reason: str
