@@ -28,6 +28,29 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
 
+def predict(
+    model: nn.Module,
+    shard: Shard,
+    indices: npt.NDArray[np.intp],
+    device: torch.device,
+    before_batch: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Return the model's logits for the central crops of some images: float, N x 14.
+
+    The model is put into evaluation mode first: in training mode DenseNet's BatchNorm would
+    normalise by the batch, and its running statistics would change.
+    """
+    model.eval()
+    logits = torch.empty(len(indices), len(FINDINGS), device=device)
+    with torch.inference_mode():
+        for start in range(0, len(indices), EVALUATION_BATCH):
+            before_batch()
+            chosen = indices[start : start + EVALUATION_BATCH]
+            images = to_device(centre_crops(shard.images[chosen]), device)
+            logits[start : start + len(chosen)] = model(to_input(images))
+    return logits
+
+
 def evaluate(
     model: nn.Module,
     shard: Shard,
@@ -37,26 +60,18 @@ def evaluate(
 ) -> Scores:
     """Score the model on the central crops of some images of a labelled shard.
 
-    Sets the model to evaluation mode: in training mode DenseNet's BatchNorm would normalise by
-    the batch and change its running statistics. A model that has diverged
-    (:data:`LARGEST_LOSS`) gets neither loss nor AUC.
+    A model that has diverged (:data:`LARGEST_LOSS`) gets neither loss nor AUC.
 
     An exception of ``before_batch`` ends the scoring.
     """
-    model.eval()
     labels = shard.labelled()[indices]
-    logits = torch.empty(len(indices), labels.shape[1], device=device)
     undefined = Scores(
         images=len(indices), loss=None, auc=None, auc_by_finding=dict.fromkeys(FINDINGS)
     )
     if not len(indices):
         return undefined
     with torch.inference_mode():
-        for start in range(0, len(indices), EVALUATION_BATCH):
-            before_batch()
-            chosen = indices[start : start + EVALUATION_BATCH]
-            images = to_device(centre_crops(shard.images[chosen]), device)
-            logits[start : start + len(chosen)] = model(to_input(images))
+        logits = predict(model, shard, indices, device, before_batch)
         loss = float(loss_of(logits, to_device(labels, device)))
     if not loss <= LARGEST_LOSS:
         return undefined

@@ -97,7 +97,12 @@ CHANGES = (
 """Options that change one field of the recipe."""
 
 
-def _pretrain(arguments: Sequence[str]) -> None:
+def pretrain(arguments: Sequence[str]) -> None:
+    """Pretrain as the arguments of ``flower-pretrain`` say.
+
+    Raises:
+        BadInput: An option or a file cannot be used.
+    """
     settings = parse(PretrainSettings, arguments)
     guard = Guard()
     changes = settings.model_dump(include=set(CHANGES))
@@ -271,4 +276,4 @@ def _within_memory() -> Iterator[None]:
 
 def main() -> None:
     """Run ``flower-pretrain`` and exit with its code."""
-    leave(run_command("flower-pretrain", _pretrain))
+    leave(run_command("flower-pretrain", pretrain))

@@ -1,12 +1,10 @@
 """``flower-server``: runs the rounds of a federation."""
 
 import logging
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -20,12 +18,8 @@ from common.runtime.memory import keep_one_arena
 from common.shard import SMALLEST
 
 if TYPE_CHECKING:
-    from common.checkpoint import Provenance
-    from common.state import State
-    from server.rounds.loop import Plan
     from server.rounds.testing import Tester
     from server.run.folder import RunFolder
-    from server.strategies.base import Strategy
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +117,7 @@ def _serve(arguments: Sequence[str]) -> None:
     from server.members.sites import SiteList
     from server.rounds.loop import Rounds
     from server.run.records import AuditEvent, RunStatus
+    from server.run.start import start_run
     from server.transport.port import check_free
     from server.transport.service import listening
     from server.transport.tls import ServerTLS
@@ -136,7 +131,7 @@ def _serve(arguments: Sequence[str]) -> None:
         tls, sites = ServerTLS(settings.tls), SiteList(settings.tls / "sites.json")
     check_free(settings.listen)
     tester, size = _tester(settings)
-    start = _start(settings, size)
+    start = start_run(settings, size)
     folder, plan = start.folder, start.plan
     admission = Admission(plan.run, plan.seed, size, folder, sites, settings.max_examples)
     roster = Roster(admission, folder)
@@ -194,87 +189,6 @@ def _write_report(run: Path) -> None:
     except Exception as error:  # noqa: BLE001 - the run is done, whatever the page is about
         reason = error if isinstance(error, FedCXRError) else type(error).__name__
         log.warning("no report: %s", reason)
-
-
-class _Start(NamedTuple):
-    """What the rounds start from."""
-
-    folder: "RunFolder"
-    resumed: bool
-    plan: "Plan"
-    state: "State"
-    provenance: "Provenance"
-    strategy: "Strategy"
-
-
-def _start(settings: ServerSettings, size: int) -> _Start:
-    """Return a new run, or the one in the folder where it stands."""
-    from common.checkpoint import Provenance, read_strategy
-    from common.initial import initial_state
-    from server.rounds.loop import Plan
-    from server.run.folder import RunFolder
-    from server.strategies import make_strategy
-
-    versions = {name: version(name) for name in ("fedcxr", "flwr", "numpy", "torch")}
-    config = settings.model_dump(mode="json", exclude={"debug"})
-    config |= {"run_id": secrets.token_hex(6), "image_size": size, "versions": versions}
-    resumed = settings.resume and not RunFolder.is_new(settings.run)
-    if resumed:
-        folder = RunFolder.reopen(settings.run, config)
-    done = len(folder.rounds()) if resumed else 0
-    if done > settings.rounds:
-        raise BadInput(f"--rounds {settings.rounds}: the run has done {done} rounds already")
-    if done:
-        state, origin = _last_model(folder, done, settings.architecture)
-    else:
-        state, origin = initial_state(settings.init, settings.architecture, settings.seed)
-    if not resumed:
-        folder = RunFolder.create(settings.run, config)
-    run = folder.config["run_id"]
-    plan = Plan(
-        run=run,
-        architecture=settings.architecture,
-        training=settings.training,
-        rounds=settings.rounds,
-        min_clients=settings.min_clients,
-        quorum=settings.quorum,
-        attempts=settings.attempts,
-        strategy=settings.strategy,
-        norm_limit=settings.norm_limit,
-        round_timeout=settings.round_timeout,
-        seed=settings.seed,
-    )
-    init = Path(settings.init).name
-    provenance = Provenance(
-        method=settings.strategy, run=run, init=init, start=origin, seed=settings.seed
-    )
-    strategy = make_strategy(settings.strategy)
-    if done:
-        strategy.load_state_dict(read_strategy(folder.checkpoint(done)))
-    return _Start(folder, resumed, plan, state, provenance, strategy)
-
-
-def _last_model(
-    folder: "RunFolder", done: int, architecture: "Architecture"
-) -> "tuple[State, Provenance | None]":
-    """Return the model of the last round that is done, and where the first one came from.
-
-    Raises:
-        BadInput: There is none, or it is not the one in ``rounds.jsonl``.
-    """
-    from common.checkpoint import read_checkpoint
-    from common.wire import fingerprint, pack
-
-    file = folder.checkpoint(done)
-    if not file.exists():
-        raise BadInput(f"{file}: no such file; restore it from a backup of the run")
-    state, provenance = read_checkpoint(file, architecture, 0)
-    if fingerprint(pack(state)) != folder.rounds()[-1].model_sha256:
-        raise BadInput(
-            f"{file}: not the model of the last round in rounds.jsonl; restore both from a backup "
-            "of the run"
-        )
-    return state, provenance.start if provenance is not None else None
 
 
 @contextmanager

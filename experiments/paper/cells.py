@@ -17,6 +17,8 @@ MoCo-v2 pretrained on public films whose phases are scrambled, a negative contro
 Split = Literal["iid", "spread", "last"]
 """How films are shared out: in equal parts, or as the paper's Non-IID setting in either reading."""
 
+ScaleName = Literal["tiny", "smoke", "small", "full"]
+
 Table = Literal["table1", "table2", "table3", "bounds"]
 """``figure6`` is read off the rounds of ``table2``."""
 
@@ -33,7 +35,7 @@ class Cell(Entry):
     A cell belongs to every table that reads it: the same federation is never run twice.
     """
 
-    scale: str = Field(description="name of the scale: data, sizes and pretraining follow from it")
+    scale: ScaleName = Field(description="data, sizes and pretraining follow from it")
     first_model: FirstModel
     split: Split
     mode: Mode
@@ -47,7 +49,7 @@ class Cell(Entry):
 
     @property
     def name(self) -> str:
-        """The cell's name: what it is in words, and 12 digits of the hash of all that decides it."""
+        """What it is, in words, and 12 digits of the hash of all that decides it."""
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
         who = "" if self.hospitals == "all" else f"-{self.hospitals}"
         return (
@@ -90,6 +92,7 @@ class TrialLine(Entry):
     validation_auc: float | None = Field(description="hospitals' mean, of the final model")
     test_auc_by_finding: AucByFinding = Field(description="of the final model")
     hospitals_lost: list[str] = Field(description="that were rejected or excluded in any round")
+    hospitals_unusual: list[str] = Field(description="of whose pace the server warned")
     seconds: float
     environment: Environment
 

@@ -1,0 +1,105 @@
+"""``flower-experiments``: the paper's tables and figure, from data to a report."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import CliPositionalArg, SettingsConfigDict
+
+from common.errors import FedCXRError
+from common.runtime.cli import Command, Settings, choose_command, parse, run_command
+from experiments.paper.cells import ScaleName, Table
+
+log = logging.getLogger(__name__)
+
+PREFIX = "FLOWER_EXPERIMENTS_"
+Name = Literal["table1", "table2", "table3", "figure6", "bounds"]
+SMOKE_IMAGES = 60
+
+
+class RunSettings(Settings):
+    """Run the trials of some tables, and go on where they stand."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, cli_prog_name="flower-experiments run")
+
+    names: CliPositionalArg[list[Name]] = Field(
+        description="table1, table2, table3, figure6, bounds"
+    )
+    scale: ScaleName = Field("smoke", description="sizes, rates and rounds")
+    root: Path = Field(description="folder for data, first models and unfinished runs")
+    results: Path = Field(description="folder for the lines of results")
+    images: Path | None = Field(None, description="ChestX-ray14's images; not for smoke")
+    metadata: Path | None = Field(None, description="its Data_Entry_2017*.csv")
+    train_list: Path | None = Field(None, description="its train_val_list.txt")
+    test_list: Path | None = Field(None, description="its test_list.txt")
+    jobs: int = Field(0, ge=0, description="trials at once; 0: one for each core")
+
+    @model_validator(mode="after")
+    def _sources(self) -> Self:
+        given = (self.images, self.metadata, self.train_list, self.test_list)
+        if (self.scale in ("tiny", "smoke")) == (None not in given):
+            raise ValueError(
+                "--images, --metadata, --train-list and --test-list are for the scales small and full"
+            )
+        return self
+
+
+def _run(arguments: Sequence[str]) -> None:
+    settings = parse(RunSettings, arguments)
+
+    from common.runtime.logs import log_to_stderr
+    from experiments.paper.data import Sources, make_data, make_synthetic
+    from experiments.paper.grid import Grid
+    from experiments.paper.scales import SCALES
+
+    log_to_stderr(settings.debug)
+    scale, data = SCALES[settings.scale], settings.root / "data"
+    if settings.images is None:
+        make_synthetic(scale, SMOKE_IMAGES, data)
+    elif settings.images and settings.metadata and settings.train_list and settings.test_list:
+        make_data(
+            scale,
+            Sources(settings.images, settings.metadata, settings.train_list, settings.test_list),
+            data,
+        )
+    cores = len(os.sched_getaffinity(0))
+    jobs = settings.jobs or cores
+    grid = Grid(
+        scale, tables_of(settings.names), settings.root, settings.results, jobs,
+        max(1, cores // jobs),
+    )  # fmt: skip
+    grid.run()
+    if grid.failed:
+        names = "; ".join(f"{name}: {reason}" for name, reason in grid.failed.items())
+        raise FedCXRError(f"{len(grid.failed)} tasks failed: {names}")
+
+
+def tables_of(names: Sequence[Name]) -> list[Table]:
+    """Return the tables whose trials the names need; figure 6 is read off those of table 2."""
+    tables: list[Table] = ["table2" if name == "figure6" else name for name in names]
+    return list(dict.fromkeys(tables))
+
+
+COMMANDS = {"run": Command("run the trials of some tables", _run)}
+
+
+def command(arguments: Sequence[str]) -> None:
+    """Run one of the commands.
+
+    Raises:
+        BadInput: There is no such command, or an option or a file cannot be used.
+    """
+    choose_command("flower-experiments", "Reruns the paper's experiments.", COMMANDS, arguments)
+
+
+def main() -> None:
+    """Run ``flower-experiments`` and exit with its code."""
+    sys.exit(run_command("flower-experiments", command))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""The shards of the paper's experiments: public films, ten hospitals in each split, the test films.
+
+::
+
+    DATA/public                       for pretraining; no patient of it is at a hospital
+    DATA/{iid,spread,last}/hospital-NN
+    DATA/union                        all films of the hospitals in one shard
+    DATA/test                         the official test films
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.runtime.folders import whole_folder
+from common.seeds import generator
+from experiments.paper.scales import Scale
+from radiographs.read.nih import read_list, read_metadata
+from radiographs.sources import chestxray14, synthetic
+
+SPLITS = {
+    "iid": ("--partition", "iid"),
+    "spread": ("--partition", "noniid", "--no-finding", "spread"),
+    "last": ("--partition", "noniid", "--no-finding", "last"),
+}
+"""Options of ``flower-data chestxray14`` for each split."""
+
+
+class Sources:
+    """Where ChestX-ray14 is: the arguments of ``flower-data chestxray14`` of the same names."""
+
+    def __init__(self, images: Path, metadata: Path, train_list: Path, test_list: Path) -> None:
+        self.images = images
+        self.metadata = metadata
+        self.train_list = train_list
+        self.test_list = test_list
+
+
+def make_data(scale: Scale, sources: Sources, data: Path) -> None:
+    """Write all shards, unless they are there.
+
+    Half of the training patients are public, drawn at random; the hospitals share the others.
+
+    Raises:
+        BadInput: A file cannot be used.
+    """
+    if data.exists():
+        return
+    with whole_folder(data) as folder:
+        public, private = halves(sources)
+        lists = {"public": folder / "public.txt", "hospitals": folder / "hospitals.txt"}
+        lists["public"].write_text("".join(f"{name}\n" for name in public))
+        lists["hospitals"].write_text("".join(f"{name}\n" for name in private))
+        one = ("--hospitals", "1", "--partition", "iid")
+        _convert(scale, sources, lists["public"], folder / "of-public", one)
+        _convert(scale, sources, lists["hospitals"], folder / "of-union", one)
+        (folder / "of-public" / "hospital-00").rename(folder / "public")
+        (folder / "of-union" / "hospital-00").rename(folder / "union")
+        (folder / "of-union" / "test").rename(folder / "test")
+        ten = ("--hospitals", str(scale.hospitals), "--group-by", "patient")
+        for split, options in SPLITS.items():
+            _convert(scale, sources, lists["hospitals"], folder / split, (*ten, *options))
+
+
+def make_synthetic(scale: Scale, images: int, data: Path) -> None:
+    """Write synthetic hospitals in the same places; each split has the same films.
+
+    Args:
+        scale: Gives hospitals and size.
+        images: Mean films of a hospital.
+        data: New folder.
+    """
+    if data.exists():
+        return
+    with whole_folder(data) as folder:
+        options = {"hospitals": scale.hospitals, "images": images, "size": scale.image_size}
+        arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        synthetic.command(["--out", str(folder / "made"), *arguments])
+        made = folder / "made"
+        (made / "pretrain").rename(folder / "public")
+        (made / "test").rename(folder / "test")
+        (folder / "union").symlink_to("test")
+        for split in SPLITS:
+            (folder / split).symlink_to("made")
+
+
+def halves(sources: Sources) -> tuple[list[str], list[str]]:
+    """Return the names of the public and of the hospitals' films; no patient is in both."""
+    patient = {row.image: row.patient for row in read_metadata(sources.metadata)}
+    names = [name for name in read_list(sources.train_list) if name in patient]
+    patients = sorted({patient[name] for name in names})
+    order = generator(0, "public half").permutation(len(patients))
+    public = {patients[i] for i in order[: len(patients) // 2]}
+    return (
+        [name for name in names if patient[name] in public],
+        [name for name in names if patient[name] not in public],
+    )
+
+
+def _convert(
+    scale: Scale, sources: Sources, train_list: Path, out: Path, options: Sequence[str]
+) -> None:
+    files = {
+        "images": sources.images,
+        "metadata": sources.metadata,
+        "train-list": train_list,
+        "test-list": sources.test_list,
+        "out": out,
+        "size": scale.image_size,
+    }
+    arguments = [text for name, value in files.items() for text in (f"--{name}", str(value))]
+    chestxray14.command([*arguments, "--allow-missing", *options])

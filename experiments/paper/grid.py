@@ -1,0 +1,196 @@
+"""The grid of trials: which are done, which come next, several at once, to the end.
+
+::
+
+    ROOT/data       the shards                     RESULTS/trials.jsonl   a line for each trial
+    ROOT/models     the first models               RESULTS/failed.jsonl   why a trial failed
+    ROOT/work       runs that are not done, logs   RESULTS/scores         of the test films
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from common.errors import BadInput, first_problem
+from common.runtime.files import append_json, drop_torn_line
+from experiments.launch.processes import Process
+from experiments.paper.cells import Cell, FailedLine, FirstModel, Table, TrialLine
+from experiments.paper.scales import Scale, cells_of
+from experiments.paper.worker import Task
+
+log = logging.getLogger(__name__)
+
+WORKER = "from experiments.paper.worker import main; main()"
+POLL_SECONDS = 0.2
+MADE: tuple[FirstModel, ...] = ("rotation", "simclr", "byol", "mocov2", "statistics", "scrambled")
+
+
+class Grid:
+    """Runs the trials of some tables.
+
+    Args:
+        scale: Of the experiments.
+        tables: In the order in which they are run.
+        root: Folder for data, models and work.
+        results: Folder for the lines.
+        jobs: Trials at once.
+        threads: CPU threads of each.
+    """
+
+    def __init__(
+        self,
+        scale: Scale,
+        tables: Sequence[Table],
+        root: Path,
+        results: Path,
+        jobs: int,
+        threads: int,
+    ) -> None:
+        self._scale = scale
+        self._tables = tables
+        self._root = root
+        self._results = results
+        self._jobs = jobs
+        self._threads = threads
+        self._running: dict[str, tuple[Task, Process]] = {}
+        self.failed: dict[str, str] = {}
+        (root / "work").mkdir(parents=True, exist_ok=True)
+        results.mkdir(parents=True, exist_ok=True)
+        drop_torn_line(results / "trials.jsonl")
+
+    def run(self) -> None:
+        """Run whatever is left; a task that fails does not end the others.
+
+        Raises:
+            BadInput: A line of the results is damaged.
+        """
+        start, before = time.monotonic(), len(read_trials(self._results))
+        try:
+            while True:
+                lines = read_trials(self._results)
+                for task in self._next(lines)[: self._jobs - len(self._running)]:
+                    self._start(task)
+                    self._tell(lines, before, time.monotonic() - start)
+                if not self._running:
+                    break
+                while not self._collect():
+                    time.sleep(POLL_SECONDS)
+        finally:
+            for _, process in self._running.values():
+                process.terminate()
+            for _, process in self._running.values():
+                process.wait()
+
+    def cells(self, lines: Sequence[TrialLine]) -> list[Cell]:
+        """Return the cells of the tables, as far as the results decide which they are."""
+        chosen = chosen_rates(lines)
+        found = [cell for table in self._tables for cell in cells_of(self._scale, table, chosen)]
+        return list(dict.fromkeys(found))
+
+    def _next(self, lines: Sequence[TrialLine]) -> list[Task]:
+        """Return what can be started now, in order: a first model before its trials."""
+        done = {line.cell for line in lines}
+        tasks: dict[str, Task] = {}
+        for cell in self.cells(lines):
+            model = cell.first_model
+            made = model not in MADE or (self._root / "models" / f"{model}.pt").exists()
+            task = Task(
+                scale=self._scale.name,
+                first_model=model,
+                cell=cell if made else None,
+                root=self._root,
+                results=self._results,
+                threads=self._threads,
+            )
+            lost = f"pretrain-{model}" in self.failed or task.name in self.failed
+            if cell not in done and not lost and task.name not in self._running:
+                tasks[task.name] = task
+        return list(tasks.values())
+
+    def _start(self, task: Task) -> None:
+        file = self._root / "work" / f"{task.name}.log"
+        process = Process(WORKER, [task.model_dump_json()], {}, (file, file))
+        self._running[task.name] = task, process
+
+    def _collect(self) -> bool:
+        """Return whether a task has ended; note those that failed."""
+        ended = {name: process.poll() for name, (_, process) in self._running.items()}
+        for name, code in ended.items():
+            if code is not None:
+                task, _ = self._running.pop(name)
+                if code:
+                    self._note_failure(task, code)
+        return any(code is not None for code in ended.values())
+
+    def _note_failure(self, task: Task, code: int) -> None:
+        words = (self._root / "work" / f"{task.name}.log").read_text(errors="replace").split("\n")
+        reason = next((line for line in reversed(words) if line.strip()), f"exit code {code}")
+        self.failed[task.name] = reason
+        log.error("%s failed: %s", task.name, reason)
+        if task.cell is not None:
+            line = FailedLine(cell=task.cell, reason=reason)
+            append_json(self._results / "failed.jsonl", line.model_dump(mode="json"))
+
+    def _tell(self, lines: Sequence[TrialLine], before: int, seconds: float) -> None:
+        cells = self.cells(lines)
+        done = sum(cell in {line.cell for line in lines} for cell in cells)
+        left = ""
+        if len(lines) > before:
+            each = seconds / (len(lines) - before)
+            left = f", {timedelta(seconds=round(each * (len(cells) - done)))} left for these"
+        log.info(
+            "%d of %d known trials done%s: %s", done, len(cells), left, ", ".join(self._running)
+        )
+
+
+def read_trials(results: Path) -> list[TrialLine]:
+    """Return the trials that are done.
+
+    Raises:
+        BadInput: A line is damaged.
+    """
+    file = results / "trials.jsonl"
+    if not file.exists():
+        return []
+    lines = []
+    for number, text in enumerate(file.read_text().splitlines(), start=1):
+        try:
+            lines.append(TrialLine.model_validate_json(text))
+        except ValidationError as error:
+            raise BadInput(
+                f"{file}, line {number}: {first_problem(error)}; restore it from a copy"
+            ) from None
+    return lines
+
+
+def chosen_rates(lines: Sequence[TrialLine]) -> dict[tuple[str, FirstModel], float]:
+    """Return the learning rate for each mode and first model, where all were tried.
+
+    The rate with the best mean AUC on the hospitals' validation, of the first seed, with all
+    labels; test films have no say. A trial without an AUC counts as chance.
+    """
+    from experiments.paper.scales import SCALES
+
+    found: dict[tuple[str, FirstModel], dict[float, float]] = {}
+    scales = {line.cell.scale for line in lines}
+    for line in lines:
+        cell = line.cell
+        split = "iid" if cell.mode == "linear" else "spread"
+        plain = (cell.seed, cell.split, cell.label_fraction, cell.hospitals) == (
+            0, split, 1.0, "all",
+        )  # fmt: skip
+        if plain:
+            auc = line.validation_auc
+            rates = found.setdefault((cell.mode, cell.first_model), {})
+            rates[cell.lr] = 0.5 if auc is None else auc
+    (scale,) = scales or {"small"}
+    tried = SCALES[scale].lrs
+    return {
+        key: max(rates, key=lambda lr: (rates[lr], -lr))
+        for key, rates in found.items()
+        if rates.keys() >= set(tried[key[0]])  # type: ignore[index]
+    }

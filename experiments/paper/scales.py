@@ -1,0 +1,194 @@
+"""The scales at which the paper's experiments run, each with its reasons."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from common.options import Architecture
+from experiments.paper.cells import Cell, FirstModel, ScaleName, Table
+
+PRETRAINED: tuple[FirstModel, ...] = ("rotation", "simclr", "byol", "mocov2")
+FRACTIONS = (0.5, 0.25, 0.1, 0.05, 0.01)
+"""Of the labels, besides all of them; table 3 of the paper."""
+
+
+class Scale(BaseModel):
+    """Data, sizes and rates of a set of experiments."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ScaleName
+    reasons: str = Field(description="why these values and not the paper's")
+    endpoint: str = Field(description="the primary endpoint, written down before the first trial")
+    architecture: Architecture
+    image_size: int = Field(description="pixels of the films in the shards")
+    hospitals: int = 10
+    rounds: int
+    batch_size: int
+    lrs: dict[Literal["finetune", "linear"], tuple[float, ...]] = Field(
+        description="learning rates that each first model may choose from, by the hospitals' "
+        "validation on the first seed"
+    )
+    seeds: int = Field(description="for random and mocov2 in table 2")
+    other_seeds: int = Field(description="for everything else")
+    pretrain_epochs: int
+    pretrain_options: tuple[str, ...] = Field(description="of flower-pretrain, for all methods")
+    method_options: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="of flower-pretrain, by method"
+    )
+    table1: tuple[FirstModel, ...]
+    table2: tuple[FirstModel, ...]
+    table3: tuple[FirstModel, ...]
+
+
+ENDPOINT = (
+    "Mean AUC, over the findings with at least 20 positive test films, of the model after the last "
+    "round on the official test films; MoCo-v2 minus random under table 2."
+)
+
+SMALL = Scale(
+    name="small",
+    reasons=(
+        "The 9,538 consecutive films of 128 pixels, at 72 pixels with crops of 64 so that a round "
+        "of ten hospitals takes a minute of one core. Half of the train_val patients are public, "
+        "the other half are the hospitals: about 380 films for training each. At the paper's rate "
+        "0.001 and 6 steps a round nothing would move, so the batch is 32 and the rates are those "
+        "at which SGD moves in 10 rounds. Twelve epochs of pretraining take about 15 minutes of "
+        "two cores for each method, the same budget for all."
+    ),
+    endpoint=ENDPOINT,
+    architecture="densenet121",
+    image_size=72,
+    rounds=10,
+    batch_size=32,
+    lrs={"finetune": (0.02, 0.05, 0.1), "linear": (0.05, 0.2, 0.5)},
+    seeds=3,
+    other_seeds=2,
+    pretrain_epochs=12,
+    pretrain_options=("--batch-size", "64", "--image-size", "64", "--precision", "bf16"),
+    method_options={
+        "mocov2": ("--lr", "2", "--queue", "1024", "--ema", "0.99"),
+        "simclr": ("--lr", "2", "--temperature", "0.2"),
+        "byol": ("--lr", "2", "--ema", "0.96"),
+        "rotation": ("--lr", "0.2"),
+    },
+    table1=("random", *PRETRAINED, "imagenet"),
+    table2=(
+        "random",
+        "mocov2",
+        "simclr",
+        "byol",
+        "rotation",
+        "imagenet",
+        "statistics",
+        "scrambled",
+    ),
+    table3=("random", "mocov2", "rotation", "imagenet"),
+)
+
+SMOKE = SMALL.model_copy(
+    update={
+        "name": "smoke",
+        "reasons": (
+            "Synthetic hospitals and a tiny network: every code path in minutes. The numbers mean "
+            "nothing."
+        ),
+        "architecture": "densenet-tiny",
+        "image_size": 48,
+        "rounds": 2,
+        "lrs": {"finetune": (0.05, 0.1), "linear": (0.2, 0.5)},
+        "seeds": 2,
+        "other_seeds": 1,
+        "pretrain_epochs": 1,
+        "pretrain_options": ("--batch-size", "32", "--architecture", "densenet-tiny"),
+        "method_options": {},
+    }
+)
+
+FULL = Scale(
+    name="full",
+    reasons="The paper's own values.",
+    endpoint=ENDPOINT,
+    architecture="densenet121",
+    image_size=256,
+    rounds=50,
+    batch_size=64,
+    lrs={"finetune": (0.001, 0.003, 0.01), "linear": (0.001, 0.003, 0.01)},
+    seeds=3,
+    other_seeds=2,
+    pretrain_epochs=100,
+    pretrain_options=("--batch-size", "256", "--lr", "0.05", "--image-size", "224"),
+    table1=SMALL.table1,
+    table2=SMALL.table2,
+    table3=SMALL.table3,
+)
+
+TINY = SMOKE.model_copy(
+    update={
+        "name": "tiny",
+        "reasons": "For tests of the grid: a trial takes a second.",
+        "hospitals": 3,
+        "rounds": 1,
+        "lrs": {"finetune": (0.05, 0.1), "linear": (0.2,)},
+        "table1": ("random", "rotation"),
+        "table2": ("random", "rotation", "statistics"),
+        "table3": ("random",),
+    }
+)
+
+SCALES: dict[ScaleName, Scale] = {scale.name: scale for scale in (TINY, SMOKE, SMALL, FULL)}
+
+
+def cells_of(scale: Scale, table: Table, chosen: dict[tuple[str, FirstModel], float]) -> list[Cell]:
+    """Return the cells of a table, as far as it is known which they are.
+
+    On the first seed every rate is tried, for each mode and first model. The other cells follow
+    once ``chosen`` has the rate for their mode and first model.
+
+    Args:
+        scale: Of the experiments.
+        table: The table.
+        chosen: Rates by mode and first model.
+    """
+    mode: Literal["finetune", "linear"] = "linear" if table == "table1" else "finetune"
+    models = {
+        "table1": scale.table1,
+        "table2": scale.table2,
+        "table3": scale.table3,
+        "bounds": ("random", "mocov2"),
+    }[table]
+    split: Literal["iid", "spread"] = "iid" if table == "table1" else "spread"
+
+    def cell(model: FirstModel, lr: float, seed: int = 0, **others: object) -> Cell:
+        fields: dict[str, object] = {"split": split, **others}
+        return Cell.model_validate(
+            {
+                "scale": scale.name,
+                "first_model": model,
+                "mode": mode,
+                "seed": seed,
+                "lr": lr,
+                "rounds": scale.rounds,
+                **fields,
+            }
+        )
+
+    found = [cell(model, lr) for model in models for lr in scale.lrs[mode]]
+    for model in models:
+        if (lr := chosen.get((mode, model))) is None:
+            continue
+        more = table == "table2" and model in ("random", "mocov2")
+        seeds = range(scale.seeds if more else scale.other_seeds)
+        found += [cell(model, lr, seed) for seed in seeds]
+        if more:
+            found += [cell(model, lr, seed, split="last") for seed in range(scale.other_seeds)]
+        if table == "table3":
+            found += [
+                cell(model, lr, seed, label_fraction=fraction)
+                for fraction in FRACTIONS
+                for seed in seeds
+            ]
+        if table == "bounds":
+            found += [cell(model, lr, seed, hospitals="union") for seed in seeds]
+            found += [cell(model, lr, 0, hospitals=h) for h in range(scale.hospitals)]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,185 @@
+"""One trial: a federation in this process, by the server's own rounds, to one line of results."""
+
+import platform
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from client.hospital import Hospital
+from common.checkpoint import read_checkpoint
+from common.evaluation import predict
+from common.metrics import auc_by_finding
+from common.model import build_model, choose_device, load_state
+from common.runtime.files import append_json, write_whole
+from common.scores import AucByFinding, mean_auc
+from common.shard import Shard, open_for_training, open_shard
+from experiments.launch.inprocess import InProcessHospitals
+from experiments.paper.cells import Cell, Environment, RoundLine, TrialLine
+from experiments.paper.scales import SCALES, Scale
+from server.cli import ServerSettings
+from server.members.admission import Admission
+from server.rounds.loop import Rounds
+from server.rounds.testing import Tester
+from server.run.folder import RunFolder
+from server.run.left_out import left_out
+from server.run.records import InitialModel, Result, RoundRecord, Unusual
+from server.run.start import start_run
+
+FEWEST_POSITIVES = 20
+"""Positive test films that a finding needs to count in the endpoint; with fewer, its AUC says
+little."""
+
+
+def run_trial(cell: Cell, init: str, data: Path, results: Path, work: Path) -> TrialLine:
+    """Run a trial, or go on with it; write its line and its scores of the test films.
+
+    Args:
+        cell: What to run.
+        init: The first model, as ``--init`` takes it.
+        data: The shards; see :mod:`experiments.paper.data`.
+        results: Gets ``trials.jsonl`` and ``scores/``.
+        work: Has the run's folder while it runs.
+
+    Raises:
+        BadInput: A file cannot be used.
+    """
+    start = time.monotonic()
+    scale = SCALES[cell.scale]
+    run = work / cell.name
+    settings = _settings(cell, scale, init, data, run)
+    test = open_shard(data / "test")
+    tester = Tester(data / "test", scale.architecture, "auto", 0)
+    begun = start_run(settings, test.manifest.size)
+    admission = Admission(begun.plan.run, cell.seed, test.manifest.size, begun.folder)
+    device = choose_device("auto")
+    hospitals = [
+        Hospital(path.name, open_for_training(path), device, precision=None)
+        for path in shards_of(cell, data)
+    ]
+    federation = InProcessHospitals(hospitals, admission)
+    rounds = Rounds(
+        begun.plan, federation, begun.folder, begun.state, begun.provenance, tester, begun.strategy
+    )
+    result = rounds.run()
+    line = _line(cell, begun.folder, result, test, time.monotonic() - start)
+    logits = _final_logits(run, scale, test)
+    line = line.model_copy(update={"test_auc_by_finding": auc_by_finding(test.labelled(), logits)})
+    scores = results / "scores" / f"{cell.name}.npy"
+    scores.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(scores, lambda file: np.save(file, logits.astype(np.float16)))
+    append_json(results / "trials.jsonl", line.model_dump(mode="json"))
+    begun.folder.log.close()
+    shutil.rmtree(run)
+    return line
+
+
+def shards_of(cell: Cell, data: Path) -> list[Path]:
+    """Return the shards that train in a cell."""
+    if cell.hospitals == "union":
+        return [data / "union"]
+    shards = sorted((data / cell.split).glob("hospital-*"))
+    return shards if cell.hospitals == "all" else [shards[cell.hospitals]]
+
+
+def endpoint(by_finding: AucByFinding, test: Shard) -> float | None:
+    """Return the mean AUC over the findings with enough positive test films."""
+    positives = test.labelled().sum(axis=0)
+    return mean_auc(
+        {
+            finding: auc
+            for (finding, auc), count in zip(by_finding.items(), positives, strict=True)
+            if count >= FEWEST_POSITIVES
+        }
+    )
+
+
+def _settings(cell: Cell, scale: Scale, init: str, data: Path, run: Path) -> ServerSettings:
+    count = len(shards_of(cell, data))
+    return ServerSettings(
+        init=init,
+        run=run,
+        resume=True,
+        rounds=cell.rounds,
+        min_clients=count,
+        quorum=count if count > 1 else 1,
+        mode=cell.mode,
+        lr=cell.lr,
+        batch_size=scale.batch_size,
+        label_fraction=cell.label_fraction,
+        seed=cell.seed,
+        architecture=scale.architecture,
+        test=data / "test",
+        insecure=True,
+        round_timeout=1e6,
+    )
+
+
+def _line(cell: Cell, folder: RunFolder, result: Result, test: Shard, seconds: float) -> TrialLine:
+    first = next(event for event in folder.events() if isinstance(event, InitialModel))
+    lines = [
+        RoundLine(
+            round=0,
+            validation_auc=None,
+            test_auc=endpoint(first.test.auc_by_finding, test),
+            loss=None,
+            bytes=0,
+            seconds=0.0,
+        )
+    ]
+    lines += [_round_line(record, test) for record in folder.rounds()]
+    return TrialLine(
+        cell=cell,
+        rounds=lines,
+        validation_auc=result.validation.auc,
+        test_auc_by_finding={},
+        hospitals_lost=sorted(left_out(folder.rounds(), folder.events())),
+        hospitals_unusual=sorted({e.site for e in folder.events() if isinstance(e, Unusual)}),
+        seconds=seconds,
+        environment=environment(),
+    )
+
+
+def _round_line(record: RoundRecord, test: Shard) -> RoundLine:
+    assert record.test is not None  # noqa: S101 - the run has a test shard
+    sizes = [hospital.bytes for hospital in record.hospitals.values()]
+    return RoundLine(
+        round=record.round,
+        validation_auc=record.auc,
+        test_auc=endpoint(record.test.auc_by_finding, test),
+        loss=record.loss,
+        bytes=sum(size.received + size.sent for size in sizes),
+        seconds=record.seconds.total,
+    )
+
+
+def _final_logits(run: Path, scale: Scale, test: Shard) -> npt.NDArray[np.float32]:
+    state, _ = read_checkpoint(run / "final.pt", scale.architecture, 0)
+    device = choose_device("auto")
+    model = build_model(scale.architecture).to(device)
+    load_state(model, state)
+    return predict(model, test, np.arange(len(test)), device).float().cpu().numpy()
+
+
+def environment() -> Environment:
+    """Return where and with what this process runs."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short=12", "HEAD"],  # noqa: S607 - whatever git there is
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    )
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return Environment(
+        commit=commit.stdout.strip() or "unknown",
+        torch=torch.__version__,
+        cpu=platform.processor() or platform.machine(),
+        gpu=gpu,
+        precision="auto",
+        threads=torch.get_num_threads(),
+    )

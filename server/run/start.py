@@ -1,0 +1,100 @@
+"""Where the rounds start: at the first model of a new run, or where a run in its folder stands."""
+
+import secrets
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from common.checkpoint import Provenance, read_checkpoint, read_strategy
+from common.errors import BadInput
+from common.initial import initial_state
+from common.options import Architecture
+from common.state import State
+from common.wire import fingerprint, pack
+from server.rounds.loop import Plan
+from server.run.folder import RunFolder
+from server.strategies import make_strategy
+from server.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    from server.cli import ServerSettings
+
+
+class Start(NamedTuple):
+    """What the rounds start from."""
+
+    folder: RunFolder
+    resumed: bool
+    plan: Plan
+    state: State
+    provenance: Provenance
+    strategy: Strategy
+
+
+def start_run(settings: "ServerSettings", size: int) -> Start:
+    """Return a new run, or the one in the folder where it stands.
+
+    Args:
+        settings: What the run is to be.
+        size: Pixels along each side of the images.
+
+    Raises:
+        BadInput: The folder has another run, or a file of it is missing or damaged.
+    """
+    versions = {name: version(name) for name in ("fedcxr", "flwr", "numpy", "torch")}
+    config = settings.model_dump(mode="json", exclude={"debug"})
+    config |= {"run_id": secrets.token_hex(6), "image_size": size, "versions": versions}
+    resumed = settings.resume and not RunFolder.is_new(settings.run)
+    if resumed:
+        folder = RunFolder.reopen(settings.run, config)
+    done = len(folder.rounds()) if resumed else 0
+    if done > settings.rounds:
+        raise BadInput(f"--rounds {settings.rounds}: the run has done {done} rounds already")
+    if done:
+        state, origin = _last_model(folder, done, settings.architecture)
+    else:
+        state, origin = initial_state(settings.init, settings.architecture, settings.seed)
+    if not resumed:
+        folder = RunFolder.create(settings.run, config)
+    run = folder.config["run_id"]
+    plan = Plan(
+        run=run,
+        architecture=settings.architecture,
+        training=settings.training,
+        rounds=settings.rounds,
+        min_clients=settings.min_clients,
+        quorum=settings.quorum,
+        attempts=settings.attempts,
+        strategy=settings.strategy,
+        norm_limit=settings.norm_limit,
+        round_timeout=settings.round_timeout,
+        seed=settings.seed,
+    )
+    init = Path(settings.init).name
+    provenance = Provenance(
+        method=settings.strategy, run=run, init=init, start=origin, seed=settings.seed
+    )
+    strategy = make_strategy(settings.strategy)
+    if done:
+        strategy.load_state_dict(read_strategy(folder.checkpoint(done)))
+    return Start(folder, resumed, plan, state, provenance, strategy)
+
+
+def _last_model(
+    folder: RunFolder, done: int, architecture: Architecture
+) -> tuple[State, Provenance | None]:
+    """Return the model of the last round that is done, and where the first one came from.
+
+    Raises:
+        BadInput: There is none, or it is not the one in ``rounds.jsonl``.
+    """
+    file = folder.checkpoint(done)
+    if not file.exists():
+        raise BadInput(f"{file}: no such file; restore it from a backup of the run")
+    state, provenance = read_checkpoint(file, architecture, 0)
+    if fingerprint(pack(state)) != folder.rounds()[-1].model_sha256:
+        raise BadInput(
+            f"{file}: not the model of the last round in rounds.jsonl; restore both from a backup "
+            "of the run"
+        )
+    return state, provenance.start if provenance is not None else None

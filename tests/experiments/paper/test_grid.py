@@ -1,0 +1,101 @@
+"""The grid on this machine: kill -9, resume, failures, the choice of rates."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from common.errors import BadInput
+from experiments.launch.processes import Process
+from experiments.paper.cells import Cell, Environment, TrialLine
+from experiments.paper.grid import Grid, chosen_rates, read_trials
+from experiments.paper.scales import SCALES, cells_of
+from tests.support.waiting import wait_until
+
+CLI = "from experiments.paper.cli import main; main()"
+HERE = Environment(commit="c", torch="t", cpu="c", gpu=None, precision="auto", threads=1)
+
+
+def start(root: Path, *names: str) -> Process:
+    arguments = ["run", *names, "--scale", "tiny", "--root", str(root / "root")]
+    log = root / "log"
+    return Process(CLI, [*arguments, "--results", str(root / "results")], {}, (log, log))
+
+
+def test_a_grid_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    trials = tmp_path / "results" / "trials.jsonl"
+    first = start(tmp_path, "table2")
+    wait_until(lambda: trials.exists() and len(trials.read_text().splitlines()) >= 2, 120)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    kept = trials.read_text()
+    time.sleep(2)  # its workers look for their parent once a second
+    again = start(tmp_path, "table2", "figure6")
+    assert again.wait(300) == 0, (tmp_path / "log").read_text()
+    assert trials.read_text().startswith(kept)
+    lines = read_trials(tmp_path / "results")
+    cells = [line.cell for line in lines]
+    assert len(set(cells)) == len(cells), "no trial is run twice"
+    assert set(cells) == set(cells_of(SCALES["tiny"], "table2", chosen_rates(lines)))
+    before = trials.read_text()
+    assert start(tmp_path, "table2").wait(60) == 0
+    assert trials.read_text() == before
+
+
+def test_a_broken_first_model_costs_its_own_trials_alone(tmp_path: Path) -> None:
+    models = tmp_path / "root" / "models"
+    models.mkdir(parents=True)
+    (models / "rotation.pt").write_bytes(b"noise")
+    assert start(tmp_path, "table1").wait(300) == 1
+    lines = read_trials(tmp_path / "results")
+    assert {line.cell.first_model for line in lines} == {"random"}
+    text = (tmp_path / "log").read_text()
+    assert "1 tasks failed" in text
+    assert "rotation.pt: cut, damaged or no checkpoint" in text.splitlines()[-1]
+
+
+def line(cell: Cell, validation: float | None, test: float) -> TrialLine:
+    return TrialLine(
+        cell=cell,
+        rounds=[],
+        validation_auc=validation,
+        test_auc_by_finding={"Mass": test},
+        hospitals_lost=[],
+        hospitals_unusual=[],
+        seconds=1.0,
+        environment=HERE,
+    )
+
+
+def test_the_rate_is_chosen_on_the_first_seed_by_validation_and_never_by_test() -> None:
+    scale = SCALES["tiny"]
+    slow, fast = cells_of(scale, "table2", {})[:2]
+    lines = [line(slow, 0.6, test=0.9), line(fast, 0.7, test=0.1)]
+    assert chosen_rates(lines[:1]) == {}, "not before all rates are tried"
+    assert chosen_rates(lines) == {("finetune", "random"): 0.1}
+    later = line(slow.model_copy(update={"seed": 1}), 0.9, test=0.9)
+    assert chosen_rates([*lines, later]) == {("finetune", "random"): 0.1}
+    undefined = [lines[0], line(fast, None, test=0.9)]
+    assert chosen_rates(undefined) == {("finetune", "random"): 0.05}
+
+
+def test_cells_are_named_by_all_that_decides_them() -> None:
+    scale = SCALES["small"]
+    chosen = {(mode, model): 0.05 for mode in scale.lrs for model in scale.table2}
+    cells = {
+        cell
+        for table in ("table1", "table2", "table3", "bounds")
+        for cell in cells_of(scale, table, chosen)  # type: ignore[arg-type]
+    }
+    assert len({cell.name for cell in cells}) == len(cells)
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "trials.jsonl").write_text('{"cell": 1}\n')
+    with pytest.raises(BadInput, match=r"trials\.jsonl, line 1: .*restore it"):
+        read_trials(tmp_path)
+    grid = Grid(SCALES["tiny"], ["table1"], tmp_path / "root", tmp_path, 1, 1)
+    with pytest.raises(BadInput, match="line 1"):
+        grid.run()
