@@ -2,10 +2,7 @@
 
 from collections import Counter
 from functools import partial
-from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import BinaryIO, get_args
 
 from common.errors import BadInput
@@ -14,9 +11,9 @@ from experiments.paper.cells import Split
 from experiments.paper.report_curves import SHARES
 from experiments.paper.report_document import (
     Block,
-    Figure,
     Items,
     Section,
+    figures_of,
     html_of,
     markdown_of,
 )
@@ -44,12 +41,13 @@ from experiments.paper.report_tables import (
 from experiments.paper.verdict import Decision
 
 SPLITS: dict[Split, str] = {
-    "iid": "IID (equal parts)",
-    "spread": "Non-IID (the paper's partition, read as spread)",
-    "last": "Non-IID (the paper's partition, read as last)",
+    "iid": "IID, equal parts",
+    "spread": "Non-IID, the paper's partition; each hospital has films without a finding (spread)",
+    "last": "Non-IID, the paper's partition; only the last hospitals have films without a finding "
+    "(last)",
 }
 
-MODES = {"linear": "only the head is trained", "finetune": "all weights are trained"}
+MODES = {"linear": "only the head", "finetune": "all weights"}
 
 
 def sections_of(report: ReportInput) -> list[Section]:
@@ -58,7 +56,9 @@ def sections_of(report: ReportInput) -> list[Section]:
         _verdicts(report),
         Section("Table 1: linear evaluation", _result(report.table1, report)),
         Section("Table 2: fine-tuning, Non-IID", _result(report.table2_spread, report)),
-        Section("Table 2, the other reading", _result(report.table2_last, report)),
+        Section(
+            "Table 2, last: the partition's other reading", _result(report.table2_last, report)
+        ),
         Section("MoCo-v2 against random weights, by finding", _forest(report)),
         Section("By view position", _strata(report)),
         Section("Table 3: fewer labels", _fractions(report)),
@@ -79,32 +79,15 @@ def title_of(report: ReportInput) -> str:
     return f"FedCXR: the paper's claims at the scale {report.scale}"
 
 
-def page(report: ReportInput) -> str:
-    """Return the report as one HTML page that needs nothing from elsewhere."""
-    template = (files("experiments.paper") / "report.html").read_text(encoding="utf-8")
-    return Template(template).substitute(
-        title=escape(title_of(report)), body=html_of(sections_of(report))
-    )
-
-
-def markdown(report: ReportInput) -> str:
-    """Return the report as Markdown; its drawings are the files of :func:`figures_of`."""
-    return markdown_of(title_of(report), sections_of(report))
-
-
-def figures_of(sections: list[Section]) -> list[Figure]:
-    """Return the drawings in the sections."""
-    return [block for section in sections for block in section.blocks if isinstance(block, Figure)]
-
-
 def write_report(report: ReportInput, folder: Path) -> None:
     """Write ``report.html``, ``report.md`` and the drawings of the latter, ``*.svg``.
 
     Raises:
         BadInput: A file cannot be written.
     """
-    texts = {"report.html": page(report), "report.md": markdown(report)}
-    texts |= {f"{figure.name}.svg": figure.svg for figure in figures_of(sections_of(report))}
+    title, sections = title_of(report), sections_of(report)
+    texts = {"report.html": html_of(title, sections), "report.md": markdown_of(title, sections)}
+    texts |= {f"{figure.name}.svg": figure.svg for figure in figures_of(sections)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
@@ -138,8 +121,8 @@ def _result(table: ResultTable | Missing, report: ReportInput) -> list[Block]:
     if isinstance(table, Missing):
         return _missing(table)
     return [
-        f"Split: {SPLITS[table.split]}; {MODES[table.mode]}. AUC on the test films, mean over "
-        "seeds, with 95 % intervals.",
+        f"Split: {SPLITS[table.split]}. Training: {MODES[table.mode]}. AUC on the test films, "
+        "mean over seeds, with 95% intervals.",
         result_table(table, report.findings),
         *_marked(report),
     ]
@@ -222,7 +205,10 @@ def _bounds(report: ReportInput) -> list[Block]:
         return _missing(report.bounds)
     federated = report.table2_spread
     table = bounds_table(report.bounds, federated if isinstance(federated, ResultTable) else None)
-    return ["Mean AUC on the same test films. The federation is the one of table 2.", table]
+    return [
+        "Mean AUC on the same test films. The federation and its seeds are those of table 2.",
+        table,
+    ]
 
 
 def _splits(report: ReportInput) -> list[Block]:
@@ -246,7 +232,7 @@ def _not_run(report: ReportInput) -> list[Block]:
     tables = {
         "Table 1": report.table1,
         "Table 2": report.table2_spread,
-        "Table 2, the other reading": report.table2_last,
+        "Table 2, last": report.table2_last,
         "Table 3": report.table3,
         "Figure 6": report.curves,
         "Bounds": report.bounds,
@@ -271,7 +257,7 @@ def _reading(report: ReportInput) -> list[str]:
         "Mean: over the findings with at least "
         f"{report.least_positives} positive test films ({_primary(report.findings)} of "
         f"{len(report.findings)}).",
-        "Intervals are of 95 %, by drawing test patients anew with the same draws for all models, "
+        "Intervals are of 95%, by drawing test patients anew with the same draws for all models, "
         "and seeds too where there are three or more; with fewer they are too narrow. Films are "
         "not drawn singly: those of one patient resemble each other.",
         "Differences are paired, over the seeds that both models have, and have intervals of "

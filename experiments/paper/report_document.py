@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib.resources import files
+from string import Template
 
 
 @dataclass(frozen=True)
@@ -63,23 +65,30 @@ class Section:
     blocks: Sequence[Block]
 
 
-def html_of(sections: Sequence[Section]) -> str:
-    """Return the sections as HTML; all texts are escaped."""
-    return "\n".join(
+def html_of(title: str, sections: Sequence[Section]) -> str:
+    """Return the document as one page that needs nothing from elsewhere; all texts are escaped."""
+    body = "\n".join(
         f"<section>\n<h2>{escape(section.title)}</h2>\n"
         + "\n".join(_html_block(block) for block in section.blocks)
         + "\n</section>"
         for section in sections
     )
+    template = (files("experiments.paper") / "report.html").read_text(encoding="utf-8")
+    return Template(template).substitute(title=escape(title), body=body)
 
 
 def markdown_of(title: str, sections: Sequence[Section]) -> str:
-    """Return the document as Markdown for GitHub; all texts are escaped."""
+    """Return the document as Markdown for GitHub, with drawings as the files of figures_of."""
     parts = [f"# {_plain(title)}"]
     for section in sections:
         parts.append(f"## {_plain(section.title)}")
         parts += [_markdown_block(block) for block in section.blocks]
     return "\n\n".join(parts) + "\n"
+
+
+def figures_of(sections: Sequence[Section]) -> list[Figure]:
+    """Return the drawings in the sections."""
+    return [block for section in sections for block in section.blocks if isinstance(block, Figure)]
 
 
 def _html_block(block: Block) -> str:

@@ -15,7 +15,7 @@ from experiments.paper.report_curves import by_first_model, mean_curve, random_e
 from experiments.paper.report_document import Figure
 from experiments.paper.report_input import TITLES, Curve, Pretraining
 
-WIDTH = 6.4
+WIDTH = 5.0
 """In inches: 11 points stay above 9 on the narrowest screen, see ``min-width`` in the page."""
 
 STYLE: dict[Any, Any] = {
@@ -70,7 +70,7 @@ def figure6(curves: Sequence[Curve]) -> Figure:
                 look = {"color": COLOURS[name], "linestyle": LINES[name]}
                 for curve in group:
                     _line(axes, curve.points, "round", field, alpha=0.4, linewidth=0.9, **look)
-                label = f"{TITLES[name]} ({len(group)} {'seed' if len(group) == 1 else 'seeds'})"
+                label = f"{TITLES[name]}, {len(group)} {'seed' if len(group) == 1 else 'seeds'}"
                 mean = mean_curve(group)
                 _line(axes, mean, "round", field, linewidth=2.6, label=label, **look)
             axes.set_ylabel(title)
@@ -78,7 +78,6 @@ def figure6(curves: Sequence[Curve]) -> Figure:
         end = random_end(curves)
         if end is not None:
             panels[0].axhline(end, color="#555555", linewidth=0.8)
-        panels[0].legend()
         panels[1].set_xlabel("rounds done")
 
     caption = "Mean AUC by round. Thin: one seed. Thick: mean. Grey: where random weights end."
@@ -97,10 +96,10 @@ def forest(estimates: Sequence[Estimate]) -> Figure:
         axes.axvline(0, color="#333333", linewidth=1)
         axes.set_yticks(range(len(estimates)), [name for name, *_ in estimates])
         axes.invert_yaxis()
-        axes.set_xlabel("AUC of MoCo-v2 minus AUC of random weights")
+        axes.set_xlabel("AUC: MoCo-v2 minus random")
 
     caption = (
-        "MoCo-v2 minus random by finding, with 95 % intervals. Right of 0 favours MoCo-v2. "
+        "MoCo-v2 minus random by finding, with 95% intervals. Right of 0 favours MoCo-v2. "
         "Hollow: too few positive test films, not in the mean."
     )
     return draw("forest", caption, 1, 1 + 0.32 * len(estimates), paint)
@@ -121,7 +120,6 @@ def pretraining(runs: Sequence[Pretraining]) -> Figure:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         panels[1].set_ylim(bottom=0)
         panels[2].set_ylim(bottom=0)
-        panels[0].legend()
         panels[-1].set_xlabel("epoch")
 
     caption = (
@@ -134,7 +132,9 @@ def pretraining(runs: Sequence[Pretraining]) -> Figure:
 def draw(
     name: str, caption: str, panels: int, height: float, paint: Callable[[list[Axes]], None]
 ) -> Figure:
-    """Return a drawing of panels one above the other; the same input gives the same bytes.
+    """Return a drawing of panels one above the other, under the first one's legend.
+
+    The same input gives the same bytes.
 
     Args:
         name: The drawing's name, unique within a document.
@@ -145,7 +145,11 @@ def draw(
     """
     with rc_context(STYLE | {"svg.hashsalt": name}):
         canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
-        paint(list(canvas.subplots(panels, squeeze=False)[:, 0]))
+        axes = list(canvas.subplots(panels, squeeze=False)[:, 0])
+        paint(axes)
+        handles, labels = axes[0].get_legend_handles_labels()
+        if handles:  # above the panels, where it hides no line
+            canvas.legend(handles, labels, loc="outside upper left", ncols=2)
         file = io.StringIO()
         canvas.savefig(file, format="svg", metadata=dict.fromkeys(NO_METADATA))
     svg = file.getvalue()
@@ -158,4 +162,5 @@ def _line(axes: Axes, points: Sequence[object], x: str, y: str, **look: Any) -> 
     pairs = [(getattr(point, x), getattr(point, y)) for point in points]
     known = [pair for pair in pairs if pair[1] is not None]
     if known:
-        axes.plot(*zip(*known, strict=True), **look)
+        marker = "o" if len(known) == 1 else ""
+        axes.plot(*zip(*known, strict=True), marker=marker, **look)

@@ -161,6 +161,7 @@ class HospitalCounts(Entry):
     films: int
     patients: int
     positives: dict[str, int] = Field(description="films with each finding")
+    without: int = Field(description="films without any finding")
 
 
 class SplitCounts(Entry):

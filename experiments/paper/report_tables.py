@@ -98,7 +98,7 @@ def fraction_tables(table: FractionTable) -> tuple[Table, Table, Table]:
     """Return table 3 as mean AUC, drop against all labels, and rates with seeds."""
     cells = {(row.first_model, cell.fraction): cell for row in table.rows for cell in row.cells}
     fractions = sorted({fraction for _, fraction in cells}, reverse=True)
-    header = [Cell("First model"), *(Cell(f"{fraction:.0%} of labels") for fraction in fractions)]
+    header = [Cell("First model"), *(Cell(f"{100 * fraction:g}%") for fraction in fractions)]
     best = {
         fraction: _best(
             {name: cell.mean for (name, of), cell in cells.items() if of == fraction},
@@ -175,15 +175,15 @@ def shares_table(curves: Sequence[Curve]) -> Table | None:
             mean = first_to_reach(mean_curve(group), share * end)
             rows.append(
                 [
+                    Cell(TITLES[name]),
                     Cell(f"{share:.0%}"),
                     Cell(f"{share * end:.3f}", chance),
-                    Cell(TITLES[name]),
                     Cell(_round_of(mean)),
                     Cell(", ".join(_round_of(point) for point in seeds)),
                     Cell(UNDEFINED if mean is None else _size(mean.bytes)),
                 ]
             )
-    header = "Share|AUC|First model|Rounds, mean curve|Rounds, each seed|Sent and received"
+    header = "First model|Share|AUC|Rounds, mean curve|Rounds, each seed|Sent and received"
     return Table(_header(header), rows)
 
 
@@ -208,21 +208,21 @@ def split_table(split: SplitCounts, findings: Sequence[FindingCount]) -> Table:
     """Return films with each finding by hospital, shaded by their share of the finding's films."""
     header = [Cell("Hospital"), Cell("Films"), Cell("Patients")]
     header += [Cell(finding.name.replace("_", " ")) for finding in findings]
-    totals = {
-        finding.name: sum(hospital.positives.get(finding.name, 0) for hospital in split.hospitals)
-        for finding in findings
-    }
+    header += [Cell("No finding")]
+    names = [finding.name for finding in findings]
+    counts = [
+        [*(hospital.positives.get(name, 0) for name in names), hospital.without]
+        for hospital in split.hospitals
+    ]
+    totals = [sum(column) for column in zip(*counts, strict=True)]
     rows = [
         [
             Cell(hospital.hospital),
             Cell(str(hospital.films)),
             Cell(str(hospital.patients)),
-            *(
-                _shaded(hospital.positives.get(finding.name, 0), totals[finding.name])
-                for finding in findings
-            ),
+            *(_shaded(count, total) for count, total in zip(row, totals, strict=True)),
         ]
-        for hospital in split.hospitals
+        for hospital, row in zip(split.hospitals, counts, strict=True)
     ]
     return Table(header, rows)
 
@@ -313,4 +313,4 @@ def _size(size: int) -> str:
 
 def _shaded(count: int, total: int) -> Cell:
     share = count / total if total else 0.0
-    return Cell(str(count), style=f"background: rgba(0, 114, 178, {0.6 * share:.2f})")
+    return Cell(str(count), style=f"background: rgba(0, 114, 178, {0.8 * share:.2f})")
