@@ -15,8 +15,13 @@ class Verdict(Entry):
     claim: str = Field(description="in words, as the paper makes it")
     table: str = Field(description="where it is read off")
     decision: Decision
-    difference: float | None = Field(description="of the mean AUC, paired; above 0 favours it")
-    low: float | None = Field(description="lower end of its 95 % interval over patients and seeds")
+    difference: float | None = Field(
+        description="of the mean AUC, of its drop (table3) or of rounds (figure6), paired; above 0 "
+        "favours it"
+    )
+    low: float | None = Field(
+        description="lower end of its 95 % interval over patients and seeds; null if unbounded"
+    )
     high: float | None = Field(description="upper end")
     p: float | None = Field(description="two-sided, after Holm over the comparisons of the table")
     ratio: float | None = Field(description="of the two mean AUCs, where the claim is one")

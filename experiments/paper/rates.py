@@ -1,0 +1,107 @@
+"""Which trials a table is read off, and at which learning rate.
+
+A table is read off the trials of one setting, at the learning rate that the hospitals' own
+validation chose for each first model, never the test films.
+"""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Literal
+
+from common.options import Mode
+from experiments.paper.cells import FirstModel, Split, TrialLine
+
+Hospitals = Literal["all", "union"] | int
+
+Reading = Literal["table1", "table2", "table2-last", "table3", "figure6", "bounds"]
+"""A table or figure; ``table2-last`` is table 2 in the other reading of the paper's Non-IID."""
+
+SETTINGS: dict[Reading, tuple[Split, Mode]] = {
+    "table1": ("iid", "linear"),
+    "table2": ("spread", "finetune"),
+    "table2-last": ("last", "finetune"),
+    "table3": ("spread", "finetune"),
+    "figure6": ("spread", "finetune"),
+    "bounds": ("spread", "finetune"),
+}
+"""The trials that each is read off."""
+
+
+def chosen_rate(
+    lines: Sequence[TrialLine],
+    first_model: FirstModel,
+    table: Reading,
+    hospitals: Hospitals = "all",
+) -> float | None:
+    """Return the learning rate of a first model in a table, chosen by validation alone.
+
+    It has the highest validation AUC, averaged over the seeds that all rates have, or over all
+    seeds if none is shared; of equal rates the smallest. Rates with an undefined AUC are left out.
+    It is chosen with all labels and kept with fewer, so that only the labels differ.
+
+    Args:
+        lines: Trials of one scale.
+        first_model: The first model.
+        table: The table.
+        hospitals: Who trained.
+
+    Returns:
+        None if there is no such trial.
+    """
+    by_rate: dict[float, dict[int, float | None]] = {}
+    for line in lines:
+        if _is_of(line, first_model, table, 1.0, hospitals):
+            by_rate.setdefault(line.cell.lr, {})[line.cell.seed] = line.validation_auc
+    defined = {
+        rate: {seed: auc for seed, auc in aucs.items() if auc is not None}
+        for rate, aucs in by_rate.items()
+        if None not in aucs.values()
+    }
+    if not defined:
+        return None
+    shared = set.intersection(*(set(aucs) for aucs in defined.values()))
+    means = {
+        rate: fmean(auc for seed, auc in aucs.items() if seed in shared or not shared)
+        for rate, aucs in defined.items()
+    }
+    return max(sorted(means), key=lambda rate: means[rate])
+
+
+def trials_at_chosen_rate(
+    lines: Sequence[TrialLine],
+    first_model: FirstModel,
+    table: Reading,
+    label_fraction: float = 1.0,
+    hospitals: Hospitals = "all",
+) -> dict[int, TrialLine]:
+    """Return the trials of a first model in a table, at its chosen rate, by seed.
+
+    Args:
+        lines: Trials of one scale.
+        first_model: The first model.
+        table: The table.
+        label_fraction: Share of the labels.
+        hospitals: Who trained.
+    """
+    rate = chosen_rate(lines, first_model, table, hospitals)
+    return {
+        line.cell.seed: line
+        for line in lines
+        if _is_of(line, first_model, table, label_fraction, hospitals) and line.cell.lr == rate
+    }
+
+
+def _is_of(
+    line: TrialLine,
+    first_model: FirstModel,
+    table: Reading,
+    label_fraction: float,
+    hospitals: Hospitals,
+) -> bool:
+    cell = line.cell
+    return (
+        (cell.split, cell.mode) == SETTINGS[table]
+        and cell.first_model == first_model
+        and cell.label_fraction == label_fraction
+        and cell.hospitals == hospitals
+    )
