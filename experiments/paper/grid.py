@@ -12,13 +12,16 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
 from common.errors import BadInput, first_problem
 from common.runtime.files import append_json, drop_torn_line
+from common.options import Mode
 from experiments.launch.processes import Process
 from experiments.paper.cells import Cell, FailedLine, FirstModel, Table, TrialLine
+from experiments.paper.rates import chosen_rate
 from experiments.paper.scales import Scale, cells_of
 from experiments.paper.worker import Task
 
@@ -87,7 +90,7 @@ class Grid:
 
     def cells(self, lines: Sequence[TrialLine]) -> list[Cell]:
         """Return the cells of the tables, as far as the results decide which they are."""
-        chosen = chosen_rates(lines)
+        chosen = chosen_rates(self._scale, lines)
         found = [cell for table in self._tables for cell in cells_of(self._scale, table, chosen)]
         return list(dict.fromkeys(found))
 
@@ -167,30 +170,29 @@ def read_trials(results: Path) -> list[TrialLine]:
     return lines
 
 
-def chosen_rates(lines: Sequence[TrialLine]) -> dict[tuple[str, FirstModel], float]:
-    """Return the learning rate for each mode and first model, where all were tried.
+def chosen_rates(
+    scale: Scale, lines: Sequence[TrialLine]
+) -> dict[tuple[Mode, FirstModel], float]:
+    """Return the chosen learning rate for each mode and first model of which all rates were tried.
 
-    The rate with the best mean AUC on the hospitals' validation, of the first seed, with all
-    labels; test films have no say. A trial without an AUC counts as chance.
+    See :func:`experiments.paper.rates.chosen_rate`.
+
+    Args:
+        scale: Says which rates there are.
+        lines: Trials that are done.
     """
-    from experiments.paper.scales import SCALES
-
-    found: dict[tuple[str, FirstModel], dict[float, float]] = {}
-    scales = {line.cell.scale for line in lines}
-    for line in lines:
-        cell = line.cell
-        split = "iid" if cell.mode == "linear" else "spread"
-        plain = (cell.seed, cell.split, cell.label_fraction, cell.hospitals) == (
-            0, split, 1.0, "all",
-        )  # fmt: skip
-        if plain:
-            auc = line.validation_auc
-            rates = found.setdefault((cell.mode, cell.first_model), {})
-            rates[cell.lr] = 0.5 if auc is None else auc
-    (scale,) = scales or {"small"}
-    tried = SCALES[scale].lrs
-    return {
-        key: max(rates, key=lambda lr: (rates[lr], -lr))
-        for key, rates in found.items()
-        if rates.keys() >= set(tried[key[0]])  # type: ignore[index]
-    }
+    found: dict[tuple[Mode, FirstModel], float] = {}
+    done = {line.cell for line in lines}
+    settings: tuple[tuple[Literal["table1", "table2"], Mode], ...] = (
+        ("table1", "linear"),
+        ("table2", "finetune"),
+    )
+    for table, mode in settings:
+        tries: dict[FirstModel, list[Cell]] = {}
+        for cell in cells_of(scale, table, {}):
+            tries.setdefault(cell.first_model, []).append(cell)
+        for model, cells in tries.items():
+            rate = chosen_rate(lines, model, table)
+            if rate is not None and done.issuperset(cells):
+                found[mode, model] = rate
+    return found

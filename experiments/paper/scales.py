@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.options import Architecture
+from common.options import Architecture, Mode
 from experiments.paper.cells import Cell, FirstModel, ScaleName, Table
 
 PRETRAINED: tuple[FirstModel, ...] = ("rotation", "simclr", "byol", "mocov2")
@@ -25,7 +25,7 @@ class Scale(BaseModel):
     hospitals: int = 10
     rounds: int
     batch_size: int
-    lrs: dict[Literal["finetune", "linear"], tuple[float, ...]] = Field(
+    lrs: dict[Mode, tuple[float, ...]] = Field(
         description="learning rates that each first model may choose from, by the hospitals' "
         "validation on the first seed"
     )
@@ -139,7 +139,7 @@ TINY = SMOKE.model_copy(
 SCALES: dict[ScaleName, Scale] = {scale.name: scale for scale in (TINY, SMOKE, SMALL, FULL)}
 
 
-def cells_of(scale: Scale, table: Table, chosen: dict[tuple[str, FirstModel], float]) -> list[Cell]:
+def cells_of(scale: Scale, table: Table, chosen: dict[tuple[Mode, FirstModel], float]) -> list[Cell]:
     """Return the cells of a table, as far as it is known which they are.
 
     On the first seed every rate is tried, for each mode and first model. The other cells follow
@@ -150,7 +150,7 @@ def cells_of(scale: Scale, table: Table, chosen: dict[tuple[str, FirstModel], fl
         table: The table.
         chosen: Rates by mode and first model.
     """
-    mode: Literal["finetune", "linear"] = "linear" if table == "table1" else "finetune"
+    mode: Mode = "linear" if table == "table1" else "finetune"
     models = {
         "table1": scale.table1,
         "table2": scale.table2,

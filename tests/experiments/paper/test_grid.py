@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import BadInput
+from common.options import Mode
 from experiments.launch.processes import Process
-from experiments.paper.cells import Cell, Environment, TrialLine
+from experiments.paper.cells import Cell, Environment, FirstModel, Table, TrialLine
 from experiments.paper.grid import Grid, chosen_rates, read_trials
 from experiments.paper.scales import SCALES, cells_of
 from tests.support.waiting import wait_until
@@ -38,7 +39,7 @@ def test_a_grid_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     lines = read_trials(tmp_path / "results")
     cells = [line.cell for line in lines]
     assert len(set(cells)) == len(cells), "no trial is run twice"
-    assert set(cells) == set(cells_of(SCALES["tiny"], "table2", chosen_rates(lines)))
+    assert set(cells) == set(cells_of(SCALES["tiny"], "table2", chosen_rates(SCALES["tiny"], lines)))
     before = trials.read_text()
     assert start(tmp_path, "table2").wait(60) == 0
     assert trials.read_text() == before
@@ -69,25 +70,26 @@ def line(cell: Cell, validation: float | None, test: float) -> TrialLine:
     )
 
 
-def test_the_rate_is_chosen_on_the_first_seed_by_validation_and_never_by_test() -> None:
+def test_a_rate_is_chosen_once_all_are_tried_on_the_first_seed() -> None:
     scale = SCALES["tiny"]
     slow, fast = cells_of(scale, "table2", {})[:2]
     lines = [line(slow, 0.6, test=0.9), line(fast, 0.7, test=0.1)]
-    assert chosen_rates(lines[:1]) == {}, "not before all rates are tried"
-    assert chosen_rates(lines) == {("finetune", "random"): 0.1}
+    assert chosen_rates(scale, lines[:1]) == {}
+    assert chosen_rates(scale, lines) == {("finetune", "random"): 0.1}
     later = line(slow.model_copy(update={"seed": 1}), 0.9, test=0.9)
-    assert chosen_rates([*lines, later]) == {("finetune", "random"): 0.1}
-    undefined = [lines[0], line(fast, None, test=0.9)]
-    assert chosen_rates(undefined) == {("finetune", "random"): 0.05}
+    assert chosen_rates(scale, [*lines, later]) == {("finetune", "random"): 0.1}
 
 
 def test_cells_are_named_by_all_that_decides_them() -> None:
     scale = SCALES["small"]
-    chosen = {(mode, model): 0.05 for mode in scale.lrs for model in scale.table2}
+    chosen: dict[tuple[Mode, FirstModel], float] = {
+        (mode, model): 0.05 for mode in scale.lrs for model in scale.table2
+    }
+    tables: tuple[Table, ...] = ("table1", "table2", "table3", "bounds")
     cells = {
         cell
-        for table in ("table1", "table2", "table3", "bounds")
-        for cell in cells_of(scale, table, chosen)  # type: ignore[arg-type]
+        for table in tables
+        for cell in cells_of(scale, table, chosen)
     }
     assert len({cell.name for cell in cells}) == len(cells)
 
