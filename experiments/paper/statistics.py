@@ -28,7 +28,7 @@ DRAWS = 2000
 """Bootstrap draws; the ends of a 95 % interval are then the 50th draws from either side."""
 
 LEAST_SEEDS = 3
-"""Seeds that a model needs for them to be resampled; two give only three different means."""
+"""Seeds from which on they are resampled: two say next to nothing of others."""
 
 DRAWS_AT_ONCE = 128
 """Draws per block: a block of 1,000 films fits into a core's cache, one of 25,000 into memory."""
@@ -155,19 +155,21 @@ class Bootstrap:
         """Return the mean over seeds: float64, shaped as each seed's array.
 
         Seeds are resampled along with patients if there are :data:`LEAST_SEEDS` or more, with the
-        same draws for every model that has as many seeds; fewer are kept as they are. An interval
-        from few seeds is too narrow by a factor of about sqrt((seeds - 1) / seeds) in their part.
+        same draws for every model that has as many; fewer are kept as they are. A draw is of one
+        seed less than there are, so that its mean varies as the seeds' mean does (Rao and Wu, JASA
+        1988). Three seeds still give too narrow an interval if they differ more than patients do.
 
         Args:
             by_seed: For each seed float64, (1 + D) or (1 + D) x 14; one seed at least.
         """
         values = np.stack([by_seed[seed] for seed in sorted(by_seed)])
         seeds = len(values)
-        times = np.ones((len(self.times), seeds))
+        shares = np.full((len(self.times), seeds), 1 / seeds)
         if seeds >= LEAST_SEEDS:
             rng = generator(self.seed, "bootstrap of seeds")
-            times[1:] = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(times) - 1)
-        return np.asarray(np.einsum("ds,sd...->d...", times, values) / seeds)
+            drawn = rng.multinomial(seeds - 1, shares[0], size=len(shares) - 1)
+            shares[1:] = drawn / (seeds - 1)
+        return np.asarray(np.einsum("ds,sd...->d...", shares, values))
 
     def difference(self, a: Mapping[int, Floats], b: Mapping[int, Floats]) -> Estimate | None:
         """Return the paired difference a - b over the seeds that both have.

@@ -170,6 +170,8 @@ def test_three_seeds_are_resampled_and_two_are_not() -> None:
     assert (three.low, three.value, three.high) == pytest.approx((0.0, 0.3, 0.6))
     assert not two.seeds_resampled
     assert three.seeds_resampled
+    drawn = bootstrap.over_seeds(dict(enumerate(constant)))[1:]
+    assert drawn.std() == pytest.approx(np.std([0, 0.3, 0.6], ddof=1) / 3**0.5, rel=0.05)
     again = bootstrap.over_seeds({seed: constant[seed] for seed in (2, 0, 1)})
     assert (again == bootstrap.over_seeds(dict(enumerate(constant)))).all()
 
