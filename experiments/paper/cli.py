@@ -43,7 +43,8 @@ class RunSettings(Settings):
         given = (self.images, self.metadata, self.train_list, self.test_list)
         if (self.scale in ("tiny", "smoke")) == (None not in given):
             raise ValueError(
-                "--images, --metadata, --train-list and --test-list are for the scales small and full"
+                "give --images, --metadata, --train-list and --test-list for the scales small and "
+                "full, and for no other"
             )
         return self
 

@@ -11,8 +11,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from common.runtime.folders import whole_folder
 from common.seeds import generator
+from common.shard import create_shard, open_shard
 from experiments.paper.scales import Scale
 from radiographs.read.nih import read_list, read_metadata
 from radiographs.sources import chestxray14, synthetic
@@ -52,13 +55,12 @@ def make_data(scale: Scale, sources: Sources, data: Path) -> None:
         lists["hospitals"].write_text("".join(f"{name}\n" for name in private))
         one = ("--hospitals", "1", "--partition", "iid")
         _convert(scale, sources, lists["public"], folder / "of-public", one)
-        _convert(scale, sources, lists["hospitals"], folder / "of-union", one)
         (folder / "of-public" / "hospital-00").rename(folder / "public")
-        (folder / "of-union" / "hospital-00").rename(folder / "union")
-        (folder / "of-union" / "test").rename(folder / "test")
+        (folder / "of-public" / "test").rename(folder / "test")
         ten = ("--hospitals", str(scale.hospitals), "--group-by", "patient")
         for split, options in SPLITS.items():
             _convert(scale, sources, lists["hospitals"], folder / split, (*ten, *options))
+        _write_union(folder)
 
 
 def make_synthetic(scale: Scale, images: int, data: Path) -> None:
@@ -78,9 +80,9 @@ def make_synthetic(scale: Scale, images: int, data: Path) -> None:
         made = folder / "made"
         (made / "pretrain").rename(folder / "public")
         (made / "test").rename(folder / "test")
-        (folder / "union").symlink_to("test")
         for split in SPLITS:
             (folder / split).symlink_to("made")
+        _write_union(folder)
 
 
 def halves(sources: Sources) -> tuple[list[str], list[str]]:
@@ -94,6 +96,19 @@ def halves(sources: Sources) -> tuple[list[str], list[str]]:
         [name for name in names if patient[name] in public],
         [name for name in names if patient[name] not in public],
     )
+
+
+def _write_union(data: Path) -> None:
+    """Write the films of all hospitals into one shard."""
+    shards = [open_shard(path) for path in sorted((data / "spread").glob("hospital-*"))]
+    entries = [entry for shard in shards for entry in shard.entries]
+    labels = np.concatenate([shard.labelled() for shard in shards])
+    size = shards[0].manifest.size
+    made = create_shard(
+        data / "union", entries=entries, labels=labels, size=size, source="union of the hospitals"
+    )
+    with made as images:
+        images[:] = np.concatenate([shard.images for shard in shards])
 
 
 def _convert(

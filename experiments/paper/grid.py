@@ -17,8 +17,8 @@ from typing import Literal
 from pydantic import ValidationError
 
 from common.errors import BadInput, first_problem
-from common.runtime.files import append_json, drop_torn_line
 from common.options import Mode
+from common.runtime.files import append_json, drop_torn_line
 from experiments.launch.processes import Process
 from experiments.paper.cells import Cell, FailedLine, FirstModel, Table, TrialLine
 from experiments.paper.rates import chosen_rate
@@ -170,9 +170,7 @@ def read_trials(results: Path) -> list[TrialLine]:
     return lines
 
 
-def chosen_rates(
-    scale: Scale, lines: Sequence[TrialLine]
-) -> dict[tuple[Mode, FirstModel], float]:
+def chosen_rates(scale: Scale, lines: Sequence[TrialLine]) -> dict[tuple[Mode, FirstModel], float]:
     """Return the chosen learning rate for each mode and first model of which all rates were tried.
 
     See :func:`experiments.paper.rates.chosen_rate`.

@@ -1,5 +1,6 @@
 """The scales at which the paper's experiments run, each with its reasons."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +11,10 @@ from experiments.paper.cells import Cell, FirstModel, ScaleName, Table
 PRETRAINED: tuple[FirstModel, ...] = ("rotation", "simclr", "byol", "mocov2")
 FRACTIONS = (0.5, 0.25, 0.1, 0.05, 0.01)
 """Of the labels, besides all of them; table 3 of the paper."""
+
+
+Rates = Mapping[tuple[Mode, FirstModel], float]
+"""The chosen learning rate for each mode and first model."""
 
 
 class Scale(BaseModel):
@@ -139,7 +144,9 @@ TINY = SMOKE.model_copy(
 SCALES: dict[ScaleName, Scale] = {scale.name: scale for scale in (TINY, SMOKE, SMALL, FULL)}
 
 
-def cells_of(scale: Scale, table: Table, chosen: dict[tuple[Mode, FirstModel], float]) -> list[Cell]:
+def cells_of(
+    scale: Scale, table: Table, chosen: dict[tuple[Mode, FirstModel], float]
+) -> list[Cell]:
     """Return the cells of a table, as far as it is known which they are.
 
     On the first seed every rate is tried, for each mode and first model. The other cells follow

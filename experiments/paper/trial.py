@@ -137,6 +137,7 @@ def _line(cell: Cell, folder: RunFolder, result: Result, test: Shard, seconds: f
         rounds=lines,
         validation_auc=result.validation.auc,
         test_auc_by_finding={},
+        model_sha256=folder.rounds()[-1].model_sha256,
         hospitals_lost=sorted(left_out(folder.rounds(), folder.events())),
         hospitals_unusual=sorted({e.site for e in folder.events() if isinstance(e, Unusual)}),
         seconds=seconds,

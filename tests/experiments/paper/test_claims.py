@@ -59,7 +59,9 @@ def trial(
         rounds=rounds,
         validation_auc=validation,
         test_auc_by_finding=dict.fromkeys(FINDINGS, test[-1]),
+        model_sha256="0",
         hospitals_lost=[],
+        hospitals_unusual=[],
         seconds=1,
         environment=ENVIRONMENT,
     )

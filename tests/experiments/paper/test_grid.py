@@ -39,7 +39,9 @@ def test_a_grid_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     lines = read_trials(tmp_path / "results")
     cells = [line.cell for line in lines]
     assert len(set(cells)) == len(cells), "no trial is run twice"
-    assert set(cells) == set(cells_of(SCALES["tiny"], "table2", chosen_rates(SCALES["tiny"], lines)))
+    assert set(cells) == set(
+        cells_of(SCALES["tiny"], "table2", chosen_rates(SCALES["tiny"], lines))
+    )
     before = trials.read_text()
     assert start(tmp_path, "table2").wait(60) == 0
     assert trials.read_text() == before
@@ -63,6 +65,7 @@ def line(cell: Cell, validation: float | None, test: float) -> TrialLine:
         rounds=[],
         validation_auc=validation,
         test_auc_by_finding={"Mass": test},
+        model_sha256="0",
         hospitals_lost=[],
         hospitals_unusual=[],
         seconds=1.0,
@@ -86,11 +89,7 @@ def test_cells_are_named_by_all_that_decides_them() -> None:
         (mode, model): 0.05 for mode in scale.lrs for model in scale.table2
     }
     tables: tuple[Table, ...] = ("table1", "table2", "table3", "bounds")
-    cells = {
-        cell
-        for table in tables
-        for cell in cells_of(scale, table, chosen)
-    }
+    cells = {cell for table in tables for cell in cells_of(scale, table, chosen)}
     assert len({cell.name for cell in cells}) == len(cells)
 
 

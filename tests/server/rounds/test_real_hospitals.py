@@ -20,7 +20,7 @@ from tests.support.commands import run
 from tests.support.hospitals import plan_of
 from tests.support.shards import SHARED, needs_shared_data
 
-SETS = {
+SETS: dict[str, tuple[object, ...]] = {
     "cxr-small": ("--metadata", SHARED / "cxr-small" / "labels.csv", "--no-finding", "last"),
     "nih-128": (
         *("--metadata", SHARED / "nih" / "Data_Entry_2017_v2020.csv.gz"),
@@ -37,7 +37,8 @@ SETS = {
 def test_no_honest_hospital_is_unusual(tmp_path: Path, films: str, mode: Mode) -> None:
     """The paper's partition, seed 0, random weights, the server's default rates, two rounds."""
     made = run(
-        *("flower-data", "chestxray14", "--images", SHARED / films / "images", *SETS[films]),
+        "flower-data",
+        *("chestxray14", "--images", SHARED / films / "images", *SETS[films]),
         *("--train-list", SHARED / "nih" / "train_val_list.txt"),
         *("--test-list", SHARED / "nih" / "test_list.txt"),
         *("--out", tmp_path / "data", "--size", 64, "--allow-missing"),
