@@ -12,7 +12,7 @@ from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from common.errors import FedCXRError
 from common.runtime.cli import Command, Settings, choose_command, parse, run_command
-from experiments.paper.cells import ScaleName, Table
+from experiments.paper.cells import FirstModel, ScaleName, Table
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,9 @@ class RunSettings(Settings):
     metadata: Path | None = Field(None, description="its Data_Entry_2017*.csv")
     train_list: Path | None = Field(None, description="its train_val_list.txt")
     test_list: Path | None = Field(None, description="its test_list.txt")
+    first_models: list[FirstModel] = Field(
+        [], description="run the trials of these first models only; default: of all"
+    )
     jobs: int = Field(0, ge=0, description="trials at once; 0: one for each core")
 
     @model_validator(mode="after")
@@ -70,9 +73,14 @@ def _run(arguments: Sequence[str]) -> None:
     cores = len(os.sched_getaffinity(0))
     jobs = settings.jobs or cores
     grid = Grid(
-        scale, tables_of(settings.names), settings.root, settings.results, jobs,
+        scale,
+        tables_of(settings.names),
+        settings.root,
+        settings.results,
+        jobs,
         max(1, cores // jobs),
-    )  # fmt: skip
+        settings.first_models,
+    )
     grid.run()
     if grid.failed:
         names = "; ".join(f"{name}: {reason}" for name, reason in grid.failed.items())

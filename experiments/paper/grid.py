@@ -42,6 +42,7 @@ class Grid:
         results: Folder for the lines.
         jobs: Trials at once.
         threads: CPU threads of each.
+        first_models: Run no others; empty: all.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Grid:
         results: Path,
         jobs: int,
         threads: int,
+        first_models: Sequence[FirstModel] = (),
     ) -> None:
         self._scale = scale
         self._tables = tables
@@ -59,6 +61,7 @@ class Grid:
         self._results = results
         self._jobs = jobs
         self._threads = threads
+        self._first_models = first_models
         self._running: dict[str, tuple[Task, Process]] = {}
         self.failed: dict[str, str] = {}
         (root / "work").mkdir(parents=True, exist_ok=True)
@@ -92,7 +95,8 @@ class Grid:
         """Return the cells of the tables, as far as the results decide which they are."""
         chosen = chosen_rates(self._scale, lines)
         found = [cell for table in self._tables for cell in cells_of(self._scale, table, chosen)]
-        return list(dict.fromkeys(found))
+        only = self._first_models
+        return [cell for cell in dict.fromkeys(found) if not only or cell.first_model in only]
 
     def _next(self, lines: Sequence[TrialLine]) -> list[Task]:
         """Return what can be started now, in order: a first model before its trials."""
