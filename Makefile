@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-long test-docker test-gpu faults lint bench lock clean
+.PHONY: demo paper test test-slow test-long test-docker test-gpu faults lint bench lock clean
 
 demo: $(READY)
 	$(BIN)/python -m experiments.demo

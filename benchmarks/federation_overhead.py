@@ -6,7 +6,7 @@ Ten client processes and one server on loopback, a DenseNet-121 (727 tensors, 28
   numpy in float64. No framing, no checks, nothing is saved.
 - Flower: its start_server and start_client, the same bytes down and up, no mean. The difference
   from the floor is the transport, see docs/decisions/0001-flower-transport.md.
-- FedCXR: the real server, gRPC, safetensors, hashes, checks, exact mean, checkpoint with fsync.
+- FedCXR: the real server, gRPC, safetensors, hashes, checks, mean, checkpoint with fsync.
 
 This command runs all three in turn, twice. The first rounds of each, in which processes touch their
 memory for the first time, are left out. Ratios are of the medians:

@@ -21,7 +21,7 @@ def log_to_stderr(debug: bool) -> None:
         level=logging.WARNING if debug else logging.CRITICAL, handlers=[handler], force=True
     )
     threading.excepthook = _log_thread_error
-    for package in ("client", "common", "pretrain", "radiographs", "server"):
+    for package in ("client", "common", "experiments", "pretrain", "radiographs", "server"):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
 
 

@@ -21,7 +21,23 @@ Name = Literal["table1", "table2", "table3", "figure6", "bounds"]
 SMOKE_IMAGES = 60
 
 
-class RunSettings(Settings):
+class ScaleSettings(Settings):
+    """What all commands take."""
+
+    scale: ScaleName = Field("smoke", description="sizes, rates and rounds")
+    root: Path = Field(
+        Path("runs/paper"), description="folder for data, first models and unfinished runs"
+    )
+    metadata: Path | None = Field(None, description="ChestX-ray14's Data_Entry_2017*.csv")
+    jobs: int = Field(0, ge=0, description="trials at once; 0: one for each core")
+
+    @property
+    def cores(self) -> int:
+        """CPU cores that this process may use."""
+        return len(os.sched_getaffinity(0))
+
+
+class RunSettings(ScaleSettings):
     """Run the trials of some tables, and go on where they stand."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, cli_prog_name="flower-experiments run")
@@ -29,17 +45,13 @@ class RunSettings(Settings):
     names: CliPositionalArg[list[Name]] = Field(
         description="table1, table2, table3, figure6, bounds"
     )
-    scale: ScaleName = Field("smoke", description="sizes, rates and rounds")
-    root: Path = Field(description="folder for data, first models and unfinished runs")
-    results: Path = Field(description="folder for the lines of results")
-    images: Path | None = Field(None, description="ChestX-ray14's images; not for smoke")
-    metadata: Path | None = Field(None, description="its Data_Entry_2017*.csv")
+    results: Path = Field(Path("runs/paper/results"), description="folder for the results")
+    images: Path | None = Field(None, description="ChestX-ray14's images")
     train_list: Path | None = Field(None, description="its train_val_list.txt")
     test_list: Path | None = Field(None, description="its test_list.txt")
     first_models: list[FirstModel] = Field(
         [], description="run the trials of these first models only; default: of all"
     )
-    jobs: int = Field(0, ge=0, description="trials at once; 0: one for each core")
 
     @model_validator(mode="after")
     def _sources(self) -> Self:
@@ -70,15 +82,14 @@ def _run(arguments: Sequence[str]) -> None:
             Sources(settings.images, settings.metadata, settings.train_list, settings.test_list),
             data,
         )
-    cores = len(os.sched_getaffinity(0))
-    jobs = settings.jobs or cores
+    jobs = settings.jobs or settings.cores
     grid = Grid(
         scale,
         tables_of(settings.names),
         settings.root,
         settings.results,
         jobs,
-        max(1, cores // jobs),
+        max(1, settings.cores // jobs),
         settings.first_models,
     )
     grid.run()
@@ -93,7 +104,55 @@ def tables_of(names: Sequence[Name]) -> list[Table]:
     return list(dict.fromkeys(tables))
 
 
-COMMANDS = {"run": Command("run the trials of some tables", _run)}
+class PlanSettings(ScaleSettings):
+    """Print the trials of a scale, and the hours and gigabytes that they take on this machine."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, cli_prog_name="flower-experiments plan")
+
+    public: int = Field(56_000, ge=1, description="public films")
+    films: int = Field(86_524, ge=1, description="films of all hospitals")
+    test: int = Field(25_596, ge=1, description="test films")
+
+
+def _plan(arguments: Sequence[str]) -> None:
+    settings = parse(PlanSettings, arguments)
+
+    from experiments.paper.plan import Films, measure, rows
+    from experiments.paper.scales import SCALES
+
+    scale = SCALES[settings.scale]
+    print(f"{scale.name}: {scale.reasons}\nEndpoint: {scale.endpoint}\n")
+    films = Films(settings.public, settings.films, settings.test)
+    for row in rows(scale, films, measure(scale), settings.jobs or settings.cores):
+        print(row)
+
+
+class ReportSettings(ScaleSettings):
+    """Write the report on the trials that are done: tables, figures, a verdict for each claim."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, cli_prog_name="flower-experiments report")
+
+    results: Path = Field(Path("runs/paper/results"), description="folder of the results")
+    out: Path | None = Field(None, description="folder for the report; default: --results")
+
+
+def _report(arguments: Sequence[str]) -> None:
+    settings = parse(ReportSettings, arguments)
+
+    from experiments.paper.assemble import report_input
+    from experiments.paper.report import write_report
+    from experiments.paper.scales import SCALES
+
+    scale, out = SCALES[settings.scale], settings.out or settings.results
+    write_report(report_input(scale, settings.results, settings.root, settings.metadata), out)
+    print(f"{out / 'report.html'}: the report; report.md beside it")
+
+
+COMMANDS = {
+    "plan": Command("print the trials, and the hours and gigabytes that they take", _plan),
+    "run": Command("run the trials of some tables", _run),
+    "report": Command("write the report on the trials that are done", _report),
+}
 
 
 def command(arguments: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 WORKER = "from experiments.paper.worker import main; main()"
 POLL_SECONDS = 0.2
+
+LineT = TypeVar("LineT", TrialLine, FailedLine)
 MADE: tuple[FirstModel, ...] = ("rotation", "simclr", "byol", "mocov2", "statistics", "scrambled")
 
 
@@ -160,13 +162,27 @@ def read_trials(results: Path) -> list[TrialLine]:
     Raises:
         BadInput: A line is damaged.
     """
-    file = results / "trials.jsonl"
+    return _read(results / "trials.jsonl", TrialLine)
+
+
+def read_failed(results: Path) -> list[FailedLine]:
+    """Return the trials that failed and were not done later.
+
+    Raises:
+        BadInput: A line is damaged.
+    """
+    done = {line.cell for line in read_trials(results)}
+    lines = _read(results / "failed.jsonl", FailedLine)
+    return [line for line in lines if line.cell not in done]
+
+
+def _read(file: Path, model: type[LineT]) -> list[LineT]:
     if not file.exists():
         return []
     lines = []
     for number, text in enumerate(file.read_text().splitlines(), start=1):
         try:
-            lines.append(TrialLine.model_validate_json(text))
+            lines.append(model.model_validate_json(text))
         except ValidationError as error:
             raise BadInput(
                 f"{file}, line {number}: {first_problem(error)}; restore it from a copy"

@@ -25,6 +25,13 @@ def start(root: Path, *names: str) -> Process:
     return Process(CLI, [*arguments, "--results", str(root / "results")], {}, (log, log))
 
 
+def report(root: Path) -> None:
+    folders = ["--root", str(root / "root"), "--results", str(root / "results")]
+    log = root / "log"
+    process = Process(CLI, ["report", "--scale", "tiny", *folders], {}, (log, log))
+    assert process.wait(120) == 0, log.read_text()
+
+
 def test_a_grid_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     trials = tmp_path / "results" / "trials.jsonl"
     first = start(tmp_path, "table2")
@@ -45,6 +52,11 @@ def test_a_grid_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     before = trials.read_text()
     assert start(tmp_path, "table2").wait(60) == 0
     assert trials.read_text() == before
+    report(tmp_path)
+    page = (tmp_path / "results" / "report.html").read_text()
+    assert "Random, BatchNorm of films" in page
+    assert "MoCo-v2 is above ImageNet" in page
+    assert "| Rotation |" in (tmp_path / "results" / "report.md").read_text()
 
 
 def test_a_broken_first_model_costs_its_own_trials_alone(tmp_path: Path) -> None:

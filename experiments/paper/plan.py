@@ -1,0 +1,120 @@
+"""What a grid costs on this machine: hours and gigabytes, from a minute's measurement."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from client.training import train_epoch
+from common.images import crop_size
+from common.model import build_model, choose_device, fastest_precision, set_training_mode, to_input
+from common.options import Mode
+from experiments.paper.cells import Cell, FirstModel, Table
+from experiments.paper.scales import PRETRAINED, Scale, cells_of
+
+SECONDS = 15.0
+"""For which each rate is measured."""
+
+VIEWS = 3.0
+"""Forward and backward passes of a film in pretraining, in those of training, about: two views and
+the slow encoder of MoCo-v2 and BYOL."""
+
+CHECKPOINT_BYTES = 28e6
+
+
+class Rates(NamedTuple):
+    """Images per second of one process: trained in each mode, and scored."""
+
+    finetune: float
+    linear: float
+    scored: float
+
+
+class Films(NamedTuple):
+    """How many films there are: public, at all hospitals, and for testing."""
+
+    public: int
+    hospitals: int
+    test: int
+
+
+def measure(scale: Scale) -> Rates:
+    """Return the rates on this machine, each process on one thread or the GPU."""
+    torch.set_num_threads(1)
+    device = choose_device("auto")
+    model = build_model(scale.architecture).to(device)
+    size = crop_size(scale.image_size)
+    images = torch.zeros((scale.batch_size, size, size), dtype=torch.uint8, device=device)
+    batch = to_input(images), torch.zeros((scale.batch_size, 14), device=device)
+    precision = fastest_precision(device)
+
+    def training(mode: Mode) -> Callable[[], object]:
+        parameters = set_training_mode(model, mode)
+        optimizer = torch.optim.SGD(parameters, lr=0.0)
+        return lambda: train_epoch(model, optimizer, [batch], precision)
+
+    finetune = _rate(training("finetune"), scale.batch_size)
+    linear = _rate(training("linear"), scale.batch_size)
+    model.eval()
+    with torch.inference_mode():
+        scored = _rate(lambda: float(model(batch[0]).sum()), scale.batch_size)
+    return Rates(finetune, linear, scored)
+
+
+def _rate(step: Callable[[], object], images: int) -> float:
+    step()
+    start, steps = time.monotonic(), 0
+    while steps < 3 or time.monotonic() < start + SECONDS:
+        step()
+        steps += 1
+    return steps * images / (time.monotonic() - start)
+
+
+def cells_of_all(scale: Scale, table: Table) -> list[Cell]:
+    """Return the cells of a table as many as there will be, at the first rate."""
+    models: set[FirstModel] = {*scale.table1, *scale.table2, *scale.table3}
+    modes: tuple[Mode, ...] = ("finetune", "linear")
+    return cells_of(scale, table, {(m, model): scale.lrs[m][0] for m in modes for model in models})
+
+
+def hours_of(cell: Cell, films: Films, hospitals: int, rates: Rates) -> float:
+    """Return how long one process takes for a trial."""
+    share = 1 / hospitals if isinstance(cell.hospitals, int) else 1.0
+    trained = 0.9 * share * films.hospitals * cell.label_fraction
+    scored = 0.1 * share * films.hospitals + films.test
+    rate = rates.linear if cell.mode == "linear" else rates.finetune
+    return cell.rounds * (trained / rate + scored / rates.scored) / 3600
+
+
+def rows(scale: Scale, films: Films, rates: Rates, jobs: int) -> list[str]:
+    """Return the plan as the lines of a table.
+
+    Args:
+        scale: Of the experiments.
+        films: How many there are.
+        rates: Of one process.
+        jobs: Processes at once.
+    """
+    pretraining = [model for model in (*PRETRAINED, "scrambled") if model in scale.table2]
+    passes = scale.pretrain_epochs * films.public * VIEWS
+    hours = {"pretraining": len(pretraining) * passes / rates.finetune / 3600}
+    counts = {"pretraining": len(pretraining)}
+    seen: set[Cell] = set()
+    tables: tuple[Table, ...] = ("table2", "table1", "bounds", "table3")
+    for table in tables:
+        cells = [cell for cell in cells_of_all(scale, table) if cell not in seen]
+        seen.update(cells)
+        counts[table] = len(cells)
+        hours[table] = sum(hours_of(cell, films, scale.hospitals, rates) for cell in cells)
+    shards = (films.public + 4 * films.hospitals + films.test) * scale.image_size**2
+    models = (len(pretraining) + 6 * jobs) * CHECKPOINT_BYTES
+    lines = [f"  {'':<12} {'trials':>7} {'hours':>8}"]
+    lines += [f"  {name:<12} {counts[name]:>7} {hours[name] / jobs:>8.1f}" for name in hours]
+    lines += [f"  {'all':<12} {sum(counts.values()):>7} {sum(hours.values()) / jobs:>8.1f}"]
+    lines += [
+        f"  {jobs} at once; a process trains {rates.finetune:.0f} images/s, in linear mode "
+        f"{rates.linear:.0f}, and scores {rates.scored:.0f}",
+        f"  disk: {(shards + models) / 1e9:.1f} GB",
+    ]
+    return lines
