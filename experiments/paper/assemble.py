@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import accumulate
@@ -384,8 +385,9 @@ def _pretraining(models: Path) -> list[Pretraining] | Missing:
         epochs: dict[int, list[float]] = {}
         last = {}
         for line in lines:
-            epochs.setdefault(line["epoch"], []).append(line["loss"])
-            last[line["epoch"]] = line
+            epoch = math.ceil(line["epoch"])  # a line within an epoch has a fraction of it
+            epochs.setdefault(epoch, []).append(line["loss"])
+            last[epoch] = line
         found.append(
             Pretraining(
                 method=method,
