@@ -66,6 +66,7 @@ class Grid:
         self._first_models = first_models
         self._running: dict[str, tuple[Task, Process]] = {}
         self.failed: dict[str, str] = {}
+        self._unavailable: set[FirstModel] = set()
         (root / "work").mkdir(parents=True, exist_ok=True)
         results.mkdir(parents=True, exist_ok=True)
         drop_torn_line(results / "trials.jsonl")
@@ -115,7 +116,8 @@ class Grid:
                 results=self._results,
                 threads=self._threads,
             )
-            lost = f"pretrain-{model}" in self.failed or task.name in self.failed
+            lost = {f"pretrain-{model}", task.name} & self.failed.keys()
+            lost |= self._unavailable & {model}
             if cell not in done and not lost and task.name not in self._running:
                 tasks[task.name] = task
         return list(tasks.values())
@@ -138,8 +140,12 @@ class Grid:
     def _note_failure(self, task: Task, code: int) -> None:
         words = (self._root / "work" / f"{task.name}.log").read_text(errors="replace").split("\n")
         reason = next((line for line in reversed(words) if line.strip()), f"exit code {code}")
-        self.failed[task.name] = reason
-        log.error("%s failed: %s", task.name, reason)
+        if task.first_model == "imagenet":  # not at hand here; no fault of the grid's
+            self._unavailable.add("imagenet")
+            log.warning("ImageNet's weights are not available: %s", reason)
+        else:
+            self.failed[task.name] = reason
+            log.error("%s failed: %s", task.name, reason)
         if task.cell is not None:
             line = FailedLine(cell=task.cell, reason=reason)
             append_json(self._results / "failed.jsonl", line.model_dump(mode="json"))
