@@ -5,11 +5,12 @@ The federation's CA signs the server's certificate and one for each hospital. On
 """
 
 import hashlib
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from common.errors import BadInput
@@ -52,21 +53,27 @@ def read_certificate(path: Path, remedy: str = "restore it from a copy") -> x509
     Raises:
         BadInput: There is none; says the remedy.
     """
+    return _parse(path, read_file(path, remedy), remedy)
+
+
+def _parse(path: Path, content: bytes, remedy: str) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(read_file(path, remedy))
+        return x509.load_pem_x509_certificate(content)
     except ValueError:
         raise BadInput(f"{path}: not a certificate in PEM; {remedy}") from None
 
 
 def read_pair(certificate_path: Path, key_path: Path, remedy: str) -> Pair:
-    """Read a certificate and its key, which may be in one file.
+    """Read a certificate and its key, which may be in one file; that is read once.
 
     Raises:
         BadInput: One of them cannot be read, or they do not belong together; says the remedy.
     """
-    certificate = read_certificate(certificate_path, remedy)
+    content = read_file(certificate_path, remedy)
+    certificate = _parse(certificate_path, content, remedy)
+    secret = content if key_path == certificate_path else read_file(key_path, remedy)
     try:
-        key = serialization.load_pem_private_key(read_file(key_path, remedy), password=None)
+        key = serialization.load_pem_private_key(secret, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise BadInput(
             f"{key_path}: no private key in PEM without a passphrase; {remedy}"
@@ -81,6 +88,37 @@ def read_pair(certificate_path: Path, key_path: Path, remedy: str) -> Pair:
             serialization.NoEncryption(),
         ),
     )
+
+
+def check_valid(
+    path: Path, certificate: x509.Certificate, ca: x509.Certificate, now: datetime, remedy: str
+) -> None:
+    """Check what a handshake checks, which tells the other side alone what is wrong.
+
+    Args:
+        path: Where the certificate is from.
+        certificate: To be valid now, and signed by ``ca``.
+        ca: The federation's CA.
+        now: The time, with its zone.
+        remedy: What to do if it is not.
+
+    Raises:
+        BadInput: It is expired, not valid yet, or of another CA.
+    """
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now >= end:
+        raise BadInput(f"{path}: its certificate expired on {end:%Y-%m-%d}; {remedy}")
+    if now < begin:
+        raise BadInput(
+            f"{path}: its certificate is valid from {begin:%Y-%m-%d %H:%M} UTC on, and this "
+            f"machine's clock says {now:%Y-%m-%d %H:%M}; set the clock"
+        )
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except (ValueError, TypeError, InvalidSignature):
+        raise BadInput(
+            f"{path}: its certificate is not of the CA in ca.crt beside it; {remedy}"
+        ) from None
 
 
 def fingerprint_of(certificate: x509.Certificate) -> str:

@@ -40,7 +40,7 @@ def answers(port: int, tls: Path | None) -> bool:
     else:
         server = ServerTLS(tls)
         credentials = grpc.ssl_channel_credentials(
-            server.ca, server.pair.key, server.pair.certificate
+            server.ca_pem, server.pair.key, server.pair.certificate
         )
         options.append(("grpc.ssl_target_name_override", server.hosts[0]))
         channel = grpc.secure_channel(address, credentials, options)

@@ -48,9 +48,17 @@ def take_part(handler: MessageHandler, server: str, kit: Path | None, patience: 
     pause = 0.5
     handler.farewell = None
     lost = time.monotonic()
+    connected = False
     while True:
         handler.heard = False
-        reason = _one_connection(handler, server, kit)
+        try:
+            channel = _channel(handler.hospital.name, server, kit)
+        except BadInput as error:
+            if not connected:  # later it may be a kit that is being replaced
+                raise
+            reason = str(error)
+        else:
+            reason = _one_connection(handler, channel)
         farewell = handler.farewell
         if farewell is not None and farewell.outcome == "refused":
             raise Refused(f"{server} refused {handler.hospital.name}: {farewell.reason}")
@@ -58,6 +66,7 @@ def take_part(handler: MessageHandler, server: str, kit: Path | None, patience: 
             log.info("the run is over: %s", farewell.reason)
             return
         if handler.heard:
+            connected = True
             pause, lost = 0.5, time.monotonic()
         elif time.monotonic() - lost > patience:
             raise BadInput(
@@ -70,10 +79,10 @@ def take_part(handler: MessageHandler, server: str, kit: Path | None, patience: 
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def _one_connection(handler: MessageHandler, server: str, kit: Path | None) -> str:
+def _one_connection(handler: MessageHandler, channel: grpc.Channel) -> str:
     """Answer on one connection until it ends; return why it ended."""
     answers: SimpleQueue[ClientMessage | None] = SimpleQueue()
-    with _channel(handler.hospital.name, server, kit) as channel:
+    with channel:
         call = FlowerServiceStub(channel).Join(iter(answers.get, None))
         silence = Timer(GREETING_SECONDS, call.cancel)
         silence.daemon = True
@@ -101,6 +110,8 @@ def _reason(error: grpc.RpcError, heard: bool) -> str:
         return f"no greeting within {GREETING_SECONDS:.0f} s"
     if "Hostname Verification Check failed" in details:
         return f"{code.name}, the server's certificate is for other names"
+    if "CERTIFICATE_VERIFY_FAILED: certificate has expired" in details:
+        return f"{code.name}, the server's certificate has expired; tell the operator"
     if found := re.search(r"CERTIFICATE_VERIFY_FAILED: ([\w -]+)", details):
         return f"{code.name}, the server's certificate is not accepted: {found[1]}; see ca.crt"
     return code.name

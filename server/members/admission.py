@@ -36,6 +36,17 @@ class Admission:
         self._sites = sites
         self._max_examples = max_examples
 
+    def stranger(self, peer: Peer | None) -> str | None:
+        """Return why a client with this certificate may not even say hello; None: it may."""
+        if self._sites is None:
+            return None
+        if peer is None:
+            return "it has no certificate"
+        site = self._sites.lookup(peer.name)
+        if site is not None and site.certificate != peer.certificate:
+            return f"the list has another certificate for {peer.name}; use the one sent last"
+        return self.barred(peer.name)
+
     def refusal(self, peer: Peer | None, hello: Hello) -> str | None:
         """Return why a hospital may not take part; None: it may."""
         return self.standing(peer, hello) or self._unfit(hello)
@@ -45,22 +56,16 @@ class Admission:
 
         Its certificate is compared again: by now the list may have another one for it.
         """
-        return self._impostor(peer, hello) or self.barred(hello.site)
+        if self._sites is None:
+            return self.barred(hello.site)
+        if peer is None or peer.name != hello.site:
+            return f"its certificate is not that of {hello.site}"
+        return self.stranger(peer)
 
     def barred(self, name: str) -> str | None:
         """Return why this hospital is barred, or None."""
         revoked = self._sites.refusal(name, datetime.now(UTC)) if self._sites else None
         return revoked or self._folder.exclusion(name)
-
-    def _impostor(self, peer: Peer | None, hello: Hello) -> str | None:
-        if self._sites is None:
-            return None
-        if peer is None or peer.name != hello.site:
-            return f"its certificate is not that of {hello.site}"
-        site = self._sites.lookup(hello.site)
-        if site is not None and site.certificate != peer.certificate:
-            return f"the list has another certificate for {hello.site}; use the one sent last"
-        return None
 
     def _unfit(self, hello: Hello) -> str | None:
         if hello.image_size != self._image_size:

@@ -6,6 +6,7 @@ from threading import Condition, Thread
 from time import monotonic
 from typing import Protocol
 
+from common.certificates import Peer
 from common.protocol import Farewell, Message, Ping
 from server.members.admission import Admission
 from server.rounds.ask import Connection
@@ -63,6 +64,7 @@ class Roster:
 
     def wait_for(self, count: int, timeout: float) -> bool:
         """Wait until so many hospitals have said hello; return whether they have."""
+        self.present()  # or hospitals that were barred meanwhile would count
         with self._changed:
             return self._changed.wait_for(lambda: len(self._connections) >= count, timeout)
 
@@ -152,6 +154,18 @@ class Roster:
 
         Thread(target=part, daemon=True).start()
 
+    def turn_away(self, peer: Peer | None) -> Farewell | None:
+        """Return what to tell a client whose certificate is not welcome; None: it may say hello.
+
+        Raises:
+            OSError: The event cannot be written.
+        """
+        reason = self.admission.stranger(peer)
+        if reason is None:
+            return None
+        self._folder.log.record(Refused(site=peer.name if peer else "", reason=reason))
+        return Farewell(outcome="refused", reason=reason[:500])
+
     def enter(self, connection: OpenConnection) -> None:
         """Let a hospital in that has said hello, or tell it why not.
 
@@ -190,17 +204,18 @@ class Roster:
         from here. The old connection of another process is given up only when it is dead.
         """
         name = connection.hello.site
-        taken = f"a hospital named {name} is connected already; use --name"
-        with self._changed:
-            old = self._connections.get(name)
-        gone = None if old is None else self.standing(old)
-        other = old is not None and old.hello.process != connection.hello.process
-        if old is not None and gone is None and other and self._alive(old):
-            return taken
-        with self._changed:
-            if self._connections.get(name, old) is not old:
-                return taken
-            self._connections[name] = connection
+        remedy = "use --name" if connection.peer is None else "end it; no two may use one kit"
+        while True:
+            with self._changed:
+                old = self._connections.get(name)
+            gone = None if old is None else self.standing(old)
+            other = old is not None and old.hello.process != connection.hello.process
+            if old is not None and gone is None and other and self._alive(old):
+                return f"a hospital named {name} is connected already; {remedy}"
+            with self._changed:
+                if self._connections.get(name, old) is old:
+                    self._connections[name] = connection
+                    break
         if old is not None and gone is not None:
             self._refuse(old, gone)
         elif old is not None:

@@ -4,11 +4,12 @@ EC P-256 throughout. Hospitals know the server by its certificate, and the serve
 by theirs.
 """
 
+import os
 import re
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, BinaryIO, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -139,7 +140,12 @@ def write_certificate(path: Path, certificate: x509.Certificate) -> None:
         OSError: The file cannot be written.
     """
     pem = certificate.public_bytes(serialization.Encoding.PEM)
-    write_whole(path, lambda file: file.write(pem))
+
+    def write(file: BinaryIO) -> None:
+        os.fchmod(file.fileno(), 0o644)  # whatever the umask: the server may be another user
+        file.write(pem)
+
+    write_whole(path, write)
 
 
 def read_authority(folder: Path) -> Authority:

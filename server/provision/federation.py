@@ -99,6 +99,7 @@ def new(path: Path, config: Config, names: Sequence[str], now: datetime) -> None
         write_json(folder / CONFIG, config.model_dump())
         for side in (CA, SERVER):
             (folder / side).mkdir()
+            (folder / side).chmod(0o755)  # whatever the umask, as the certificates in it
             write_certificate(folder / side / "ca.crt", authority.certificate)
         write_key(folder / CA / "ca.key", authority.key)
         write_certificate(folder / SERVER / "server.crt", certificate)
@@ -146,7 +147,7 @@ def renew(path: Path, name: str, now: datetime) -> Site:
         sites = {**sites, name: site}
         kit = path / KITS / name
         if kit.exists():
-            with TemporaryDirectory(dir=path / KITS, prefix=f".{name}.") as folder:
+            with TemporaryDirectory(dir=kit, prefix=".new.") as folder:
                 renew_kit(Path(folder), name, config.address, identity)
                 write_sites(path / SITES, sites)
                 for file in (KEY, README):

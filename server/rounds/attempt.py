@@ -112,11 +112,11 @@ class Attempt:
         answered = found.hospitals.keys() | found.validations.keys() | found.rejected.keys()
         for name in self._errands.keys() - answered - found.lost.keys():
             self._lose(name, "no reply before the deadline")
-        self._compare()
-        for name in list(found.hospitals):
+        for name in sorted(found.hospitals.keys() | found.validations.keys()):
             barred = self._hospitals.standing(self._errands[name].connection)
             if barred is not None:
                 self._reject(name, barred)
+        self._compare()
         return found
 
     def _compare(self) -> None:

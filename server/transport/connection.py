@@ -77,7 +77,7 @@ def greet(stream: Stream, greeting: Greeting) -> Hello:
         HospitalLost: It does not answer in time.
         ProtocolError: Its answer is no hello.
     """
-    stream.send(_properties(greeting), GREETING_SECONDS)
+    stream.send(properties_of(greeting), GREETING_SECONDS)
     answer = stream.receive(GREETING_SECONDS)
     return parse_message(HELLO, answer.get_properties_res.properties["message"].string)
 
@@ -137,7 +137,7 @@ class FlowerConnection:
     def answers(self, message: Message) -> bool:
         """Send a message that asks for no work; return whether an answer came."""
         try:
-            self._exchange(_properties(message), ANSWER_SECONDS)
+            self._exchange(properties_of(message), ANSWER_SECONDS)
         except HospitalLost as lost:
             log.debug("%s: %s", self.hello.site, lost)
             return False
@@ -149,19 +149,20 @@ class FlowerConnection:
         return self._turn.locked()
 
     def part(self, farewell: Farewell) -> None:
-        """Say farewell and close the connection."""
-        self.answers(farewell)
-        self.close()
+        """Say farewell and close the connection, at once if the hospital does not answer."""
+        if self.answers(farewell):
+            self.close()
+        else:
+            self._stream.cancel()
 
     def close(self) -> None:
         """Close the connection."""
         self._stream.close()
 
     def _exchange(self, data: bytes, timeout: float) -> ClientMessage:
-        deadline = monotonic() + timeout
         with self._own_turn(timeout):
-            self._stream.send(data, deadline - monotonic())
-            return self._stream.receive(deadline - monotonic())
+            self._stream.send(data, timeout)
+            return self._stream.receive(timeout)
 
     @contextmanager
     def _own_turn(self, timeout: float) -> Iterator[None]:
@@ -173,7 +174,8 @@ class FlowerConnection:
             self._turn.release()
 
 
-def _properties(message: Message) -> bytes:
+def properties_of(message: Message) -> bytes:
+    """Return a message outside the rounds as it travels."""
     ins = ServerMessage.GetPropertiesIns(config=_config(message))
     return ServerMessage(get_properties_ins=ins).SerializeToString()
 

@@ -8,13 +8,13 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from threading import Thread
 
 import grpc
-from flwr.proto.transport_pb2 import DESCRIPTOR, ClientMessage
-from grpc_health.v1.health import HealthServicer
-from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from flwr.proto.transport_pb2 import DESCRIPTOR as FLOWER
+from flwr.proto.transport_pb2 import ClientMessage
+from grpc_health.v1.health_pb2 import DESCRIPTOR as HEALTH
+from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from common import net
 from common.certificates import Peer
@@ -22,7 +22,7 @@ from common.errors import BadInput
 from common.protocol import ProtocolError
 from server.members.roster import Roster
 from server.rounds.ask import HospitalLost
-from server.transport.connection import FlowerConnection, Outbox, greet
+from server.transport.connection import FlowerConnection, Outbox, greet, properties_of
 from server.transport.port import most_files
 from server.transport.stream import Stream
 from server.transport.tls import ServerTLS, peer_of
@@ -53,10 +53,17 @@ class _Service:
     def Join(  # noqa: N802 - Flower's name
         self, request_iterator: Iterator[ClientMessage], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
-        """Serve one stream until one of the sides closes it."""
+        """Serve one stream until one of the sides closes it.
+
+        A client whose certificate is not welcome is told so; nothing that it sends is read.
+        """
+        peer = peer_of(context)
+        if (farewell := self._roster.turn_away(peer)) is not None:
+            yield properties_of(farewell)
+            return
         stream = Stream(context.cancel)
         if context.add_callback(stream.close):
-            Thread(target=self._greet, args=(stream, peer_of(context)), daemon=True).start()
+            Thread(target=self._greet, args=(stream, peer), daemon=True).start()
             yield from stream.serve(request_iterator)
 
     def _greet(self, stream: Stream, peer: Peer | None) -> None:
@@ -76,7 +83,9 @@ class _Service:
         except OSError as error:
             log.error("%s cannot be let in: %s", hello.site, error.strerror)
             stream.close()
-        stream.when_closed(partial(self._forget, connection))
+        # In a thread of its own: it writes to disk, and gRPC's one thread must not wait for that.
+        forget = Thread(target=self._forget, args=(connection,), daemon=True)
+        stream.when_closed(forget.start)
 
     def _forget(self, connection: FlowerConnection) -> None:
         try:
@@ -85,11 +94,24 @@ class _Service:
             log.error("that %s left is not noted: %s", connection.hello.site, error.strerror)
 
 
-def _handler(service: _Service) -> grpc.GenericRpcHandler:
-    """Return Flower's service with messages that are serialised already."""
+def _handlers(service: _Service) -> list[grpc.GenericRpcHandler]:
+    """Return Flower's service with messages that are serialised already, and the one for health.
+
+    gRPC's own health service waits for the whole request, for ever, and has Watch besides: clients
+    could hold all calls. As a stream the request is not read at all.
+    https://github.com/grpc/grpc/blob/master/doc/health-checking.md
+    """
     join = grpc.stream_stream_rpc_method_handler(service.Join, ClientMessage.FromString, bytes)
-    name = DESCRIPTOR.services_by_name["FlowerService"].full_name
-    return grpc.method_handlers_generic_handler(name, {"Join": join})
+    serving = HealthCheckResponse(status=HealthCheckResponse.SERVING).SerializeToString()
+    check: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_unary_rpc_method_handler(
+        lambda _requests, _context: serving
+    )
+    flower = FLOWER.services_by_name["FlowerService"].full_name
+    health = HEALTH.services_by_name["Health"].full_name
+    return [
+        grpc.method_handlers_generic_handler(flower, {"Join": join}),
+        grpc.method_handlers_generic_handler(health, {"Check": check}),
+    ]
 
 
 @contextmanager
@@ -121,8 +143,7 @@ def listening(roster: Roster, listen: str, tls: ServerTLS | None) -> Iterator[No
             ("grpc.so_reuseport", 0),
         ],
     )
-    server.add_generic_rpc_handlers([_handler(_Service(roster))])
-    add_HealthServicer_to_server(HealthServicer(), server)
+    server.add_generic_rpc_handlers(_handlers(_Service(roster)))
     try:
         if tls is None:
             server.add_insecure_port(listen)

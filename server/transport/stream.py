@@ -37,7 +37,6 @@ class Stream:
         try:
             while (data := self._outgoing.get()) is not None:
                 yield data  # gRPC comes back once it is sent
-                del data  # or the weights stay until the next message
                 self._sent.put(True)
                 self._answers.put(next(answers))
         except (StopIteration, grpc.RpcError):
@@ -72,6 +71,11 @@ class Stream:
         for callback in callbacks:
             callback()
 
+    def cancel(self) -> None:
+        """End the stream at once, even if an answer is being waited for."""
+        self._cancel()
+        self.close()
+
     def when_closed(self, callback: Callable[[], object]) -> None:
         """Call a function once the stream is closed; now, if it is closed already."""
         with self._lock:
@@ -84,8 +88,7 @@ class Stream:
         try:
             item = queue.get(timeout=max(0.0, timeout))
         except Empty:
-            self._cancel()
-            self.close()
+            self.cancel()
             raise HospitalLost("no answer in time") from None
         if item is None:
             queue.put(None)  # for the next call

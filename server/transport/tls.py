@@ -1,20 +1,22 @@
 """The server's end of TLS: its certificate, and the hospitals' certificates that it requires."""
 
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from common.certificates import (
     Pair,
     Peer,
+    check_valid,
     common_name,
     fingerprint_of,
     hosts_of,
     read_certificate,
-    read_file,
     read_pair,
 )
 from common.errors import BadInput
@@ -22,6 +24,7 @@ from common.errors import BadInput
 log = logging.getLogger(__name__)
 
 REMEDY = "give --tls the folder server of flower-provision"
+RENEW = "flower-provision renew FOLDER --server makes a new one"
 
 
 class ServerTLS:
@@ -31,7 +34,7 @@ class ServerTLS:
         folder: Has ``ca.crt``, ``server.crt`` and ``server.key``.
 
     Attributes:
-        ca: The CA's certificate, PEM.
+        ca: The CA's certificate.
         pair: The server's certificate and key.
         hosts: The server's names, as in its certificate.
 
@@ -41,8 +44,8 @@ class ServerTLS:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        read_certificate(folder / "ca.crt", REMEDY)
-        self.ca = read_file(folder / "ca.crt", REMEDY)
+        self.ca = read_certificate(folder / "ca.crt", REMEDY)
+        self._warned = ""
         self.pair = self._read()
         self.hosts = hosts_of(x509.load_pem_x509_certificate(self.pair.certificate))
         if not self.hosts:
@@ -59,23 +62,34 @@ class ServerTLS:
             require_client_authentication=True,
         )
 
+    @property
+    def ca_pem(self) -> bytes:
+        """The CA's certificate as gRPC takes it."""
+        return self.ca.public_bytes(serialization.Encoding.PEM)
+
     def _read(self) -> Pair:
-        return read_pair(self._folder / "server.crt", self._folder / "server.key", REMEDY)
+        file = self._folder / "server.crt"
+        pair = read_pair(file, self._folder / "server.key", REMEDY)
+        certificate = x509.load_pem_x509_certificate(pair.certificate)
+        check_valid(file, certificate, self.ca, datetime.now(UTC), RENEW)
+        return pair
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         pair = (self.pair.key, self.pair.certificate)
-        return grpc.ssl_server_certificate_configuration([pair], self.ca)
+        return grpc.ssl_server_certificate_configuration([pair], self.ca_pem)
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
         """Return what has changed since the last handshake; None: nothing."""
         try:
             pair = self._read()
         except BadInput as error:
-            log.warning("%s; the certificate read last stays in use", error)
+            if str(error) != self._warned:
+                log.warning("%s; the certificate read last stays in use", error)
+            self._warned = str(error)
             return None
         if pair == self.pair:
             return None
-        self.pair = pair
+        self.pair, self._warned = pair, ""
         log.info("%s: read again", self._folder / "server.crt")
         return self._configuration()
 

@@ -79,3 +79,25 @@ def test_who_trains_keeps_its_place_unless_its_connection_is_found_dead(
     coming.join(20)
     assert roster.present() == {HELLO.site: new if dead else old}
     assert new.parted.wait(0 if dead else 10) is not dead
+
+
+def test_of_two_connections_that_wait_for_one_place_the_later_one_has_it(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", {})
+    admission = Admission("r", 0, HELLO.image_size, folder)
+    first: Any = Name(2)
+    second: Any = Name(2)
+    old: Any = Name(1, busy=True)
+
+    class Racing(Roster):
+        """The other one takes the place while this one looks at the old one."""
+
+        def _alive(self, connection: Any) -> bool:
+            if connection is old:
+                self._connections[HELLO.site] = first
+            return False
+
+    roster = Racing(admission, folder)
+    roster.enter(old)
+    roster.enter(second)
+    assert roster.present() == {HELLO.site: second}
+    assert not second.parted.is_set()

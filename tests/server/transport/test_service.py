@@ -5,7 +5,8 @@ import socket
 import ssl
 import threading
 import time
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -21,12 +22,14 @@ from client.state import ClientState
 from client.transport.connection import take_part
 from client.transport.messages import MessageHandler
 from common import certificates
+from common.errors import BadInput
 from common.protocol import INSTRUCTION as INSTRUCTION_READER
 from common.protocol import Greeting, Hello, parse_message
 from experiments.launch.local import free_port
 from server.members.admission import Admission
 from server.members.roster import Roster
-from server.provision.federation import renew_server
+from server.members.sites import SiteList
+from server.provision.federation import renew_server, revoke
 from server.rounds.ask import HospitalLost, Weights
 from server.run.folder import RunFolder
 from server.run.log import RunLog
@@ -228,9 +231,10 @@ def test_a_full_disk_closes_the_connection(tmp_path: Path, monkeypatch: pytest.M
         heard = []
         with grpc.insecure_channel(address) as channel:
             call = FlowerServiceStub(channel).Join(iter(said.get, None), timeout=20)
-            for message in call:
-                heard.append(message)
-                said.put(hello_of(words))
+            with suppress(grpc.RpcError):
+                for message in call:
+                    heard.append(message)
+                    said.put(hello_of(words))
             said.put(None)
         return heard
 
@@ -442,3 +446,49 @@ def test_a_renewed_certificate_of_the_server_counts_without_a_restart(tmp_path: 
         assert shown() == (kits / "server" / "server.crt").read_text() != first
         with channel_with(ca, identity, address) as channel:
             assert greeted(channel)
+
+
+@pytest.mark.fault(
+    "a hospital that was revoked calls again and again, says nothing, or asks for health without "
+    "end",
+    "it is told so at once, unheard, and others find their places",
+)
+def test_a_revoked_hospital_is_told_unheard_and_holds_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flower, "CONNECTIONS", 4)
+    kits = provision(tmp_path / "kits", ["a", "b"])
+    revoke(kits, "b", datetime.now(UTC))
+    address = f"127.0.0.1:{free_port()}"
+    folder = RunFolder.create(tmp_path / "run", {})
+    sites = SiteList(kits / "server" / "sites.json")
+    roster = Roster(Admission("r", 0, HELLO.image_size, folder, sites), folder)
+    ca = kits / "ca" / "ca.crt"
+    silence: SimpleQueue[None] = SimpleQueue()
+    with (
+        listening(roster, address, ServerTLS(kits / "server")),
+        channel_with(ca, kits / "sites" / "b" / "site.pem", address) as revoked,
+        channel_with(ca, kits / "sites" / "a" / "site.pem", address) as good,
+    ):
+        for _ in range(3):
+            (farewell,) = FlowerServiceStub(revoked).Join(iter(silence.get, None), timeout=20)
+            text = farewell.get_properties_ins.config["message"].string
+            assert "b was revoked on" in text
+        check: Any = revoked.stream_unary("/grpc.health.v1.Health/Check")
+        for _ in range(8):
+            assert check.future(iter(silence.get, None), timeout=20).result() == b"\x08\x01"
+        assert greeted(good)
+        for _ in range(11):
+            silence.put(None)
+    events = [json.loads(line) for line in (folder.path / "events.jsonl").read_text().splitlines()]
+    assert [(event["event"], event["site"]) for event in events] == [("refused", "b")] * 3
+
+
+@pytest.mark.parametrize("days", [-31, 31])
+def test_a_server_certificate_that_is_not_valid_is_told_at_the_start(
+    tmp_path: Path, days: int
+) -> None:
+    kits = provision(tmp_path / "kits", ["a"])
+    renew_server(kits, datetime.now(UTC) + timedelta(days=days))
+    with pytest.raises(BadInput, match=r"expired on .*renew FOLDER --server|set the clock"):
+        ServerTLS(kits / "server")
