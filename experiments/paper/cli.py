@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
@@ -13,6 +13,9 @@ from pydantic_settings import CliPositionalArg, SettingsConfigDict
 from common.errors import FedCXRError
 from common.runtime.cli import Command, Settings, choose_command, parse, run_command
 from experiments.paper.cells import FirstModel, ScaleName, Table
+
+if TYPE_CHECKING:
+    from experiments.paper.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,14 @@ class RunSettings(ScaleSettings):
     first_models: list[FirstModel] = Field(
         [], description="run the trials of these first models only; default: of all"
     )
+    threads: int = Field(
+        0,
+        ge=0,
+        description="CPU threads of each trial; 0: the cores divided by --jobs",
+    )
+    real: bool = Field(
+        False, description="run trials over gRPC, with processes; the results are the same"
+    )
 
     @model_validator(mode="after")
     def _sources(self) -> Self:
@@ -73,6 +84,7 @@ def _run(arguments: Sequence[str]) -> None:
     from experiments.paper.scales import SCALES
 
     log_to_stderr(settings.debug)
+    workers = _workers(settings)
     scale, data = SCALES[settings.scale], settings.root / "data"
     if settings.images is None:
         make_synthetic(scale, SMOKE_IMAGES, data)
@@ -82,20 +94,27 @@ def _run(arguments: Sequence[str]) -> None:
             Sources(settings.images, settings.metadata, settings.train_list, settings.test_list),
             data,
         )
-    jobs = settings.jobs or settings.cores
     grid = Grid(
         scale,
         tables_of(settings.names),
         settings.root,
         settings.results,
-        jobs,
-        max(1, settings.cores // jobs),
+        workers,
         settings.first_models,
+        settings.real,
     )
     grid.run()
     if grid.failed:
         names = "; ".join(f"{name}: {reason}" for name, reason in grid.failed.items())
         raise FedCXRError(f"{len(grid.failed)} tasks failed: {names}")
+
+
+def _workers(settings: RunSettings) -> "Workers":
+    """Return what starts the grid's tasks."""
+    from experiments.paper.workers import LocalWorkers
+
+    jobs = settings.jobs or max(1, settings.cores // max(1, settings.threads))
+    return LocalWorkers(jobs, settings.threads or max(1, settings.cores // jobs))
 
 
 def tables_of(names: Sequence[Name]) -> list[Table]:
