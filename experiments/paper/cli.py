@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
-from common.errors import FedCXRError
+from common.errors import BadInput, FedCXRError
 from common.runtime.cli import Command, Settings, choose_command, parse, run_command
 from experiments.paper.cells import FirstModel, ScaleName, Table
 
@@ -58,20 +58,33 @@ class RunSettings(ScaleSettings):
     threads: int = Field(
         0,
         ge=0,
-        description="CPU threads of each trial; 0: the cores divided by --jobs",
+        description="CPU threads of each trial; 0: the cores divided by --jobs, with --ray 1",
     )
     real: bool = Field(
         False, description="run trials over gRPC, with processes; the results are the same"
     )
+    ray: str | None = Field(
+        None,
+        description="run on a Ray cluster, HOST:PORT or auto; --jobs 0: as many trials at once as "
+        "it has CPUs for",
+    )
+    gpus_per_trial: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of a GPU, with --ray; default: all of the cluster's in equal shares",
+    )
 
     @model_validator(mode="after")
-    def _sources(self) -> Self:
+    def _options_that_go_together(self) -> Self:
         given = (self.images, self.metadata, self.train_list, self.test_list)
         if (self.scale in ("tiny", "smoke")) == (None not in given):
             raise ValueError(
                 "give --images, --metadata, --train-list and --test-list for the scales small and "
                 "full, and for no other"
             )
+        if self.gpus_per_trial is not None and self.ray is None:
+            raise ValueError("--gpus-per-trial is of use with --ray only")
         return self
 
 
@@ -110,11 +123,24 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _workers(settings: RunSettings) -> "Workers":
-    """Return what starts the grid's tasks."""
-    from experiments.paper.workers import LocalWorkers
+    """Return what starts the grid's tasks.
 
-    jobs = settings.jobs or max(1, settings.cores // max(1, settings.threads))
-    return LocalWorkers(jobs, settings.threads or max(1, settings.cores // jobs))
+    Raises:
+        BadInput: Ray is not installed, or its cluster cannot be used.
+    """
+    if settings.ray is None:
+        from experiments.paper.workers import LocalWorkers
+
+        jobs = settings.jobs or max(1, settings.cores // max(1, settings.threads))
+        return LocalWorkers(jobs, settings.threads or max(1, settings.cores // jobs))
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # both are read when Ray is imported
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # five tries to connect take minutes
+    try:
+        from experiments.paper.ray_workers import RayWorkers
+    except ModuleNotFoundError:
+        raise BadInput("--ray: Ray is not installed; pip install 'fedcxr[ray]'") from None
+    threads = settings.threads or 1
+    return RayWorkers(settings.ray, settings.jobs, threads, settings.gpus_per_trial)
 
 
 def tables_of(names: Sequence[Name]) -> list[Table]:
