@@ -5,14 +5,17 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
-from common.errors import FedCXRError
+from common.errors import BadInput, FedCXRError
 from common.runtime.cli import Command, Settings, choose_command, parse, run_command
 from experiments.paper.cells import FirstModel, ScaleName, Table
+
+if TYPE_CHECKING:
+    from experiments.paper.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +55,36 @@ class RunSettings(ScaleSettings):
     first_models: list[FirstModel] = Field(
         [], description="run the trials of these first models only; default: of all"
     )
+    threads: int = Field(
+        0,
+        ge=0,
+        description="CPU threads of each trial; 0: the cores divided by --jobs, with --ray 1",
+    )
+    real: bool = Field(
+        False, description="run trials over gRPC, with processes; the results are the same"
+    )
+    ray: str | None = Field(
+        None,
+        description="run on a Ray cluster, HOST:PORT or auto; --jobs 0: as many trials at once as "
+        "it has CPUs for",
+    )
+    gpus_per_trial: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of a GPU, with --ray; default: all of the cluster's in equal shares",
+    )
 
     @model_validator(mode="after")
-    def _sources(self) -> Self:
+    def _options_that_go_together(self) -> Self:
         given = (self.images, self.metadata, self.train_list, self.test_list)
         if (self.scale in ("tiny", "smoke")) == (None not in given):
             raise ValueError(
                 "give --images, --metadata, --train-list and --test-list for the scales small and "
                 "full, and for no other"
             )
+        if self.gpus_per_trial is not None and self.ray is None:
+            raise ValueError("--gpus-per-trial is of use with --ray only")
         return self
 
 
@@ -73,6 +97,7 @@ def _run(arguments: Sequence[str]) -> None:
     from experiments.paper.scales import SCALES
 
     log_to_stderr(settings.debug)
+    workers = _workers(settings)
     scale, data = SCALES[settings.scale], settings.root / "data"
     if settings.images is None:
         make_synthetic(scale, SMOKE_IMAGES, data)
@@ -82,20 +107,40 @@ def _run(arguments: Sequence[str]) -> None:
             Sources(settings.images, settings.metadata, settings.train_list, settings.test_list),
             data,
         )
-    jobs = settings.jobs or settings.cores
     grid = Grid(
         scale,
         tables_of(settings.names),
         settings.root,
         settings.results,
-        jobs,
-        max(1, settings.cores // jobs),
+        workers,
         settings.first_models,
+        settings.real,
     )
     grid.run()
     if grid.failed:
         names = "; ".join(f"{name}: {reason}" for name, reason in grid.failed.items())
         raise FedCXRError(f"{len(grid.failed)} tasks failed: {names}")
+
+
+def _workers(settings: RunSettings) -> "Workers":
+    """Return what starts the grid's tasks.
+
+    Raises:
+        BadInput: Ray is not installed, or its cluster cannot be used.
+    """
+    if settings.ray is None:
+        from experiments.paper.workers import LocalWorkers
+
+        jobs = settings.jobs or max(1, settings.cores // max(1, settings.threads))
+        return LocalWorkers(jobs, settings.threads or max(1, settings.cores // jobs))
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # both are read when Ray is imported
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # five tries to connect take minutes
+    try:
+        from experiments.paper.ray_workers import RayWorkers
+    except ModuleNotFoundError:
+        raise BadInput("--ray: Ray is not installed; pip install 'fedcxr[ray]'") from None
+    threads = settings.threads or 1
+    return RayWorkers(settings.ray, settings.jobs, threads, settings.gpus_per_trial)
 
 
 def tables_of(names: Sequence[Name]) -> list[Table]:

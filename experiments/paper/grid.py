@@ -19,15 +19,15 @@ from pydantic import ValidationError
 from common.errors import BadInput, first_problem
 from common.options import Mode
 from common.runtime.files import append_json, drop_torn_line
-from experiments.launch.processes import Process
 from experiments.paper.cells import Cell, FailedLine, FirstModel, Table, TrialLine
 from experiments.paper.rates import chosen_rate
 from experiments.paper.scales import Scale, cells_of
+from experiments.paper.trial import keep_line
 from experiments.paper.worker import Task
+from experiments.paper.workers import Running, Workers
 
 log = logging.getLogger(__name__)
 
-WORKER = "from experiments.paper.worker import main; main()"
 POLL_SECONDS = 0.2
 
 LineT = TypeVar("LineT", TrialLine, FailedLine)
@@ -42,9 +42,9 @@ class Grid:
         tables: In the order in which they are run.
         root: Folder for data, models and work.
         results: Folder for the lines.
-        jobs: Trials at once.
-        threads: CPU threads of each.
+        workers: Start the tasks.
         first_models: Run no others; empty: all.
+        real: Run trials over gRPC, with processes.
     """
 
     def __init__(
@@ -53,18 +53,18 @@ class Grid:
         tables: Sequence[Table],
         root: Path,
         results: Path,
-        jobs: int,
-        threads: int,
+        workers: Workers,
         first_models: Sequence[FirstModel] = (),
+        real: bool = False,
     ) -> None:
         self._scale = scale
         self._tables = tables
-        self._root = root
-        self._results = results
-        self._jobs = jobs
-        self._threads = threads
+        self._root = root.absolute()
+        self._results = results.absolute()
+        self._workers = workers
         self._first_models = first_models
-        self._running: dict[str, tuple[Task, Process]] = {}
+        self._real = real
+        self._running: dict[str, tuple[Task, Running]] = {}
         self.failed: dict[str, str] = {}
         self._unavailable: set[FirstModel] = set()
         (root / "work").mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ class Grid:
         try:
             while True:
                 lines = read_trials(self._results)
-                for task in self._next(lines)[: self._jobs - len(self._running)]:
+                for task in self._next(lines)[: self._workers.jobs - len(self._running)]:
                     self._start(task)
                     self._tell(lines, before, time.monotonic() - start)
                 if not self._running:
@@ -89,10 +89,10 @@ class Grid:
                 while not self._collect():
                     time.sleep(POLL_SECONDS)
         finally:
-            for _, process in self._running.values():
-                process.terminate()
-            for _, process in self._running.values():
-                process.wait()
+            for _, running in self._running.values():
+                running.terminate()
+            for _, running in self._running.values():
+                running.wait()
 
     def cells(self, lines: Sequence[TrialLine]) -> list[Cell]:
         """Return the cells of the tables, as far as the results decide which they are."""
@@ -114,7 +114,8 @@ class Grid:
                 cell=cell if made else None,
                 root=self._root,
                 results=self._results,
-                threads=self._threads,
+                threads=self._workers.threads,
+                real=self._real,
             )
             lost = {f"pretrain-{model}", task.name} & self.failed.keys()
             lost |= self._unavailable & {model}
@@ -123,18 +124,19 @@ class Grid:
         return list(tasks.values())
 
     def _start(self, task: Task) -> None:
-        file = self._root / "work" / f"{task.name}.log"
-        process = Process(WORKER, [task.model_dump_json()], {}, (file, file))
-        self._running[task.name] = task, process
+        running = self._workers.start(task, self._root / "work" / f"{task.name}.log")
+        self._running[task.name] = task, running
 
     def _collect(self) -> bool:
-        """Return whether a task has ended; note those that failed."""
-        ended = {name: process.poll() for name, (_, process) in self._running.items()}
+        """Return whether a task has ended; keep the trials' lines and note those that failed."""
+        ended = {name: running.poll() for name, (_, running) in self._running.items()}
         for name, code in ended.items():
             if code is not None:
                 task, _ = self._running.pop(name)
                 if code:
                     self._note_failure(task, code)
+                elif task.cell is not None:
+                    keep_line(task.cell, self._results, self._root / "work")
         return any(code is not None for code in ended.values())
 
     def _note_failure(self, task: Task, code: int) -> None:

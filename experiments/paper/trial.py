@@ -1,5 +1,6 @@
-"""One trial: a federation in this process, by the server's own rounds, to one line of results."""
+"""One trial: a federation, by the server's own rounds, to one line of results."""
 
+import json
 import platform
 import shutil
 import subprocess
@@ -10,72 +11,77 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.hospital import Hospital
 from common.checkpoint import read_checkpoint
 from common.evaluation import predict
 from common.metrics import auc_by_finding
 from common.model import build_model, choose_device, load_state
-from common.runtime.files import append_json, write_whole
+from common.runtime.files import append_json, write_json, write_whole
+from common.runtime.status import read_status
 from common.scores import AucByFinding, mean_auc
-from common.shard import Shard, open_for_training, open_shard
-from experiments.launch.inprocess import InProcessHospitals
+from common.shard import Shard, open_shard
 from experiments.paper.cells import Cell, Environment, RoundLine, TrialLine
+from experiments.paper.federation import run_in_process, run_over_grpc
 from experiments.paper.scales import SCALES, Scale
 from server.cli import ServerSettings
-from server.members.admission import Admission
-from server.rounds.loop import Rounds
-from server.rounds.testing import Tester
-from server.run.folder import RunFolder
 from server.run.left_out import left_out
-from server.run.records import InitialModel, Result, RoundRecord, Unusual
-from server.run.start import start_run
+from server.run.records import (
+    InitialModel,
+    RoundRecord,
+    RunStatus,
+    Unusual,
+    read_events,
+    read_rounds,
+)
 
 FEWEST_POSITIVES = 20
 """Positive test films that a finding needs to count in the endpoint; with fewer, its AUC says
 little."""
 
+LINE = "line.json"
+"""In the run's folder of a trial that is done, until :func:`keep_line`."""
 
-def run_trial(cell: Cell, init: str, data: Path, results: Path, work: Path) -> TrialLine:
-    """Run a trial, or go on with it; write its line and its scores of the test films.
+
+def run_trial(
+    cell: Cell, init: str, data: Path, results: Path, work: Path, *, real: bool = False
+) -> TrialLine:
+    """Run a trial, or go on with it; write its scores, and its line in the run's folder.
 
     Args:
         cell: What to run.
         init: The first model, as ``--init`` takes it.
         data: The shards; see :mod:`experiments.paper.data`.
-        results: Gets ``trials.jsonl`` and ``scores/``.
-        work: Has the run's folder while it runs.
+        results: Gets ``scores/``.
+        work: Has the run's folder.
+        real: Over gRPC, with a process for the server and for each hospital.
 
     Raises:
         BadInput: A file cannot be used.
+        FedCXRError: A process failed.
     """
     start = time.monotonic()
     scale = SCALES[cell.scale]
     run = work / cell.name
     settings = _settings(cell, scale, init, data, run)
     test = open_shard(data / "test")
-    tester = Tester(data / "test", scale.architecture, "auto", 0)
-    begun = start_run(settings, test.manifest.size)
-    admission = Admission(begun.plan.run, cell.seed, test.manifest.size, begun.folder)
-    device = choose_device("auto")
-    hospitals = [
-        Hospital(path.name, open_for_training(path), device, precision=None)
-        for path in shards_of(cell, data)
-    ]
-    federation = InProcessHospitals(hospitals, admission)
-    rounds = Rounds(
-        begun.plan, federation, begun.folder, begun.state, begun.provenance, tester, begun.strategy
-    )
-    result = rounds.run()
-    line = _line(cell, begun.folder, result, test, time.monotonic() - start)
+    (run_over_grpc if real else run_in_process)(settings, shards_of(cell, data))
+    line = _line(cell, run, test, time.monotonic() - start)
     logits = _final_logits(run, scale, test)
     line = line.model_copy(update={"test_auc_by_finding": auc_by_finding(test.labelled(), logits)})
     scores = results / "scores" / f"{cell.name}.npy"
     scores.parent.mkdir(parents=True, exist_ok=True)
     write_whole(scores, lambda file: np.save(file, logits.astype(np.float16)))
-    append_json(results / "trials.jsonl", line.model_dump(mode="json"))
-    begun.folder.log.close()
-    shutil.rmtree(run)
+    write_json(run / LINE, line.model_dump(mode="json"))
     return line
+
+
+def keep_line(cell: Cell, results: Path, work: Path) -> None:
+    """Append the line of a trial that is done to ``trials.jsonl``, and remove the run's folder.
+
+    By the grid's process alone: appending from several machines is not safe on all file systems.
+    """
+    run = work / cell.name
+    append_json(results / "trials.jsonl", json.loads((run / LINE).read_text()))
+    shutil.rmtree(run)
 
 
 def shards_of(cell: Cell, data: Path) -> list[Path]:
@@ -119,8 +125,10 @@ def _settings(cell: Cell, scale: Scale, init: str, data: Path, run: Path) -> Ser
     )
 
 
-def _line(cell: Cell, folder: RunFolder, result: Result, test: Shard, seconds: float) -> TrialLine:
-    first = next(event for event in folder.events() if isinstance(event, InitialModel))
+def _line(cell: Cell, run: Path, test: Shard, seconds: float) -> TrialLine:
+    rounds, events = read_rounds(run), read_events(run, damaged_too=True)
+    validation = read_status(run, RunStatus).validation
+    first = next(event for event in events if isinstance(event, InitialModel))
     lines = [
         RoundLine(
             round=0,
@@ -131,15 +139,15 @@ def _line(cell: Cell, folder: RunFolder, result: Result, test: Shard, seconds: f
             seconds=0.0,
         )
     ]
-    lines += [_round_line(record, test) for record in folder.rounds()]
+    lines += [_round_line(record, test) for record in rounds]
     return TrialLine(
         cell=cell,
         rounds=lines,
-        validation_auc=result.validation.auc,
+        validation_auc=validation and validation.auc,
         test_auc_by_finding={},
-        model_sha256=folder.rounds()[-1].model_sha256,
-        hospitals_lost=sorted(left_out(folder.rounds(), folder.events())),
-        hospitals_unusual=sorted({e.site for e in folder.events() if isinstance(e, Unusual)}),
+        model_sha256=rounds[-1].model_sha256,
+        hospitals_lost=sorted(left_out(rounds, events)),
+        hospitals_unusual=sorted({e.site for e in events if isinstance(e, Unusual)}),
         seconds=seconds,
         environment=environment(),
     )

@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -31,8 +32,9 @@ class Task(Entry):
         first_model: To be made, or of the trial.
         cell: The trial; None: make the first model only.
         root: Folder of the experiments; see :mod:`experiments.paper.grid`.
-        results: Gets the trial's line.
+        results: Gets the trial's scores.
         threads: CPU threads.
+        real: The trial runs over gRPC, with processes.
     """
 
     scale: ScaleName
@@ -41,6 +43,7 @@ class Task(Entry):
     root: Path
     results: Path
     threads: int
+    real: bool = False
 
     @property
     def name(self) -> str:
@@ -55,6 +58,7 @@ def work(arguments: Sequence[str]) -> None:
         BadInput: A file cannot be used, or another process does this task.
     """
     task = Task.model_validate_json(arguments[0])
+    os.setpgid(0, 0)
     Thread(target=_end_with_the_grid, args=(os.getppid(),), daemon=True).start()
     log_to_stderr(debug=False)
     torch.set_num_threads(task.threads)
@@ -66,14 +70,14 @@ def work(arguments: Sequence[str]) -> None:
         scale = SCALES[task.scale]
         init = checkpoint_of(task.first_model, scale, data, models, task.threads)
         if task.cell is not None:
-            run_trial(task.cell, init, data, task.results, task.root / "work")
+            run_trial(task.cell, init, data, task.results, task.root / "work", real=task.real)
 
 
 def _end_with_the_grid(parent: int) -> None:
-    """End this process once its parent has gone, however that ended."""
+    """End this process and those it started once its parent has gone, however that ended."""
     while os.getppid() == parent:
         time.sleep(PARENT_POLL_SECONDS)
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from experiments.launch.processes import Process
 from experiments.paper.cells import Cell, Environment, FirstModel, Table, TrialLine
 from experiments.paper.grid import Grid, chosen_rates, read_trials
 from experiments.paper.scales import SCALES, cells_of
+from experiments.paper.workers import LocalWorkers
 from tests.support.waiting import wait_until
 
 CLI = "from experiments.paper.cli import main; main()"
@@ -57,6 +58,30 @@ def test_a_grid_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "Random, BatchNorm of films" in page
     assert "MoCo-v2 is above ImageNet" in page
     assert "| Rotation |" in (tmp_path / "results" / "report.md").read_text()
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process started, and those that they started."""
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for file in files for child in file.read_text().split()]
+    return children + [found for child in children for found in descendants(child)]
+
+
+@pytest.mark.slow
+def test_a_grid_over_grpc_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+    options = ("--real", "--jobs", "1", "--first-models", "random")
+    grid = start(tmp_path, "table1", *options)
+    work = tmp_path / "root" / "work"
+    wait_until(lambda: any(work.glob("*/config.json")), 120)
+    # The grid, two servers of forks, the worker, the federation's server and three clients.
+    wait_until(lambda: len(descendants(grid.pid)) >= 7, 30)
+    processes = descendants(grid.pid)
+    os.kill(grid.pid, signal.SIGKILL)
+    grid.wait()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), 30)
+    assert start(tmp_path, "table1", *options).wait(120) == 0, (tmp_path / "log").read_text()
+    (line,) = read_trials(tmp_path / "results")
+    assert line.hospitals_lost == []
 
 
 def test_a_broken_first_model_costs_its_own_trials_alone(tmp_path: Path) -> None:
@@ -109,6 +134,6 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "trials.jsonl").write_text('{"cell": 1}\n')
     with pytest.raises(BadInput, match=r"trials\.jsonl, line 1: .*restore it"):
         read_trials(tmp_path)
-    grid = Grid(SCALES["tiny"], ["table1"], tmp_path / "root", tmp_path, 1, 1)
+    grid = Grid(SCALES["tiny"], ["table1"], tmp_path / "root", tmp_path, LocalWorkers(1, 1))
     with pytest.raises(BadInput, match="line 1"):
         grid.run()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.errors import FedCXRError
 from common.findings import FINDINGS
 from common.metrics import auc_by_finding
 from common.model import build_model, state_of
@@ -16,7 +17,7 @@ from experiments.launch.local import LocalFederation
 from experiments.paper.cells import Cell, TrialLine
 from experiments.paper.data import make_synthetic
 from experiments.paper.scales import SCALES
-from experiments.paper.trial import endpoint, run_trial
+from experiments.paper.trial import endpoint, keep_line, run_trial
 from server.run.records import read_rounds
 
 SCALE = SCALES["tiny"]
@@ -35,6 +36,11 @@ def cell(**changes: object) -> Cell:
         "seed": 3, "lr": 0.05, "rounds": 2,
     }  # fmt: skip
     return Cell.model_validate({**fields, **changes})
+
+
+def without_seconds(line: TrialLine) -> TrialLine:
+    rounds = [entry.model_copy(update={"seconds": 0.0}) for entry in line.rounds]
+    return line.model_copy(update={"rounds": rounds, "seconds": 0.0})
 
 
 @pytest.mark.parametrize("mode", ["finetune", "linear"])
@@ -56,8 +62,28 @@ def test_a_trial_gives_the_model_of_the_same_run_over_grpc(
     assert line.model_sha256 == read_rounds(tmp_path / "run")[-1].model_sha256
 
 
+@pytest.mark.parametrize("hospitals", ["all", "union"])
+def test_a_trial_over_grpc_gives_the_same_line(tmp_path: Path, data: Path, hospitals: str) -> None:
+    lines = [
+        run_trial(
+            cell(hospitals=hospitals), "random", data, tmp_path / way, tmp_path / way, real=real
+        )
+        for way, real in (("here", False), ("grpc", True))
+    ]
+    here, grpc = (without_seconds(line) for line in lines)
+    assert here == grpc
+
+
+def test_a_trial_over_grpc_tells_which_process_failed(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "noise.pt").write_bytes(b"noise")
+    init = str(tmp_path / "noise.pt")
+    with pytest.raises(FedCXRError, match=r"server ended with exit code 2: .*noise\.pt"):
+        run_trial(cell(), init, data, tmp_path / "results", tmp_path / "work", real=True)
+
+
 def test_a_line_has_the_scores_of_the_final_model(tmp_path: Path, data: Path) -> None:
     line = run_trial(cell(), "random", data, tmp_path / "results", tmp_path / "work")
+    keep_line(line.cell, tmp_path / "results", tmp_path / "work")
     (text,) = (tmp_path / "results" / "trials.jsonl").read_text().splitlines()
     assert TrialLine.model_validate(json.loads(text)) == line
     scores = np.load(tmp_path / "results" / "scores" / f"{line.cell.name}.npy")
