@@ -132,7 +132,8 @@ def _conclude(settings: DemoSettings, folder: Path, seconds: float) -> None:
         f"Pretraining: SimCLR, {settings.epochs} epochs on films without labels. Training: "
         f"{settings.hospitals} hospitals with a mean of {settings.images} films of "
         f"{settings.size} pixels, {TRAINING['label-fraction']:.0%} of the labels, learning rate "
-        f"{TRAINING['lr']}, batch {TRAINING['batch-size']}, seed {settings.seed}. The test films belong to no hospital."
+        f"{TRAINING['lr']}, batch {TRAINING['batch-size']}, seed {settings.seed}. The test films "
+        "belong to no hospital."
     )
     report = folder / "report.html"
     write_whole(report, lambda file: file.write(page(pretrained, random, setting).encode()))

@@ -1,7 +1,6 @@
 """What the demo shows at its end: two curves, in the terminal and on a page."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,8 @@ CAVEAT = (
 )
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A run's mean AUC on the test films, and its rounds' seconds.
-
-    Attributes:
-        aucs: Of the first model and of the model after each round.
-        seconds: Of each round.
-    """
-
-    aucs: Sequence[float | None]
-    seconds: Sequence[float]
+Curve = Sequence[float | None]
+"""A run's mean AUC on the test films: of the first model, then of the model after each round."""
 
 
 def read_curve(run: Path) -> Curve:
@@ -41,19 +31,18 @@ def read_curve(run: Path) -> Curve:
         BadInput: A file of the run is damaged.
     """
     initial = next(event for event in read_events(run) if isinstance(event, InitialModel))
-    rounds = read_rounds(run)
-    aucs = [initial.test.auc, *(record.test.auc if record.test else None for record in rounds)]
-    return Curve(aucs, [record.seconds.total for record in rounds])
+    tests = (record.test for record in read_rounds(run))
+    return [initial.test.auc, *(test.auc if test else None for test in tests)]
 
 
 def table(pretrained: Curve, random: Curve) -> str:
     """Return a table of both curves for the terminal."""
-    lines = ["  round   pretrained   random weights   seconds"]
-    row = "  {:>5}   {:>10}   {:>14}   {}"
-    lines += [row.format(*texts).rstrip() for texts in _rows(pretrained, random)]
-    known = [auc for auc in (*pretrained.aucs, *random.aucs) if auc is not None]
+    lines = ["  round   pretrained   random weights"]
+    row = "  {:>5}   {:>10}   {:>14}"
+    lines += [row.format(*texts) for texts in _rows(pretrained, random)]
+    known = [auc for auc in (*pretrained, *random) if auc is not None]
     for name, curve in (("pretrained", pretrained), ("random weights", random)):
-        lines.append(f"  {name:<14}   {sparkline(curve.aucs, min(known), max(known))}")
+        lines.append(f"  {name:<14}   {sparkline(curve, min(known), max(known))}")
     return "\n".join(lines)
 
 
@@ -71,13 +60,11 @@ def verdict(pretrained: Curve, random: Curve) -> str:
 
     It did if it reaches what random weights end at in fewer rounds.
     """
-    rounds = len(random.seconds)
-    end, own = random.aucs[-1], pretrained.aucs[-1]
+    rounds = len(random) - 1
+    end, own = random[-1], pretrained[-1]
     if end is None or own is None:
         return "Too few test films for an AUC: whether pretraining helps is not known."
-    reached = next(
-        i for i, auc in enumerate((*pretrained.aucs, end)) if auc is not None and auc >= end
-    )
+    reached = next(i for i, auc in enumerate((*pretrained, end)) if auc is not None and auc >= end)
     ends = f"test AUC after {rounds} rounds: {number(own)} against {number(end)}"
     if reached >= rounds:
         return f"Pretraining saved no round here: {ends} from random weights."
@@ -95,7 +82,7 @@ def page(pretrained: Curve, random: Curve, setting: str) -> str:
         random: From random weights.
         setting: How the models were made, in a sentence.
     """
-    header = [Cell("Round"), Cell("Pretrained"), Cell("Random weights"), Cell("Seconds")]
+    header = [Cell("Round"), Cell("Pretrained"), Cell("Random weights")]
     rows = [[Cell(text) for text in row] for row in _rows(pretrained, random)]
     blocks: list[Block] = [
         verdict(pretrained, random),
@@ -107,13 +94,10 @@ def page(pretrained: Curve, random: Curve, setting: str) -> str:
     return html_of("FedCXR: a head start by pretraining?", [Section("Two runs", blocks)])
 
 
-def _rows(pretrained: Curve, random: Curve) -> list[tuple[str, str, str, str]]:
-    pairs = zip(pretrained.seconds, random.seconds, strict=True)
-    seconds = ["", *(f"{a:.1f} and {b:.1f}" for a, b in pairs)]
-    columns = zip(pretrained.aucs, random.aucs, seconds, strict=True)
+def _rows(pretrained: Curve, random: Curve) -> list[tuple[str, str, str]]:
     return [
-        (str(i) if i else "start", number(own), number(other), spent)
-        for i, (own, other, spent) in enumerate(columns)
+        (str(i) if i else "start", number(own), number(other))
+        for i, (own, other) in enumerate(zip(pretrained, random, strict=True))
     ]
 
 
@@ -121,7 +105,7 @@ def _figure(pretrained: Curve, random: Curve) -> Figure:
     def paint(panels: list[Axes]) -> None:
         names: tuple[FirstModel, ...] = ("simclr", "random")
         for name, curve in zip(names, (pretrained, random), strict=True):
-            known = [(i, auc) for i, auc in enumerate(curve.aucs) if auc is not None]
+            known = [(i, auc) for i, auc in enumerate(curve) if auc is not None]
             look: dict[str, Any] = {"color": COLOURS[name], "linestyle": LINES[name]}
             label = "random weights" if name == "random" else "pretrained"
             if known:
