@@ -22,8 +22,9 @@ from common.errors import BadInput
 from common.runtime.cli import Settings, parse
 from common.runtime.folders import check_free
 from common.shard import SMALLEST, Bytes, Entry
+from radiographs.read.chest import Views, check_view
 from radiographs.read.decode import PICTURES, Unreadable, decode
-from radiographs.read.dicom import Views, check_view, examine_dicom, is_dicom, read_dicom
+from radiographs.read.dicom import examine_dicom, is_dicom, read_dicom
 from radiographs.read.site_labels import Label, match, read_labels
 from radiographs.write.convert import Part, convert
 from radiographs.write.parallel import in_order

@@ -16,8 +16,9 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
 from common.shard import Bytes
+from radiographs.read.chest import Views, check_view
 from radiographs.read.decode import Unreadable, decode
-from radiographs.read.dicom import Views, check_view, examine_dicom, is_dicom, read_dicom
+from radiographs.read.dicom import examine_dicom, is_dicom, read_dicom
 from tests.support.films import RAMP, Pixels, film
 from tests.support.shards import SHARED, needs_shared_data
 
