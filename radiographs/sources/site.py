@@ -110,12 +110,15 @@ def command(arguments: Sequence[str]) -> None:
     _list_files(settings, private, taken)
     _report(problems)
     refused |= problems
-    patients = len({film.patient for film in films if film.file not in problems})
+    kept = [film for film in films if film.file not in problems]
+    patients = len({film.patient for film in kept})
     print(
         f"{settings.out}: {len(taken)} images of {patients} patients, {len(refused)} files refused"
     )
     for reason, count in Counter(refused.values()).most_common():
         print(f"{count:>7} refused: {reason}")
+    if alone := sum(film.patient == _alone(film.file) for film in kept):
+        print(f"{alone:>7} films of no known patient; each is taken as a patient of its own")
     print(f"{private_path(settings.out)}: the file of each number; keep it here and secret")
 
 
@@ -241,9 +244,15 @@ def _film(
     if line is not None:
         check_view(line.view, settings.views)
     patient = (line.patient if line is not None else "") or examined.patient
-    if not patient:
+    if not patient and labelled:
         raise Unreadable("no patient, neither in the file nor in --labels")
+    patient = patient or _alone(file)
     return Film(file, patient, None if line is None else line.labels)
+
+
+def _alone(file: PurePosixPath) -> str:
+    """Return a patient of its own for a film of no known patient; no PatientID has a NUL."""
+    return f"\0{file}"
 
 
 def _convert(
@@ -268,6 +277,7 @@ def _convert(
         workers=settings.workers,
         read=read_film,
         leave_out=not settings.strict,
+        remedy="leave out --strict",
     )
     return {
         PurePosixPath(file.relative_to(settings.images).as_posix()): reason

@@ -88,6 +88,7 @@ def convert(
     workers: int,
     read: Reader = decode,
     leave_out: bool = False,
+    remedy: str = "",
 ) -> dict[Path, str]:
     """Write shards from image files.
 
@@ -102,6 +103,7 @@ def convert(
         workers: Decoding processes; 0 for one per core.
         read: Decodes a file; must be picklable.
         leave_out: Leave unreadable files out of the shards instead of failing.
+        remedy: How the user may leave them out, for the message.
 
     Returns:
         The reason for each file that was left out.
@@ -117,16 +119,28 @@ def convert(
         take_over(folder / EARLIER, shards)
         problems = _fill(shards, size, workers, read)
         if problems and not leave_out:
+            alternative = f", or {remedy}," if remedy else ""
             raise BadInput(
-                f"{len(problems)} of {sum(len(part.files) for part in parts)} images cannot be "
-                f"read, first {'; '.join(f'{f}: {why}' for f, why in _first(problems))}; replace "
-                "them and run the same command again: finished images are kept"
+                f"{_unreadable(problems, parts)}; replace them{alternative} and run the same "
+                "command again: finished images are kept"
             )
         for part, rows in zip(parts, shards, strict=True):
             _seal(part, rows, size, source, problems)
         for part in parts:
             (folder / part.name / DONE).unlink(missing_ok=True)
     return problems
+
+
+def tell_left_out(problems: dict[Path, str], parts: Sequence[Part]) -> None:
+    """Print the number of files that :func:`convert` has left out, and the first, on stderr."""
+    if problems:
+        print(f"left out: {_unreadable(problems, parts)}", file=sys.stderr)
+
+
+def _unreadable(problems: dict[Path, str], parts: Sequence[Part]) -> str:
+    total = sum(len(part.files) for part in parts)
+    named = "; ".join(f"{file}: {why}" for file, why in _first(problems))
+    return f"{len(problems)} of {total} images cannot be read, first {named}"
 
 
 def _first(problems: dict[Path, str]) -> list[tuple[Path, str]]:

@@ -2,6 +2,7 @@ import builtins
 import errno
 import io
 import os
+import re
 import stat
 from collections import Counter
 from pathlib import Path, PurePosixPath
@@ -166,12 +167,45 @@ def test_without_labels_the_shard_is_for_pretraining(site: Path) -> None:
     assert len(shard) == 3
 
 
-def test_a_film_of_no_known_patient_is_refused(
+def test_a_labelled_film_of_no_known_patient_is_refused(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_labels(site / "labels.csv", {"a.png": ("", {}), "b.JPG": ("1", {})})
+    command(arguments(site))
+    assert "refused: a.png: no patient" in capsys.readouterr().err
+
+
+def test_without_labels_a_film_of_no_known_patient_is_a_patient_of_its_own(
     site: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (site / "labels.csv").unlink()
-    command(["--images", str(site), "--out", str(site.parent / "shard"), "--size", "40"])
-    assert "refused: a.png: no patient" in capsys.readouterr().err
+    given = ["--images", str(site), "--size", "40", "--workers", "1"]
+    command([*given, "--out", str(site.parent / "shard")])
+    printed = capsys.readouterr()
+    assert "no patient" not in printed.err
+    assert "2 films of no known patient; each is taken as a patient of its own" in printed.out
+    entries = open_shard(site.parent / "shard").entries
+    private = read_private(private_path(site.parent / "shard"))
+    assert sorted(private.files.values()) == ["2024/IM0001", "Doe_Jane.dcm", "a.png", "b.JPG"]
+    assert len({entry.patient for entry in entries}) == 3
+    assert all(re.fullmatch("[0-9a-f]{16}", entry.patient) for entry in entries)
+    salted = ("--salt-from", str(private_path(site.parent / "shard")))
+    command([*given, "--out", str(site.parent / "two"), *salted])
+    assert open_shard(site.parent / "two").entries == entries
+
+
+def test_what_is_decoded_stays_when_a_file_is_removed(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("ct.dcm", "side.dcm", "notes.txt"):
+        (site / name).unlink()
+    with pytest.raises(BadInput, match=r"broken\.dcm.*; replace them, or leave out --strict, and"):
+        command(arguments(site, "--strict"))
+    (site / "broken.dcm").unlink()
+    (site / "a.png").unlink()
+    command(arguments(site, "--strict"))
+    assert "continuing: 3 of 3 images are done" in capsys.readouterr().err
+    assert len(open_shard(site.parent / "shard")) == 3
 
 
 def test_the_view_may_be_in_the_labels(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
