@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from common.errors import BadInput
 from radiographs.read.decode import PICTURES
+from radiographs.read.lost import Lost, report_lost
 from radiographs.read.nih import Row, read_list, read_metadata
 from radiographs.read.numbered import in_absent_folders
 
@@ -27,20 +28,6 @@ class Films(NamedTuple):
     rows: list[Row]
     tested: set[str]
     files: dict[str, Path]
-
-
-class _Lost(NamedTuple):
-    """Images that cannot be used.
-
-    Attributes:
-        what: What is wrong with them.
-        names: The images.
-        expected: Whether they are left out unasked: the data set is used in part.
-    """
-
-    what: str
-    names: Collection[str]
-    expected: bool
 
 
 def find_films(
@@ -76,12 +63,12 @@ def find_films(
         print("no test films are listed: there is no test shard", file=sys.stderr)
     listed = train | test
     lost = [
-        _Lost(
+        Lost(
             f"of {len(rows)} images in {metadata} are in no list",
             [name for name in rows if name not in listed],
             expected=True,
         ),
-        _Lost(
+        Lost(
             f"of {len(listed)} listed images have no line in {metadata}",
             listed - rows.keys(),
             expected=False,
@@ -92,7 +79,7 @@ def find_films(
         found = _find_files(images, {Path(name).stem for name in listed})
         files = {stem: file for folder in found.values() for stem, file in folder.items()}
         lost.extend(_without_file(images, listed, found))
-    _report(lost, allow_missing)
+    report_lost(lost, allow_missing)
     missing = {name for group in lost for name in group.names}
     nothing = "none of its images is in the metadata and below --images"
     if train <= missing:
@@ -154,7 +141,7 @@ def _folders(root: Path) -> Iterator[tuple[int | None, Path]]:
 
 def _without_file(
     images: Path, listed: Collection[str], found: dict[int | None, dict[str, Path]]
-) -> list[_Lost]:
+) -> list[Lost]:
     """Return the listed images without a file: of absent folders, and others."""
     has_file = {stem for folder in found.values() for stem in folder}
     missing = {Path(name).stem: name for name in listed if Path(name).stem not in has_file}
@@ -163,31 +150,14 @@ def _without_file(
     if None not in found:
         absent = in_absent_folders(missing, numbered, 1, LAST_FOLDER)
     return [
-        _Lost(
+        Lost(
             f"of {len(listed)} listed images are in folders images_NNN that are not below {images}",
             [name for stem, name in missing.items() if stem in absent],
             expected=True,
         ),
-        _Lost(
+        Lost(
             f"of {len(listed)} listed images have no file below {images}",
             [name for stem, name in missing.items() if stem not in absent],
             expected=False,
         ),
     ]
-
-
-def _report(lost: list[_Lost], allow_missing: bool) -> None:
-    """Refuse images that are not everywhere for no good reason; report the others on stderr."""
-
-    def text(groups: list[_Lost]) -> str:
-        return "; ".join(
-            f"{len(names)} {what}, first {', '.join(sorted(names)[:3])}"
-            for what, names, _ in groups
-            if names
-        )
-
-    accidents = text([group for group in lost if not group.expected])
-    if accidents and not allow_missing:
-        raise BadInput(f"{accidents}; --allow-missing leaves them out")
-    if told := text(lost):
-        print(f"left out: {told}", file=sys.stderr)
