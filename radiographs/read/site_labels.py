@@ -8,7 +8,7 @@ An empty cell is unknown, and -1 uncertain, as CheXpert's and MIMIC-CXR's labell
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -60,7 +60,10 @@ class Label(NamedTuple):
 
 
 def read_labels(
-    path: Path, unlabelled: Collection[str] = (), uncertain: Uncertain = "ignore"
+    path: Path,
+    unlabelled: Collection[str] = (),
+    uncertain: Uncertain = "ignore",
+    meant: Mapping[str, str] | None = None,
 ) -> list[Label]:
     """Read a hospital's labels.
 
@@ -68,6 +71,7 @@ def read_labels(
         path: The CSV file.
         unlabelled: Findings whose column may be missing; they are then unknown.
         uncertain: What an uncertain cell is taken for.
+        meant: The finding that a column of another name means, by that name.
 
     Raises:
         BadInput: The file cannot be read, lacks a column, or a line cannot be parsed. The message
@@ -82,7 +86,9 @@ def read_labels(
             f"{path}: a column {LABELS!r} cannot leave a finding unknown; for --allow-unlabelled "
             "give a column for each other finding"
         )
-    columns = {} if joined else _finding_columns(path, header, unlabelled)
+    if joined and meant:
+        raise BadInput(f"{path}: has a column {LABELS!r}; --map is for a column for each finding")
+    columns = {} if joined else _finding_columns(path, header, unlabelled, meant or {})
     labels: list[Label] = []
     seen: dict[str, int] = {}
     for line in read_table(path, [image, *([LABELS] if joined else columns.values())]):
@@ -146,16 +152,29 @@ def finding_named(name: str) -> str:
     return by_name[_plain(name)]
 
 
-def _finding_columns(path: Path, header: list[str], unlabelled: Collection[str]) -> dict[str, str]:
+def _finding_columns(
+    path: Path, header: list[str], unlabelled: Collection[str], meant: Mapping[str, str]
+) -> dict[str, str]:
     """Return the column of each finding that has one; ignores case, blanks and underscores."""
     names = {_plain(name): name for name in header}
+    mapped: dict[str, str] = {}
+    for name, finding in meant.items():
+        if _plain(name) not in names:
+            raise BadInput(f"{path}: no column {name!r}, which --map names")
+        mapped[finding] = names.pop(_plain(name))
     columns = {f: names[_plain(f)] for f in (*FINDINGS, NO_FINDING) if _plain(f) in names}
+    if twice := sorted(columns.keys() & mapped.keys()):
+        raise BadInput(
+            f"{path}: two columns for {twice[0]}: {columns[twice[0]]!r}, and by --map "
+            f"{mapped[twice[0]]!r}; remove one of them"
+        )
+    columns |= mapped
     missing = [f for f in FINDINGS if f not in columns and f not in unlabelled]
     if missing:
         raise BadInput(
             f"{path}: neither a column {LABELS!r} nor one for each finding; missing: "
             f"{', '.join(missing)}; if nobody looked for these: --allow-unlabelled "
-            f"{','.join(missing)}"
+            f"{','.join(missing)}; if they have other names: --map"
         )
     return columns
 

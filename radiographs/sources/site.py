@@ -26,6 +26,7 @@ from common.shard import SMALLEST, Bytes, Entry
 from radiographs.read.chest import Views, check_view
 from radiographs.read.decode import PICTURES, Unreadable, decode
 from radiographs.read.dicom import examine_dicom, is_dicom, read_dicom
+from radiographs.read.label_map import read_map
 from radiographs.read.site_labels import Label, Uncertain, finding_named, match, read_labels
 from radiographs.write.convert import Part, convert
 from radiographs.write.parallel import in_order
@@ -47,7 +48,11 @@ def _findings(value: str | list[str]) -> list[str]:
 class SiteSettings(Settings):
     """Turn a hospital's own DICOM, PNG or JPEG files into its shard, without names."""
 
-    model_config = SettingsConfigDict(env_prefix="FLOWER_DATA_", cli_prog_name="flower-data site")
+    model_config = SettingsConfigDict(
+        env_prefix="FLOWER_DATA_",
+        cli_prog_name="flower-data site",
+        cli_shortcuts={"label-map": "map"},
+    )
 
     images: Path = Field(description="folder of the files; its subfolders are read too")
     labels: Path | None = Field(
@@ -59,6 +64,11 @@ class SiteSettings(Settings):
         [],
         description="findings that nobody looked for, separated by commas: they need no column "
         "in --labels and are unknown",
+    )
+    label_map: Path | None = Field(
+        None,
+        description="CSV with the columns column,finding, or JSON: the finding that a column of "
+        "another name in --labels means",
     )
     uncertain: Uncertain = Field(
         "ignore", description="what -1 in --labels is taken for: unknown (ignore), 1 or 0"
@@ -106,8 +116,11 @@ def command(arguments: Sequence[str]) -> None:
     check_free(settings.out)
     private = _private(settings)
     labels = None
+    if settings.label_map is not None and settings.labels is None:
+        raise BadInput("--map is for --labels")
     if settings.labels is not None:
-        labels = read_labels(settings.labels, settings.allow_unlabelled, settings.uncertain)
+        meant = read_map(settings.label_map) if settings.label_map is not None else None
+        labels = read_labels(settings.labels, settings.allow_unlabelled, settings.uncertain, meant)
     files, refused = _files(settings)
     films, others = _choose(settings, files, labels)
     refused |= others

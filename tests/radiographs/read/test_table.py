@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import BadInput
+from radiographs.read.chexpert import read_films
 from radiographs.read.nih import read_list, read_metadata
 from radiographs.read.site_labels import read_labels
 from radiographs.read.table import header_of, read_table
-from radiographs.sources.chexpert import read_films
 from radiographs.write.assignment import read_assignment
 
 NAMES = ["Image Index", "Finding Labels", "Patient ID", "image", "hospital", "Path"]
@@ -38,7 +38,8 @@ def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path: Path, content: by
             read_list,
             read_labels,
             lambda path: read_assignment(path, ["a.png"], ["b.png"], False),
-            lambda path: read_films(path.parent, "train"),
+            lambda path: read_films(path, "train"),
+            lambda path: read_films(path, "train", "ones"),
             lambda path: list(read_table(path, [])),
         ):
             with suppress(BadInput):
