@@ -52,7 +52,7 @@ class Part(NamedTuple):
         name: Folder within the result; empty if the result is this shard.
         files: N image files.
         entries: N lines of the index.
-        labels: uint8, N x 14, 0 or 1; None for a shard for pretraining.
+        labels: uint8, N x 14, 0, 1 or UNKNOWN; None for a shard for pretraining.
         partition: How the images were split.
         seed: The partition's seed.
     """
