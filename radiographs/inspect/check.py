@@ -12,7 +12,7 @@ from pydantic_settings import CliPositionalArg, SettingsConfigDict
 from tqdm import tqdm
 
 from common.errors import BadInput
-from common.findings import FINDINGS
+from common.findings import FINDINGS, UNKNOWN, count_by_finding
 from common.runtime.cli import Settings, parse
 from common.runtime.memory import free_memory
 from common.shard import Shard, find_shards, open_shard
@@ -127,20 +127,31 @@ def _facts(shard: Shard) -> ShardFacts:
         patients=len({entry.patient for entry in shard.entries}),
         size=shard.manifest.size,
         bytes=_bytes(shard),
-        counts=shard.manifest.counts,
+        counts=None if shard.labels is None else count_by_finding(shard.labels == 1),
+        known=None if shard.labels is None else count_by_finding(shard.labels != UNKNOWN),
     )
 
 
 def _label_problems(shard: Shard) -> Iterator[Problem]:
     if shard.labels is None:
         return
-    if not shard.labels.any():
+    idle = int((shard.labels == UNKNOWN).all(axis=1).sum())
+    if idle:
+        text = f"{shard.path}: {idle} images have no known label: nothing trains on them"
+        yield Problem(level="warning", kind="labels", text=text, count=idle)
+    if not (shard.labels == 1).any():
         yield Problem(
             level="warning", kind="labels", text=f"{shard.path}: no image has any finding"
         )
         return
-    positives = shard.labels.sum(axis=0, dtype=int)
-    least = dict(zip(FINDINGS, np.minimum(positives, len(shard) - positives).tolist(), strict=True))
+    positives, negatives = count_by_finding(shard.labels == 1), count_by_finding(shard.labels == 0)
+    if unknown := [f for f in FINDINGS if positives[f] + negatives[f] == 0]:
+        yield Problem(
+            level="warning",
+            kind="few",
+            text=f"{shard.path}: no AUC, unknown in all images, for {', '.join(unknown)}",
+        )
+    least = {f: min(positives[f], negatives[f]) for f in FINDINGS if f not in unknown}
     if none := [finding for finding, count in least.items() if count == 0]:
         yield Problem(
             level="warning",
@@ -207,7 +218,9 @@ def _classify(groups: Sequence[list[Film]], exact: bool) -> Iterator[Problem]:
 
 
 def _labels_differ(group: Sequence[Film]) -> bool:
-    return len({f.shard.labels[f.row].tobytes() for f in group if f.shard.labels is not None}) > 1
+    """Return whether copies of a film have a finding and do not have it; unknown is neither."""
+    labels = [film.shard.labels[film.row] for film in group if film.shard.labels is not None]
+    return any({0, 1} <= set(finding) for finding in zip(*labels, strict=True))
 
 
 def _patient_problems(shards: Sequence[Shard]) -> Iterator[Problem]:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.findings import UNKNOWN
 from common.shard import Bytes, Entry, create_shard, open_shard
 from radiographs.inspect.check import check
 from radiographs.inspect.pictures import CANDIDATE, alike, look_at, nearly_same
-from radiographs.inspect.report import Problem
+from radiographs.inspect.report import Problem, lines_of
 from radiographs.read.decode import decode
 from radiographs.read.nih import read_metadata
 from radiographs.sources.chestxray14 import command as convert
@@ -165,6 +166,40 @@ def test_too_few_films_for_an_auc_are_told(tmp_path: Path) -> None:
     ):
         pass
     assert any("no image has any finding" in p.text for p in check([tmp_path / "c"]).problems)
+
+
+def test_unknown_labels_are_told_and_are_no_contradiction(phantoms: Path, tmp_path: Path) -> None:
+    films = films_of(phantoms)
+    films[9], films[11] = films[1], films[2]
+    labels = np.array([[i % 2] * 14 for i in range(24)], np.uint8)
+    labels[9, :13] = labels[1, 13] = UNKNOWN  # all that both say is the same
+    labels[11, :13], labels[11, 13] = UNKNOWN, 1 - labels[2, 13]
+    labels[:, 4] = labels[20:] = UNKNOWN
+    labels[8:20, 6] = UNKNOWN
+    labels[:20, 5] = np.where(labels[:20, 5] == 0, UNKNOWN, labels[:20, 5])
+    entries = [Entry(f"secret-{i}", str(i), "train") for i in range(24)]
+    with create_shard(
+        tmp_path / "a", entries=entries, labels=labels, size=64, source="x"
+    ) as images:
+        images[:] = films
+    report = check([tmp_path / "a"])
+    assert rows(report.problems, "duplicate") == [[("a", 1), ("a", 9)], [("a", 2), ("a", 11)]]
+    assert rows(report.problems, "contradiction") == [[("a", 2), ("a", 11)]]
+    texts = [problem.text for problem in report.problems]
+    for text in (
+        "4 images have no known label: nothing trains on them",
+        "no AUC, unknown in all images, for Mass",
+        "no AUC, all images alike, for Nodule",
+        "too few images for an AUC to mean much: Atelectasis 8, ",
+        ", Pneumonia 4, ",
+    ):
+        assert any(text in found for found in texts), text
+    [shard] = report.shards
+    assert (shard.counts or {})["Pneumonia"] == 4
+    assert (shard.known or {})["Pneumonia"] == 8
+    line = next(line for line in lines_of(report) if "unknown labels" in line)
+    assert "Pneumonia 16 (4 of 8 positive)" in line
+    assert "Mass 24 (0 of 0 positive)" in line
 
 
 def test_a_damaged_shard_is_told_and_the_others_are_looked_at(tmp_path: Path) -> None:
