@@ -3,25 +3,38 @@
 The CSV has either ChestX-ray14's columns (``Image Index``, and ``Finding Labels`` joined by ``|``),
 or ``image`` and a 0/1 column for each of the 14 findings. Columns ``Patient ID`` or ``patient``,
 and ``View Position`` or ``view``, are optional. Other columns are ignored.
+
+An empty cell is unknown, and -1 uncertain, as CheXpert's and MIMIC-CXR's labellers write them.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from common.errors import BadInput
-from common.findings import FINDINGS, NO_FINDING
+from common.findings import FINDINGS, NO_FINDING, UNKNOWN
 from common.shard import Bytes
 from radiographs.read.decode import PICTURES
 from radiographs.read.nih import IMAGE, LABELS, PATIENT, VIEW, labels_of
 from radiographs.read.table import Line, header_of, note_once, read_table
 
-CELLS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+CELLS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "": UNKNOWN}
 
-HARMLESS = re.compile(r"-?\d(\.\d)?|yes|no|true|false|", re.ASCII | re.IGNORECASE)
+UNCERTAIN = ("-1", "-1.0")
+
+Uncertain = Literal["ignore", "ones", "zeros"]
+"""The label of an uncertain cell: unknown, 1 or 0.
+
+The policies U-Ignore, U-Ones and U-Zeros of Irvin et al., "CheXpert: A Large Chest Radiograph
+Dataset with Uncertainty Labels and Expert Comparison", AAAI 2019.
+"""
+
+LABEL_OF_UNCERTAIN: dict[Uncertain, int] = {"ignore": UNKNOWN, "ones": 1, "zeros": 0}
+
+HARMLESS = re.compile(r"-?\d(\.\d)?|yes|no|true|false", re.ASCII | re.IGNORECASE)
 """Cells that a message may quote. After a stray comma, a cell may hold anything."""
 
 SUFFIXES = (".dcm", *PICTURES)
@@ -36,7 +49,7 @@ class Label(NamedTuple):
         image: The file's name or path below the images' folder, with or without its suffix.
         patient: The hospital's number for the patient; empty if the CSV has none.
         view: For example ``PA``, in capitals; empty if the CSV has none.
-        labels: uint8, 14, 0 or 1, in the order of FINDINGS.
+        labels: uint8, 14, 0, 1 or UNKNOWN, in the order of FINDINGS.
     """
 
     where: str
@@ -46,8 +59,15 @@ class Label(NamedTuple):
     labels: Bytes
 
 
-def read_labels(path: Path) -> list[Label]:
+def read_labels(
+    path: Path, unlabelled: Collection[str] = (), uncertain: Uncertain = "ignore"
+) -> list[Label]:
     """Read a hospital's labels.
+
+    Args:
+        path: The CSV file.
+        unlabelled: Findings whose column may be missing; they are then unknown.
+        uncertain: What an uncertain cell is taken for.
 
     Raises:
         BadInput: The file cannot be read, lacks a column, or a line cannot be parsed. The message
@@ -57,7 +77,12 @@ def read_labels(path: Path) -> list[Label]:
     image = _one_of(path, header, IMAGE, "image")
     patient, view = _any_of(header, PATIENT, "patient"), _any_of(header, VIEW, "view")
     joined = LABELS in header
-    columns = {} if joined else _finding_columns(path, header)
+    if joined and unlabelled:
+        raise BadInput(
+            f"{path}: a column {LABELS!r} cannot leave a finding unknown; for --allow-unlabelled "
+            "give a column for each other finding"
+        )
+    columns = {} if joined else _finding_columns(path, header, unlabelled)
     labels: list[Label] = []
     seen: dict[str, int] = {}
     for line in read_table(path, [image, *([LABELS] if joined else columns.values())]):
@@ -65,7 +90,7 @@ def read_labels(path: Path) -> list[Label]:
         if not name:
             raise BadInput(f"{line.where}: {image} is empty")
         note_once(seen, name, line.where, line.number)
-        found = _joined(line) if joined else _cells(line, columns)
+        found = _joined(line) if joined else _cells(line, columns, LABEL_OF_UNCERTAIN[uncertain])
         labels.append(
             Label(
                 line.where,
@@ -109,14 +134,28 @@ def match(labels: Sequence[Label], files: Sequence[PurePosixPath]) -> dict[PureP
     return found
 
 
-def _finding_columns(path: Path, header: list[str]) -> dict[str, str]:
-    """Return the column of each finding; ignores case, blanks and underscores."""
+def finding_named(name: str) -> str:
+    """Return the finding of a name; ignores case, blanks and underscores.
+
+    Raises:
+        ValueError: There is none.
+    """
+    by_name = {_plain(finding): finding for finding in FINDINGS}
+    if _plain(name) not in by_name:
+        raise ValueError(f"{name!r} is no finding; give some of {', '.join(FINDINGS)}")
+    return by_name[_plain(name)]
+
+
+def _finding_columns(path: Path, header: list[str], unlabelled: Collection[str]) -> dict[str, str]:
+    """Return the column of each finding that has one; ignores case, blanks and underscores."""
     names = {_plain(name): name for name in header}
     columns = {f: names[_plain(f)] for f in (*FINDINGS, NO_FINDING) if _plain(f) in names}
-    if missing := [finding for finding in FINDINGS if finding not in columns]:
+    missing = [f for f in FINDINGS if f not in columns and f not in unlabelled]
+    if missing:
         raise BadInput(
             f"{path}: neither a column {LABELS!r} nor one for each finding; missing: "
-            f"{', '.join(missing)}"
+            f"{', '.join(missing)}; if nobody looked for these: --allow-unlabelled "
+            f"{','.join(missing)}"
         )
     return columns
 
@@ -125,19 +164,24 @@ def _joined(line: Line) -> Bytes:
     return labels_of(line.where, line.cells[LABELS], quoted=False)
 
 
-def _cells(line: Line, columns: dict[str, str]) -> Bytes:
-    values = {}
+def _cells(line: Line, columns: dict[str, str], label_of_uncertain: int) -> Bytes:
+    values = dict.fromkeys((*FINDINGS, NO_FINDING), UNKNOWN)
     for finding, column in columns.items():
         cell = line.cells[column]
-        if cell not in CELLS:
+        if cell in UNCERTAIN:
+            values[finding] = UNKNOWN if finding == NO_FINDING else label_of_uncertain
+        elif cell in CELLS:
+            values[finding] = CELLS[cell]
+        else:
             found = repr(cell) if HARMLESS.fullmatch(cell) else "something else"
-            raise BadInput(f"{line.where}: {column} is {found}, not 0 or 1")
-        values[finding] = CELLS[cell]
-    labels = np.array([values[finding] for finding in FINDINGS], np.uint8)
-    if NO_FINDING in values and bool(values[NO_FINDING]) == bool(labels.any()):
+            raise BadInput(f"{line.where}: {column} is {found}, not 0, 1, -1 or empty")
+    no_finding = values.pop(NO_FINDING)
+    labels = np.array(list(values.values()), np.uint8)
+    shown = int((labels == 1).sum())
+    # What it says is checked, but fills no empty cell: labellers differ in what it covers.
+    if (no_finding == 1 and shown) or (no_finding == 0 and not labels.any()):
         raise BadInput(
-            f"{line.where}: {columns[NO_FINDING]} is {values[NO_FINDING]} beside "
-            f"{labels.sum()} findings"
+            f"{line.where}: {columns[NO_FINDING]} is {no_finding} beside {shown} findings"
         )
     return labels
 

@@ -11,21 +11,22 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
-from pydantic import Field
-from pydantic_settings import SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode, SettingsConfigDict
 from tqdm import tqdm
 
 from common.errors import BadInput
+from common.findings import UNKNOWN
 from common.runtime.cli import Settings, parse
 from common.runtime.folders import check_free
 from common.shard import SMALLEST, Bytes, Entry
 from radiographs.read.chest import Views, check_view
 from radiographs.read.decode import PICTURES, Unreadable, decode
 from radiographs.read.dicom import examine_dicom, is_dicom, read_dicom
-from radiographs.read.site_labels import Label, match, read_labels
+from radiographs.read.site_labels import Label, Uncertain, finding_named, match, read_labels
 from radiographs.write.convert import Part, convert
 from radiographs.write.parallel import in_order
 from radiographs.write.private import (
@@ -37,6 +38,12 @@ from radiographs.write.private import (
 )
 
 
+def _findings(value: str | list[str]) -> list[str]:
+    """Return the findings of a list separated by commas; from the command line it comes split."""
+    texts = [value] if isinstance(value, str) else value
+    return [finding_named(name) for text in texts for name in text.split(",")]
+
+
 class SiteSettings(Settings):
     """Turn a hospital's own DICOM, PNG or JPEG files into its shard, without names."""
 
@@ -45,8 +52,16 @@ class SiteSettings(Settings):
     images: Path = Field(description="folder of the files; its subfolders are read too")
     labels: Path | None = Field(
         None,
-        description="CSV in ChestX-ray14's format, or image,patient and a 0/1 column for each "
-        "finding; without it the shard is for pretraining",
+        description="CSV in ChestX-ray14's format, or image,patient and a column for each finding: "
+        "0, 1, -1 (uncertain) or empty (unknown); without it the shard is for pretraining",
+    )
+    allow_unlabelled: Annotated[list[str], NoDecode, BeforeValidator(_findings)] = Field(
+        [],
+        description="findings that nobody looked for, separated by commas: they need no column "
+        "in --labels and are unknown",
+    )
+    uncertain: Uncertain = Field(
+        "ignore", description="what -1 in --labels is taken for: unknown (ignore), 1 or 0"
     )
     out: Path = Field(description="new folder of the shard; OUT.private.json is written next to it")
     views: Views = Field("frontal", description="projections to take")
@@ -71,7 +86,7 @@ class Film(NamedTuple):
     Attributes:
         file: Path relative to the images' folder.
         patient: The hospital's number for the patient.
-        labels: uint8, 14, 0 or 1; None without labels.
+        labels: uint8, 14, 0, 1 or UNKNOWN; None without labels.
     """
 
     file: PurePosixPath
@@ -90,7 +105,9 @@ def command(arguments: Sequence[str]) -> None:
     settings = parse(SiteSettings, arguments)
     check_free(settings.out)
     private = _private(settings)
-    labels = None if settings.labels is None else read_labels(settings.labels)
+    labels = None
+    if settings.labels is not None:
+        labels = read_labels(settings.labels, settings.allow_unlabelled, settings.uncertain)
     files, refused = _files(settings)
     films, others = _choose(settings, files, labels)
     refused |= others
@@ -114,6 +131,7 @@ def command(arguments: Sequence[str]) -> None:
     print(
         f"{settings.out}: {len(taken)} images of {patients} patients, {len(refused)} files refused"
     )
+    _tell_unknown([film for film in films if film.file not in problems])
     for reason, count in Counter(refused.values()).most_common():
         print(f"{count:>7} refused: {reason}")
     print(f"{private_path(settings.out)}: the file of each number; keep it here and secret")
@@ -273,6 +291,12 @@ def _convert(
         PurePosixPath(file.relative_to(settings.images).as_posix()): reason
         for file, reason in problems.items()
     }
+
+
+def _tell_unknown(films: Sequence[Film]) -> None:
+    labels = np.array([film.labels for film in films if film.labels is not None])
+    if unknown := int((labels == UNKNOWN).sum()):
+        print(f"{unknown} of {labels.size} labels are unknown; flower-data show counts them")
 
 
 def _report(refused: dict[PurePosixPath, str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from common.errors import BadInput
-from common.findings import FINDINGS
+from common.findings import FINDINGS, NO_FINDING, UNKNOWN
 from common.shard import open_shard
 from radiographs.read.site_labels import Label, match, read_labels
 from radiographs.sources.site import command
@@ -218,12 +218,14 @@ def test_real_dicom_files_with_labels_as_chestxray14_has_them(tmp_path: Path) ->
         ("image,Finding Labels\na,Mass\na,Mass\n", "line 3: the same image as line 2"),
         ("image,Finding Labels\na,Cough\n", "line 2: unknown finding; known: "),
         ("image,NAMES\na,ZEROS\n".replace("ZEROS", "yes" + ",0" * 13), "Atelectasis is 'yes'"),
-        ("image,NAMES\na,ZEROS\n".replace("ZEROS", "-1" + ",0" * 13), "Atelectasis is '-1'"),
-        ("image,NAMES\na,ZEROS\n".replace("ZEROS", "" + ",0" * 13), "Atelectasis is ''"),
+        ("image,NAMES\na,ZEROS\n".replace("ZEROS", "-2" + ",0" * 13), "Atelectasis is '-2', not 0"),
+        ("image,NAMES\na,ZEROS\n".replace("ZEROS", "2" + ",0" * 13), "Atelectasis is '2', not 0"),
         ("image,NAMES,No Finding\na,ZEROS,1\n".replace("ZEROS", "1" + ",0" * 13),
          "No Finding is 1 beside 1 findings"),
         ("image,NAMES,No Finding\na,ZEROS,0\n".replace("ZEROS", "0" + ",0" * 13),
          "No Finding is 0 beside 0 findings"),
+        ("image,NAMES,No Finding\na,ZEROS,1\n".replace("ZEROS", "1" + "," * 13),
+         "No Finding is 1 beside 1 findings"),
     ],
 )  # fmt: skip
 def test_labels_that_cannot_be_used_are_refused(tmp_path: Path, text: str, why: str) -> None:
@@ -339,6 +341,75 @@ def test_column_names_may_be_written_in_other_ways(tmp_path: Path) -> None:
     [label] = read_labels(tmp_path / "l.csv")
     assert label.image == "a/b"
     assert label.labels.tolist() == [0] * 13 + [1]
+
+
+def read_one(folder: Path, cells: str, **options: Any) -> list[int]:
+    """Return the labels of a line with the cells of all findings, and of No Finding."""
+    columns = [*FINDINGS, NO_FINDING][: cells.count(",") + 1]
+    (folder / "l.csv").write_text(f"image,{','.join(columns)}\na,{cells}\n")
+    [label] = read_labels(folder / "l.csv", **options)
+    return [int(value) for value in label.labels]
+
+
+def test_an_empty_cell_is_unknown_and_an_uncertain_one_as_asked(tmp_path: Path) -> None:
+    cells = "1,,-1,-1.0,0.0,1.0" + ",0" * 8
+    for asked, label in ((None, UNKNOWN), ("ignore", UNKNOWN), ("ones", 1), ("zeros", 0)):
+        options = {} if asked is None else {"uncertain": asked}
+        expected = [1, UNKNOWN, label, label, 0, 1] + [0] * 8
+        assert read_one(tmp_path, cells, **options) == expected
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ("," * 13 + ",1", [UNKNOWN] * 14),  # it fills nothing
+        ("0" + "," * 13 + ",1.0", [0] + [UNKNOWN] * 13),
+        ("-1" + "," * 13 + ",1", [UNKNOWN] * 14),
+        ("," * 13 + ",0", [UNKNOWN] * 14),
+        ("0," * 13 + ",0", [0] * 13 + [UNKNOWN]),  # the last one may be it
+        ("1," + "0," * 13, [1] + [0] * 13),
+        ("0," * 14 + "-1", [0] * 14),
+    ],
+)
+def test_no_finding_fills_no_unknown_label(tmp_path: Path, cells: str, expected: list[int]) -> None:
+    assert read_one(tmp_path, cells) == expected
+
+
+def test_a_column_may_be_missing_for_what_nobody_looked_for(site: Path) -> None:
+    findings = [finding for finding in FINDINGS if finding not in ("Hernia", "Pleural_Thickening")]
+    given = (
+        "Doe_Jane.dcm,1," + "0," * 11 + "-1",
+        "2024/IM0001,1," + "," * 11,
+        "a.png,2,1" + ",0" * 11,
+    )
+    text = "\n".join([",".join(["image", "patient", *findings]), *given])
+    (site / "labels.csv").write_text(text)
+    result = run("flower-data", "site", *arguments(site))
+    assert_one_line(result, 2, "missing: Pleural_Thickening, Hernia; if nobody looked for these: "
+                    "--allow-unlabelled Pleural_Thickening,Hernia")  # fmt: skip
+    result = run("flower-data", "site", *arguments(site, "--allow-unlabelled", "Hernia,Cough"))
+    assert_one_line(result, 2, "'Cough' is no finding")
+    options = ("--allow-unlabelled", "hernia,Pleural Thickening", "--uncertain", "ones")
+    result = run("flower-data", "site", *arguments(site, *options))
+    assert result.returncode == 0, result.stderr
+    assert "18 of 42 labels are unknown" in result.stdout
+    shard = open_shard(site.parent / "shard")
+    files = read_private(private_path(shard.path)).files
+    found = {
+        files[e.image]: row.tolist() for e, row in zip(shard.entries, shard.labelled(), strict=True)
+    }
+    unknown = [UNKNOWN] * 2
+    assert found == {
+        "Doe_Jane.dcm": [0] * 11 + [1] + unknown,
+        "2024/IM0001": [UNKNOWN] * 14,
+        "a.png": [1] + [0] * 11 + unknown,
+    }
+
+
+def test_joined_findings_leave_none_unknown(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("image,Finding Labels\na,Mass\n")
+    with pytest.raises(BadInput, match="cannot leave a finding unknown"):
+        read_labels(tmp_path / "l.csv", ["Hernia"])
 
 
 def label(image: str) -> Label:
