@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import BadInput
-from common.findings import FINDINGS, count_by_finding
+from common.findings import count_by_finding
 from common.shard import Shard, open_shard
 from experiments.paper.assemble_tables import bounds, fraction_table, result_table
 from experiments.paper.cells import TrialLine
