@@ -21,7 +21,7 @@ from common.shard import Bytes
 
 FORMATS = ("PNG", "JPEG")
 
-PICTURES = (".png", ".jpg", ".jpeg")
+PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
 """File name suffixes, in lower case."""
 
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
@@ -30,9 +30,21 @@ _SIXTEEN_BIT = ("I;16", "I")
 _PNG_END = b"IEND\xaeB`\x82"
 """The last chunk of a PNG file. Pillow does not report that it is missing."""
 
+_FIRST_BYTES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+
 
 class Unreadable(Exception):  # noqa: N818 - named for what it is
     """A file cannot be used. The message has neither the file's name nor any of its content."""
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether a file begins as PNG or JPEG, whatever its name.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(8).startswith(_FIRST_BYTES)
 
 
 def decode(path: Path, size: int) -> Bytes:

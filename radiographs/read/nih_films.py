@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import BadInput
-from radiographs.read.decode import PICTURES
+from radiographs.read.decode import PICTURES, is_picture
 from radiographs.read.lost import Lost, report_lost
 from radiographs.read.nih import Row, read_list, read_metadata
 from radiographs.read.numbered import in_absent_folders
@@ -119,7 +119,9 @@ def _find_files(root: Path, stems: set[str]) -> dict[int | None, dict[str, Path]
     for number, folder in _folders(root):
         for file in folder.iterdir():
             # The names in the metadata end in .png, whatever a copy holds.
-            if file.suffix.lower() not in PICTURES or file.stem not in stems:
+            if file.stem not in stems:
+                continue
+            if file.suffix.lower() not in PICTURES and not (file.is_file() and is_picture(file)):
                 continue
             if file.stem in seen:
                 raise BadInput(f"{seen[file.stem]} and {file}: two files for one image")
