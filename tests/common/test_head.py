@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_a_head_that_does_not_fit_cannot_be_kept(tensors: dict[str, torch.Tensor
 
 
 def test_our_own_head_is_kept_unless_it_is_not_wanted(
-    tmp_path: Any, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "c.pt"
     state = state_of(build_model("densenet-tiny", 1))
@@ -141,10 +142,11 @@ def test_our_own_head_is_kept_unless_it_is_not_wanted(
     assert not warnings_in(caplog)
 
 
-def test_a_head_of_ours_without_its_origin_is_asked_about() -> None:
+def test_a_head_of_ours_without_its_origin_is_asked_about(tmp_path: Path) -> None:
     content = {"format": 1, "architecture": "densenet-tiny", "state_dict": {**FEATURES, **head(14)}}
+    torch.save(content, tmp_path / "c.pt")
     with pytest.raises(BadInput, match="14 outputs"):
-        read(content)
+        read_checkpoint(tmp_path / "c.pt", "densenet-tiny", SEED)
 
 
 def test_a_kept_head_is_finite() -> None:

@@ -106,12 +106,15 @@ def test_torchxrayvisions_range_is_made_up_for(caplog: pytest.LogCaptureFixture)
 
 def test_a_filter_without_effect_leaves_no_negative_variance() -> None:
     _, tensors = one_channel(as_torchxrayvision(films()))
-    tensors[CONV][3] = 0
-    tensors[NORM + "running_mean"][3] = 0
-    tensors[NORM + "running_var"][3] = 0
-    state = read(tensors)
-    assert state[NORM + "running_var"][3] == 0
-    assert (state[NORM + "running_var"] >= 0).all()
+    variance = tensors[NORM + "running_var"]
+    least = int(variance.argmin())  # the others show the range of the input
+    tensors[CONV][least] = 0
+    tensors[NORM + "running_mean"][least] = 0
+    variance[least] = 0
+    folded = read(tensors)[NORM + "running_var"]
+    assert folded[least] == 0
+    assert (folded >= 0).all()
+    assert folded.max() < variance.max() / 1000
 
 
 def test_no_8_bit_input_is_taken_for_torchxrayvisions() -> None:
