@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from common.shard import Bytes
 from radiographs.read.chest import Views, check_kind, check_view, quoted, text, view_of
 from radiographs.read.decode import Unreadable, resized
-from radiographs.read.shown import shown_pixels
+from radiographs.read.shown import cause_of_dullness, shown_pixels
 
 MOST_PIXELS = 100_000_000
 """Most pixels of a film: 43 x 43 cm at 50 micrometres are 74 million."""
@@ -72,6 +72,16 @@ def read_dicom(file: BinaryIO, size: int) -> Bytes:
     """
     with _errors_as_unreadable():
         return resized(Image.fromarray(shown_pixels(pydicom.dcmread(file))), size)
+
+
+def why_dull_dicom(file: BinaryIO) -> str:
+    """Return the likely cause if a DICOM file is shown in few grey levels.
+
+    Raises:
+        Unreadable: The header cannot be read.
+    """
+    with _errors_as_unreadable():
+        return cause_of_dullness(pydicom.dcmread(file, stop_before_pixels=True))
 
 
 @contextmanager

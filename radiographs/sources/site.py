@@ -21,10 +21,12 @@ from tqdm import tqdm
 from common.errors import BadInput
 from common.runtime.cli import Settings, parse
 from common.runtime.folders import check_free
-from common.shard import SMALLEST, Bytes, Entry
+from common.shard import IMAGES, SMALLEST, Bytes, Entry
+from radiographs.inspect.pictures import extent_of
 from radiographs.read.chest import Views, check_view
 from radiographs.read.decode import PICTURES, Unreadable, decode
-from radiographs.read.dicom import examine_dicom, is_dicom, read_dicom
+from radiographs.read.dicom import examine_dicom, is_dicom, read_dicom, why_dull_dicom
+from radiographs.read.png import is_sixteen_bit
 from radiographs.read.site_labels import Label, match, read_labels
 from radiographs.write.convert import Part, convert
 from radiographs.write.parallel import in_order
@@ -110,12 +112,15 @@ def command(arguments: Sequence[str]) -> None:
     _list_files(settings, private, taken)
     _report(problems)
     refused |= problems
+    dull = _report_dull(settings, taken)
     patients = len({film.patient for film in films if film.file not in problems})
     print(
         f"{settings.out}: {len(taken)} images of {patients} patients, {len(refused)} files refused"
     )
     for reason, count in Counter(refused.values()).most_common():
         print(f"{count:>7} refused: {reason}")
+    for cause, count in dull.most_common():
+        print(f"{count:>7} dull, but in the shard: {cause}")
     print(f"{private_path(settings.out)}: the file of each number; keep it here and secret")
 
 
@@ -142,6 +147,22 @@ def read_film(file: Path, size: int) -> Bytes:
         if is_dicom(opened):
             return read_dicom(opened, size)
     return decode(file, size)
+
+
+def why_dull(file: Path) -> str:
+    """Return the likely cause if a file's film uses few of the grey levels."""
+    try:
+        with file.open("rb") as opened:
+            if is_dicom(opened):
+                return why_dull_dicom(opened)
+            if is_sixteen_bit(opened.read(32)):
+                return (
+                    "16-bit values that have fewer bits: scale them to 16 bits, or declare them "
+                    "in a chunk sBIT"
+                )
+    except (OSError, Unreadable):
+        return "unknown, the file can no longer be read"
+    return "the file itself is dark, flat or in few grey levels"
 
 
 def _private(settings: SiteSettings) -> Private:
@@ -273,6 +294,26 @@ def _convert(
         PurePosixPath(file.relative_to(settings.images).as_posix()): reason
         for file, reason in problems.items()
     }
+
+
+def _report_dull(settings: SiteSettings, taken: Mapping[str, PurePosixPath]) -> Counter[str]:
+    """Report films that use little of the grey scale; return how many have each likely cause.
+
+    Unlike a refused file, such a film is named by its number: it is in the shard.
+    """
+    causes: Counter[str] = Counter()
+    pictures = np.load(settings.out / IMAGES, mmap_mode="r")
+    for (number, file), picture in zip(taken.items(), pictures, strict=True):
+        extent = extent_of(picture)
+        if extent.dull:
+            cause = why_dull(settings.images / file)
+            causes[cause] += 1
+            print(
+                f"dull: image {number}: {extent.levels} grey levels between {extent.low} and "
+                f"{extent.high} of 255; likely cause: {cause}",
+                file=sys.stderr,
+            )
+    return causes
 
 
 def _report(refused: dict[PurePosixPath, str]) -> None:
