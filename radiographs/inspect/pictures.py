@@ -14,17 +14,9 @@ from common.seeds import generator
 from common.shard import Bytes
 from radiographs.phantom.chest import draw_anatomy, draw_scanner
 from radiographs.phantom.findings import draw_film
+from radiographs.read.extent import extent_of
 
 Floats = npt.NDArray[np.float32]
-
-FEWEST = 64
-"""A film with a smaller range, or with fewer grey levels, is dull: a quarter of 256.
-
-Of 11,262 real films two are. The range is that between the 1st and 99th percentile.
-"""
-
-LEAST_SHARE = 0.001
-"""Smallest share of the pixels that makes a grey level count: resizing adds levels at edges."""
 
 BLANK_RANGE = 16
 """A film with a smaller range and without structure is blank: nothing can be seen on it."""
@@ -32,8 +24,8 @@ BLANK_RANGE = 16
 STRUCTURE = 0.3
 """Least share of the variance that lies between 16 x 16 fields if there is anything to see.
 
-It is below 0.07 for noise on 64 x 64 pixels or more. The 11,262 real films have at least 0.56, and
-0.39 if they are divided by 128 and rounded, so that two or three grey levels are left.
+It is below 0.07 for noise on 64 x 64 pixels or more, and at least 0.55 for the 11,262 real films
+with a sixteenth of their range left. With a 64th left, one of these is below, with a 128th six.
 """
 
 COARSE, FINE = 16, 64
@@ -53,25 +45,6 @@ than patients.
 
 BLOCK = 2048
 """Films on each side of one matrix of comparisons."""
-
-
-class Extent(NamedTuple):
-    """How much of 0 to 255 a film uses.
-
-    Attributes:
-        low: The 1st percentile.
-        high: The 99th percentile.
-        levels: Number of grey levels that hold at least LEAST_SHARE of the pixels.
-    """
-
-    low: int
-    high: int
-    levels: int
-
-    @property
-    def dull(self) -> bool:
-        """Whether it is under a quarter of the range or of the levels."""
-        return self.high - self.low < FEWEST or self.levels < FEWEST
 
 
 class Picture(NamedTuple):
@@ -104,13 +77,6 @@ def look_at(film: Bytes) -> Picture:
         not blank and float(coarse @ _chest()) < 0,
         np.zeros_like(coarse) if blank else coarse,
     )
-
-
-def extent_of(film: Bytes) -> Extent:
-    """Measure how much of the grey scale a film, uint8, S x S, uses."""
-    shares = np.bincount(film.ravel(), minlength=256) / film.size
-    low, high = np.searchsorted(np.cumsum(shares), [0.01, 0.99]).tolist()
-    return Extent(low, high, int(np.count_nonzero(shares >= LEAST_SHARE)))
 
 
 def _structure(film: Bytes) -> float:

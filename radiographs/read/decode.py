@@ -10,7 +10,8 @@
 - A picture that is not square is stretched, as the NIH stretched its films to 1024 x 1024.
   Nothing is cut off, and no padding distinguishes one hospital from another.
 - Pictures are resampled with Pillow's antialiased bilinear filter, like
-  ``torchvision.transforms.Resize``. A picture of the right size keeps its pixels.
+  ``torchvision.transforms.Resize``. A picture of the right size keeps its pixels. A picture in few
+  grey levels has a fault, which new levels between them would hide: it keeps its levels.
 """
 
 import io
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from common.shard import Bytes
+from radiographs.read.extent import FEWEST, extent_of
 from radiographs.read.jpeg import check_jpeg
 from radiographs.read.png import check_png
 from radiographs.read.unreadable import Unreadable as Unreadable
@@ -29,6 +31,9 @@ FORMATS = ("PNG", "JPEG")
 
 PICTURES = (".png", ".jpg", ".jpeg")
 """File name suffixes, in lower case."""
+
+NEARLY_ALL = 0.98
+"""Share of the pixels in one grey level that leaves nothing to see."""
 
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _SIXTEEN_BIT = ("I;16", "I")
@@ -70,22 +75,33 @@ def decode(path: Path, size: int) -> Bytes:
     return resized(grey, size)
 
 
-def check_something_left(stored: npt.NDArray[np.generic], grey: Bytes) -> None:
-    """Refuse a picture that had something to see and is one grey level now.
+def check_something_left(stored: npt.NDArray[np.uint16], grey: Bytes) -> None:
+    """Refuse a picture that had something to see and is practically one grey level now.
+
+    Args:
+        stored: The values before, of any shape.
+        grey: The grey levels that they became, of the same shape.
 
     Raises:
-        Unreadable: All grey levels are alike, and the stored values are not.
+        Unreadable: One grey level holds NEARLY_ALL pixels, and no stored value does.
     """
-    if grey.min() == grey.max() and stored.min() != stored.max():
+    if _largest_share(grey) >= NEARLY_ALL > _largest_share(stored):
         raise Unreadable(
-            "the pixels differ but all come out as one grey level: more bits are declared than "
-            "used, or the window does not fit"
+            "the pixels differ but come out as one grey level: more bits are declared than used, "
+            "or the window does not fit"
         )
+
+
+def _largest_share(values: npt.NDArray[np.uint16] | Bytes) -> float:
+    """Return the share of the pixels that have the most frequent value."""
+    return float(np.bincount(values.ravel()).max() / values.size)
 
 
 def resized(grey: Image.Image, size: int) -> Bytes:
     """Return a picture in mode L as uint8, S x S."""
-    return np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR))
+    few = extent_of(np.asarray(grey)).levels < FEWEST
+    how = Image.Resampling.NEAREST if few else Image.Resampling.BILINEAR
+    return np.asarray(grey.resize((size, size), how))
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -108,7 +124,7 @@ def _grey(image: Image.Image, bits: int | None) -> Image.Image:
         if bits and wide.max() < 1 << bits:
             white = (1 << bits) - 1
         grey = ((wide * 255 + white // 2) // white).astype(np.uint8)
-        check_something_left(wide, grey)
+        check_something_left(wide.astype(np.uint16), grey)
         return Image.fromarray(grey)
     if image.mode in _EIGHT_BIT:
         return image.convert("L")

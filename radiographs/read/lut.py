@@ -38,8 +38,9 @@ class Lut(NamedTuple):
 
     def look_up(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the entries of values; those outside the table get its first or last entry."""
-        index = np.rint(values).astype(np.int64) - self.first
-        return self.entries[np.clip(index, 0, len(self.entries) - 1)].astype(np.float64)
+        index = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1)
+        found: npt.NDArray[np.float64] = self.entries[index.astype(np.int64)].astype(np.float64)
+        return found
 
 
 def read_lut(item: Dataset, *, low: float, high: float, little_endian: bool) -> Lut:

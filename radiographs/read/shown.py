@@ -136,7 +136,10 @@ def _modality(data: Dataset, stored: Values) -> tuple[Values, float, float]:
         return lut.look_up(stored), 0, lut.white
     slope = _first(data, "RescaleSlope") or 1
     values = stored * slope + _first(data, "RescaleIntercept")
-    return values, float(values.min()), float(values.max())
+    low, high = float(values.min()), float(values.max())
+    if not 0 < high - low < math.inf:
+        raise Unreadable("a rescale slope or intercept that leaves no range")
+    return values, low, high
 
 
 def _padding(data: Dataset, stored: npt.NDArray[np.int64], signed: bool) -> npt.NDArray[np.bool_]:

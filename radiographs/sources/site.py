@@ -22,10 +22,10 @@ from common.errors import BadInput
 from common.runtime.cli import Settings, parse
 from common.runtime.folders import check_free
 from common.shard import IMAGES, SMALLEST, Bytes, Entry
-from radiographs.inspect.pictures import extent_of
 from radiographs.read.chest import Views, check_view
 from radiographs.read.decode import PICTURES, Unreadable, decode
 from radiographs.read.dicom import examine_dicom, is_dicom, read_dicom, why_dull_dicom
+from radiographs.read.extent import extent_of
 from radiographs.read.png import is_sixteen_bit
 from radiographs.read.site_labels import Label, match, read_labels
 from radiographs.write.convert import Part, convert
