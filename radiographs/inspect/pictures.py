@@ -67,7 +67,7 @@ class Picture(NamedTuple):
 
 def look_at(film: Bytes) -> Picture:
     """Describe a film, uint8, S x S."""
-    extent = extent_of(film)
+    extent = extent_of(Image.fromarray(film))
     blank = extent.high - extent.low < BLANK_RANGE and _structure(film) < STRUCTURE
     coarse = thumbnail(film, COARSE)
     return Picture(

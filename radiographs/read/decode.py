@@ -99,7 +99,7 @@ def _largest_share(values: npt.NDArray[np.uint16] | Bytes) -> float:
 
 def resized(grey: Image.Image, size: int) -> Bytes:
     """Return a picture in mode L as uint8, S x S."""
-    few = extent_of(np.asarray(grey)).levels < FEWEST
+    few = extent_of(grey).levels < FEWEST
     how = Image.Resampling.NEAREST if few else Image.Resampling.BILINEAR
     return np.asarray(grey.resize((size, size), how))
 

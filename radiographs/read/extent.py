@@ -5,8 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from common.shard import Bytes
-
 FEWEST = 64
 """A film with a smaller range, or with fewer grey levels, is dull: a quarter of 256.
 
@@ -45,9 +43,9 @@ class Extent(NamedTuple):
         return self.high - self.low < FEWEST or self.levels < FEWEST or self.two >= TWO_LEVELS
 
 
-def extent_of(film: Bytes) -> Extent:
-    """Measure how much of the grey scale a film, uint8, height x width, uses."""
-    shares = np.array(Image.fromarray(film).histogram()) / film.size
+def extent_of(film: Image.Image) -> Extent:
+    """Measure how much of the grey scale a film, a picture in mode L, uses."""
+    shares = np.array(film.histogram()) / (film.width * film.height)
     low, high = np.searchsorted(np.cumsum(shares), [0.01, 0.99]).tolist()
     levels = int(np.count_nonzero(shares >= LEAST_SHARE))
     return Extent(low, high, levels, float(np.partition(shares, -2)[-2:].sum()))

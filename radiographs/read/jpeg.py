@@ -14,7 +14,7 @@ import simplejpeg
 
 from radiographs.read.unreadable import Unreadable
 
-_MARKER = re.compile(rb"\xff+([\x02-\xcf\xd9-\xfe])")
+_MARKER = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")
 """A marker that ends a scan: neither a stuffed byte nor a restart."""
 
 _DCT_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 from tqdm import tqdm
@@ -304,7 +305,7 @@ def _report_dull(settings: SiteSettings, taken: Mapping[str, PurePosixPath]) -> 
     causes: Counter[str] = Counter()
     pictures = np.load(settings.out / IMAGES, mmap_mode="r")
     for (number, file), picture in zip(taken.items(), pictures, strict=True):
-        extent = extent_of(picture)
+        extent = extent_of(Image.fromarray(picture))
         if extent.dull:
             cause = why_dull(settings.images / file)
             causes[cause] += 1

@@ -75,7 +75,7 @@ def test_resizing_does_not_hide_that_there_are_few_grey_levels(
     Image.fromarray(few).save(tmp_path / "a.png")
     found = decode(tmp_path / "a.png", side)
     assert set(np.unique(found)) <= set(np.unique(few))
-    assert extent_of(found).dull
+    assert extent_of(Image.fromarray(found)).dull
 
 
 def test_a_dark_film_is_not_stretched(tmp_path: Path) -> None:
@@ -107,6 +107,16 @@ def jpeg(mode: str, progressive: bool) -> bytes:
     file = io.BytesIO()
     smooth.convert(mode).save(file, "JPEG", quality=90, progressive=progressive)
     return file.getvalue()
+
+
+def test_a_png_with_a_changed_byte_is_refused(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", compress_level=0)
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[2000] ^= 128  # not compressed: it is a pixel
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(Unreadable, match="damaged: a checksum is wrong"):
+        decode(tmp_path / "a.png", 64)
 
 
 JPEGS = {(m, p): jpeg(m, p) for m in ("L", "RGB") for p in (False, True)}
@@ -156,7 +166,7 @@ def test_no_real_film_is_refused() -> None:
     films = sorted((SHARED / "cxr-small" / "images").iterdir())[::10]
     films += sorted((SHARED / "nih-128" / "images").iterdir())[::50]
     for film in films:
-        assert not extent_of(decode(film, 128)).dull
+        assert not extent_of(Image.fromarray(decode(film, 128))).dull
     with pytest.raises(Unreadable, match="damaged or cut short"):
         decode(SHARED / "faults" / "jpeg_half_with_eoi.jpg", 128)
 

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from common.shard import Bytes
 from radiographs.read.dicom import read_dicom
+from radiographs.read.lut import read_lut
 from radiographs.read.unreadable import Unreadable
 from tests.support.films import RAMP, Pixels, film
 from tests.support.shards import SHARED, needs_shared_data
@@ -104,6 +105,13 @@ def test_a_table_for_every_value_of_16_bits(tmp_path: Path) -> None:
         assert data.VOILUTSequence[0].LUTDescriptor[0] == 0
         found = shown(data, tmp_path / "a.dcm")
         assert np.abs(found.astype(int) - slow(pixels, 0, entries, "MONOCHROME2")).max() <= 1
+
+
+def test_packed_data_of_odd_length_are_read() -> None:
+    item = table(0, 8, [1, 2, 3], "packed", False)
+    item.LUTData = bytes([1, 2, 3])
+    lut = read_lut(item, low=0, high=9, little_endian=True)
+    assert lut.entries.tolist() == [1, 2, 3]
 
 
 def test_a_first_value_of_the_wrong_sign_is_understood(tmp_path: Path) -> None:
