@@ -91,6 +91,7 @@ class TrialLine(Entry):
     rounds: list[RoundLine]
     validation_auc: float | None = Field(description="hospitals' mean, of the final model")
     test_auc_by_finding: AucByFinding = Field(description="of the final model")
+    first_model_sha256: str | None = Field(description="of its checkpoint, if it has one")
     model_sha256: str = Field(description="of the final model, as in the run's rounds.jsonl")
     hospitals_lost: list[str] = Field(description="that were rejected or excluded in any round")
     hospitals_unusual: list[str] = Field(description="of whose pace the server warned")

@@ -1,5 +1,6 @@
 """The first models: pretrained checkpoints, and the two controls made from random weights."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from pretrain.cli import pretrain
 BATCH = 64
 
 
-def checkpoint_of(model: FirstModel, scale: Scale, data: Path, folder: Path, threads: int) -> str:
+def checkpoint_of(
+    model: FirstModel, scale: Scale, data: Path, folder: Path, curves: Path, threads: int
+) -> str:
     """Return what ``--init`` takes for a first model; make it, or go on with making it.
 
     Args:
@@ -26,6 +29,7 @@ def checkpoint_of(model: FirstModel, scale: Scale, data: Path, folder: Path, thr
         scale: Of the experiments.
         data: Has the public films.
         folder: Where checkpoints are kept.
+        curves: Gets ``METHOD.jsonl``, the curve of a pretraining.
         threads: CPU threads.
 
     Raises:
@@ -52,6 +56,8 @@ def checkpoint_of(model: FirstModel, scale: Scale, data: Path, folder: Path, thr
             *("--epochs", str(scale.pretrain_epochs), "--threads", str(threads), *options),
         ]
     )
+    curves.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file.with_suffix(".run") / "metrics.jsonl", curves / f"{model}.jsonl")
     return str(file)
 
 

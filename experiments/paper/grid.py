@@ -5,6 +5,7 @@
     ROOT/data       the shards                     RESULTS/trials.jsonl   a line for each trial
     ROOT/models     the first models               RESULTS/failed.jsonl   why a trial failed
     ROOT/work       runs that are not done, logs   RESULTS/scores         of the test films
+                                                   RESULTS/pretraining    curves of the first models
 """
 
 import logging

@@ -92,7 +92,7 @@ class Trials:
             for labels in sorted(fractions, reverse=True)
         }
         absent = [
-            f"{model} with {100 * labels:g} % of the labels"
+            model if labels == 1 else f"{model} with {100 * labels:g} % of the labels"
             for (model, labels), by_seed in trials.items()
             if not by_seed
         ]

@@ -67,6 +67,7 @@ def sections_of(report: ReportInput) -> list[Section]:
         Section("Figure 4: how the films were shared out", _splits(report)),
         Section("Pretraining", _pretraining(report)),
         Section("What was not run, and why", _not_run(report)),
+        Section("Hospitals rejected or excluded", _left_out(report)),
         Section(f"The scale {report.scale}", [Items(report.reasons)]),
         Section("Environment", [Items(report.environment)]),
         Section("How to read it", [Items(_reading(report))]),
@@ -248,6 +249,11 @@ def _not_run(report: ReportInput) -> list[Block]:
             items += [f"{name}, {TITLES[row]}: {why}" for row, why in table.not_run.items()]
     items += [f"{entry.what}: {entry.reason}" for entry in report.not_run]
     return [Items(items)] if items else ["Everything was run."]
+
+
+def _left_out(report: ReportInput) -> list[Block]:
+    items = [f"{entry.what}: {entry.reason}" for entry in report.left_out]
+    return [Items(items)] if items else ["None, in any round of any trial."]
 
 
 def _reading(report: ReportInput) -> list[str]:

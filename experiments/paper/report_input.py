@@ -220,6 +220,7 @@ class ReportInput(Entry):
     splits: Some[SplitCounts] | Missing = Field(description="figure 4")
     pretraining: Some[Pretraining] | Missing
     not_run: list[NotRun] = Field([])
+    left_out: list[NotRun] = Field([], description="hospitals without which a trial went on")
     environment: list[str]
 
     @model_validator(mode="after")

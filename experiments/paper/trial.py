@@ -15,7 +15,7 @@ from common.checkpoint import read_checkpoint
 from common.evaluation import predict
 from common.metrics import auc_by_finding
 from common.model import build_model, choose_device, load_state
-from common.runtime.files import append_json, write_json, write_whole
+from common.runtime.files import append_json, sha256_of, write_json, write_whole
 from common.runtime.status import read_status
 from common.scores import AucByFinding, mean_auc
 from common.shard import Shard, open_shard
@@ -66,7 +66,12 @@ def run_trial(
     (run_over_grpc if real else run_in_process)(settings, shards_of(cell, data))
     line = _line(cell, run, test, time.monotonic() - start)
     logits = _final_logits(run, scale, test)
-    line = line.model_copy(update={"test_auc_by_finding": auc_by_finding(test.labelled(), logits)})
+    line = line.model_copy(
+        update={
+            "first_model_sha256": sha256_of(Path(init)) if Path(init).is_file() else None,
+            "test_auc_by_finding": auc_by_finding(test.labelled(), logits),
+        }
+    )
     scores = results / "scores" / f"{cell.name}.npy"
     scores.parent.mkdir(parents=True, exist_ok=True)
     write_whole(scores, lambda file: np.save(file, logits.astype(np.float16)))
@@ -145,6 +150,7 @@ def _line(cell: Cell, run: Path, test: Shard, seconds: float) -> TrialLine:
         rounds=lines,
         validation_auc=validation and validation.auc,
         test_auc_by_finding={},
+        first_model_sha256=None,
         model_sha256=rounds[-1].model_sha256,
         hospitals_lost=sorted(left_out(rounds, events)),
         hospitals_unusual=sorted({e.site for e in events if isinstance(e, Unusual)}),

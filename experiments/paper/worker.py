@@ -32,7 +32,7 @@ class Task(Entry):
         first_model: To be made, or of the trial.
         cell: The trial; None: make the first model only.
         root: Folder of the experiments; see :mod:`experiments.paper.grid`.
-        results: Gets the trial's scores.
+        results: Gets the trial's scores, or the curve of the pretraining.
         threads: CPU threads.
         real: The trial runs over gRPC, with processes.
     """
@@ -68,7 +68,8 @@ def work(arguments: Sequence[str]) -> None:
     models.mkdir(exist_ok=True)
     with locked(place, place):
         scale = SCALES[task.scale]
-        init = checkpoint_of(task.first_model, scale, data, models, task.threads)
+        curves = task.results / "pretraining"
+        init = checkpoint_of(task.first_model, scale, data, models, curves, task.threads)
         if task.cell is not None:
             run_trial(task.cell, init, data, task.results, task.root / "work", real=task.real)
 

@@ -29,7 +29,7 @@ from radiographs.read.unreadable import Unreadable as Unreadable
 
 FORMATS = ("PNG", "JPEG")
 
-PICTURES = (".png", ".jpg", ".jpeg")
+PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
 """File name suffixes, in lower case."""
 
 NEARLY_ALL = 0.98
@@ -37,6 +37,18 @@ NEARLY_ALL = 0.98
 
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _SIXTEEN_BIT = ("I;16", "I")
+
+_FIRST_BYTES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether a file begins as PNG or JPEG, whatever its name.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(8).startswith(_FIRST_BYTES)
 
 
 def decode(path: Path, size: int) -> Bytes:

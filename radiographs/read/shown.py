@@ -21,11 +21,11 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from common.shard import Bytes
-from radiographs.read.chest import quoted, text
 from radiographs.read.decode import check_something_left
 from radiographs.read.decoder_warnings import warnings_refused
 from radiographs.read.lut import read_lut
 from radiographs.read.unreadable import Unreadable
+from radiographs.read.words import quoted, text
 
 Values = npt.NDArray[np.float64]
 
@@ -84,7 +84,7 @@ def window_of(data: Dataset) -> Window | None:
             continue
         if width >= 1 or (width > 0 and function != "LINEAR"):
             if function not in FUNCTIONS:
-                raise Unreadable(f"window function {quoted(function)}")
+                raise Unreadable(f"window function {quoted(function, data)}")
             return Window(function, center, width)
     return None
 

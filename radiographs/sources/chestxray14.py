@@ -16,7 +16,7 @@ from common.runtime.folders import check_free
 from common.shard import SMALLEST, Entry
 from radiographs.inspect.show import check_new, write_png
 from radiographs.inspect.summary import Summary, shares_figure, tables
-from radiographs.read.decode import PICTURES
+from radiographs.read.decode import PICTURES, is_picture
 from radiographs.read.nih import Row, read_list, read_metadata
 from radiographs.write.assignment import TEST, read_assignment, write_assignment
 from radiographs.write.convert import Part, convert
@@ -191,7 +191,9 @@ def _find_files(root: Path, stems: set[str]) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for file in (file for folder in folders if folder.is_dir() for file in folder.iterdir()):
         # The names in the metadata end in .png, whatever a copy holds.
-        if file.suffix.lower() not in PICTURES or file.stem not in stems:
+        if file.stem not in stems:
+            continue
+        if file.suffix.lower() not in PICTURES and not (file.is_file() and is_picture(file)):
             continue
         if file.stem in files:
             raise BadInput(f"{files[file.stem]} and {file}: two files for one image")

@@ -23,12 +23,15 @@ from common.errors import BadInput
 from common.runtime.cli import Settings, parse
 from common.runtime.folders import check_free
 from common.shard import IMAGES, SMALLEST, Bytes, Entry
-from radiographs.read.chest import Views, check_view
-from radiographs.read.decode import PICTURES, Unreadable, decode
+from radiographs.read.chest import Header, Wanted
+from radiographs.read.decode import Unreadable, decode, is_picture
 from radiographs.read.dicom import examine_dicom, is_dicom, read_dicom, why_dull_dicom
 from radiographs.read.extent import extent_of
 from radiographs.read.png import is_sixteen_bit
 from radiographs.read.site_labels import Label, match, read_labels
+from radiographs.read.view import Views, check_view, told_by_table
+from radiographs.sources.assumed import Known, assumptions
+from radiographs.sources.word_options import ViewWords, Words, chest_words, view_words
 from radiographs.write.convert import Part, convert
 from radiographs.write.parallel import in_order
 from radiographs.write.private import (
@@ -53,6 +56,14 @@ class SiteSettings(Settings):
     )
     out: Path = Field(description="new folder of the shard; OUT.private.json is written next to it")
     views: Views = Field("frontal", description="projections to take")
+    body_part: Words = Field(
+        [], description="more words or codes for the chest, separated by commas"
+    )
+    view_of: ViewWords = Field(
+        [],
+        description="what words or codes for views mean, separated by commas: WORD=frontal, "
+        "WORD=lateral or WORD=other",
+    )
     strict: bool = Field(False, description="write nothing if any file is refused")
     salt_from: Path | None = Field(
         None, description="private file of another shard, to use the same hash for a patient"
@@ -62,10 +73,14 @@ class SiteSettings(Settings):
 
 
 class Examined(NamedTuple):
-    """A file's patient, empty if unknown, and the reason to refuse the file, or None."""
+    """What a file's header tells, and the reason to refuse the file, or None."""
 
-    patient: str
+    header: Header
     problem: str | None
+
+
+SILENT = Header(patient="", body_part=False, view=False)
+"""A file without a header."""
 
 
 class Film(NamedTuple):
@@ -75,11 +90,13 @@ class Film(NamedTuple):
         file: Path relative to the images' folder.
         patient: The hospital's number for the patient.
         labels: uint8, 14, 0 or 1; None without labels.
+        known: Its patient, and whether its body part and view are told.
     """
 
     file: PurePosixPath
     patient: str
     labels: Bytes | None
+    known: Known
 
 
 def command(arguments: Sequence[str]) -> None:
@@ -122,20 +139,23 @@ def command(arguments: Sequence[str]) -> None:
         print(f"{count:>7} refused: {reason}")
     for cause, count in dull.most_common():
         print(f"{count:>7} dull, but in the shard: {cause}")
+    in_shard = [film.known for film in films if film.file not in problems]
+    for line in assumptions(in_shard, settings.views):
+        print(line)
     print(f"{private_path(settings.out)}: the file of each number; keep it here and secret")
 
 
-def examine(file: Path, views: Views) -> Examined:
-    """Check a file's header; runs in a worker process."""
+def examine(file: Path, wanted: Wanted) -> Examined:
+    """Check a file's first bytes and its header; runs in a worker process."""
     try:
         with file.open("rb") as opened:
             if is_dicom(opened):
-                return Examined(examine_dicom(opened, views), None)
+                return Examined(examine_dicom(opened, wanted), None)
+        return Examined(SILENT, None if is_picture(file) else "neither DICOM, PNG nor JPEG")
     except Unreadable as error:
-        return Examined("", str(error))
+        return Examined(SILENT, str(error))
     except OSError as error:
-        return Examined("", str(error.strerror))
-    return Examined("", None if file.suffix.lower() in PICTURES else "neither DICOM, PNG nor JPEG")
+        return Examined(SILENT, str(error.strerror))
 
 
 def read_film(file: Path, size: int) -> Bytes:
@@ -226,10 +246,11 @@ def _choose(
 ) -> tuple[list[Film], dict[PurePosixPath, str]]:
     """Return the films for the shard, and the reason for each refused file."""
     relative = [PurePosixPath(file.relative_to(settings.images).as_posix()) for file in files]
-    lines = {} if labels is None else match(labels, relative)
+    lines = {} if labels is None else match(labels, relative, settings.images)
     films: list[Film] = []
     refused: dict[PurePosixPath, str] = {}
-    results = in_order(partial(examine, views=settings.views), files, settings.workers)
+    wanted = Wanted(settings.views, chest_words(settings.body_part), view_words(settings.view_of))
+    results = in_order(partial(examine, wanted=wanted), files, settings.workers)
     with (
         closing(results),
         tqdm(total=len(files), unit=" files", desc="reading headers", disable=None) as bar,
@@ -237,7 +258,7 @@ def _choose(
         for file, examined in zip(relative, results, strict=True):
             bar.update()
             try:
-                films.append(_film(settings, file, examined, lines.get(file), labels is not None))
+                films.append(_film(wanted, file, examined, lines.get(file), labels is not None))
             except Unreadable as error:
                 refused[file] = str(error)
     if labels is not None and len(lines) < len(labels):
@@ -250,7 +271,7 @@ def _choose(
 
 
 def _film(
-    settings: SiteSettings,
+    wanted: Wanted,
     file: PurePosixPath,
     examined: Examined,
     line: Label | None,
@@ -260,12 +281,14 @@ def _film(
         raise Unreadable(examined.problem)
     if labelled and line is None:
         raise Unreadable("no line in --labels")
-    if line is not None:
-        check_view(line.view, settings.views)
-    patient = (line.patient if line is not None else "") or examined.patient
+    header = examined.header
+    told = [] if line is None else told_by_table(line.view, wanted.view_of)
+    view = check_view(told, wanted.views) or header.view
+    patient = (line.patient if line is not None else "") or header.patient
     if not patient:
         raise Unreadable("no patient, neither in the file nor in --labels")
-    return Film(file, patient, None if line is None else line.labels)
+    known = Known(patient, header.body_part, view)
+    return Film(file, patient, None if line is None else line.labels, known)
 
 
 def _convert(

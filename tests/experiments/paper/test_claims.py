@@ -59,6 +59,7 @@ def trial(
         rounds=rounds,
         validation_auc=validation,
         test_auc_by_finding=dict.fromkeys(FINDINGS, test[-1]),
+        first_model_sha256=None,
         model_sha256="0",
         hospitals_lost=[],
         hospitals_unusual=[],
@@ -205,7 +206,7 @@ def test_missing_cells_are_named() -> None:
     found = found_in(lines)
     missing = found["table2", IMAGENET]
     assert (missing.decision, missing.difference, missing.p) == ("not run", None, None)
-    assert missing.note == "no trial (spread, finetune) of imagenet with 100 % of the labels"
+    assert missing.note == "no trial (spread, finetune) of imagenet"
     assert missing.seeds == 0
     assert found["table1", METHOD].decision == "not run"
     assert "byol" in found["table1", METHOD].note

@@ -9,6 +9,7 @@ import pytest
 
 from common.errors import BadInput
 from common.options import Mode
+from common.runtime.files import sha256_of
 from experiments.launch.processes import Process
 from experiments.paper.cells import Cell, Environment, FirstModel, Table, TrialLine
 from experiments.paper.grid import Grid, chosen_rates, read_trials
@@ -50,6 +51,10 @@ def test_a_grid_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert set(cells) == set(
         cells_of(SCALES["tiny"], "table2", chosen_rates(SCALES["tiny"], lines))
     )
+    starts = {line.cell.first_model: line.first_model_sha256 for line in lines}
+    assert starts["random"] is None
+    assert starts["rotation"] == sha256_of(tmp_path / "root" / "models" / "rotation.pt")
+    assert (tmp_path / "results" / "pretraining" / "rotation.jsonl").exists()
     before = trials.read_text()
     assert start(tmp_path, "table2").wait(60) == 0
     assert trials.read_text() == before
@@ -102,6 +107,7 @@ def line(cell: Cell, validation: float | None, test: float) -> TrialLine:
         rounds=[],
         validation_auc=validation,
         test_auc_by_finding={"Mass": test},
+        first_model_sha256=None,
         model_sha256="0",
         hospitals_lost=[],
         hospitals_unusual=[],

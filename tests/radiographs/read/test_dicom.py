@@ -17,17 +17,18 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 
 from common.shard import Bytes
-from radiographs.read.chest import Views, check_view
+from radiographs.read.chest import Wanted
 from radiographs.read.decode import Unreadable, decode
 from radiographs.read.decoder_warnings import warnings_refused
 from radiographs.read.dicom import examine_dicom, is_dicom, read_dicom
+from radiographs.read.view import Views
 from tests.support.films import RAMP, Pixels, film
 from tests.support.shards import SHARED, needs_shared_data
 
 
 def examine(path: Path, views: Views) -> str:
     with path.open("rb") as file:
-        return examine_dicom(file, views)
+        return examine_dicom(file, Wanted(views)).patient
 
 
 def read(path: Path, size: int) -> Bytes:
@@ -396,12 +397,6 @@ def test_what_is_no_chest_film_is_refused(tmp_path: Path, tags: dict[str, Any], 
         examine(tmp_path / "a.dcm", "frontal")
 
 
-def test_a_view_may_be_a_word() -> None:
-    check_view("FRONTAL", "frontal")
-    with pytest.raises(Unreadable, match="view 'FRONTAL', lateral is wanted"):
-        check_view("FRONTAL", "lateral")
-
-
 def test_a_view_may_be_a_code_and_lateral_films_are_taken_when_asked(tmp_path: Path) -> None:
     code = Dataset()
     code.CodeMeaning = "left lateral"
@@ -422,7 +417,7 @@ def test_twelve_bit_jpeg_cannot_be_read_and_is_said_so(tmp_path: Path) -> None:
     data = film(PixelData=encapsulate([jpeg((RAMP // 16).astype(np.uint8))]))
     data.file_meta.TransferSyntaxUID = uid.JPEGExtended12Bit
     data["PixelData"].VR = "OB"
-    with pytest.raises(Unreadable, match="cannot be read as DICOM"):
+    with pytest.raises(Unreadable, match=r"JPEG Extended .* with 12 bits is not supported"):
         shown(data, tmp_path)
 
 
@@ -434,7 +429,7 @@ def test_what_the_library_says_of_a_damaged_file_is_not_repeated(
 
     film().save_as(tmp_path / "a.dcm", enforce_file_format=True)
     monkeypatch.setattr(pydicom, "dcmread", fail)
-    with pytest.raises(Unreadable, match=r"^cannot be read as DICOM \(ValueError\)$"):
+    with pytest.raises(Unreadable, match=r"^cannot be read as DICOM: damaged, or cut short$"):
         examine(tmp_path / "a.dcm", "frontal")
 
 
@@ -462,7 +457,10 @@ def fuzzed_film(name: str) -> Dataset:
 
 
 @settings(
-    deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=400,
+    # A busy machine is slow between two draws, where a film is written.
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.data())
 def test_a_damaged_file_is_read_or_refused_without_a_name(

@@ -64,6 +64,15 @@ def make(files: dict[str, Path], *more: str) -> None:
     command([*paths, "--hospitals", "3", "--size", "48", "--workers", "1", *more])
 
 
+def test_a_film_is_found_by_its_first_bytes_under_any_suffix(files: dict[str, Path]) -> None:
+    folder = files["images"] / "images_001" / "images"
+    for film, suffix in zip(sorted(folder.iterdir()), ("", ".jfif", ".PNG", ".bin"), strict=False):
+        film.rename(film.with_suffix(suffix))
+    (folder / "00000010_000.txt").write_text("a note on the film of this name")
+    make(files)
+    assert sum(len(open_shard(shard)) for shard in files["out"].iterdir()) == 40
+
+
 def test_hospitals_hold_the_training_list_and_the_test_shard_the_other(
     files: dict[str, Path],
 ) -> None:

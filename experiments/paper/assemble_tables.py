@@ -1,0 +1,150 @@
+"""From the trials to the rows of tables 1 to 3 and of the bounds."""
+
+from collections.abc import Mapping, Sequence
+
+from common.findings import FINDINGS
+from experiments.paper.cells import FailedLine, FirstModel, TrialLine
+from experiments.paper.rates import SETTINGS, Reading, trials_at_chosen_rate
+from experiments.paper.report_input import (
+    MEAN,
+    Bound,
+    FractionCell,
+    FractionRow,
+    FractionTable,
+    Interval,
+    Missing,
+    ResultTable,
+    Row,
+)
+from experiments.paper.results import Results, interval
+from experiments.paper.scales import FRACTIONS
+from experiments.paper.statistics import Floats
+
+
+def _why(failed: Sequence[FailedLine], table: Reading, model: FirstModel) -> str:
+    """Return why a first model has no row in a table."""
+    setting = SETTINGS[table]
+    for line in failed:
+        if line.cell.first_model == model and (line.cell.split, line.cell.mode) == setting:
+            return line.reason
+    return "not run yet"
+
+
+def result_table(
+    found: Results, table: Reading, models: Sequence[FirstModel], failed: Sequence[FailedLine]
+) -> ResultTable | Missing:
+    """Return table 1, or table 2 in one of its splits.
+
+    Args:
+        found: The trials.
+        table: Which.
+        models: Its rows.
+        failed: Trials that failed: the reason for a row that is missing.
+    """
+    trials = {model: found.trials(table, model) for model in models}
+    missing = {model: _why(failed, table, model) for model, done in trials.items() if not done}
+    random = trials.get("random", {})
+    rows = [_row(found, model, done, random) for model, done in trials.items() if done]
+    if not rows:
+        return Missing(reason="; ".join(dict.fromkeys(missing.values())))
+    split, mode = SETTINGS[table]
+    leads = _leads({model: found.means(done) for model, done in trials.items() if done}, found)
+    return ResultTable(
+        split=split,
+        mode=mode,
+        rows=rows,
+        leads={} if leads is None else {MEAN: leads},
+        not_run=missing,
+    )
+
+
+def _row(
+    found: Results,
+    model: FirstModel,
+    trials: Mapping[int, TrialLine],
+    random: Mapping[int, TrialLine],
+) -> Row:
+    aucs, others = found.aucs(trials), found.aucs(random) if random else {}
+    estimates = found.bootstrap.finding_estimates(aucs)
+    over: dict[str, Interval | None] = {}
+    shared = aucs.keys() & others.keys()
+    if model != "random" and shared:
+        differences = {seed: aucs[seed] - others[seed] for seed in shared}
+        by_finding = found.bootstrap.finding_estimates(differences)
+        over = dict(zip(FINDINGS, map(interval, by_finding), strict=True))
+    means = found.means(trials)
+    return Row(
+        first_model=model,
+        auc_by_finding=dict(zip(FINDINGS, map(interval, estimates), strict=True)),
+        mean=found.interval(means),
+        lr=next(iter(trials.values())).cell.lr,
+        seeds=len(trials),
+        over_random=None if model == "random" else found.difference(means, found.means(random)),
+        over_random_by_finding=over,
+    )
+
+
+def _leads(means: Mapping[FirstModel, Mapping[int, Floats]], found: Results) -> Interval | None:
+    """Return the best mean minus the next best, paired."""
+    values = {
+        model: float(found.bootstrap.over_seeds(by_seed)[0]) for model, by_seed in means.items()
+    }
+    ranked = sorted(values, key=lambda model: values[model], reverse=True)
+    if len(ranked) < 2:
+        return None
+    return found.difference(means[ranked[0]], means[ranked[1]])
+
+
+def fraction_table(found: Results, failed: Sequence[FailedLine]) -> FractionTable | Missing:
+    """Return table 3."""
+    rows, missing = [], {}
+    for model in found.scale.table3:
+        full = found.trials("table3", model)
+        cells = []
+        for fraction in (1.0, *FRACTIONS):
+            trials = found.trials("table3", model, fraction)
+            if not trials or (fraction == 1.0 and not full):
+                continue
+            means = found.means(trials)
+            cells.append(
+                FractionCell(
+                    fraction=fraction,
+                    mean=found.interval(means),
+                    drop=None if fraction == 1 else found.difference(found.means(full), means),
+                    lr=next(iter(trials.values())).cell.lr,
+                    seeds=len(trials),
+                )
+            )
+        if len(cells) > 1:
+            rows.append(FractionRow(first_model=model, cells=cells))
+        else:
+            missing[model] = _why(failed, "table3", model)
+    if not rows:
+        return Missing(reason="not run yet")
+    return FractionTable(rows=rows, not_run=missing)
+
+
+def bounds(found: Results) -> list[Bound] | Missing:
+    """Return training on all films, and of each hospital alone."""
+    found_bounds = []
+    models: tuple[FirstModel, ...] = ("random", "mocov2")
+    for model in models:
+        union = trials_at_chosen_rate(found.lines, model, "bounds", 1.0, "union")
+        alone = {
+            number: trials_at_chosen_rate(found.lines, model, "bounds", 1.0, number)
+            for number in range(found.scale.hospitals)
+        }
+        if union:
+            found_bounds.append(
+                Bound(
+                    first_model=model,
+                    union=found.interval(found.means(union)),
+                    alone={
+                        number: found.interval(found.means(trials))
+                        for number, trials in alone.items()
+                        if trials
+                    },
+                    seeds=len(union),
+                )
+            )
+    return found_bounds or Missing(reason="not run yet")

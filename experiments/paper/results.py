@@ -1,0 +1,83 @@
+"""The trials of a grid, read back, with the bootstrap of the test films."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import BadInput
+from common.shard import open_shard
+from experiments.paper.cells import FirstModel, TrialLine
+from experiments.paper.grid import read_trials
+from experiments.paper.rates import Reading, trials_at_chosen_rate
+from experiments.paper.report_input import Interval
+from experiments.paper.scales import Scale
+from experiments.paper.statistics import Bootstrap, Estimate, Films, Floats
+
+
+class Results:
+    """The trials of one scale, with the test films' bootstrap.
+
+    Args:
+        scale: Of the trials.
+        results: Folder of the lines.
+        data: The shards.
+
+    Raises:
+        BadInput: There is no trial, or a line is damaged.
+    """
+
+    def __init__(self, scale: Scale, results: Path, data: Path) -> None:
+        self.scale = scale
+        self.lines = [line for line in read_trials(results) if line.cell.scale == scale.name]
+        if not self.lines:
+            raise BadInput(f"{results}: no trial of scale {scale.name} is done; run some first")
+        self.test = open_shard(data / "test")
+        patients = [entry.patient for entry in self.test.entries]
+        self.films = Films(self.test.labelled(), patients)
+        self._scores = results / "scores"
+        self.bootstrap = Bootstrap(self.films, seed=0)
+        self.mean = cache(lambda name: self.bootstrap.mean_auc(self.scores_of(name)))
+        self.by_finding = cache(lambda name: self.bootstrap.auc_by_finding(self.scores_of(name)))
+
+    def scores_of(self, name: str) -> Floats:
+        """Return a cell's scores of the test films: float64, N x 14.
+
+        Raises:
+            BadInput: The file is missing or damaged.
+        """
+        file = self._scores / f"{name}.npy"
+        try:
+            return np.asarray(np.load(file, allow_pickle=False), np.float64)
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{file}: {type(error).__name__}; restore it from a copy") from None
+
+    def trials(
+        self, table: Reading, model: FirstModel, fraction: float = 1.0
+    ) -> dict[int, TrialLine]:
+        """Return the trials of a first model in a table, at its rate, by seed."""
+        return trials_at_chosen_rate(self.lines, model, table, fraction)
+
+    def means(self, trials: Mapping[int, TrialLine]) -> dict[int, Floats]:
+        """Return the bootstrapped primary mean of each seed."""
+        return {seed: self.mean(line.cell.name) for seed, line in trials.items()}
+
+    def aucs(self, trials: Mapping[int, TrialLine]) -> dict[int, Floats]:
+        """Return the bootstrapped AUC of each finding, of each seed."""
+        return {seed: self.by_finding(line.cell.name) for seed, line in trials.items()}
+
+    def interval(self, by_seed: Mapping[int, Floats]) -> Interval | None:
+        """Return the mean over seeds with its interval."""
+        return interval(Estimate.of(self.bootstrap.over_seeds(by_seed), len(by_seed)))
+
+    def difference(self, a: Mapping[int, Floats], b: Mapping[int, Floats]) -> Interval | None:
+        """Return the paired difference over the seeds of both."""
+        return interval(self.bootstrap.difference(a, b))
+
+
+def interval(estimate: Estimate | None) -> Interval | None:
+    """Return an estimate as the report has it."""
+    if estimate is None:
+        return None
+    return Interval(value=estimate.value, low=estimate.low, high=estimate.high)
