@@ -168,7 +168,18 @@ def _label_problems(shard: Shard) -> Iterator[Problem]:
 
 def _picture_problems(films: Sequence[Film]) -> Iterator[Problem]:
     if blank := [[film.place] for film in films if film.picture.blank]:
-        yield _problem("error", "blank", "nothing can be seen on these; leave them out", blank)
+        text = (
+            "nothing can be seen on these; leave them out if a viewer shows nothing on their files "
+            "either"
+        )
+        yield _problem("error", "blank", text, blank)
+    if dull := [[film.place] for film in films if film.picture.dull]:
+        text = (
+            "these use under a quarter of the grey levels or of their range; likely their files "
+            "declare more bits than their pixels have, or a window that does not fit: mend the "
+            "files and make the shard again"
+        )
+        yield _problem("warning", "dull", text, dull)
     if inverted := [[film.place] for film in films if film.picture.inverted]:
         text = "air seems white on these films; check whether they are inverted"
         yield _problem("warning", "inverted", text, inverted)

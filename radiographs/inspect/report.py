@@ -13,6 +13,7 @@ Level = Literal["error", "warning"]
 Kind = Literal[
     "damaged",
     "blank",
+    "dull",
     "inverted",
     "duplicate",
     "near-duplicate",

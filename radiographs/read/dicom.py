@@ -22,7 +22,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from common.shard import Bytes
 from radiographs.read.chest import Header, Wanted, check_header
 from radiographs.read.decode import Unreadable, resized
-from radiographs.read.shown import shown_pixels
+from radiographs.read.shown import cause_of_dullness, shown_pixels
 from radiographs.read.words import quoted, text
 
 MOST_PIXELS = 100_000_000
@@ -137,6 +137,16 @@ def _check_syntax(data: Dataset) -> None:
         raise Unreadable(
             f"transfer syntax {number}{name}{depth} is not supported; export it uncompressed"
         )
+
+
+def why_dull_dicom(file: BinaryIO) -> str:
+    """Return the likely cause if a DICOM file is shown in few grey levels.
+
+    Raises:
+        Unreadable: The header cannot be read.
+    """
+    with _errors_as_unreadable():
+        return cause_of_dullness(_read(file, pixels=False))
 
 
 @contextmanager

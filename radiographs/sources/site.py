@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, NamedTuple
 
 import numpy as np
+from PIL import Image
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 from tqdm import tqdm
@@ -22,11 +23,13 @@ from common.errors import BadInput
 from common.findings import UNKNOWN
 from common.runtime.cli import Settings, parse
 from common.runtime.folders import check_free
-from common.shard import SMALLEST, Bytes, Entry
+from common.shard import IMAGES, SMALLEST, Bytes, Entry
 from radiographs.read.chest import Header, Wanted
 from radiographs.read.decode import Unreadable, decode, is_picture
-from radiographs.read.dicom import examine_dicom, is_dicom, read_dicom
+from radiographs.read.dicom import examine_dicom, is_dicom, read_dicom, why_dull_dicom
+from radiographs.read.extent import extent_of
 from radiographs.read.label_map import read_map
+from radiographs.read.png import is_sixteen_bit
 from radiographs.read.site_labels import Label, Uncertain, finding_named, match, read_labels
 from radiographs.read.view import Views, check_view, told_by_table
 from radiographs.sources.assumed import Known, assumptions
@@ -157,6 +160,7 @@ def command(arguments: Sequence[str]) -> None:
     _list_files(settings, private, taken)
     _report(problems)
     refused |= problems
+    dull = _report_dull(settings, taken)
     kept = [film for film in films if film.file not in problems]
     patients = len({film.patient for film in kept})
     print(
@@ -167,6 +171,8 @@ def command(arguments: Sequence[str]) -> None:
         print(f"{count:>7} refused: {reason}")
     if alone := sum(film.patient == _alone(film.file) for film in kept):
         print(f"{alone:>7} films of no known patient; each is taken as a patient of its own")
+    for cause, count in dull.most_common():
+        print(f"{count:>7} dull, but in the shard: {cause}")
     for line in assumptions([film.known for film in kept], settings.views):
         print(line)
     print(f"{private_path(settings.out)}: the file of each number; keep it here and secret")
@@ -195,6 +201,22 @@ def read_film(file: Path, size: int) -> Bytes:
         if is_dicom(opened):
             return read_dicom(opened, size)
     return decode(file, size)
+
+
+def why_dull(file: Path) -> str:
+    """Return the likely cause if a file's film uses few of the grey levels."""
+    try:
+        with file.open("rb") as opened:
+            if is_dicom(opened):
+                return why_dull_dicom(opened)
+            if is_sixteen_bit(opened.read(32)):
+                return (
+                    "16-bit values that have fewer bits: scale them to 16 bits, or declare them "
+                    "in a chunk sBIT"
+                )
+    except (OSError, Unreadable):
+        return "unknown, the file can no longer be read"
+    return "the file itself is dark, flat or in few grey levels"
 
 
 def _private(settings: SiteSettings) -> Private:
@@ -342,6 +364,26 @@ def _tell_unknown(films: Sequence[Film]) -> None:
     labels = np.array([film.labels for film in films if film.labels is not None])
     if unknown := int((labels == UNKNOWN).sum()):
         print(f"{unknown} of {labels.size} labels are unknown; flower-data show counts them")
+
+
+def _report_dull(settings: SiteSettings, taken: Mapping[str, PurePosixPath]) -> Counter[str]:
+    """Report films that use little of the grey scale; return how many have each likely cause.
+
+    Unlike a refused file, such a film is named by its number: it is in the shard.
+    """
+    causes: Counter[str] = Counter()
+    pictures = np.load(settings.out / IMAGES, mmap_mode="r")
+    for (number, file), picture in zip(taken.items(), pictures, strict=True):
+        extent = extent_of(Image.fromarray(picture))
+        if extent.dull:
+            cause = why_dull(settings.images / file)
+            causes[cause] += 1
+            print(
+                f"dull: image {number}: {extent.levels} grey levels between {extent.low} and "
+                f"{extent.high} of 255; likely cause: {cause}",
+                file=sys.stderr,
+            )
+    return causes
 
 
 def _report(refused: dict[PurePosixPath, str]) -> None:

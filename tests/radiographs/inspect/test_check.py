@@ -82,6 +82,25 @@ def test_blank_and_inverted_films_are_found(phantoms: Path, tmp_path: Path) -> N
     assert rows(problems, "inverted") == [[("a", 3)]]
 
 
+def test_a_dull_film_is_told_and_never_called_blank(phantoms: Path, tmp_path: Path) -> None:
+    films = films_of(phantoms)
+    films[1] = films[1] // 4 + 90  # a quarter of the range
+    films[2] = films[2] // 16  # 12 bits in 16
+    films[3] = films[3] // 64  # 10 bits in 16
+    films[4] = films[4] > 128  # 8 bits in 16
+    films[5] = films[5] // 16 * 17  # the whole range in 16 grey levels
+    films[6] = np.where(films[6] > 128, 255, 0)
+    grey = Image.fromarray(films[6]).resize((300, 300)).rotate(3).resize((64, 64))
+    films[6] = np.asarray(grey)  # black and white, with many grey levels at the edges
+    films[8] = films[8] // 2 + 60  # low contrast
+    problems = check([write(tmp_path / "a", films, patients(24))]).problems
+    assert rows(problems, "dull") == [[("a", row)] for row in range(1, 7)]
+    assert ("warning", "dull") in kinds(problems)
+    [text] = [problem.text for problem in problems if problem.kind == "dull"]
+    assert "likely their files declare more bits than their pixels have, or a window" in text
+    assert not [problem for problem in problems if problem.kind == "blank"]
+
+
 def as_jpeg(film: Bytes) -> Bytes:
     file = io.BytesIO()
     Image.fromarray(film).save(file, "JPEG", quality=50)
@@ -236,6 +255,9 @@ def test_warnings_count_when_strict(tmp_path: Path) -> None:
     assert_one_line(run("flower-data", "check", tmp_path / "none"), 2, "no shard here")
 
 
+REALLY_DULL = ("00003406_003.png", "00003510_002.png")
+"""Films of which hardly anything is seen without more contrast."""
+
 CHANGES: dict[str, Callable[[Bytes], Bytes]] = {
     "jpeg": as_jpeg,
     "size": lambda f: np.asarray(Image.fromarray(f).resize((200, 200)).resize((256, 256))),
@@ -251,8 +273,26 @@ def test_on_real_films_copies_are_found_and_nothing_else() -> None:
         assert all(nearly_same(film, change(film)) for film in films)
     assert not any(nearly_same(films[i], films[j]) for i in range(150) for j in range(i))
     pictures = [look_at(film) for film in films]
-    assert not any(picture.blank or picture.inverted for picture in pictures)
+    assert not any(picture.blank or picture.dull or picture.inverted for picture in pictures)
     assert all(look_at(255 - film).inverted for film in films)
+
+
+@needs_shared_data
+def test_of_thousands_of_real_films_two_dull_ones_are_told_and_none_is_blank() -> None:
+    folder = SHARED / "nih-128" / "images"
+    dull = []
+    for path in sorted(folder.iterdir())[::3] + [folder / name for name in REALLY_DULL]:
+        film = decode(path, 128)
+        picture = look_at(film)
+        assert not picture.blank
+        if picture.dull:
+            dull.append(path.name)
+            continue
+        for divisor in (16, 64):  # 12, then 10 bits in 16
+            dark = look_at(np.rint(film / divisor).astype(np.uint8))
+            assert dark.dull
+            assert not dark.blank
+    assert set(dull) == set(REALLY_DULL)
 
 
 @needs_shared_data

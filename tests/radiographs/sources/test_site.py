@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset
 
 from common.errors import BadInput
 from common.findings import FINDINGS, NO_FINDING, UNKNOWN
 from common.shard import open_shard
 from radiographs.read.site_labels import Label, match, read_labels
-from radiographs.sources.site import command
+from radiographs.sources.site import command, why_dull
 from radiographs.write.private import private_path, read_private
 from tests.support.commands import assert_one_line, run
 from tests.support.films import film
@@ -96,9 +97,67 @@ def test_films_of_all_kinds_become_a_shard(site: Path) -> None:
     assert "      1 refused: modality 'CT', not CR or DX" in result.stdout
 
 
+def test_a_film_in_few_grey_levels_is_told_with_the_likely_cause(tmp_path: Path) -> None:
+    films = tmp_path / "Doe_films"
+    films.mkdir()
+    level = np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)
+    grey = (level // 16).astype(np.uint8)
+    headers: dict[str, dict[str, Any]] = {
+        "good": {},
+        "bits": {"BitsStored": 16, "HighBit": 15},
+        "window": {"WindowCenter": 2000, "WindowWidth": 90_000},
+        "black_and_white": {"WindowCenter": 2000, "WindowWidth": 3},
+        "table": {"VOILUTSequence": [lut(4096, [0] * 1000 + list(range(3096)))]},
+        "few": {"VOILUTSequence": [lut(4096, [v // 256 * 273 for v in range(4096)])]},
+    }
+    for name, tags in headers.items():
+        film(level, **tags).save_as(films / f"{name}.dcm", enforce_file_format=True)
+    Image.fromarray(level).save(films / "wide.png")
+    Image.fromarray(grey // 5 + 20).save(films / "flat.png")
+    labels = write_labels(
+        tmp_path / "labels.csv", {file.name: ("MRN-1", {"Mass": 1}) for file in films.iterdir()}
+    )
+    result = run("flower-data", "site", "--images", films, "--labels", labels, "--out",
+                 tmp_path / "shard", "--size", 256)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    files = read_private(private_path(tmp_path / "shard")).files
+    causes = {
+        "bits.dcm": "no window in the header, and the pixels use few of the 16 bits stored",
+        "window.dcm": "the window in the header does not fit the pixels",
+        "black_and_white.dcm": "the window in the header does not fit the pixels",
+        "few.dcm": "the table (VOI LUT) in the header does not fit the pixels",
+        "wide.png": "16-bit values that have fewer bits: scale them to 16 bits, or declare them "
+        "in a chunk sBIT",
+        "flat.png": "the file itself is dark, flat or in few grey levels",
+    }
+    told = re.findall(r"^dull: image (\d+): .*; likely cause: (.*)$", result.stderr, re.MULTILINE)
+    assert {files[number]: cause for number, cause in told} == causes
+    assert len(told) == len(causes)
+    for cause in set(causes.values()):
+        count = list(causes.values()).count(cause)
+        assert f"{count:>7} dull, but in the shard: {cause}" in result.stdout
+    assert "Doe" not in result.stderr + result.stdout.replace(str(films), "")
+    checked = run("flower-data", "check", tmp_path / "shard")
+    assert "warning: dull: 6 times: " in checked.stdout
+    assert "blank" not in checked.stdout
+
+
+def test_why_a_film_is_dull_is_unknown_without_its_file(tmp_path: Path) -> None:
+    assert why_dull(tmp_path / "a.dcm") == "unknown, the file can no longer be read"
+
+
+def lut(count: int, entries: list[int]) -> Dataset:
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [count, 0, 16])
+    table.add_new("LUTData", "US", entries)
+    return table
+
+
 def test_a_dicom_file_is_opened_once_for_its_header_and_once_for_its_pixels(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("Doe_Jane.dcm", "2024/IM0001"):  # a dull film's header is read again
+        film(PatientID="MRN-1").save_as(site / name, enforce_file_format=True)
     opened: Counter[str] = Counter()
     original = open
 
