@@ -5,37 +5,29 @@ Only stderr, at the hospital, shows the names of refused files.
 """
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
-from PIL import Image
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
-from tqdm import tqdm
 
 from common.errors import BadInput
-from common.findings import UNKNOWN
 from common.runtime.cli import Settings, parse
 from common.runtime.folders import check_free
-from common.shard import IMAGES, SMALLEST, Bytes, Entry
-from radiographs.read.chest import Header, Wanted
-from radiographs.read.decode import Unreadable, decode, is_picture
-from radiographs.read.dicom import examine_dicom, is_dicom, read_dicom, why_dull_dicom
-from radiographs.read.extent import extent_of
+from common.shard import SMALLEST, Entry
+from radiographs.read.chest import Wanted
+from radiographs.read.film_file import read_film
 from radiographs.read.label_map import read_map
-from radiographs.read.png import is_sixteen_bit
-from radiographs.read.site_labels import Label, Uncertain, finding_named, match, read_labels
-from radiographs.read.view import Views, check_view, told_by_table
-from radiographs.sources.assumed import Known, assumptions
+from radiographs.read.site_labels import Uncertain, finding_named, read_labels
+from radiographs.read.view import Views
+from radiographs.sources.assumed import assumptions
+from radiographs.sources.site_films import Film, Refused, choose, files_below, is_alone
+from radiographs.sources.site_report import tell_dull, tell_refused, tell_unknown
 from radiographs.sources.word_options import ViewWords, Words, chest_words, view_words
 from radiographs.write.convert import Part, convert
-from radiographs.write.parallel import in_order
 from radiographs.write.private import (
     Private,
     new_private,
@@ -97,33 +89,6 @@ class SiteSettings(Settings):
     workers: int = Field(0, ge=0, description="decoding processes; 0: one for each core")
 
 
-class Examined(NamedTuple):
-    """What a file's header tells, and the reason to refuse the file, or None."""
-
-    header: Header
-    problem: str | None
-
-
-SILENT = Header(patient="", body_part=False, view=False)
-"""A file without a header."""
-
-
-class Film(NamedTuple):
-    """An image for the shard.
-
-    Attributes:
-        file: Path relative to the images' folder.
-        patient: The hospital's number for the patient.
-        labels: uint8, 14, 0, 1 or UNKNOWN; None without labels.
-        known: Its patient, and whether its body part and view are told.
-    """
-
-    file: PurePosixPath
-    patient: str
-    labels: Bytes | None
-    known: Known
-
-
 def command(arguments: Sequence[str]) -> None:
     """Run the command.
 
@@ -141,10 +106,11 @@ def command(arguments: Sequence[str]) -> None:
     if settings.labels is not None:
         meant = read_map(settings.label_map) if settings.label_map is not None else None
         labels = read_labels(settings.labels, settings.allow_unlabelled, settings.uncertain, meant)
-    files, refused = _files(settings)
-    films, others = _choose(settings, files, labels)
+    files, refused = files_below(settings.images, settings.labels)
+    wanted = Wanted(settings.views, chest_words(settings.body_part), view_words(settings.view_of))
+    films, others = choose(settings.images, files, labels, wanted, settings.workers)
     refused |= others
-    _report(refused)
+    tell_refused(refused)
     if refused and settings.strict:
         found = len(films) + len(refused)
         raise BadInput(f"{len(refused)} of {found} files are refused, and --strict is given")
@@ -158,65 +124,24 @@ def command(arguments: Sequence[str]) -> None:
     problems = _convert(settings, films, numbers, private)
     taken = {number: file for number, file in names.items() if file not in problems}
     _list_files(settings, private, taken)
-    _report(problems)
+    tell_refused(problems)
     refused |= problems
-    dull = _report_dull(settings, taken)
+    dull = tell_dull(settings.out, settings.images, taken)
     kept = [film for film in films if film.file not in problems]
     patients = len({film.patient for film in kept})
     print(
         f"{settings.out}: {len(taken)} images of {patients} patients, {len(refused)} files refused"
     )
-    _tell_unknown(kept)
+    tell_unknown(kept)
     for reason, count in Counter(refused.values()).most_common():
         print(f"{count:>7} refused: {reason}")
-    if alone := sum(film.patient == _alone(film.file) for film in kept):
+    if alone := sum(map(is_alone, kept)):
         print(f"{alone:>7} films of no known patient; each is taken as a patient of its own")
     for cause, count in dull.most_common():
         print(f"{count:>7} dull, but in the shard: {cause}")
     for line in assumptions([film.known for film in kept], settings.views):
         print(line)
     print(f"{private_path(settings.out)}: the file of each number; keep it here and secret")
-
-
-def examine(file: Path, wanted: Wanted) -> Examined:
-    """Check a file's first bytes and its header; runs in a worker process."""
-    try:
-        with file.open("rb") as opened:
-            if is_dicom(opened):
-                return Examined(examine_dicom(opened, wanted), None)
-        return Examined(SILENT, None if is_picture(file) else "neither DICOM, PNG nor JPEG")
-    except Unreadable as error:
-        return Examined(SILENT, str(error))
-    except OSError as error:
-        return Examined(SILENT, str(error.strerror))
-
-
-def read_film(file: Path, size: int) -> Bytes:
-    """Return the picture in a DICOM, PNG or JPEG file, uint8, S x S; runs in a worker process.
-
-    Raises:
-        Unreadable: The file has no usable picture.
-    """
-    with file.open("rb") as opened:
-        if is_dicom(opened):
-            return read_dicom(opened, size)
-    return decode(file, size)
-
-
-def why_dull(file: Path) -> str:
-    """Return the likely cause if a file's film uses few of the grey levels."""
-    try:
-        with file.open("rb") as opened:
-            if is_dicom(opened):
-                return why_dull_dicom(opened)
-            if is_sixteen_bit(opened.read(32)):
-                return (
-                    "16-bit values that have fewer bits: scale them to 16 bits, or declare them "
-                    "in a chunk sBIT"
-                )
-    except (OSError, Unreadable):
-        return "unknown, the file can no longer be read"
-    return "the file itself is dark, flat or in few grey levels"
 
 
 def _private(settings: SiteSettings) -> Private:
@@ -238,101 +163,9 @@ def _list_files(
     write_private(private_path(settings.out), private.model_copy(update={"files": files}))
 
 
-def _files(settings: SiteSettings) -> tuple[list[Path], dict[PurePosixPath, str]]:
-    """Return all files below --images except hidden ones and the labels, and the refused paths.
-
-    Links to folders are not followed: they may lead out of the folder or form a cycle.
-    """
-    root = settings.images
-    if not root.is_dir():
-        raise BadInput(f"{root}: no such folder; --images is the folder of the image files")
-    files: list[Path] = []
-    refused: dict[PurePosixPath, str] = {}
-
-    def refuse(path: str | Path, reason: str) -> None:
-        refused[PurePosixPath(Path(path).relative_to(root).as_posix())] = reason
-
-    for at, folders, names in os.walk(
-        root, onerror=lambda error: refuse(error.filename, f"folder: {error.strerror}")
-    ):
-        folder = Path(at)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in folders:
-            if (folder / name).is_symlink():
-                refuse(folder / name, "links to folders are not followed")
-        for file in (folder / name for name in names if not name.startswith(".")):
-            try:
-                is_labels = settings.labels is not None and file.samefile(settings.labels)
-                if file.is_file() and not is_labels:
-                    files.append(file)
-            except FileNotFoundError:
-                refuse(file, "broken link")
-            except OSError as error:
-                refuse(file, str(error.strerror))
-    if not files and not refused:
-        raise BadInput(f"{root}: no file in it")
-    return sorted(files), refused
-
-
-def _choose(
-    settings: SiteSettings, files: list[Path], labels: Sequence[Label] | None
-) -> tuple[list[Film], dict[PurePosixPath, str]]:
-    """Return the films for the shard, and the reason for each refused file."""
-    relative = [PurePosixPath(file.relative_to(settings.images).as_posix()) for file in files]
-    lines = {} if labels is None else match(labels, relative, settings.images)
-    films: list[Film] = []
-    refused: dict[PurePosixPath, str] = {}
-    wanted = Wanted(settings.views, chest_words(settings.body_part), view_words(settings.view_of))
-    results = in_order(partial(examine, wanted=wanted), files, settings.workers)
-    with (
-        closing(results),
-        tqdm(total=len(files), unit=" files", desc="reading headers", disable=None) as bar,
-    ):
-        for file, examined in zip(relative, results, strict=True):
-            bar.update()
-            try:
-                films.append(_film(wanted, file, examined, lines.get(file), labels is not None))
-            except Unreadable as error:
-                refused[file] = str(error)
-    if labels is not None and len(lines) < len(labels):
-        print(
-            f"{len(labels) - len(lines)} of {len(labels)} lines of {settings.labels} name no file "
-            f"below {settings.images}",
-            file=sys.stderr,
-        )
-    return films, refused
-
-
-def _film(
-    wanted: Wanted,
-    file: PurePosixPath,
-    examined: Examined,
-    line: Label | None,
-    labelled: bool,
-) -> Film:
-    if examined.problem is not None:
-        raise Unreadable(examined.problem)
-    if labelled and line is None:
-        raise Unreadable("no line in --labels")
-    header = examined.header
-    told = [] if line is None else told_by_table(line.view, wanted.view_of)
-    view = check_view(told, wanted.views) or header.view
-    patient = (line.patient if line is not None else "") or header.patient
-    if not patient and labelled:
-        raise Unreadable("no patient, neither in the file nor in --labels")
-    patient = patient or _alone(file)
-    known = Known(patient, header.body_part, view)
-    return Film(file, patient, None if line is None else line.labels, known)
-
-
-def _alone(file: PurePosixPath) -> str:
-    """Return a patient of its own for a film of no known patient; no PatientID has a NUL."""
-    return f"\0{file}"
-
-
 def _convert(
     settings: SiteSettings, films: Sequence[Film], numbers: Sequence[str], private: Private
-) -> dict[PurePosixPath, str]:
+) -> Refused:
     """Write the shard; return the reason for each file whose pixels cannot be read."""
     labels = [film.labels for film in films if film.labels is not None]
     part = Part(
@@ -358,34 +191,3 @@ def _convert(
         PurePosixPath(file.relative_to(settings.images).as_posix()): reason
         for file, reason in problems.items()
     }
-
-
-def _tell_unknown(films: Sequence[Film]) -> None:
-    labels = np.array([film.labels for film in films if film.labels is not None])
-    if unknown := int((labels == UNKNOWN).sum()):
-        print(f"{unknown} of {labels.size} labels are unknown; flower-data show counts them")
-
-
-def _report_dull(settings: SiteSettings, taken: Mapping[str, PurePosixPath]) -> Counter[str]:
-    """Report films that use little of the grey scale; return how many have each likely cause.
-
-    Unlike a refused file, such a film is named by its number: it is in the shard.
-    """
-    causes: Counter[str] = Counter()
-    pictures = np.load(settings.out / IMAGES, mmap_mode="r")
-    for (number, file), picture in zip(taken.items(), pictures, strict=True):
-        extent = extent_of(Image.fromarray(picture))
-        if extent.dull:
-            cause = why_dull(settings.images / file)
-            causes[cause] += 1
-            print(
-                f"dull: image {number}: {extent.levels} grey levels between {extent.low} and "
-                f"{extent.high} of 255; likely cause: {cause}",
-                file=sys.stderr,
-            )
-    return causes
-
-
-def _report(refused: dict[PurePosixPath, str]) -> None:
-    for file, reason in refused.items():
-        print(f"refused: {file}: {reason}", file=sys.stderr)

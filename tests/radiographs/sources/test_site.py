@@ -16,8 +16,9 @@ from pydicom.dataset import Dataset
 from common.errors import BadInput
 from common.findings import FINDINGS, NO_FINDING, UNKNOWN
 from common.shard import open_shard
+from radiographs.read.film_file import why_dull
 from radiographs.read.site_labels import Label, match, read_labels
-from radiographs.sources.site import command, why_dull
+from radiographs.sources.site import command
 from radiographs.write.private import private_path, read_private
 from tests.support.commands import assert_one_line, run
 from tests.support.films import film
