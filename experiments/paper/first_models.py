@@ -48,16 +48,20 @@ def checkpoint_of(
         shard = data / "scrambled"
         if not shard.exists():
             _write_scrambled(open_shard(data / "public"), shard)
+    # Elsewhere until it is done: a pretraining writes its checkpoint after each epoch.
+    unfinished = folder / "unfinished" / f"{model}.pt"
+    unfinished.parent.mkdir(exist_ok=True)
     method = "mocov2" if model == "scrambled" else model
     options = (*scale.pretrain_options, *scale.method_options.get(method, ()))
     pretrain(
         [
-            *("--data", str(shard), "--method", method, "--out", str(file), "--resume"),
+            *("--data", str(shard), "--method", method, "--out", str(unfinished), "--resume"),
             *("--epochs", str(scale.pretrain_epochs), "--threads", str(threads), *options),
         ]
     )
     curves.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(file.with_suffix(".run") / "metrics.jsonl", curves / f"{model}.jsonl")
+    shutil.copyfile(unfinished.with_suffix(".run") / "metrics.jsonl", curves / f"{model}.jsonl")
+    unfinished.rename(file)
     return str(file)
 
 
