@@ -115,8 +115,12 @@ def _describe(detail: ErrorDetails, settings: type[Settings]) -> str:
     return f"{option}: {message[0].lower()}{message[1:]}, got {detail['input']!r}"
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a command; SIGHUP comes when its terminal is closed."""
+
+
 class Stopped(BaseException):
-    """SIGINT or SIGTERM arrived; unwinds the command so that it ends cleanly.
+    """SIGINT, SIGTERM or SIGHUP arrived; unwinds the command so that it ends cleanly.
 
     Not an ``Exception``, so that ``except Exception`` does not catch it.
     """
@@ -127,18 +131,20 @@ class Stopped(BaseException):
 
 
 def stop_on_signals() -> None:
-    """Raise :class:`Stopped` in the main thread on the first SIGINT or SIGTERM.
+    """Raise :class:`Stopped` in the main thread on the first of :data:`ENDING`.
 
-    Call it again after a library has set its own handlers.
+    A signal that this process was started to ignore, as SIGHUP by nohup, is still ignored. Call it
+    again after a library has set its own handlers.
     """
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        for name in (signal.SIGINT, signal.SIGTERM):
+        for name in ENDING:
             signal.signal(name, signal.SIG_IGN)
         raise Stopped(number)
 
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, stop)
+    for name in ENDING:
+        if name != signal.SIGHUP or signal.getsignal(name) != signal.SIG_IGN:
+            signal.signal(name, stop)
 
 
 def run_command(

@@ -13,8 +13,7 @@ class Admission:
     """Decides which hospitals may take part in a run.
 
     Args:
-        run: The run's id.
-        seed: The run's seed.
+        greeting: What is told to every hospital that connects.
         image_size: Pixels along each side that a hospital's images must have.
         folder: Has the hospitals that were excluded from the run.
         sites: The list of hospitals; None: any hospital may take part, by any name.
@@ -23,14 +22,13 @@ class Admission:
 
     def __init__(
         self,
-        run: str,
-        seed: int,
+        greeting: Greeting,
         image_size: int,
         folder: RunFolder,
         sites: SiteList | None = None,
         max_examples: int = MOST_IMAGES,
     ) -> None:
-        self.greeting = Greeting(run=run, seed=seed)
+        self.greeting = greeting
         self._image_size = image_size
         self._folder = folder
         self._sites = sites

@@ -1,6 +1,7 @@
 """What a round leaves in ``rounds.jsonl``, and what can be read from it again."""
 
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from common.protocol import Reply
@@ -87,6 +88,21 @@ def mean_loss(hospitals: dict[str, HospitalRecord]) -> float:
     return sum(record.examples * record.loss for record in records) / examples
 
 
+def at_fault(good: Collection[str], rejected: Mapping[str, str]) -> list[str]:
+    """Return the rejected hospitals that are to blame for it, sorted.
+
+    What goes wrong in the same way at most hospitals, such as training at too high a rate, is the
+    run's fault and not theirs.
+
+    Args:
+        good: Hospitals with a good reply.
+        rejected: Why the others' replies were rejected, by name.
+    """
+    times = Counter(rejected.values())
+    most = (len(good) + len(rejected)) / 2
+    return sorted(name for name, why in rejected.items() if times[why] <= max(1, most))
+
+
 @dataclass
 class Progress:
     """How far a run is; follows from what it wrote, so that a resumed run knows the same.
@@ -114,9 +130,11 @@ class Progress:
         entries: list[Repeated | RoundRecord] = [e for e in events if isinstance(e, Repeated)]
         entries += records
         for entry in sorted(entries, key=lambda entry: entry.round):
-            progress.struck_out(entry.hospitals, entry.rejected)
             if isinstance(entry, RoundRecord):
+                progress.struck_out(entry.hospitals, at_fault(entry.hospitals, entry.rejected))
                 progress.note(entry)
+            else:
+                progress.struck_out(entry.hospitals, entry.rejected)
         return progress
 
     def note(self, record: RoundRecord) -> None:

@@ -7,6 +7,7 @@ from common.audit import AuditLog
 from common.runtime.files import append_json, now
 from server.run.records import (
     AuditEvent,
+    Changed,
     Event,
     Excluded,
     Joined,
@@ -61,5 +62,13 @@ def _say(event: Event | AuditEvent) -> None:
             log.warning("%s refused: %s", event.site, event.reason)
         case Lost() | ReplyRejected() | Unusual():
             log.warning("  %-20s %s: %s", event.site, event.event, event.reason)
+        case Changed():
+            log.warning(
+                "--change: %s is %g from round %d on, it was %g",
+                event.option,
+                event.new,
+                event.round + 1,
+                event.old,
+            )
         case Excluded():
             log.warning("%s is excluded after bad replies: %s", event.site, event.reason)
