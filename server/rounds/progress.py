@@ -1,6 +1,5 @@
 """What a round leaves in ``rounds.jsonl``, and what can be read from it again."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -91,16 +90,14 @@ def mean_loss(hospitals: dict[str, HospitalRecord]) -> float:
 def at_fault(good: Collection[str], rejected: Mapping[str, str]) -> list[str]:
     """Return the rejected hospitals that are to blame for it, sorted.
 
-    What goes wrong in the same way at most hospitals, such as training at too high a rate, is the
-    run's fault and not theirs.
+    What goes wrong in the same way at all of several hospitals is the run's fault and not theirs.
 
     Args:
         good: Hospitals with a good reply.
         rejected: Why the others' replies were rejected, by name.
     """
-    times = Counter(rejected.values())
-    most = (len(good) + len(rejected)) / 2
-    return sorted(name for name, why in rejected.items() if times[why] <= max(1, most))
+    alike = not good and len(rejected) > 1 and len(set(rejected.values())) == 1
+    return [] if alike else sorted(rejected)
 
 
 @dataclass
@@ -130,11 +127,9 @@ class Progress:
         entries: list[Repeated | RoundRecord] = [e for e in events if isinstance(e, Repeated)]
         entries += records
         for entry in sorted(entries, key=lambda entry: entry.round):
+            progress.struck_out(entry.hospitals, entry.rejected)
             if isinstance(entry, RoundRecord):
-                progress.struck_out(entry.hospitals, at_fault(entry.hospitals, entry.rejected))
                 progress.note(entry)
-            else:
-                progress.struck_out(entry.hospitals, entry.rejected)
         return progress
 
     def note(self, record: RoundRecord) -> None:
