@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -60,20 +60,35 @@ class Scripted(FlowerServiceServicer):
         yield from self._script(self.calls - 1, request_iterator)
 
 
-def take_part_with(script: Script, patience: float, hospital: Any = SOMEBODY) -> int:
-    """Return how often the client connected."""
+@contextmanager
+def serving(script: Script) -> Iterator[tuple[Scripted, str]]:
+    """Run a server that plays a script; yield it and its address."""
     server = grpc.server(ThreadPoolExecutor(4))
     service = Scripted(script)
     add_FlowerServiceServicer_to_server(service, server)
     address = f"127.0.0.1:{free_port()}"
     server.add_insecure_port(address)
     server.start()
-    handler = MessageHandler(hospital, ClientState(None))
     try:
-        take_part(handler, address, None, patience)
+        yield service, address
     finally:
         server.stop(None)
+
+
+def take_part_with(script: Script, patience: float, hospital: Any = SOMEBODY) -> int:
+    """Return how often the client connected."""
+    with serving(script) as (service, address):
+        take_part(MessageHandler(hospital, ClientState(None)), address, None, patience)
     return service.calls
+
+
+def says_goodbye(number: int, answers: Iterator[Any]) -> Iterator[ServerMessage]:
+    """Greet, and say that the run is over."""
+    del number
+    yield GREETING
+    next(answers)
+    yield call(Farewell(outcome="finished"))
+    next(answers)
 
 
 def test_patience_begins_when_the_connection_is_lost() -> None:
