@@ -80,11 +80,12 @@ class ClientSettings(Settings):
 def _take_part(arguments: Sequence[str]) -> None:
     settings = parse(ClientSettings, arguments)
     guard = Guard()
-    name = settings.site
+    name, notice = settings.site, None
     if settings.tls is not None:
         from client.kit import read_kit
 
-        name = read_kit(settings.tls, datetime.now(UTC), settings.name).name
+        kit = read_kit(settings.tls, datetime.now(UTC), settings.name)
+        name, notice = kit.name, kit.notice
 
     import torch
 
@@ -99,6 +100,8 @@ def _take_part(arguments: Sequence[str]) -> None:
     from common.shard import open_for_training
 
     log_to_stderr(settings.debug)
+    if notice is not None:
+        log.warning("%s", notice)
     keep_freed_memory()
     policy = read_policy(settings.policy)
     shard = open_for_training(settings.data)

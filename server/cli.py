@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -146,6 +147,8 @@ def _serve(arguments: Sequence[str]) -> None:
     tls = sites = None
     if settings.tls is not None:
         tls, sites = ServerTLS(settings.tls), SiteList(settings.tls / "sites.json")
+        for notice in sites.expiring(datetime.now(UTC)):
+            log.warning("%s", notice)
     check_free(settings.listen)
     tester, size = _tester(settings)
     start = start_run(settings, size)

@@ -19,6 +19,7 @@ from common.runtime.files import locked
 from server.members.sites import SiteList, read_sites
 from server.provision.cli import command
 from server.provision.federation import Config, add, new, renew, renew_server, revoke
+from server.transport.tls import ServerTLS
 from tests.support.commands import assert_one_line, run
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -201,6 +202,28 @@ def test_a_kit_is_read_as_it_was_written_or_refused_by_name(
     coast = federation / "sites" / "coast"
     with pytest.raises(BadInput, match="is the kit of coast, not of north"):
         read_kit(coast, NOW, "north")
+
+
+def test_thirty_days_before_its_end_a_certificate_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "fresh"
+    new(folder, CONFIG.model_copy(update={"days": 60}), ["north"], NOW)
+    kit, sites = folder / "sites" / "north", SiteList(folder / "server" / "sites.json")
+    assert read_kit(kit, NOW + 29 * DAY).notice is None
+    assert sites.expiring(NOW + 29 * DAY) == []
+    notice = read_kit(kit, NOW + 31 * DAY).notice
+    assert notice is not None
+    assert "site.pem: the certificate expires on" in notice
+    assert "in 29 days; ask the federation's operator for this hospital's kit, renewed" in notice
+    (warning,) = sites.expiring(NOW + 31 * DAY)
+    assert "flower-provision renew FOLDER north makes a new one" in warning
+    revoke(folder, "north", NOW)
+    assert sites.expiring(NOW + 31 * DAY) == []
+    renew_server(folder, datetime.now(UTC) - 40 * DAY)
+    ServerTLS(folder / "server")
+    assert "server.crt: the certificate expires on" in caplog.text
+    assert "flower-provision renew FOLDER --server" in caplog.text
 
 
 def test_a_kit_is_filled_in(federation: Path) -> None:
