@@ -85,6 +85,7 @@ class Greeting(Message):
     seed: int = Field(
         ge=0, description="with the patient, decides which films are kept for validation"
     )
+    version: Printable = Field("", max_length=64, description="of the server")
     training: Training = Field(Training(), description="as the instructions will have it")
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,7 @@ from pydantic_settings import SettingsConfigDict
 from common.errors import BadInput, FedCXRError, NoQuorum, first_problem
 from common.net import LONGEST_SECONDS, Address
 from common.options import Architecture, StrategyName, Training
-from common.runtime.cli import Settings, Stopped, leave, parse, run_command
+from common.runtime.cli import Settings, Stopped, leave, parse, run_command, version_line
 from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena
 from common.shard import SMALLEST
@@ -153,7 +154,9 @@ def _serve(arguments: Sequence[str]) -> None:
     tester, size = _tester(settings)
     start = start_run(settings, size)
     folder, plan = start.folder, start.plan
-    greeting = Greeting(run=plan.run, seed=plan.seed, training=plan.training)
+    greeting = Greeting(
+        run=plan.run, version=version("fedcxr"), seed=plan.seed, training=plan.training
+    )
     admission = Admission(greeting, size, folder, sites, settings.max_examples)
     roster = Roster(admission, folder)
     over = f"{plan.rounds} rounds are done"
@@ -170,7 +173,7 @@ def _serve(arguments: Sequence[str]) -> None:
         done = len(folder.rounds())
         folder.status.write(RunStatus(state="running", round=done, rounds=plan.rounds))
         log_to_file(folder.path / "server.log")
-        log.info("run %s in %s", plan.run, folder.path)
+        log.info("%s: run %s in %s", version_line("flower-server"), plan.run, folder.path)
         began: Literal["started", "resumed"] = "resumed" if start.resumed else "started"
         folder.log.record(AuditEvent(event=began, details={"run": plan.run}))
         with listening(roster, settings.listen, tls):

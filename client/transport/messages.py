@@ -123,9 +123,12 @@ class MessageHandler:
     def _hello(self, greeting: Greeting) -> str:
         hello = self.hospital.greet(greeting)
         log.info(
-            "%s asks to join run %s with %d images, computing on %s in %s",
+            "%s (fedcxr %s) asks to join run %s of a server (fedcxr %s) with %d images, computing "
+            "on %s in %s",
             hello.site,
+            hello.version,
             greeting.run,
+            greeting.version,
             hello.examples,
             self.hospital.device,
             self.hospital.precision,

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from importlib.metadata import version
 from types import FrameType
 from typing import NamedTuple, NoReturn, TypeVar, get_args
 
@@ -24,6 +25,7 @@ from pydantic_settings import (
 )
 
 from common.errors import BadInput, FedCXRError
+from common.protocol import VERSION
 
 
 class Settings(BaseSettings):
@@ -70,10 +72,14 @@ def parse(settings: type[SettingsT], arguments: Sequence[str]) -> SettingsT:
 
     Raises:
         BadInput: An option is unknown, missing or out of range. The message names it.
-        SystemExit: ``--help`` was printed.
+        SystemExit: ``--help`` or ``--version`` was printed.
     """
     _warn_of_unknown_variables(settings)
-    source = CliSettingsSource[SettingsT](settings, formatter_class=_Help)
+    source = CliSettingsSource[argparse.ArgumentParser](settings, formatter_class=_Help)
+    program = str(settings.model_config.get("cli_prog_name")).partition(" ")[0]
+    source.root_parser.add_argument(
+        "--version", action="version", version=version_line(program), help="print the version"
+    )
     try:
         return CliApp.run(settings, cli_args=list(arguments), cli_settings_source=source)
     except ValidationError as error:
@@ -82,6 +88,11 @@ def parse(settings: type[SettingsT], arguments: Sequence[str]) -> SettingsT:
     except SettingsError as error:
         message = str(error).removeprefix("error parsing CLI: ")
         raise BadInput(f"{message} (see --help)") from error
+
+
+def version_line(program: str) -> str:
+    """Return a program's version, and that of the protocol between server and hospitals."""
+    return f"{program} {version('fedcxr')}, protocol {VERSION}"
 
 
 def _warn_of_unknown_variables(settings: type[Settings]) -> None:
@@ -198,6 +209,9 @@ def choose_command(
     Raises:
         BadInput: There is no such command.
     """
+    if arguments[:1] == ["--version"]:
+        print(version_line(program))
+        return
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: {program} COMMAND [options]\n\n{summary}\n")
         for name, command in commands.items():

@@ -55,7 +55,8 @@ class RunLog:
 def _say(event: Event | AuditEvent) -> None:
     match event:
         case Joined():
-            log.info("%s joined with %d images", event.site, event.examples)
+            with_what = f", fedcxr {event.hello.version}" if event.hello else ""
+            log.info("%s joined with %d images%s", event.site, event.examples, with_what)
         case Left():
             log.info("%s left", event.site)
         case Refused():

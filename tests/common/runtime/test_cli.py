@@ -1,9 +1,12 @@
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from common.protocol import VERSION
 from tests.support.commands import assert_one_line, run
 
 ROOT = Path(__file__).parents[3]
@@ -53,6 +56,24 @@ def test_help_and_errors_in_arguments_never_import_torch(
     )
     assert result.returncode == code, result.stderr
     assert expected in result.stdout + result.stderr
+
+
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+
+
+@pytest.mark.parametrize("command", sorted(SCRIPTS))
+def test_every_command_tells_its_version_and_that_of_the_protocol(command: str) -> None:
+    module = SCRIPTS[command].removesuffix(":main")
+    code = WITHOUT_TORCH.format(module=module)
+    result = subprocess.run(
+        [sys.executable, "-c", code, command, "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    expected = f"{command} {version('fedcxr')}, protocol {VERSION}\n"
+    assert (result.returncode, result.stdout) == (0, expected), result.stderr
 
 
 @pytest.mark.parametrize(
