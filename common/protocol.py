@@ -23,6 +23,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -86,6 +87,8 @@ class Greeting(Message):
         ge=0, description="with the patient, decides which films are kept for validation"
     )
     version: Printable = Field("", max_length=64, description="of the server")
+    time: AwareDatetime | None = Field(None, description="by the server's clock")
+    image_size: int | None = Field(None, description="pixels along each side of the run's films")
     training: Training = Field(Training(), description="as the instructions will have it")
 
 

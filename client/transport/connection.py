@@ -19,19 +19,26 @@ from flwr.proto.transport_pb2 import ClientMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
 from client.kit import read_kit
-from client.transport.messages import MessageHandler
+from client.transport.messages import MessageHandler, first_of
 from client.transport.proxy import Proxy, proxy_for
 from common import net
 from common.errors import BadInput, Refused
+from common.protocol import Farewell, Greeting
 
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE = 30.0
 """Seconds between two attempts to connect, at most."""
 
+BETWEEN_RUNS = 60.0
+"""Seconds between two attempts while the next run is waited for."""
+
 GREETING_SECONDS = 60.0
 """How long a server may take to greet once it is called."""
 
+
+CHECK_SECONDS = 20.0
+"""How long a server may take to greet when that is all that is wanted."""
 
 UNREACHABLE = re.compile(
     r"Failed to connect to remote host: ([\w ]+)|address lookup failed for [^\]]*: ([\w ]+)"
@@ -39,7 +46,13 @@ UNREACHABLE = re.compile(
 """What gRPC says of a port that is closed, and of a name that is not known."""
 
 
-def take_part(handler: MessageHandler, server: str, kit: Path | None, patience: float) -> None:
+def take_part(
+    handler: MessageHandler,
+    server: str,
+    kit: Path | None,
+    patience: float,
+    between_runs: bool = False,
+) -> None:
     """Connect to the server and take part until it says that the run is over.
 
     Args:
@@ -48,6 +61,8 @@ def take_part(handler: MessageHandler, server: str, kit: Path | None, patience: 
         kit: Folder with the hospital's certificates, read again for each connection; None: an
             unencrypted connection.
         patience: Seconds for which the server may be out of reach, at the start or later.
+        between_runs: The last run is over: that there is no server yet is as it should be, so it is
+            looked for rarely and without a word.
 
     Raises:
         Refused: The server does not let this hospital take part.
@@ -82,10 +97,39 @@ def take_part(handler: MessageHandler, server: str, kit: Path | None, patience: 
                 f"{server}: no server within {patience:.0f} s ({reason}); check that it runs, that "
                 "the address is right, and that both sides use --tls or both --insecure"
             )
+        if between_runs and not connected:
+            log.debug("%s is out of reach (%s)", server, reason)
+            time.sleep(BETWEEN_RUNS)
+            continue
         log.info("%s is out of reach (%s); trying again", server, reason)
         handler.lost()
         time.sleep(min(pause * random.uniform(0.5, 1), patience))  # noqa: S311 - not a secret
         pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def first_message(server: str, name: str, kit: Path | None) -> Greeting | Farewell:
+    """Connect, and return what the server says first; nothing is answered.
+
+    Args:
+        server: ``HOST:PORT``.
+        name: The hospital's.
+        kit: Folder with its certificates; None: an unencrypted connection.
+
+    Raises:
+        BadInput: No connection, no greeting, or one of another protocol.
+    """
+    proxy = _proxy_to(server)
+    answers: SimpleQueue[ClientMessage | None] = SimpleQueue()
+    with _channel(name, server, kit, proxy) as channel:
+        call = FlowerServiceStub(channel).Join(iter(answers.get, None), timeout=CHECK_SECONDS)
+        try:
+            return first_of(next(call))
+        except StopIteration:
+            raise BadInput(f"{server}: it closed the connection without a word") from None
+        except grpc.RpcError as error:
+            raise BadInput(f"{server}: {_reason(error, False, proxy)}") from None
+        finally:
+            answers.put(None)
 
 
 def _proxy_to(server: str) -> Proxy | None:

@@ -28,11 +28,17 @@ class Admission:
         sites: SiteList | None = None,
         max_examples: int = MOST_IMAGES,
     ) -> None:
-        self.greeting = greeting
+        self._greeting = greeting
         self._image_size = image_size
         self._folder = folder
         self._sites = sites
         self._max_examples = max_examples
+
+    @property
+    def greeting(self) -> Greeting:
+        """What is told to a hospital that connects now."""
+        fields = {"time": datetime.now(UTC), "image_size": self._image_size}
+        return self._greeting.model_copy(update=fields)
 
     def stranger(self, peer: Peer | None) -> str | None:
         """Return why a client with this certificate may not even say hello; None: it may."""
