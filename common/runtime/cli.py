@@ -10,10 +10,11 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, NoReturn, TypeVar, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -46,6 +47,14 @@ class Settings(BaseSettings):
     )
 
     debug: bool = Field(False, description="show the whole traceback of an error")
+
+    @field_validator("*")
+    @classmethod
+    def _home(cls, value: object) -> object:
+        """Expand ``~``, which no shell does in ``--option=~/file`` or in a variable."""
+        if isinstance(value, str | Path) and str(value).startswith("~/"):
+            return type(value)(Path(value).expanduser())
+        return value
 
 
 FILE_ERRORS = (

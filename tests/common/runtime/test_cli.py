@@ -124,6 +124,15 @@ def test_options_come_from_the_environment_too(tmp_path: Path) -> None:
     assert_one_line(bad, 2, "--images (or FLOWER_DATA_IMAGES)", "few")
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "FLOWER_DATA_OUT": "~/data", "FLOWER_DATA_HOSPITALS": "2"}
+    result = run(
+        "flower-data", "synthetic", "--size", "40", "--images", "16", environment=environment
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "data" / "hospital-01").is_dir()
+
+
 def test_a_variable_that_is_no_setting_is_named(tmp_path: Path) -> None:
     environment = {"FLOWER_REPORT_OUTT": "x", "FLOWER_REPORT_OUT": str(tmp_path / "page.html")}
     result = run("flower-report", tmp_path, environment=environment)
