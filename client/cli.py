@@ -14,6 +14,7 @@ from pydantic_settings import SettingsConfigDict
 
 from common.errors import FedCXRError, Refused
 from common.net import SITE_NAME, Address, SiteName
+from common.options import Precision
 from common.runtime.cli import Settings, Stopped, leave, parse, run_command
 from common.runtime.guard import Guard
 from common.runtime.memory import keep_freed_memory
@@ -45,6 +46,11 @@ class ClientSettings(Settings):
         None,
         description="folder for status.json, the log and the audit log; default: none is written",
     )
+    check: bool = Field(
+        False,
+        description="look at shard, memory, certificate, proxy, name, port, server and clock, say "
+        "what is in the way, and end without joining; the word check alone does the same",
+    )
     stay: bool = Field(False, description="wait for the next run when one is over")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "bf16", "fp32"] = Field(
@@ -62,6 +68,11 @@ class ClientSettings(Settings):
         """The hospital's name."""
         return self.name or self.data.resolve().name
 
+    @property
+    def fixed_precision(self) -> Precision | None:
+        """Of the training; None: whatever suits the device."""
+        return None if self.precision == "auto" else self.precision
+
     @model_validator(mode="after")
     def _folder_can_give_the_name(self) -> "ClientSettings":
         if self.insecure and not re.match(SITE_NAME, self.site):
@@ -78,13 +89,21 @@ class ClientSettings(Settings):
 
 
 def _take_part(arguments: Sequence[str]) -> None:
+    if arguments[:1] == ["check"]:  # in a container: docker compose run client check
+        arguments = ["--check", *arguments[1:]]
     settings = parse(ClientSettings, arguments)
+    if settings.check:
+        from client.check import check
+
+        check(settings)
+        return
     guard = Guard()
-    name = settings.site
+    name, notice = settings.site, None
     if settings.tls is not None:
         from client.kit import read_kit
 
-        name = read_kit(settings.tls, datetime.now(UTC), settings.name).name
+        kit = read_kit(settings.tls, datetime.now(UTC), settings.name)
+        name, notice = kit.name, kit.notice
 
     import torch
 
@@ -99,6 +118,8 @@ def _take_part(arguments: Sequence[str]) -> None:
     from common.shard import open_for_training
 
     log_to_stderr(settings.debug)
+    if notice is not None:
+        log.warning("%s", notice)
     keep_freed_memory()
     policy = read_policy(settings.policy)
     shard = open_for_training(settings.data)
@@ -107,21 +128,28 @@ def _take_part(arguments: Sequence[str]) -> None:
     device = choose_device(settings.device)
     if settings.slots_dir is not None:
         check_slots(settings.slots_dir, settings.slots)
-    precision = None if settings.precision == "auto" else settings.precision
-    hospital = Hospital(name, shard, device, settings.slots, settings.slots_dir, policy, precision)
+    hospital = Hospital(
+        name,
+        shard,
+        device,
+        settings.slots,
+        settings.slots_dir,
+        policy,
+        settings.fixed_precision,
+    )
     if settings.insecure:
         log.warning("--insecure: nothing is encrypted, and the server is not checked")
     state = ClientState(settings.state, device=str(device))
     handler = MessageHandler(hospital, state)
     guard.last_words = lambda stopped: state.end("stopped", reason=str(stopped))
     with _terminal_status(state):
-        while True:
-            state.write_status("connecting")
-            patience = math.inf if settings.stay else settings.patience
-            take_part(handler, settings.server, settings.tls, patience)
-            if not settings.stay:
-                break
-            log.info("waiting for the next run")
+        state.write_status("connecting")
+        patience = math.inf if settings.stay else settings.patience
+        take_part(handler, settings.server, settings.tls, patience)
+        while settings.stay:
+            log.info("the run is over; waiting for the next one")
+            state.write_status("waiting", reason="the run is over")
+            take_part(handler, settings.server, settings.tls, patience, between_runs=True)
 
 
 @contextmanager

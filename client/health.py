@@ -33,12 +33,14 @@ def standing(folder: Path, now: datetime) -> str:
         status = read_status(folder, ClientStatus)
     except BadInput:
         raise Unhealthy("no status yet") from None
-    if status.state not in ("connected", "working"):
+    if status.state not in ("connected", "working", "waiting"):
         raise Unhealthy(f"{status.state}: {status.reason}" if status.reason else status.state)
     if status.state == "working" and status.until is not None and now > status.until:
         raise Unhealthy(f"stuck in round {status.round}")
     if status.device is not None and status.device.startswith("cuda"):
         _look_at_gpu()
+    if status.state == "waiting":
+        return "the run is over, waiting for the next one"
     standing = f"{status.state}, on {status.device}"
     return standing if status.round is None else f"{standing}, round {status.round}"
 

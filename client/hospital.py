@@ -1,6 +1,7 @@
 """A hospital in a federation: its shard, its model, and its answers to the server's messages."""
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Iterator
@@ -16,12 +17,20 @@ import torch
 from client.cancellation import NEVER, Cancellation
 from client.policy import Policy
 from client.slots import slot
-from client.training import labelled_fraction, train
+from client.training import Diverged, labelled_fraction, train
 from common.errors import BadInput
 from common.evaluation import evaluate
 from common.findings import UNKNOWN, count_by_finding
-from common.model import build_model, fastest_precision, is_out_of_memory, load_state, state_of
-from common.options import Precision
+from common.images import crop_size
+from common.model import (
+    build_model,
+    fastest_precision,
+    is_out_of_memory,
+    last_side,
+    load_state,
+    state_of,
+)
+from common.options import Precision, Training
 from common.protocol import Greeting, Hello, Instruction, Reply
 from common.scores import Scores
 from common.shard import Shard
@@ -101,7 +110,7 @@ class Hospital:
         """Introduce the hospital to a run; instructions must be of that run from now on.
 
         Raises:
-            BadInput: No image is left for training, or too few to be told of.
+            BadInput: No image is left for training, too few to be told of, or too few to train on.
         """
         if (self._shard.labelled() == UNKNOWN).all():
             raise BadInput(
@@ -119,6 +128,7 @@ class Hospital:
                 f"{self._shard.path}: {len(training)} images for training, fewer than min_group "
                 f"{self._policy.min_group} of this site's policy; give a larger shard"
             )
+        self._check_batches(len(training), greeting.training)
         self._greeting = greeting
         return Hello(
             site=self.name,
@@ -130,15 +140,31 @@ class Hospital:
             process=self._process,
         )
 
+    def _check_batches(self, images: int, training: Training) -> None:
+        """Check that BatchNorm has more than one number to average over in every batch.
+
+        Raises:
+            BadInput: It has not.
+        """
+        images = math.ceil(training.label_fraction * images)
+        smallest = images // math.ceil(images / training.batch_size)
+        size = self._shard.manifest.size
+        if training.mode == "finetune" and smallest == 1 and last_side(crop_size(size)) == 1:
+            raise BadInput(
+                f"{self._shard.path}: a batch would be a single image ({images} for training, "
+                f"--batch-size {training.batch_size} of the server), and at {size} pixels "
+                "BatchNorm cannot train on one; give a shard with more images"
+            )
+
     def answer(
         self, instruction: Instruction, blob: bytes, cancellation: Cancellation = NEVER
     ) -> tuple[Reply, bytes]:
         """Score the received weights, train them if asked, and return the reply and new weights.
 
         Never raises for a fault of its own: a failed reply carries the exception's type alone,
-        since its text may hold patient data. If the accelerator fails, the CPU takes over: for
-        this round, since memory may be free again in the next one, or for good if the accelerator
-        is of no more use to this process.
+        since its text may hold patient data; this hospital's log has all of it. If the accelerator
+        fails, the CPU takes over: for this round, since memory may be free again in the next one,
+        or for good if the accelerator is of no more use to this process.
 
         Args:
             instruction: What to do.
@@ -160,9 +186,13 @@ class Hospital:
         except NotAllowed as objection:
             log.error("round %d refused: %s", instruction.identity.round, objection)
             reason = f"against the site's policy: {objection}"
+        except Diverged as diverged:
+            log.error("round %d: %s", instruction.identity.round, diverged)
+            return Reply(
+                identity=instruction.identity, status="diverged", reason=str(diverged)
+            ), b""
         except Exception as error:
-            log.error("round %d failed: %s", instruction.identity.round, type(error).__name__)
-            log.debug("the fault", exc_info=True)
+            log.exception("round %d failed", instruction.identity.round)
             reason = type(error).__name__
         _give_memory_back(self.device)
         return Reply(identity=instruction.identity, status="failed", reason=reason), b""

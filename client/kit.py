@@ -14,7 +14,14 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from common.certificates import Pair, check_valid, common_name, read_certificate, read_pair
+from common.certificates import (
+    Pair,
+    check_valid,
+    common_name,
+    expiry_notice,
+    read_certificate,
+    read_pair,
+)
 from common.errors import BadInput
 from common.net import SITE_NAME
 
@@ -29,11 +36,13 @@ class Kit(NamedTuple):
         name: The hospital's, as in its certificate.
         ca: The CA's certificate, PEM.
         pair: The hospital's certificate and key.
+        notice: A warning if the certificate is about to expire.
     """
 
     name: str
     ca: bytes
     pair: Pair
+    notice: str | None
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Return credentials by which each side knows the other."""
@@ -65,7 +74,13 @@ def read_kit(folder: Path, now: datetime, name: str | None = None) -> Kit:
     pair = read_pair(identity, identity, REMEDY)
     certificate = x509.load_pem_x509_certificate(pair.certificate)
     check_valid(identity, certificate, ca, now, f"{REMEDY}, renewed")
-    kit = Kit(common_name(certificate), ca.public_bytes(serialization.Encoding.PEM), pair)
+    end = certificate.not_valid_after_utc
+    kit = Kit(
+        common_name(certificate),
+        ca.public_bytes(serialization.Encoding.PEM),
+        pair,
+        expiry_notice(str(identity), end, now, f"{REMEDY}, renewed"),
+    )
     if not re.match(SITE_NAME, kit.name):
         raise BadInput(f"{identity}: its certificate is not a hospital's; {REMEDY}")
     if name is not None and kit.name != name:

@@ -14,7 +14,9 @@ from common.runtime.status import Status, StatusFile
 
 log = logging.getLogger(__name__)
 
-Standing = Literal["connecting", "connected", "working", "finished", "refused", "stopped", "failed"]
+Standing = Literal[
+    "connecting", "connected", "working", "waiting", "finished", "refused", "stopped", "failed"
+]
 
 
 class ClientStatus(Status):

@@ -20,6 +20,10 @@ from common.seeds import generator
 from common.shard import Shard
 
 
+class Diverged(Exception):  # noqa: N818 - a result, not a fault
+    """The training has diverged; the message names the learning rate and nothing else."""
+
+
 def labelled_fraction(
     indices: npt.NDArray[np.intp], fraction: float, seed: int, site: str
 ) -> npt.NDArray[np.intp]:
@@ -108,7 +112,7 @@ def train(
     the order of its sums.
 
     Raises:
-        FloatingPointError: The training has diverged.
+        Diverged: The loss is not finite or beyond :data:`LARGEST_LOSS`.
         GivenUp: The result is of no use any more; checked before each step.
     """
     training = instruction.training
@@ -127,5 +131,5 @@ def train(
     ]
     loss = sum(losses) / len(losses)
     if not loss <= LARGEST_LOSS:
-        raise FloatingPointError("the training has diverged")
+        raise Diverged(f"the training diverged at learning rate {training.lr:g}")
     return loss

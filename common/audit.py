@@ -150,6 +150,18 @@ class AuditLog:
         return head, size
 
 
+def is_being_written(path: Path) -> bool:
+    """Return whether a process has a log open to write it."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def verify(path: Path, sha256: str | None = None) -> Head:
     """Check that every line of a log follows its predecessor; return the last line.
 

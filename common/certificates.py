@@ -5,7 +5,7 @@ The federation's CA signs the server's certificate and one for each hospital. On
 """
 
 import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,9 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from common.errors import BadInput
+
+NOTICE = timedelta(days=30)
+"""How long before the end of a certificate there is a warning."""
 
 
 class Pair(NamedTuple):
@@ -119,6 +122,22 @@ def check_valid(
         raise BadInput(
             f"{path}: its certificate is not of the CA in ca.crt beside it; {remedy}"
         ) from None
+
+
+def expiry_notice(what: str, end: datetime, now: datetime, remedy: str) -> str | None:
+    """Return a warning if a certificate is about to expire, else None.
+
+    Args:
+        what: The file, or whose it is.
+        end: Until when it is valid.
+        now: The time, with its zone.
+        remedy: What to do about it.
+    """
+    if end - now > NOTICE:
+        return None
+    return (
+        f"{what}: the certificate expires on {end:%Y-%m-%d}, in {(end - now).days} days; {remedy}"
+    )
 
 
 def fingerprint_of(certificate: x509.Certificate) -> str:

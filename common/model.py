@@ -61,6 +61,18 @@ def seeded_layers(seed: int, purpose: str) -> Iterator[None]:
         torch.set_rng_state(before)
 
 
+def last_side(side: int) -> int:
+    """Return the side of DenseNet's last feature maps, in pixels, for input of ``side`` pixels.
+
+    See the layers of Huang et al., "Densely connected convolutional networks", table 1.
+    """
+    for _ in range(2):  # a convolution and a pooling, both with padding
+        side = (side - 1) // 2 + 1
+    for _ in range(3):  # the transitions' pooling
+        side //= 2
+    return side
+
+
 def to_input(images: Tensor) -> Tensor:
     """Return the model's input for grey images.
 

@@ -23,6 +23,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -40,8 +41,9 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """128 random bits."""
 
-VERSION: Literal[2] = 2
-"""Of the protocol. Since 2 an instruction holds its training settings in one field, and hospitals
+VERSION: Literal[3] = 3
+"""Of the protocol. Since 3 the greeting tells the training's settings, and a reply may say that the
+training diverged. Since 2 an instruction holds its training settings in one field, and hospitals
 are known by their certificates, not by signed hellos."""
 
 MOST_ROUNDS = 2**31
@@ -63,7 +65,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    protocol: Literal[2] = VERSION
+    protocol: Literal[3] = VERSION
 
 
 class Identity(BaseModel):
@@ -84,6 +86,10 @@ class Greeting(Message):
     seed: int = Field(
         ge=0, description="with the patient, decides which films are kept for validation"
     )
+    version: Printable = Field("", max_length=64, description="of the server")
+    time: AwareDatetime | None = Field(None, description="by the server's clock")
+    image_size: int | None = Field(None, description="pixels along each side of the run's films")
+    training: Training = Field(Training(), description="as the instructions will have it")
 
 
 class Hello(Message):
@@ -135,7 +141,7 @@ class Reply(Message):
 
     kind: Literal["reply"] = "reply"
     identity: Identity
-    status: Literal["ok", "failed"]
+    status: Literal["ok", "failed", "diverged"]
     reason: Printable = Field(
         "", max_length=200, description="why it failed; never an exception's text"
     )

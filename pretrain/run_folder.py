@@ -10,6 +10,7 @@
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from common.checkpoint import read_tensors, write_tensors
 from common.errors import BadInput
 from common.runtime.files import append_json, drop_temporary, locked, write_json, write_whole
 from common.runtime.status import STATUS, Status, StatusFile
+
+log = logging.getLogger(__name__)
 
 
 class PretrainStatus(Status):
@@ -88,7 +91,7 @@ class RunFolder:
         if file.exists():
             if not resume:
                 raise BadInput(f"{self.path}: a run exists; continue with --resume, or remove it")
-            _check_same(file, config)
+            _check_same(file, config, out)
         state = self.read_state()
         if state is None and out.exists():
             raise BadInput(f"{out}: exists, but has no state to resume from; choose another --out")
@@ -97,17 +100,33 @@ class RunFolder:
             drop_temporary(path)
         step = state["step"] if state else 0
         self._drop_metrics_after(step)
-        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+        with self._without_board_if_it_fails():
+            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
     def write_metrics(self, line: dict[str, Any]) -> None:
         """Append a line, which must have ``step``, to ``metrics.jsonl`` and to TensorBoard."""
         append_json(self.path / METRICS, line)
         if self._board is None:
             return
-        for name, value in line.items():
-            if name != "step" and value is not None:
-                self._board.add_scalar(name, value, line["step"])
-        self._board.flush()
+        with self._without_board_if_it_fails():
+            for name, value in line.items():
+                if name != "step" and value is not None:
+                    self._board.add_scalar(name, value, line["step"])
+            self._board.flush()
+
+    @contextmanager
+    def _without_board_if_it_fails(self) -> Iterator[None]:
+        """Go on without TensorBoard if it cannot write: the same numbers are in the metrics."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - its writer's thread passes on anything
+            self._board = None
+            log.warning(
+                "%s: TensorBoard cannot write (%s); the run goes on without it, with %s",
+                self.path / "tensorboard",
+                getattr(error, "strerror", None) or type(error).__name__,
+                METRICS,
+            )
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Replace ``trainer.pt``."""
@@ -151,7 +170,7 @@ def _damaged(file: Path) -> BadInput:
     return BadInput(f"{file}: damaged; start again with another --out")
 
 
-def _check_same(file: Path, config: dict[str, Any]) -> None:
+def _check_same(file: Path, config: dict[str, Any], out: Path) -> None:
     try:
         before = json.loads(file.read_bytes())
     except ValueError:
@@ -159,9 +178,12 @@ def _check_same(file: Path, config: dict[str, Any]) -> None:
     was, given = _leaves(before), _leaves(json.loads(json.dumps(config)))
     for name in sorted(was.keys() | given.keys()):
         if was.get(name) != given.get(name):
+            remedy = "give the same options, or another --out"
+            if name == "epochs" and out.exists():
+                remedy = f"to train {out} for more epochs, give --init {out} and another --out"
             raise BadInput(
                 f"--resume: {name} was {was.get(name)} when the run was begun and is "
-                f"{given.get(name)} now; give the same options, or another --out"
+                f"{given.get(name)} now; {remedy}"
             )
 
 

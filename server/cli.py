@@ -3,19 +3,22 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from common.errors import BadInput, FedCXRError, NoQuorum
+from common.errors import BadInput, FedCXRError, NoQuorum, first_problem
 from common.net import LONGEST_SECONDS, Address
 from common.options import Architecture, HeadChoice, StrategyName, Training
-from common.runtime.cli import Settings, Stopped, leave, parse, run_command
+from common.runtime.cli import Settings, Stopped, leave, parse, run_command, version_line
 from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena
 from common.shard import SMALLEST
+from server.run.config import Changing
 
 if TYPE_CHECKING:
     from server.rounds.testing import Tester
@@ -44,11 +47,11 @@ class ServerSettings(Settings, Training):
     run: Path = Field(description="new folder for config, rounds, models and status")
     rounds: int = Field(50, ge=1, description="how many rounds")
     min_clients: int = Field(10, ge=1, description="hospitals to wait for before the first round")
-    quorum: float = Field(
-        0.8,
+    quorum: float | None = Field(
+        None,
         gt=0,
         description="good replies that a round needs to count: up to 1 a share of --min-clients, "
-        "above it a number",
+        "above it a number; default: 0.8, and from three hospitals on at most all but one",
     )
     attempts: int = Field(3, ge=1, description="how often a round without a quorum is tried")
     round_timeout: float = Field(
@@ -92,6 +95,11 @@ class ServerSettings(Settings, Training):
         False,
         description="go on with the run in --run after its last round; begin if there is none",
     )
+    change: dict[Changing, float] = Field(
+        {},
+        description="with --resume: lr=0.001 and the like, for the rounds that are left; recorded "
+        "in the run",
+    )
     device: str = Field("auto", description="for --test: auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
 
@@ -104,7 +112,17 @@ class ServerSettings(Settings, Training):
     def _one_way_to_serve(self) -> "ServerSettings":
         if (self.tls is None) != self.insecure:
             raise ValueError("give either --tls DIR or --insecure")
-        if self.quorum > 1 and (self.quorum % 1 or self.quorum > self.min_clients):
+        if self.change and not self.resume:
+            raise ValueError("--change is for --resume: give the option itself to a new run")
+        try:
+            Training.model_validate({**self.training.model_dump(), **self.change})
+        except ValidationError as error:
+            raise ValueError(f"--change: {first_problem(error)}") from None
+        if (
+            self.quorum is not None
+            and self.quorum > 1
+            and (self.quorum % 1 or self.quorum > self.min_clients)
+        ):
             raise ValueError(
                 f"--quorum {self.quorum:g} is neither a share up to 1 nor a whole number up to "
                 f"--min-clients {self.min_clients}"
@@ -116,6 +134,7 @@ def _serve(arguments: Sequence[str]) -> None:
     settings = parse(ServerSettings, arguments)
     guard = Guard()
 
+    from common.protocol import Greeting
     from common.runtime.logs import log_to_file, log_to_stderr
     from server.members.admission import Admission
     from server.members.roster import Roster
@@ -134,11 +153,16 @@ def _serve(arguments: Sequence[str]) -> None:
     tls = sites = None
     if settings.tls is not None:
         tls, sites = ServerTLS(settings.tls), SiteList(settings.tls / "sites.json")
+        for notice in sites.expiring(datetime.now(UTC)):
+            log.warning("%s", notice)
     check_free(settings.listen)
     tester, size = _tester(settings)
     start = start_run(settings, size)
     folder, plan = start.folder, start.plan
-    admission = Admission(plan.run, plan.seed, size, folder, sites, settings.max_examples)
+    greeting = Greeting(
+        run=plan.run, version=version("fedcxr"), seed=plan.seed, training=plan.training
+    )
+    admission = Admission(greeting, size, folder, sites, settings.max_examples)
     roster = Roster(admission, folder)
     over = f"{plan.rounds} rounds are done"
     if folder.is_finished(plan.rounds):
@@ -154,7 +178,7 @@ def _serve(arguments: Sequence[str]) -> None:
         done = len(folder.rounds())
         folder.status.write(RunStatus(state="running", round=done, rounds=plan.rounds))
         log_to_file(folder.path / "server.log")
-        log.info("run %s in %s", plan.run, folder.path)
+        log.info("%s: run %s in %s", version_line("flower-server"), plan.run, folder.path)
         began: Literal["started", "resumed"] = "resumed" if start.resumed else "started"
         folder.log.record(AuditEvent(event=began, details={"run": plan.run}))
         with listening(roster, settings.listen, tls):

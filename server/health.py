@@ -14,9 +14,8 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from common.errors import BadInput
 from common.net import NO_PROXY, split_address
 from common.runtime.cli import parse
-from common.runtime.status import read_status
 from server.cli import ServerSettings
-from server.run.records import RunStatus
+from server.run.records import read_run_status
 from server.transport.tls import ServerTLS
 
 SECONDS = 5.0
@@ -52,15 +51,29 @@ def answers(port: int, tls: Path | None) -> bool:
     return True
 
 
+class Unhealthy(Exception):  # noqa: N818 - a finding, not a fault
+    """Says what is wrong."""
+
+
 def standing(run: Path) -> str:
-    """Return how a run stands, in a few words."""
+    """Return how a run stands, in a few words.
+
+    Raises:
+        Unhealthy: Its process was killed, or a round waits for hospitals.
+    """
     try:
-        status = read_status(run, RunStatus)
+        status = read_run_status(run)
     except BadInput:
         return "no round yet"
+    if status.state == "stopped":
+        raise Unhealthy(f"stopped: {status.reason}")
+    done = f"round {status.round} of {status.rounds} done" if status.round else "no round yet"
+    if status.state != "waiting":
+        return done
+    waiting = f"waiting for hospitals: {status.hospitals} of {status.needed} are there, {done}"
     if status.round is None:
-        return "no round yet"
-    return f"round {status.round} of {status.rounds} done"
+        return waiting
+    raise Unhealthy(waiting)
 
 
 def main() -> None:
@@ -73,7 +86,10 @@ def main() -> None:
         sys.exit(str(error))
     if not answered:
         sys.exit("it does not answer")
-    print(standing(settings.run))
+    try:
+        print(standing(settings.run))
+    except Unhealthy as finding:
+        sys.exit(str(finding))
 
 
 if __name__ == "__main__":

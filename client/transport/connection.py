@@ -5,6 +5,7 @@ hospital answers. See docs/decisions/0002-flower-service.md.
 """
 
 import logging
+import os
 import random
 import re
 import time
@@ -18,20 +19,40 @@ from flwr.proto.transport_pb2 import ClientMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
 from client.kit import read_kit
-from client.transport.messages import MessageHandler
+from client.transport.messages import MessageHandler, first_of
+from client.transport.proxy import Proxy, proxy_for
 from common import net
 from common.errors import BadInput, Refused
+from common.protocol import Farewell, Greeting
 
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE = 30.0
 """Seconds between two attempts to connect, at most."""
 
+BETWEEN_RUNS = 60.0
+"""Seconds between two attempts while the next run is waited for."""
+
 GREETING_SECONDS = 60.0
 """How long a server may take to greet once it is called."""
 
 
-def take_part(handler: MessageHandler, server: str, kit: Path | None, patience: float) -> None:
+CHECK_SECONDS = 20.0
+"""How long a server may take to greet when that is all that is wanted."""
+
+UNREACHABLE = re.compile(
+    r"Failed to connect to remote host: ([\w ]+)|address lookup failed for [^\]]*: ([\w ]+)"
+)
+"""What gRPC says of a port that is closed, and of a name that is not known."""
+
+
+def take_part(
+    handler: MessageHandler,
+    server: str,
+    kit: Path | None,
+    patience: float,
+    between_runs: bool = False,
+) -> None:
     """Connect to the server and take part until it says that the run is over.
 
     Args:
@@ -40,25 +61,30 @@ def take_part(handler: MessageHandler, server: str, kit: Path | None, patience: 
         kit: Folder with the hospital's certificates, read again for each connection; None: an
             unencrypted connection.
         patience: Seconds for which the server may be out of reach, at the start or later.
+        between_runs: The last run is over: that there is no server yet is as it should be, so it is
+            looked for rarely and without a word.
 
     Raises:
         Refused: The server does not let this hospital take part.
         BadInput: The server was out of reach for too long, or kit or shard cannot be used.
     """
     pause = 0.5
+    proxy = _proxy_to(server)
     handler.farewell = None
+    if between_runs:
+        time.sleep(BETWEEN_RUNS)  # the server of the last run may still be there
     lost = time.monotonic()
     connected = False
     while True:
         handler.heard = False
         try:
-            channel = _channel(handler.hospital.name, server, kit)
+            channel = _channel(handler.hospital.name, server, kit, proxy)
         except BadInput as error:
             if not connected:  # later it may be a kit that is being replaced
                 raise
             reason = str(error)
         else:
-            reason = _one_connection(handler, channel)
+            reason = _one_connection(handler, channel, proxy)
         farewell = handler.farewell
         if farewell is not None and farewell.outcome == "refused":
             raise Refused(f"{server} refused {handler.hospital.name}: {farewell.reason}")
@@ -73,13 +99,57 @@ def take_part(handler: MessageHandler, server: str, kit: Path | None, patience: 
                 f"{server}: no server within {patience:.0f} s ({reason}); check that it runs, that "
                 "the address is right, and that both sides use --tls or both --insecure"
             )
+        if between_runs and not connected:
+            log.debug("%s is out of reach (%s)", server, reason)
+            time.sleep(BETWEEN_RUNS)
+            continue
         log.info("%s is out of reach (%s); trying again", server, reason)
         handler.lost()
         time.sleep(min(pause * random.uniform(0.5, 1), patience))  # noqa: S311 - not a secret
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def _one_connection(handler: MessageHandler, channel: grpc.Channel) -> str:
+def first_message(server: str, name: str, kit: Path | None) -> Greeting | Farewell:
+    """Connect, and return what the server says first; nothing is answered.
+
+    Args:
+        server: ``HOST:PORT``.
+        name: The hospital's.
+        kit: Folder with its certificates; None: an unencrypted connection.
+
+    Raises:
+        BadInput: No connection, no greeting, or one of another protocol.
+    """
+    proxy = _proxy_to(server)
+    answers: SimpleQueue[ClientMessage | None] = SimpleQueue()
+    with _channel(name, server, kit, proxy) as channel:
+        call = FlowerServiceStub(channel).Join(iter(answers.get, None), timeout=CHECK_SECONDS)
+        try:
+            return first_of(next(call))
+        except StopIteration:
+            raise BadInput(f"{server}: it closed the connection without a word") from None
+        except grpc.RpcError as error:
+            raise BadInput(f"{server}: {_reason(error, False, proxy)}") from None
+        finally:
+            answers.put(None)
+
+
+def _proxy_to(server: str) -> Proxy | None:
+    """Return the proxy on the way to the server, and tell of it."""
+    proxy = proxy_for(net.split_address(server)[0], os.environ)
+    if proxy is None:
+        return None
+    if not proxy.place:
+        log.warning(
+            "%s is ignored: it names no proxy as http://HOST:PORT, the only form that gRPC can use",
+            proxy.variable,
+        )
+        return None
+    log.info("connecting through the proxy %s (%s)", proxy.place, proxy.variable)
+    return proxy
+
+
+def _one_connection(handler: MessageHandler, channel: grpc.Channel, proxy: Proxy | None) -> str:
     """Answer on one connection until it ends; return why it ended."""
     answers: SimpleQueue[ClientMessage | None] = SimpleQueue()
     with channel:
@@ -94,15 +164,15 @@ def _one_connection(handler: MessageHandler, channel: grpc.Channel) -> str:
                 if handler.farewell is not None:
                     answers.put(None)  # the server closes the connection once it has read this
         except grpc.RpcError as error:
-            return _reason(error, handler.heard)
+            return _reason(error, handler.heard, proxy)
         finally:
             silence.cancel()
             answers.put(None)
     return "the connection was closed"
 
 
-def _reason(error: grpc.RpcError, heard: bool) -> str:
-    """Return in a few words why a connection ended, and what is wrong with the certificates."""
+def _reason(error: grpc.RpcError, heard: bool, proxy: Proxy | None) -> str:
+    """Return in a few words why a connection ended: certificates, proxy, name or port."""
     if not isinstance(error, grpc.Call):
         return type(error).__name__
     code, details = error.code(), error.details() or ""
@@ -114,19 +184,25 @@ def _reason(error: grpc.RpcError, heard: bool) -> str:
         return f"{code.name}, the server's certificate has expired; tell the operator"
     if found := re.search(r"CERTIFICATE_VERIFY_FAILED: ([\w -]+)", details):
         return f"{code.name}, the server's certificate is not accepted: {found[1]}; see ca.crt"
+    if proxy is not None and (
+        found := re.search(r"HTTP proxy returned response code (\d+)", details)
+    ):
+        return f"{code.name}, {proxy.answered(found[1])}"
+    if found := UNREACHABLE.search(details):
+        whom = f"the proxy {proxy.place}: " if proxy else ""
+        return f"{code.name}, {whom}{found[found.lastindex or 0]}"
     return code.name
 
 
-def _channel(name: str, server: str, kit: Path | None) -> grpc.Channel:
+def _channel(name: str, server: str, kit: Path | None, proxy: Proxy | None) -> grpc.Channel:
     """Return a channel to the server.
 
     Raises:
         BadInput: The kit cannot be used, or is another hospital's.
     """
+    way = ("grpc.http_proxy", proxy.url) if proxy else net.NO_PROXY
     # A connection of its own, where several hospitals are threads of one process.
-    here = net.split_address(server)[0] in ("localhost", "127.0.0.1", "::1")
-    proxy = (net.NO_PROXY,) if here else ()
-    options = (*net.GRPC_OPTIONS, ("grpc.use_local_subchannel_pool", 1), *proxy)
+    options = (*net.GRPC_OPTIONS, ("grpc.use_local_subchannel_pool", 1), way)
     if kit is None:
         return grpc.insecure_channel(server, options)
     credentials = read_kit(kit, datetime.now(UTC), name).credentials()

@@ -42,10 +42,28 @@ from common.wire import fingerprint
 
 log = logging.getLogger(__name__)
 
+SAME_VERSION = "the server sent {}; run the same version of FedCXR on both sides"
+
 OK = Status(code=Code.OK)
 
 GRACE_SECONDS = 60.0
 """After the deadline of a round, until a client that is stuck ends its process."""
+
+
+def first_of(message: ServerMessage) -> Greeting | Farewell:
+    """Return a server's first message.
+
+    Raises:
+        BadInput: It is another, or of another protocol.
+    """
+    try:
+        if message.WhichOneof("msg") == "get_properties_ins":
+            match parse_message(CALL, _text(message.get_properties_ins.config)):
+                case Greeting() | Farewell() as first:
+                    return first
+        raise ProtocolError("no greeting")
+    except ProtocolError as error:
+        raise BadInput(SAME_VERSION.format(error)) from None
 
 
 class MessageHandler:
@@ -91,9 +109,7 @@ class MessageHandler:
                 case other:
                     raise ProtocolError(f"{other}, which is no part of this protocol")
         except ProtocolError as error:
-            raise BadInput(
-                f"the server sent {error}; run the same version of FedCXR on both sides"
-            ) from None
+            raise BadInput(SAME_VERSION.format(error)) from None
 
     def lost(self) -> None:
         """Note that the connection is lost."""
@@ -123,9 +139,12 @@ class MessageHandler:
     def _hello(self, greeting: Greeting) -> str:
         hello = self.hospital.greet(greeting)
         log.info(
-            "%s asks to join run %s with %d images, computing on %s in %s",
+            "%s (fedcxr %s) asks to join run %s of a server (fedcxr %s) with %d images, computing "
+            "on %s in %s",
             hello.site,
+            hello.version,
             greeting.run,
+            greeting.version,
             hello.examples,
             self.hospital.device,
             self.hospital.precision,

@@ -9,10 +9,12 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from importlib.metadata import version
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, NoReturn, TypeVar, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -24,6 +26,7 @@ from pydantic_settings import (
 )
 
 from common.errors import BadInput, FedCXRError
+from common.protocol import VERSION
 
 
 class Settings(BaseSettings):
@@ -44,6 +47,14 @@ class Settings(BaseSettings):
     )
 
     debug: bool = Field(False, description="show the whole traceback of an error")
+
+    @field_validator("*")
+    @classmethod
+    def _home(cls, value: object) -> object:
+        """Expand ``~``, which no shell does in ``--option=~/file`` or in a variable."""
+        if isinstance(value, str | Path) and str(value).startswith("~/"):
+            return type(value)(Path(value).expanduser())
+        return value
 
 
 FILE_ERRORS = (
@@ -70,10 +81,14 @@ def parse(settings: type[SettingsT], arguments: Sequence[str]) -> SettingsT:
 
     Raises:
         BadInput: An option is unknown, missing or out of range. The message names it.
-        SystemExit: ``--help`` was printed.
+        SystemExit: ``--help`` or ``--version`` was printed.
     """
     _warn_of_unknown_variables(settings)
-    source = CliSettingsSource[SettingsT](settings, formatter_class=_Help)
+    source = CliSettingsSource[argparse.ArgumentParser](settings, formatter_class=_Help)
+    program = str(settings.model_config.get("cli_prog_name")).partition(" ")[0]
+    source.root_parser.add_argument(
+        "--version", action="version", version=version_line(program), help="print the version"
+    )
     try:
         return CliApp.run(settings, cli_args=list(arguments), cli_settings_source=source)
     except ValidationError as error:
@@ -82,6 +97,11 @@ def parse(settings: type[SettingsT], arguments: Sequence[str]) -> SettingsT:
     except SettingsError as error:
         message = str(error).removeprefix("error parsing CLI: ")
         raise BadInput(f"{message} (see --help)") from error
+
+
+def version_line(program: str) -> str:
+    """Return a program's version, and that of the protocol between server and hospitals."""
+    return f"{program} {version('fedcxr')}, protocol {VERSION}"
 
 
 def _warn_of_unknown_variables(settings: type[Settings]) -> None:
@@ -115,8 +135,12 @@ def _describe(detail: ErrorDetails, settings: type[Settings]) -> str:
     return f"{option}: {message[0].lower()}{message[1:]}, got {detail['input']!r}"
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a command; SIGHUP comes when its terminal is closed."""
+
+
 class Stopped(BaseException):
-    """SIGINT or SIGTERM arrived; unwinds the command so that it ends cleanly.
+    """SIGINT, SIGTERM or SIGHUP arrived; unwinds the command so that it ends cleanly.
 
     Not an ``Exception``, so that ``except Exception`` does not catch it.
     """
@@ -127,18 +151,20 @@ class Stopped(BaseException):
 
 
 def stop_on_signals() -> None:
-    """Raise :class:`Stopped` in the main thread on the first SIGINT or SIGTERM.
+    """Raise :class:`Stopped` in the main thread on the first of :data:`ENDING`.
 
-    Call it again after a library has set its own handlers.
+    A signal that this process was started to ignore, as SIGHUP by nohup, is still ignored. Call it
+    again after a library has set its own handlers.
     """
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        for name in (signal.SIGINT, signal.SIGTERM):
+        for name in ENDING:
             signal.signal(name, signal.SIG_IGN)
         raise Stopped(number)
 
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, stop)
+    for name in ENDING:
+        if name != signal.SIGHUP or signal.getsignal(name) != signal.SIG_IGN:
+            signal.signal(name, stop)
 
 
 def run_command(
@@ -192,6 +218,9 @@ def choose_command(
     Raises:
         BadInput: There is no such command.
     """
+    if arguments[:1] == ["--version"]:
+        print(version_line(program))
+        return
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: {program} COMMAND [options]\n\n{summary}\n")
         for name, command in commands.items():

@@ -8,19 +8,19 @@ from collections.abc import Callable
 from threading import Thread
 from typing import NoReturn
 
-from common.runtime.cli import Stopped
+from common.runtime.cli import ENDING, Stopped
 
 log = logging.getLogger(__name__)
 
 LEAVE_SECONDS = 7.0
-"""Time between SIGINT or SIGTERM and the forced end. Docker kills a process after 10 s."""
+"""Time between the signal and the forced end. Docker kills a process after 10 s."""
 
 WORDS_SECONDS = 2.0
 """Most time for the last words."""
 
 
 class Guard:
-    """Ends the process some seconds after SIGINT or SIGTERM if the command is still running.
+    """Ends the process some seconds after a signal, if the command is still running.
 
     Python runs signal handlers in the main thread, after the current call returns. A batch may take
     too long, and a call of a driver may never return. This class waits in a separate thread, which
@@ -41,7 +41,7 @@ class Guard:
 
     def _watch(self, reading: int) -> None:
         number = 0
-        while number not in (signal.SIGINT, signal.SIGTERM):
+        while number not in ENDING:
             number = os.read(reading, 1)[0]
         time.sleep(LEAVE_SECONDS)
         stopped = Stopped(number)

@@ -6,6 +6,20 @@ from pathlib import Path
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """From glibc's ``malloc.h``; see mallopt(3)."""
 
+BASE_MEMORY, IMAGE_MEMORY = 800_000_000, 130_000_000
+"""Bytes to train DenseNet-121: fixed, and per 224 x 224 image; measured on a CPU."""
+
+CGROUPS = (
+    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
+    (
+        "sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
+"""Limit and use of a container's memory, in versions 2 and 1 of the kernel's control groups.
+
+Version 1 has a huge number where there is no limit."""
+
 LARGEST_KEPT = 32 << 20
 """Bytes; glibc's largest threshold. A packed DenseNet-121 is 28.3 MB."""
 
@@ -37,14 +51,31 @@ def _mallopt(parameter: int, value: int) -> None:
         libc.mallopt(parameter, value)
 
 
-def free_memory() -> int:
-    """Return the free memory of the machine or container, in bytes."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+def training_memory(size: int) -> int:
+    """Return the bytes that a step on 64 films takes on a CPU.
+
+    Args:
+        size: Pixels along each side of the films.
+    """
+    side = size * 7 // 8  # see common.images.crop_size
+    return BASE_MEMORY + int(64 * IMAGE_MEMORY * (side / 224) ** 2)
+
+
+def free_memory(root: Path = Path("/")) -> int:
+    """Return the free memory of the machine, or of the container if it has less, in bytes.
+
+    Args:
+        root: Of the file system.
+    """
+    lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     free = int(fields["MemAvailable"].split()[0]) * 1024
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-    except OSError:
-        return free
-    return free if limit == "max" else min(free, int(limit) - used)
+    for limit, used in CGROUPS:
+        try:
+            most = (root / limit).read_text(encoding="ascii").strip()
+            taken = int((root / used).read_text(encoding="ascii"))
+        except OSError:
+            continue
+        if most != "max":
+            free = min(free, int(most) - taken)
+    return free

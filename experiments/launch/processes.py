@@ -6,10 +6,12 @@ process several seconds.
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Thread
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
@@ -77,6 +79,14 @@ class Process:
         self._process.kill()
 
 
+def _end_with_parent() -> None:
+    """Send this process SIGTERM once the one that started it has ended, however that was."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101 - multiprocessing has started this process
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _execute(
     code: str,
     arguments: list[str],
@@ -89,4 +99,5 @@ def _execute(
     for descriptor, path in enumerate(outputs or (), start=1):
         with path.open("ab") as file:
             os.dup2(file.fileno(), descriptor)
+    Thread(target=_end_with_parent, daemon=True).start()
     exec(code, {"__name__": "__main__"})  # noqa: S102 - what python -c does

@@ -13,6 +13,7 @@ import torch
 from client.hospital import Hospital
 from common.errors import FedCXRError
 from common.model import choose_device
+from common.protocol import Greeting
 from common.shard import open_for_training
 from experiments.launch.inprocess import InProcessHospitals
 from experiments.launch.local import LocalFederation
@@ -40,7 +41,9 @@ def run_in_process(settings: ServerSettings, shards: Sequence[Path]) -> None:
     tester = Tester(settings.test, settings.architecture, settings.device, settings.threads)
     start = start_run(settings, tester.image_size)
     folder, plan = start.folder, start.plan
-    admission = Admission(plan.run, plan.seed, tester.image_size, folder)
+    admission = Admission(
+        Greeting(run=plan.run, seed=plan.seed, training=plan.training), tester.image_size, folder
+    )
     device = choose_device(settings.device)
     hospitals = [
         Hospital(path.name, open_for_training(path), device, precision=None) for path in shards

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from common.errors import BadInput
 from common.findings import FINDINGS, UNKNOWN, count_by_finding
 from common.runtime.cli import Settings, parse
-from common.runtime.memory import free_memory
+from common.runtime.memory import free_memory, training_memory
 from common.shard import Shard, find_shards, open_shard
 from radiographs.inspect.pictures import Picture, alike, look_at, nearly_same
 from radiographs.inspect.report import (
@@ -34,11 +34,6 @@ TEST = "test"
 
 FEW = 10
 """With fewer positive or negative images, the 10 % validation split often lacks one."""
-
-BASE_MEMORY, IMAGE_MEMORY = 800_000_000, 130_000_000
-"""Bytes to train DenseNet-121: fixed, and per 224 x 224 image; measured on a CPU."""
-
-BATCH = 64
 
 
 class CheckSettings(Settings):
@@ -260,11 +255,10 @@ def _patient_problems(shards: Sequence[Shard]) -> Iterator[Problem]:
 
 
 def _needs(shards: Sequence[Shard]) -> Needs:
-    side = max(shard.manifest.size for shard in shards) * 7 // 8
     return Needs(
         disk=sum(map(_bytes, shards)),
         disk_free=shutil.disk_usage(shards[0].path).free,
-        memory=BASE_MEMORY + int(BATCH * IMAGE_MEMORY * (side / 224) ** 2),
+        memory=training_memory(max(shard.manifest.size for shard in shards)),
         memory_free=free_memory(),
     )
 

@@ -13,8 +13,7 @@ class Admission:
     """Decides which hospitals may take part in a run.
 
     Args:
-        run: The run's id.
-        seed: The run's seed.
+        greeting: What is told to every hospital that connects.
         image_size: Pixels along each side that a hospital's images must have.
         folder: Has the hospitals that were excluded from the run.
         sites: The list of hospitals; None: any hospital may take part, by any name.
@@ -23,18 +22,23 @@ class Admission:
 
     def __init__(
         self,
-        run: str,
-        seed: int,
+        greeting: Greeting,
         image_size: int,
         folder: RunFolder,
         sites: SiteList | None = None,
         max_examples: int = MOST_IMAGES,
     ) -> None:
-        self.greeting = Greeting(run=run, seed=seed)
+        self._greeting = greeting
         self._image_size = image_size
         self._folder = folder
         self._sites = sites
         self._max_examples = max_examples
+
+    @property
+    def greeting(self) -> Greeting:
+        """What is told to a hospital that connects now."""
+        fields = {"time": datetime.now(UTC), "image_size": self._image_size}
+        return self._greeting.model_copy(update=fields)
 
     def stranger(self, peer: Peer | None) -> str | None:
         """Return why a client with this certificate may not even say hello; None: it may."""

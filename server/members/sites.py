@@ -13,6 +13,7 @@ from typing import Annotated, BinaryIO, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from common.certificates import expiry_notice
 from common.errors import BadInput, first_problem
 from common.net import SiteName
 from common.protocol import Sha256
@@ -124,6 +125,15 @@ class SiteList:
         if now >= site.expires:
             return f"the certificate of {name} expired on {site.expires:%Y-%m-%d}"
         return None
+
+    def expiring(self, now: datetime) -> list[str]:
+        """Return a warning for each hospital whose certificate is about to expire."""
+        with self._lock:
+            self._refresh()
+            valid = [(name, site) for name, site in self._sites.items() if site.revoked is None]
+        remedy = "flower-provision renew FOLDER {} makes a new one"
+        found = [expiry_notice(name, s.expires, now, remedy.format(name)) for name, s in valid]
+        return [notice for notice in found if notice is not None]
 
     def _refresh(self) -> None:
         # Looked at before it is read: a change in between is read now and again next time.

@@ -14,6 +14,8 @@ from common.state import WEIGHTS, Spec, State, split
 from common.wire import WireError, unpack
 from server.rounds.pace import steps_of
 
+DIVERGED = "the training diverged at learning rate"
+
 IntArray = npt.NDArray[np.integer[Any]]
 
 
@@ -29,6 +31,8 @@ def check_reply(reply: Reply, hello: Hello, instruction: Instruction) -> None:
     """
     if reply.identity != instruction.identity:
         raise Rejected(f"answers another attempt ({reply.identity})")
+    if reply.status == "diverged":
+        raise Rejected(f"{DIVERGED} {instruction.training.lr:g}")
     if reply.status != "ok":
         raise Rejected(f"failed at the hospital ({reply.reason})")
     if reply.validation is not None and reply.validation.images > hello.validation:
@@ -72,15 +76,23 @@ def check_weights(
         state = unpack(blob, returned)
     except WireError as error:
         raise Rejected(str(error)) from None
+    if (flaw := flaw_of(state)) is not None:
+        raise Rejected(flaw)
     steps = steps_of(instruction.training, reply.examples)
     for name, array in state.items():
-        if not np.isfinite(array).all():
-            raise Rejected(f"tensor {name} is not finite")
-        if name.endswith("running_var") and (array < 0).any():
-            raise Rejected(f"tensor {name} is negative")
         if np.issubdtype(array.dtype, np.integer):
             _check_counter(name, before[name], array, steps)
     return split(state)[WEIGHTS]
+
+
+def flaw_of(state: State) -> str | None:
+    """Return what makes weights unusable, if anything: a number that no model may have."""
+    for name, array in state.items():
+        if not np.isfinite(array).all():
+            return f"tensor {name} is not finite"
+        if name.endswith("running_var") and (array < 0).any():
+            return f"tensor {name} is negative"
+    return None
 
 
 def _check_counter(name: str, before: IntArray, after: IntArray, steps: int) -> None:

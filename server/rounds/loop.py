@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Literal, NoReturn
 
 from common.checkpoint import Provenance
-from common.errors import NoQuorum
+from common.errors import FedCXRError, NoQuorum
 from common.options import Architecture, StrategyName, Training
 from common.protocol import Identity, Instruction
 from common.scores import Scores
@@ -16,7 +16,8 @@ from common.state import WEIGHTS, State, join, select
 from common.wire import fingerprint, pack
 from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected, Round
-from server.rounds.progress import Progress, across, mean_loss
+from server.rounds.checks import DIVERGED, flaw_of
+from server.rounds.progress import Progress, across, at_fault, mean_loss
 from server.run import console
 from server.run.folder import RunFolder
 from server.run.left_out import left_out
@@ -30,6 +31,7 @@ from server.run.records import (
     Resumed,
     RoundRecord,
     RoundSeconds,
+    RunState,
     RunStatus,
     Validation,
 )
@@ -47,6 +49,11 @@ RECONNECT_GRACE_SECONDS = 5.0
 was late and cut off. A hospital that is gone for good costs this once."""
 
 
+USUAL_QUORUM = 0.8
+"""Share of the hospitals that a round needs, if no quorum is given; from three hospitals on one may
+be lost in any case."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """How a run is to go; see the options of ``flower-server``."""
@@ -56,7 +63,7 @@ class Plan:
     training: Training
     rounds: int
     min_clients: int
-    quorum: float
+    quorum: float | None
     attempts: int
     strategy: StrategyName
     norm_limit: float
@@ -66,6 +73,9 @@ class Plan:
     @property
     def needed(self) -> int:
         """How many hospitals must be averaged for a round to count."""
+        if self.quorum is None:
+            usual = math.ceil(USUAL_QUORUM * self.min_clients)
+            return min(usual, self.min_clients - 1) if self.min_clients >= 3 else usual
         if self.quorum > 1:
             return int(self.quorum)
         return max(1, math.ceil(self.quorum * self.min_clients))
@@ -179,11 +189,22 @@ class Rounds:
     def _wait_for(self, count: int, patience: float) -> bool:
         """Wait for hospitals and log now and then which have come; return whether all have."""
         deadline = monotonic() + patience
+        there = len(self._hospitals.present())
+        if there < count:
+            self._write_status("waiting", hospitals=there, needed=count)
         while not self._hospitals.wait_for(count, min(10.0, max(0.0, deadline - monotonic()))):
             if monotonic() >= deadline:
                 return False
+            there = len(self._hospitals.present())
+            self._write_status("waiting", hospitals=there, needed=count)
             log.info("waiting for %d hospitals; there are: %s", count, self._names())
+        self._write_status("running")
         return True
+
+    def _write_status(self, state: RunState, **fields: int) -> None:
+        done = self._progress.round if self.asked else None  # nobody was asked: no round yet
+        rounds = self._plan.rounds
+        self.folder.status.write(RunStatus(state=state, round=done, rounds=rounds, **fields))
 
     def _names(self) -> str:
         return ", ".join(self._hospitals.present()) or "none"
@@ -213,7 +234,8 @@ class Rounds:
                 if len(found.hospitals) >= plan.needed:
                     self._finish_round(number, turn, start, out, attempt)
                     return
-            good, bad = sorted(found.hospitals), sorted(found.rejected)
+            self._stop_if_diverged(number, found)
+            good, bad = sorted(found.hospitals), at_fault(found.hospitals, found.rejected)
             self.folder.log.record(
                 Repeated(round=number, attempt=turn, hospitals=good, rejected=bad)
             )
@@ -253,10 +275,26 @@ class Rounds:
 
     def _strike(self, found: Collected) -> None:
         """Exclude hospitals that have sent too many bad replies in a row."""
-        for name in self._progress.struck_out(found.hospitals, found.rejected):
+        bad = at_fault(found.hospitals, found.rejected)
+        for name in self._progress.struck_out(found.hospitals, bad):
             self.folder.exclude(name, found.rejected[name])
             self.folder.log.record(Excluded(site=name, reason=found.rejected[name]))
             self._hospitals.dismiss(name, self.folder.exclusion(name) or "")
+
+    def _stop_if_diverged(self, number: int, found: Collected) -> None:
+        """End the run if training diverges at most hospitals: the same again would do the same.
+
+        Raises:
+            NoQuorum: It does.
+        """
+        diverged = sum(why.startswith(DIVERGED) for why in found.rejected.values())
+        answered = len(found.hospitals) + len(found.rejected)
+        if 2 * diverged > answered:
+            lr = self._plan.training.lr
+            raise NoQuorum(
+                f"round {number}: {DIVERGED} {lr:g} at {diverged} of {answered} hospitals; go on "
+                f"from the model before it with a lower rate: --resume --change lr={lr / 10:g}"
+            )
 
     def _set_state(self, state: State) -> None:
         self._state = state
@@ -269,6 +307,11 @@ class Rounds:
         replied = monotonic()
         found = attempt.collected
         after = self._strategy.combine(out.trained, attempt.updates())
+        if (flaw := flaw_of(after)) is not None:
+            raise FedCXRError(
+                f"round {number}: --strategy {self._plan.strategy} made a model that cannot be "
+                f"used: {flaw}; nothing was sent, the run is as it was after round {number - 1}"
+            )
         self._set_state({**self._state, **after})
         averaged = monotonic()
         provenance = self._provenance.model_copy(update={"round": number})
@@ -308,7 +351,7 @@ class Rounds:
         self.folder.write_round(record)
         self._progress.note(record)
         self._keep_best()
-        self.folder.status.write(RunStatus(state="running", round=number, rounds=self._plan.rounds))
+        self._write_status("running")
         log.info(console.summary(record, self._plan.rounds, len(found.asked)))
         if test is not None and number == self._plan.rounds:
             for row in console.findings_table({"test AUC": test.auc_by_finding}):

@@ -1,6 +1,6 @@
 """What a round leaves in ``rounds.jsonl``, and what can be read from it again."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from common.protocol import Reply
@@ -85,6 +85,19 @@ def mean_loss(hospitals: dict[str, HospitalRecord]) -> float:
     records = [hospitals[name] for name in sorted(hospitals)]
     examples = sum(record.examples for record in records)
     return sum(record.examples * record.loss for record in records) / examples
+
+
+def at_fault(good: Collection[str], rejected: Mapping[str, str]) -> list[str]:
+    """Return the rejected hospitals that are to blame for it, sorted.
+
+    What goes wrong in the same way at all of several hospitals is the run's fault and not theirs.
+
+    Args:
+        good: Hospitals with a good reply.
+        rejected: Why the others' replies were rejected, by name.
+    """
+    alike = not good and len(rejected) > 1 and len(set(rejected.values())) == 1
+    return [] if alike else sorted(rejected)
 
 
 @dataclass

@@ -37,8 +37,10 @@ from common.runtime.files import (
 )
 from common.runtime.status import StatusFile, read_status
 from common.state import Spec, State
+from server.run.config import Changing, check_unchanged, in_force
 from server.run.log import RunLog
 from server.run.records import (
+    Changed,
     Event,
     Joined,
     Left,
@@ -52,12 +54,6 @@ from server.run.spool import Spool
 log = logging.getLogger(__name__)
 
 KEPT_CHECKPOINTS = 3
-
-CHANGEABLE = frozenset(
-    {"run", "rounds", "min_clients", "quorum", "attempts", "round_timeout", "listen", "tls"}
-    | {"insecure", "resume", "device", "threads", "versions", "run_id", "max_examples"}
-)
-"""Options that ``--resume`` may change; all others decide the result."""
 
 
 def unwritable(path: Path, error: OSError) -> BadInput:
@@ -128,12 +124,7 @@ class RunFolder:
                 f"{path / 'config.json'}: {type(error).__name__}; --resume needs the folder of a "
                 "run that was started"
             ) from None
-        for name in sorted(old.keys() | config.keys()):
-            if name not in CHANGEABLE and old.get(name) != config.get(name):
-                raise BadInput(
-                    f"--{name.replace('_', '-')} is {config.get(name)}, but the run was started "
-                    f"with {old.get(name)}; give the same, or start another run"
-                )
+        check_unchanged(old, config, begun=bool(read_rounds(path)))
         try:
             folder = cls(path, old)
             folder._drop_what_is_half_written()
@@ -149,6 +140,15 @@ class RunFolder:
         for file in (self.path / "checkpoints").iterdir():
             if not file.match("round-*.pt") or file > last:
                 file.unlink()  # of a round without a line, which is done again
+
+    def change(self, option: Changing, new: float) -> None:
+        """Give an option another value from the next round on, and note it."""
+        done = len(self.rounds())
+        old = in_force(self.config).get(option, self.config[option])
+        change = Changed(round=done, option=option, old=old, new=new)
+        self.log.record(change)
+        self.config.setdefault("changes", []).append(change.fields())
+        write_json(self.path / "config.json", self.config)
 
     def rounds(self) -> Sequence[RoundRecord]:
         """Return the rounds that are done; the file is read once.

@@ -7,6 +7,7 @@ from common.audit import AuditLog
 from common.runtime.files import append_json, now
 from server.run.records import (
     AuditEvent,
+    Changed,
     Event,
     Excluded,
     Joined,
@@ -54,12 +55,21 @@ class RunLog:
 def _say(event: Event | AuditEvent) -> None:
     match event:
         case Joined():
-            log.info("%s joined with %d images", event.site, event.examples)
+            with_what = f", fedcxr {event.hello.version}" if event.hello else ""
+            log.info("%s joined with %d images%s", event.site, event.examples, with_what)
         case Left():
             log.info("%s left", event.site)
         case Refused():
             log.warning("%s refused: %s", event.site, event.reason)
         case Lost() | ReplyRejected() | Unusual():
             log.warning("  %-20s %s: %s", event.site, event.event, event.reason)
+        case Changed():
+            log.warning(
+                "--change: %s is %g from round %d on, it was %g",
+                event.option,
+                event.new,
+                event.round + 1,
+                event.old,
+            )
         case Excluded():
             log.warning("%s is excluded after bad replies: %s", event.site, event.reason)

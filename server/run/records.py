@@ -15,13 +15,14 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from common.audit import is_being_written
 from common.errors import BadInput, first_problem
 from common.options import Training
 from common.protocol import Hello
-from common.runtime.status import Status
+from common.runtime.status import Status, read_status
 from common.scores import AucByFinding, Scores
 
-RunState = Literal["running", "finished", "no quorum", "stopped", "failed"]
+RunState = Literal["running", "waiting", "finished", "no quorum", "stopped", "failed"]
 
 
 class Record(BaseModel):
@@ -112,6 +113,8 @@ class RunStatus(Status):
     state: RunState
     round: int | None = Field(None, description="the last one that is done")
     rounds: int | None = Field(None, description="that the run is to have")
+    hospitals: int | None = Field(None, description="that are there, while it waits for more")
+    needed: int | None = Field(None, description="how many it waits for")
     best_round: int | None = None
     validation: Validation | None = Field(None, description="of the last model")
 
@@ -236,7 +239,17 @@ class Repeated(_Event):
     round: int
     attempt: int
     hospitals: list[str] = Field(description="with a good reply")
-    rejected: list[str] = Field(description="with a bad one")
+    rejected: list[str] = Field(description="with a bad one that is their own fault")
+
+
+class Changed(_Event):
+    """An option has another value from the next round on, as the operator asked."""
+
+    event: Literal["changed"] = "changed"
+    round: int = Field(description="the last one with the old value")
+    option: str
+    old: float
+    new: float
 
 
 class Resumed(_Event):
@@ -283,6 +296,7 @@ Event = Annotated[
     | Unusual
     | Excluded
     | Repeated
+    | Changed
     | Resumed
     | InitialModel,
     Field(discriminator="event"),
@@ -315,6 +329,19 @@ def read_events(run: Path, *, damaged_too: bool = False) -> list[Event]:
         BadInput: A line is damaged.
     """
     return _read_lines(run / "events.jsonl", EVENT, damaged_too)
+
+
+def read_run_status(run: Path) -> RunStatus:
+    """Return how a run stands; one whose process was killed is told as stopped.
+
+    Raises:
+        BadInput: There is no such run, or the file is damaged.
+    """
+    status = read_status(run, RunStatus)
+    if status.state in ("running", "waiting") and not is_being_written(run / "audit.jsonl"):
+        reason = f"{status.state} when its process was killed; flower-server --resume goes on"
+        return status.model_copy(update={"state": "stopped", "reason": reason})
+    return status
 
 
 def read_config(run: Path) -> RunConfig:

@@ -18,7 +18,6 @@ from common.errors import BadInput
 from common.findings import FINDINGS
 from common.runtime.cli import Settings, parse, run_command
 from common.runtime.files import write_whole
-from common.runtime.status import read_status
 from common.scores import Scores
 from server.run.console import number
 from server.run.left_out import left_out
@@ -27,11 +26,11 @@ from server.run.records import (
     HospitalRecord,
     InitialModel,
     RoundRecord,
-    RunStatus,
     Validation,
     read_config,
     read_events,
     read_rounds,
+    read_run_status,
 )
 
 NO_METADATA = ("Creator", "Date", "Format", "Type")
@@ -52,7 +51,7 @@ def page(run: Path) -> str:
     Raises:
         BadInput: There is no such run, or one of its files is damaged.
     """
-    config, status = read_config(run), read_status(run, RunStatus)
+    config, status = read_config(run), read_run_status(run)
     rounds, events = read_rounds(run), read_events(run)
     if not rounds:
         raise BadInput(f"{run}: no round is done yet; there is nothing to report")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from common.checkpoint import Provenance, read_checkpoint, read_strategy
 from common.errors import BadInput
 from common.initial import initial_state
-from common.options import Architecture
+from common.options import Architecture, Training
 from common.state import State
 from common.wire import fingerprint, pack
 from server.rounds.loop import Plan
+from server.run.config import hashes_of, in_force
 from server.run.folder import RunFolder
 from server.strategies import make_strategy
 from server.strategies.base import Strategy
@@ -44,9 +45,13 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
     versions = {name: version(name) for name in ("fedcxr", "flwr", "numpy", "torch")}
     config = settings.model_dump(mode="json", exclude={"debug"})
     config |= {"run_id": secrets.token_hex(6), "image_size": size, "versions": versions}
+    config |= hashes_of(settings.init, settings.test)
     resumed = settings.resume and not RunFolder.is_new(settings.run)
     if resumed:
         folder = RunFolder.reopen(settings.run, config)
+        settings = _changed(settings, folder)
+    elif settings.change:
+        raise BadInput(f"--change: there is no run in {settings.run}; leave the option out")
     done = len(folder.rounds()) if resumed else 0
     if done > settings.rounds:
         raise BadInput(f"--rounds {settings.rounds}: the run has done {done} rounds already")
@@ -80,6 +85,17 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
     if done:
         strategy.load_state_dict(read_strategy(folder.checkpoint(done)))
     return Start(folder, resumed, plan, state, provenance, strategy)
+
+
+def _changed(settings: "ServerSettings", folder: RunFolder) -> "ServerSettings":
+    """Return the options with all changes, of earlier resumptions and of this one."""
+    values = in_force(folder.config)
+    for option, new in settings.change.items():
+        if values.get(option, folder.config[option]) != new:
+            folder.change(option, new)
+            values[option] = new
+    training = {**settings.training.model_dump(), **values}
+    return settings.model_copy(update=Training.model_validate(training).model_dump())
 
 
 def _last_model(

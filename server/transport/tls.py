@@ -14,6 +14,7 @@ from common.certificates import (
     Peer,
     check_valid,
     common_name,
+    expiry_notice,
     fingerprint_of,
     hosts_of,
     read_certificate,
@@ -46,6 +47,7 @@ class ServerTLS:
         self._folder = folder
         self.ca = read_certificate(folder / "ca.crt", REMEDY)
         self._warned = ""
+        self._notice: str | None = None
         self.pair = self._read()
         self.hosts = hosts_of(x509.load_pem_x509_certificate(self.pair.certificate))
         if not self.hosts:
@@ -71,7 +73,12 @@ class ServerTLS:
         file = self._folder / "server.crt"
         pair = read_pair(file, self._folder / "server.key", REMEDY)
         certificate = x509.load_pem_x509_certificate(pair.certificate)
-        check_valid(file, certificate, self.ca, datetime.now(UTC), RENEW)
+        now = datetime.now(UTC)
+        check_valid(file, certificate, self.ca, now, RENEW)
+        notice = expiry_notice(str(file), certificate.not_valid_after_utc, now, RENEW)
+        if notice and notice != self._notice:  # at the start, and once a day
+            log.warning("%s", notice)
+        self._notice = notice
         return pair
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:

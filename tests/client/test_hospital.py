@@ -1,6 +1,7 @@
 import fcntl
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,18 +74,18 @@ def test_a_head_before_any_backbone_is_a_failed_reply(tmp_path: Path) -> None:
     assert (reply.status, reply.reason, blob) == ("failed", "WireError", b"")
 
 
-def test_a_fault_tells_its_type_and_nothing_of_a_patient(
+def test_a_fault_tells_the_server_its_type_alone_and_the_own_log_its_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
-        raise ValueError("patient Jane Doe, 1961")
+        raise ValueError("film 17 is empty")
 
     caplog.set_level(logging.INFO, "client")
     monkeypatch.setattr("client.hospital.train", fail)
     hospital = hospital_of(make_shard(tmp_path / "a").path)
     reply, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
     assert (reply.status, reply.reason) == ("failed", "ValueError")
-    assert "Jane" not in caplog.text
+    assert "ValueError: film 17 is empty" in caplog.text
 
 
 def test_no_message_has_room_for_a_patient(tmp_path: Path) -> None:
@@ -97,10 +98,37 @@ def test_no_message_has_room_for_a_patient(tmp_path: Path) -> None:
         assert entry.image not in words
 
 
-def test_diverged_training_is_a_failed_reply(tmp_path: Path) -> None:
+def test_diverged_training_is_told_with_its_rate(tmp_path: Path) -> None:
     hospital = hospital_of(make_shard(tmp_path / "a").path)
     reply, _ = hospital.answer(instruction_of(plan_of(lr=1e30), 1), pack(STATE))
-    assert (reply.status, reply.reason) == ("failed", "FloatingPointError")
+    assert reply.status == "diverged"
+    assert reply.reason == "the training diverged at learning rate 1e+30"
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "fits"),
+    [
+        (40, {}, True),
+        (40, {"batch_size": 1}, False),
+        (40, {"batch_size": 2}, True),
+        (40, {"label_fraction": 0.001}, False),
+        (40, {"label_fraction": 0.001, "mode": "linear"}, True),
+        (80, {"label_fraction": 0.001}, True),
+    ],
+)
+def test_a_hospital_whose_batches_are_too_small_says_so_when_it_is_greeted(
+    tmp_path: Path, size: int, changes: dict[str, object], fits: bool
+) -> None:
+    shard = make_shard(tmp_path / "a", size=size)
+    training = plan_of().training.model_copy(update=changes)
+    greeting = GREETING.model_copy(update={"training": training})
+    if not fits:
+        with pytest.raises(BadInput, match=r"a batch would be a single image .* at 40 pixels"):
+            hospital_of(shard.path, greeting=greeting)
+    hospital = hospital_of(shard.path, greeting=GREETING)
+    instruction = instruction_of(replace(plan_of(), training=training), 1)
+    reply, _ = hospital.answer(instruction, pack(STATE))
+    assert reply.status == ("ok" if fits else "failed"), "the greeting's check agrees with torch"
 
 
 def test_a_shard_whose_patients_are_all_kept_for_validation_is_refused(tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+import server.health
 from client.health import Unhealthy, standing
 from experiments.launch.local import LocalFederation
+from server.run.folder import RunFolder
+from server.run.records import RunStatus
 from tests.support.federations import log_of, options
 from tests.support.provisioned import provision
 from tests.support.shards import make_shard
@@ -104,6 +107,24 @@ def test_a_client_with_a_gpu_is_healthy_while_the_driver_reaches_it(
         assert (result.returncode, result.stderr) == (1, f"{says}\n")
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_server_that_waits_for_hospitals_is_not_called_healthy(
+    tmp_path: Path, begun: bool
+) -> None:
+    folder = RunFolder.create(tmp_path / "run", {})
+    done = {"round": 3} if begun else {}
+    status = {"state": "waiting", "rounds": 9, "hospitals": 1, "needed": 2, **done}
+    folder.status.write(RunStatus.model_validate(status))
+    if begun:
+        with pytest.raises(server.health.Unhealthy, match="waiting for hospitals: 1 of 2"):
+            server.health.standing(folder.path)
+    else:  # as long as no round is open, waiting is all that it has to do
+        assert server.health.standing(folder.path).startswith("waiting for hospitals: 1 of 2")
+    folder.log.close()
+    with pytest.raises(server.health.Unhealthy, match="stopped: waiting when its process was"):
+        server.health.standing(folder.path)
+
+
 def test_before_there_is_a_status_a_client_is_not_healthy(tmp_path: Path) -> None:
     result = check("client.health", FLOWER_CLIENT_STATE=tmp_path)
     assert (result.returncode, result.stderr) == (1, "no status yet\n")
@@ -126,23 +147,23 @@ def test_both_sides_of_a_federation_are_healthy_while_it_runs(
     state, run = tmp_path / "state", tmp_path / "run"
     side = {"FLOWER_SERVER_TLS": keys / "server"} if keys else {"FLOWER_SERVER_INSECURE": "true"}
     with LocalFederation(tmp_path / "logs", tls=keys) as federation:
-        server = {
+        variables = {
             **side,
             "FLOWER_SERVER_LISTEN": federation.address,
             "FLOWER_SERVER_RUN": run,
             "FLOWER_SERVER_INIT": "random",
         }
         if encrypted:
-            gone = check("server.health", **{**server, "FLOWER_SERVER_TLS": tmp_path})
+            gone = check("server.health", **{**variables, "FLOWER_SERVER_TLS": tmp_path})
             assert (gone.returncode, gone.stderr.count("\n")) == (1, 1)
             assert "ca.crt: cannot be read" in gone.stderr
-        away = check("server.health", **server)
+        away = check("server.health", **variables)
         assert (away.returncode, away.stderr) == (1, "it does not answer\n")
         federation.start_server(options(run, 1, rounds=100_000))
         wait_until(lambda: "listening" in log_of(federation, "server"))
         federation.start_client(shard, ["--state", str(state)])
         wait_until((run / "rounds.jsonl").exists)
-        here = check("server.health", **server)
+        here = check("server.health", **variables)
         assert here.returncode == 0, here.stderr
         assert here.stdout.startswith("round ")
         client = check("client.health", FLOWER_CLIENT_STATE=state)

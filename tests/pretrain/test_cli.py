@@ -69,6 +69,17 @@ def test_a_run_from_the_outside(tmp_path: Path) -> None:
     assert board.Scalars("loss")[1].value == pytest.approx(lines[1]["loss"])
 
 
+def test_the_remedy_for_more_epochs_helps(tmp_path: Path) -> None:
+    data = make_shard(tmp_path / "shard", labelled=False).path
+    out, longer = tmp_path / "a.pt", tmp_path / "b.pt"
+    assert pretrain(data, out, "--epochs", 1).returncode == 0
+    refused = pretrain(data, out, "--epochs", 2, "--resume")
+    assert refused.returncode == 2
+    assert f"give --init {out} and another --out" in refused.stderr
+    result = pretrain(data, longer, "--epochs", 1, "--init", out)
+    assert result.returncode == 0, result.stderr
+
+
 def test_kill_9_again_and_again_and_the_curve_is_the_same(tmp_path: Path) -> None:
     data = make_shard(tmp_path / "shard", images=160, labelled=False).path
     more = ("--epochs", 12, "--queue", 32)

@@ -134,3 +134,27 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> N
 def test_an_error_of_the_block_is_not_taken_for_a_lock(tmp_path: Path) -> None:
     with pytest.raises(BlockingIOError), RunFolder(tmp_path / "a.run").held(tmp_path / "a.pt"):
         raise BlockingIOError
+
+
+def test_a_run_goes_on_without_tensorboard_if_that_cannot_write(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = folder_in(tmp_path / "a.run")
+    (folder.path / "tensorboard").write_text("a file where its folder should be")
+    folder.begin(CONFIG, tmp_path / "a.pt", resume=False)
+    for step in (10, 20):
+        folder.write_metrics({"step": step, "loss": 1.0})
+    assert len((folder.path / "metrics.jsonl").read_text().splitlines()) == 2
+    assert caplog.text.count("TensorBoard cannot write") == 1
+
+
+def test_more_epochs_after_the_end_are_another_run_from_its_checkpoint(tmp_path: Path) -> None:
+    folder, out = folder_in(tmp_path / "a.run"), tmp_path / "a.pt"
+    folder.begin(CONFIG, out, resume=False)
+    again = {**CONFIG, "epochs": 5}
+    with pytest.raises(BadInput, match="give the same options, or another --out"):
+        folder.begin(again, out, resume=True)
+    folder.write_state(STATE)
+    out.write_bytes(b"checkpoint")
+    with pytest.raises(BadInput, match=f"for more epochs, give --init {out} and another --out"):
+        folder.begin(again, out, resume=True)

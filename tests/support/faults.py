@@ -89,8 +89,8 @@ def hangs(place: str) -> str:
 
 
 def fails_to_train() -> str:
-    """Return a prelude: local training raises, with a patient's name in the text."""
-    return _wrapped("client.hospital:train", "    raise RuntimeError('Jane Doe')\n")
+    """Return a prelude: local training raises."""
+    return _wrapped("client.hospital:train", "    raise RuntimeError('film 17 is empty')\n")
 
 
 def dies_before(place: str, condition: str = "True") -> str:

@@ -10,6 +10,6 @@ from server.provision.federation import Config, new
 
 def provision(path: Path, names: Sequence[str]) -> Path:
     """Write what ``flower-provision new`` writes for a server on loopback."""
-    config = Config(hosts=["localhost", "127.0.0.1"], port=free_port(), days=30)
+    config = Config(hosts=["localhost", "127.0.0.1"], port=free_port(), days=90)
     new(path, config, names, datetime.now(UTC))
     return path

@@ -1,9 +1,12 @@
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from common.protocol import VERSION
 from tests.support.commands import assert_one_line, run
 
 ROOT = Path(__file__).parents[3]
@@ -59,6 +62,24 @@ def test_help_and_errors_in_arguments_never_import_torch(
     assert expected in result.stdout + result.stderr
 
 
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+
+
+@pytest.mark.parametrize("command", sorted(SCRIPTS))
+def test_every_command_tells_its_version_and_that_of_the_protocol(command: str) -> None:
+    module = SCRIPTS[command].removesuffix(":main")
+    code = WITHOUT_TORCH.format(module=module)
+    result = subprocess.run(
+        [sys.executable, "-c", code, command, "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    expected = f"{command} {version('fedcxr')}, protocol {VERSION}\n"
+    assert (result.returncode, result.stdout) == (0, expected), result.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "fragments"),
     [
@@ -105,6 +126,15 @@ def test_options_come_from_the_environment_too(tmp_path: Path) -> None:
     }
     bad = run("flower-data", "synthetic", environment={**environment, "FLOWER_DATA_IMAGES": "few"})
     assert_one_line(bad, 2, "--images (or FLOWER_DATA_IMAGES)", "few")
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "FLOWER_DATA_OUT": "~/data", "FLOWER_DATA_HOSPITALS": "2"}
+    result = run(
+        "flower-data", "synthetic", "--size", "40", "--images", "16", environment=environment
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "data" / "hospital-01").is_dir()
 
 
 def test_a_variable_that_is_no_setting_is_named(tmp_path: Path) -> None:

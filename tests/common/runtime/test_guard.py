@@ -41,7 +41,9 @@ def sleeps(pid: int) -> bool:
     ids=["spoken", "hanging", "failing"],
 )
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"]
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["int", "term", "hup"],
 )
 def test_a_call_that_never_returns_does_not_keep_a_process(
     number: signal.Signals, code: int, words: str, said: str

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from common.certificates import Peer
+from common.protocol import Greeting
 from server.members.admission import Admission
 from server.members.sites import Site, SiteList, write_sites
 from server.run.folder import RunFolder
@@ -18,7 +19,7 @@ def test_a_hospital_that_announces_too_many_images_is_refused(
     tmp_path: Path, changes: dict[str, int], announced: int | None
 ) -> None:
     folder = RunFolder.create(tmp_path / "run", {})
-    admission = Admission("r", 0, HELLO.image_size, folder, max_examples=1000)
+    admission = Admission(Greeting(run="r", seed=0), HELLO.image_size, folder, max_examples=1000)
     refusal = admission.refusal(None, HELLO.model_copy(update=changes))
     if announced is None:
         assert refusal is None
@@ -36,7 +37,9 @@ def test_the_certificate_must_be_the_listed_one_of_the_hospital_that_it_names(
     }
     write_sites(tmp_path / "sites.json", sites)
     folder = RunFolder.create(tmp_path / "run", {})
-    admission = Admission("r", 0, HELLO.image_size, folder, SiteList(tmp_path / "sites.json"))
+    admission = Admission(
+        Greeting(run="r", seed=0), HELLO.image_size, folder, SiteList(tmp_path / "sites.json")
+    )
     mine = Peer(HELLO.site, "1" * 64)
     assert admission.refusal(mine, HELLO) is None
     assert admission.standing(mine, HELLO) is None

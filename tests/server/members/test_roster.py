@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from common.protocol import Farewell, Message
+from common.protocol import Farewell, Greeting, Message
 from server.members import roster as rosters
 from server.members.admission import Admission
 from server.members.roster import Roster
@@ -40,7 +40,7 @@ class Name:
 
 def test_a_session_that_has_taken_the_place_of_a_barred_one_stays(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", {})
-    admission = Admission("r", 0, HELLO.image_size, folder)
+    admission = Admission(Greeting(run="r", seed=0), HELLO.image_size, folder)
     old: Any = Name(1)
     new: Any = Name(2)
 
@@ -67,7 +67,7 @@ def test_who_trains_keeps_its_place_unless_its_connection_is_found_dead(
 ) -> None:
     monkeypatch.setattr(rosters, "HALF_OPEN_SECONDS", 10.0 if dead else 0.2)
     folder = RunFolder.create(tmp_path / "run", {})
-    admission = Admission("r", 0, HELLO.image_size, folder)
+    admission = Admission(Greeting(run="r", seed=0), HELLO.image_size, folder)
     roster = Roster(admission, folder)
     old: Any = Name(1, busy=True)
     new: Any = Name(2)
@@ -83,7 +83,7 @@ def test_who_trains_keeps_its_place_unless_its_connection_is_found_dead(
 
 def test_of_two_connections_that_wait_for_one_place_the_later_one_has_it(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", {})
-    admission = Admission("r", 0, HELLO.image_size, folder)
+    admission = Admission(Greeting(run="r", seed=0), HELLO.image_size, folder)
     first: Any = Name(2)
     second: Any = Name(2)
     old: Any = Name(1, busy=True)

@@ -4,6 +4,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 
@@ -19,6 +20,7 @@ from common.runtime.files import locked
 from server.members.sites import SiteList, read_sites
 from server.provision.cli import command
 from server.provision.federation import Config, add, new, renew, renew_server, revoke
+from server.transport.tls import ServerTLS
 from tests.support.commands import assert_one_line, run
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -203,6 +205,28 @@ def test_a_kit_is_read_as_it_was_written_or_refused_by_name(
         read_kit(coast, NOW, "north")
 
 
+def test_thirty_days_before_its_end_a_certificate_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "fresh"
+    new(folder, CONFIG.model_copy(update={"days": 60}), ["north"], NOW)
+    kit, sites = folder / "sites" / "north", SiteList(folder / "server" / "sites.json")
+    assert read_kit(kit, NOW + 29 * DAY).notice is None
+    assert sites.expiring(NOW + 29 * DAY) == []
+    notice = read_kit(kit, NOW + 31 * DAY).notice
+    assert notice is not None
+    assert "site.pem: the certificate expires on" in notice
+    assert "in 29 days; ask the federation's operator for this hospital's kit, renewed" in notice
+    (warning,) = sites.expiring(NOW + 31 * DAY)
+    assert "flower-provision renew FOLDER north makes a new one" in warning
+    revoke(folder, "north", NOW)
+    assert sites.expiring(NOW + 31 * DAY) == []
+    renew_server(folder, datetime.now(UTC) - 40 * DAY)
+    ServerTLS(folder / "server")
+    assert "server.crt: the certificate expires on" in caplog.text
+    assert "flower-provision renew FOLDER --server" in caplog.text
+
+
 def test_a_kit_is_filled_in(federation: Path) -> None:
     kit = federation / "sites" / "north"
     lines = (kit / "client.env").read_text().splitlines()
@@ -231,6 +255,24 @@ def test_a_kit_is_filled_in(federation: Path) -> None:
     assert "$" not in page
     compose = (kit / "docker-compose.yml").read_text()
     assert "${DATA:?" in compose
+    image = f"fedcxr-client:{version('fedcxr')}"
+    assert f"Load the image `{image}`, of this version" in page
+    settings = (kit / ".env").read_text().splitlines()
+    assert {f"IMAGE={image}", "SIZE=256", "SHARD=shard"} <= set(settings)
+
+
+def test_a_kit_says_which_image_and_which_films(tmp_path: Path) -> None:
+    image = ("--image", "registry.example/fedcxr-client:7", "--image-id", f"sha256:{'a' * 64}")
+    made = ("--out", tmp_path / "f", "--server", "localhost", "--names", "north")
+    assert run("flower-provision", "new", *made, *image, "--image-size", 96).returncode == 0
+    kit = tmp_path / "f" / "sites" / "north"
+    assert "IMAGE=registry.example/fedcxr-client:7\nSIZE=96\n" in (kit / ".env").read_text()
+    for renewed in (False, True):
+        if renewed:
+            assert run("flower-provision", "renew", tmp_path / "f", "north").returncode == 0
+        page = (kit / "README.md").read_text()
+        assert f"`registry.example/fedcxr-client:7`, with the ID `sha256:{'a' * 64}`" in page
+        assert "The films become 96 pixels wide" in page
 
 
 def test_the_address_of_an_ipv6_server_can_be_split() -> None:

@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 
 from common.checkpoint import Provenance, read_checkpoint
-from common.errors import NoQuorum
+from common.errors import FedCXRError, NoQuorum
 from common.findings import FINDINGS
 from common.model import build_model, state_of
 from common.protocol import Instruction, Reply
+from common.runtime.status import read_status
 from common.scores import Scores
-from common.state import select, spec_of
+from common.state import State, select, spec_of
 from common.wire import fingerprint, pack, unpack
 from server.rounds.loop import Rounds
 from server.rounds.progress import Progress, across
 from server.run.folder import RunFolder
-from server.run.records import Event, Joined, Repeated
+from server.run.records import Event, Joined, Repeated, RunStatus
+from server.strategies.fedavg import FedAvg
 from tests.support.hospitals import (
     Fault,
     LocalConnection,
@@ -198,6 +200,87 @@ def test_in_linear_mode_the_real_models_head_travels_alone_and_its_backbone_stay
     "three bad replies in a row",
     "the hospital is excluded until a person lets it in again",
 )
+def test_what_goes_wrong_alike_everywhere_excludes_nobody(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    folder = tmp_path / "run"
+    faults: dict[str, Fault] = {shard.name: poisoned for shard in shards}
+    rounds = rounds_of(plan_of(attempts=4), shards, folder, faults)
+    with pytest.raises(NoQuorum, match="in 4 attempts"):
+        rounds.run()
+    assert not (folder / "excluded").exists()
+    repeated = [event for event in rounds.folder.events() if isinstance(event, Repeated)]
+    assert [event.rejected for event in repeated] == [[]] * 4
+
+
+def test_training_that_diverges_at_most_hospitals_ends_the_run_at_once(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    attempts = []
+
+    def diverges(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        del blob
+        attempts.append(instruction.identity.attempt)
+        return reply.model_copy(update={"status": "diverged", "reason": "whatever"}), b""
+
+    faults: dict[str, Fault] = {shard.name: diverges for shard in shards[:2]}
+    with pytest.raises(NoQuorum) as caught:
+        rounds_of(plan_of(lr=0.05), shards, tmp_path / "run", faults).run()
+    assert str(caught.value) == (
+        "round 1: the training diverged at learning rate 0.05 at 2 of 3 hospitals; go on from the "
+        "model before it with a lower rate: --resume --change lr=0.005"
+    )
+    assert attempts == [1, 1]
+
+
+def test_a_strategy_that_breaks_the_model_ends_the_run_before_it_is_sent(
+    tmp_path: Path, shards: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_self: FedAvg, before: State, updates: object) -> State:
+        del updates
+        return {**before, "features.norm0.running_var": -before["features.norm0.running_var"]}
+
+    rounds = rounds_of(plan_of(), shards, tmp_path / "run")
+    monkeypatch.setattr(FedAvg, "combine", broken)
+    with pytest.raises(FedCXRError, match=r"--strategy fedavg made a model .* is negative"):
+        rounds.run()
+    assert not (tmp_path / "run" / "rounds.jsonl").exists()
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("hospitals", "quorum", "needed"),
+    [
+        *((1, None, 1), (2, None, 2), (3, None, 2), (4, None, 3), (5, None, 4), (10, None, 8)),
+        *((3, 1.0, 3), (3, 0.8, 3), (10, 7.0, 7), (10, 0.01, 1)),
+    ],
+)
+def test_the_usual_quorum_bears_the_loss_of_one_from_three_hospitals_on(
+    hospitals: int, quorum: float | None, needed: int
+) -> None:
+    assert plan_of(min_clients=hospitals, quorum=quorum).needed == needed
+
+
+def test_a_run_that_waits_for_hospitals_says_so(tmp_path: Path, shards: list[Path]) -> None:
+    class Late(LocalHospitals):
+        """Come once they have been waited for three times."""
+
+        def wait_for(self, count: int, timeout: float) -> bool:
+            seen.append(read_status(tmp_path / "run", RunStatus))
+            if len(seen) == 3:
+                self.connections.update(late)
+            return super().wait_for(count, timeout)
+
+    seen: list[RunStatus] = []
+    hospitals = Late(shards, 5, {})
+    late = {"hospital-02": hospitals.connections.pop("hospital-02")}
+    rounds_with(plan_of(), hospitals, tmp_path / "run").run()
+    assert {(s.state, s.round, s.hospitals, s.needed) for s in seen[:3]} == {
+        ("waiting", None, 2, 3)
+    }
+    assert read_status(tmp_path / "run", RunStatus).state == "running"
+
+
 def test_three_bad_replies_in_a_row_exclude_a_hospital_until_it_is_let_in_again(
     tmp_path: Path, shards: list[Path]
 ) -> None:

@@ -9,6 +9,7 @@ from client.hospital import Hospital
 from common.checkpoint import Provenance
 from common.model import build_model, state_of
 from common.options import Mode
+from common.protocol import Greeting
 from common.shard import open_shard
 from experiments.launch.inprocess import InProcessHospitals
 from server.members.admission import Admission
@@ -53,7 +54,7 @@ def test_no_honest_hospital_is_unusual(tmp_path: Path, films: str, mode: Mode) -
     cpu = torch.device("cpu")
     hospitals = InProcessHospitals(
         [Hospital(shard.path.name, shard, cpu, precision=None) for shard in shards],
-        Admission(plan.run, plan.seed, 64, folder),
+        Admission(Greeting(run=plan.run, seed=plan.seed, training=plan.training), 64, folder),
     )
     state = state_of(build_model(plan.architecture, plan.seed))
     Rounds(plan, hospitals, folder, state, Provenance(method="fedavg"), None).run()

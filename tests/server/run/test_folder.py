@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -7,8 +8,9 @@ from pydantic import ValidationError
 from common.checkpoint import Provenance, read_checkpoint
 from common.errors import BadInput
 from common.model import build_model, state_of
+from server.run.config import hashes_of, in_force
 from server.run.folder import KEPT_CHECKPOINTS, RunFolder
-from server.run.records import Resumed, RunStatus
+from server.run.records import Changed, Resumed, RunStatus, read_run_status
 from tests.support.records import HOSPITAL, round_record
 from tests.support.states import same_bits
 
@@ -70,6 +72,63 @@ def test_only_what_does_not_decide_the_result_may_change(tmp_path: Path) -> None
         option = name.replace("_", "-")
         with pytest.raises(BadInput, match=f"--{option} is .*, but the run was started with"):
             RunFolder.reopen(tmp_path / "run", config | change)
+
+
+def test_a_change_that_was_asked_for_holds_from_then_on(tmp_path: Path) -> None:
+    config = {"lr": 0.1, "batch_size": 64, "run_id": "a"}
+    folder = RunFolder.create(tmp_path / "run", config)
+    folder.write_round(round_record(1))
+    folder.change("lr", 0.05)
+    folder.change("lr", 0.02)
+    folder.log.close()
+    (first, second) = [event for event in folder.events() if isinstance(event, Changed)]
+    assert (first.round, first.option, first.old, first.new) == (1, "lr", 0.1, 0.05)
+    assert (second.round, second.old, second.new) == (1, 0.05, 0.02)
+    for lr in (0.1, 0.02):  # as it was started, or as it is now
+        again = RunFolder.reopen(tmp_path / "run", config | {"lr": lr})
+        assert in_force(again.config) == {"lr": 0.02}
+        again.log.close()
+    with pytest.raises(BadInput, match=r"add --change lr=0\.05, or start another run"):
+        RunFolder.reopen(tmp_path / "run", config | {"lr": 0.05})
+
+
+def test_inputs_are_compared_by_their_content(tmp_path: Path) -> None:
+    model, shard = tmp_path / "a.pt", tmp_path / "test"
+    model.write_bytes(b"model")
+    shard.mkdir()
+    (shard / "manifest.json").write_text("films")
+
+    def config(init: Path, test: Path) -> dict[str, Any]:
+        return {"run_id": "a", "init": str(init), "test": str(test)} | hashes_of(str(init), test)
+
+    folder = RunFolder.create(tmp_path / "run", config(model, shard))
+    folder.log.close()
+    moved, elsewhere = tmp_path / "b.pt", tmp_path / "elsewhere"
+    model.rename(moved)
+    shard.rename(elsewhere)
+    RunFolder.reopen(tmp_path / "run", config(moved, elsewhere)).log.close()
+    with pytest.raises(BadInput, match=r"--init .*a.pt: is not the file or folder"):
+        RunFolder.reopen(tmp_path / "run", config(model, elsewhere))
+    model.write_bytes(b"other")
+    with pytest.raises(BadInput, match=r"--init .*a.pt: has other content \(sha256"):
+        RunFolder.reopen(tmp_path / "run", config(model, elsewhere))
+    shard.mkdir()
+    (shard / "manifest.json").write_text("other films")
+    with pytest.raises(BadInput, match=r"--test .*: has other content"):
+        RunFolder.reopen(tmp_path / "run", config(moved, shard))
+    model.unlink()
+    folder.write_round(round_record(1))  # the first model is not needed any more
+    RunFolder.reopen(tmp_path / "run", config(model, elsewhere)).log.close()
+
+
+def test_a_run_whose_process_was_killed_is_not_told_as_running(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", {})
+    folder.status.write(RunStatus(state="running", round=1, rounds=2))
+    assert read_run_status(folder.path).state == "running"
+    folder.log.close()
+    status = read_run_status(folder.path)
+    assert (status.state, status.round) == ("stopped", 1)
+    assert status.reason == "running when its process was killed; flower-server --resume goes on"
 
 
 def test_what_was_half_written_is_dropped_when_a_run_goes_on(tmp_path: Path) -> None:
