@@ -35,14 +35,19 @@ log = logging.getLogger(__name__)
 FILES = ("final.pt", "final.json", "best.pt", "best.json", "report.html")
 
 
+FEW = 5
+"""With fewer films that have a finding, or that do not, an AUC has no interval: from one or two a
+bootstrap draws hardly anything else than the same again."""
+
+
 class Interval(BaseModel):
     """An AUC with its 95 % interval over patients."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     auc: Auc
-    low: Auc
-    high: Auc
+    low: Auc | None = Field(description="None: too few films, see FEW")
+    high: Auc | None
 
 
 class OwnScores(BaseModel):
@@ -142,6 +147,9 @@ class KeptModels:
             versions={"fedcxr": version("fedcxr")},
         )
         folder.mkdir(parents=True, exist_ok=True)
+        if keep.model == "final":  # a run that went on after its end may have another best model
+            for stale in folder.glob("best.*"):
+                stale.unlink()
         scores = folder / f"{keep.model}.json"
         # First the scores: where a model is, its scores are.
         write_json(scores, own_scores(keep, films, logits, instruction.seed).model_dump())
@@ -167,17 +175,23 @@ def own_scores(keep: Keep, films: Films, logits: npt.NDArray[np.float32], seed: 
     if len(films.labels) and np.isfinite(logits).all():
         bootstrap = Bootstrap(films, seed)
         estimates = bootstrap.finding_estimates({seed: bootstrap.auc_by_finding(logits)})
+    positives, negatives = ((films.labels == label).sum(axis=0).tolist() for label in (1, 0))
+    few = [min(counts) < FEW for counts in zip(positives, negatives, strict=True)]
     return OwnScores(
         round=keep.round,
         sha256=keep.sha256,
         films=len(films.labels),
         patients=len(set(films.patients)),
-        positives=dict(zip(FINDINGS, (films.labels == 1).sum(axis=0).tolist(), strict=True)),
-        auc_by_finding={
-            finding: estimate and Interval(auc=estimate.value, low=estimate.low, high=estimate.high)
-            for finding, estimate in zip(FINDINGS, estimates, strict=True)
-        },
+        positives=dict(zip(FINDINGS, positives, strict=True)),
+        auc_by_finding=dict(zip(FINDINGS, map(_interval, estimates, few), strict=True)),
     )
+
+
+def _interval(estimate: Estimate | None, few: bool) -> Interval | None:
+    if estimate is None:
+        return None
+    low, high = (None, None) if few else (estimate.low, estimate.high)
+    return Interval(auc=estimate.value, low=low, high=high)
 
 
 def read_own_scores(folder: Path, model: str) -> OwnScores | None:

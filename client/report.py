@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from client.exchanged import Exchanged, exchanged
-from client.kept import KeptModels, OwnScores, read_own_scores
+from client.kept import FEW, KeptModels, OwnScores, read_own_scores
 from common.findings import FINDINGS
 from common.page import fill, rows
 from common.protocol import RunResult
@@ -55,6 +55,7 @@ def page(
         REPORT,
         title=escape(f"{name} in run {run}"),
         facts=rows([fact, value] for fact, value in facts.items()),
+        few=str(FEW),
         hospitals=str(result.hospitals),
         models="".join(f"<th>{model.capitalize()} model, here</th>" for model in scores),
         findings=rows(_finding_rows(result.auc_by_finding, scores)),
@@ -116,6 +117,8 @@ def _with_interval(scores: OwnScores, finding: str) -> str:
     own = scores.auc_by_finding[finding]
     if own is None:
         return "-"
+    if own.low is None:
+        return rounded(own.auc)
     text = f"{rounded(own.auc)} ({rounded(own.low)} to {rounded(own.high)})"
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
@@ -134,7 +137,7 @@ def write_report(kept: KeptModels, name: str, run: str, result: RunResult | None
     if result is None or (folder := kept.folder(run)) is None:
         return
     try:
-        text = page(name, run, result, exchanged(kept.audit, run), _scores_in(folder))
+        text = page(name, run, result, exchanged(kept.audit, run), _scores_in(folder, result))
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / REPORT, lambda file: file.write(text.encode()))
     except Exception as error:  # noqa: BLE001 - see above
@@ -144,6 +147,12 @@ def write_report(kept: KeptModels, name: str, run: str, result: RunResult | None
         log.info("what this hospital gets back: %s", folder / REPORT)
 
 
-def _scores_in(folder: Path) -> dict[str, OwnScores]:
-    found = {model: read_own_scores(folder, model) for model in ("final", "best")}
-    return {model: scores for model, scores in found.items() if scores is not None}
+def _scores_in(folder: Path, result: RunResult) -> dict[str, OwnScores]:
+    """Return the scores of the models that are kept, unless they are of an earlier end."""
+    rounds = {"final": result.rounds, "best": result.best_round}
+    found = {model: read_own_scores(folder, model) for model in rounds}
+    return {
+        model: scores
+        for model, scores in found.items()
+        if scores is not None and scores.round == rounds[model]
+    }

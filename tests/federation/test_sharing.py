@@ -1,6 +1,7 @@
 """What hospitals get back at the end of a run: real processes over TLS."""
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def start(
 
 def given(tmp_path: Path, name: str) -> Path:
     """Return where a hospital has what it got back of the one run."""
-    run = json.loads((tmp_path / "run" / "config.json").read_text())["run_id"]
+    run = str(json.loads((tmp_path / "run" / "config.json").read_text())["run_id"])
     return tmp_path / "state" / name / "models" / run
 
 
@@ -221,3 +222,23 @@ def test_a_client_that_is_killed_while_it_writes_leaves_nothing_half_written(
     assert set(federation.wait(120).values()) == {0}
     assert {file.name for file in folder.iterdir()} == {"final.json", "report.html"}
     assert (given(tmp_path, "hospital-01") / "final.pt").exists()
+
+
+@pytest.mark.fault(
+    "the server is killed after it has shared the final model, before it has told anybody",
+    "after --resume the hospitals hear what came of the run, and get their pages",
+)
+def test_a_server_that_is_killed_before_it_has_told_anybody_tells_them_when_it_is_back(
+    tmp_path: Path, federation: FaultyFederation, shards: list[Path]
+) -> None:
+    federation.preludes["server"] = dies_before("server.members.roster:Roster.say_farewell")
+    start(federation, tmp_path, shards, rounds=1)
+    assert federation.server is not None
+    assert federation.server.wait(60) == -signal.SIGKILL
+    del federation.preludes["server"]
+    federation.start_server([*options(tmp_path / "run", 3, rounds=1), "--resume", "--share-model"])
+    assert set(federation.wait(60).values()) == {0}
+    for name in NAMES:
+        text = (given(tmp_path, name) / "report.html").read_text()
+        assert "counted in 1 of 1" in text
+        assert "over 3 hospitals" in text
