@@ -42,9 +42,10 @@ Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """128 random bits."""
 
 VERSION: Literal[3] = 3
-"""Of the protocol. Since 3 the greeting tells the training's settings, and a reply may say that the
-training diverged. Since 2 an instruction holds its training settings in one field, and hospitals
-are known by their certificates, not by signed hellos."""
+"""Of the protocol. Since 3 the greeting tells the training's settings, a reply may say that the
+training diverged, and hospitals may be given the final model and what came of the run. Since
+2 an instruction holds its training settings in one field, and hospitals are known by their
+certificates, not by signed hellos."""
 
 MOST_ROUNDS = 2**31
 """A round's or an attempt's number is below this."""

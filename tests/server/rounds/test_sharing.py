@@ -14,7 +14,7 @@ from common.runtime.status import read_status
 from common.scores import AucByFinding, Scores
 from common.state import State
 from common.wire import fingerprint, pack
-from server.rounds.sharing import LEAST_HOSPITALS, best_model, result_for, shared_mean
+from server.rounds.sharing import best_model, result_for, shared_mean
 from server.run.folder import RunFolder
 from server.run.records import Result, RunStatus, SharedMean
 from tests.support.hospitals import Fault, plan_of, rounds_of
@@ -44,7 +44,7 @@ def test_a_mean_of_fewer_than_three_is_not_told_and_all_count_the_same(
     for finding, *column in zip(FINDINGS, *(aucs for aucs, _ in hospitals), strict=True):
         told = [auc for auc in column if auc is not None]
         mean = found.auc_by_finding[finding]
-        if len(told) < LEAST_HOSPITALS:
+        if len(told) < 3:
             assert mean is None
         else:
             assert mean == pytest.approx(sum(told) / len(told))
