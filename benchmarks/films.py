@@ -96,15 +96,14 @@ def within_sources(labels: Bytes, scores: Features, sources: npt.NDArray[np.str_
     pair is left out.
 
     Args:
-        labels: uint8, N x 14, 0 or 1.
+        labels: uint8, N x 14, 0, 1 or UNKNOWN.
         scores: float32, N x 14; higher means more likely.
         sources: N names.
     """
     won, pairs = np.zeros(len(FINDINGS)), np.zeros(len(FINDINGS))
     for source in np.unique(sources):
         own = sources == source
-        shown = labels[own].sum(axis=0, dtype=np.int64)
-        count = shown * (own.sum() - shown)
+        count = (labels[own] == 1).sum(axis=0) * (labels[own] == 0).sum(axis=0)
         won += count * [auc or 0 for auc in auc_by_finding(labels[own], scores[own]).values()]
         pairs += count
     return float(np.mean(won[pairs > 0] / pairs[pairs > 0]))

@@ -240,7 +240,7 @@ def table_by_finding(
         for column, finding in enumerate(FINDINGS):
             aucs = [np.array([run[finding] for run in runs], float) for runs in by_run.values()]
             cells = "".join(f"{values.mean():>20.3f}" for values in aucs)
-            lines.append(f"{finding:20}{labels[:, column].sum():>6}{cells}")
+            lines.append(f"{finding:20}{(labels[:, column] == 1).sum():>6}{cells}")
     return "\n".join(lines)
 
 

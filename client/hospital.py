@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from client.training import Diverged, labelled_fraction, train
 from common.bootstrap import Films
 from common.errors import BadInput
 from common.evaluation import predict, scores_of
-from common.findings import FINDINGS
+from common.findings import UNKNOWN, count_by_finding
 from common.images import crop_size
 from common.model import (
     build_model,
@@ -116,11 +117,16 @@ class Hospital:
         Raises:
             BadInput: No image is left for training, too few to be told of, or too few to train on.
         """
+        if (self._shard.labelled() == UNKNOWN).all():
+            raise BadInput(
+                f"{self._shard.path}: all its labels are unknown, so that there is nothing to "
+                "train; give a shard with labels"
+            )
         training, validation = self._shard.split(greeting.seed)
         if not len(training):
             raise BadInput(
-                f"{self._shard.path}: no image is left for training, since all its patients are "
-                "kept for validation; give a shard with more patients"
+                f"{self._shard.path}: no image is left for training, since all its patients with "
+                "labels are kept for validation; give a shard with more patients"
             )
         if len(training) < self._policy.min_group:
             raise BadInput(
@@ -215,9 +221,7 @@ class Hospital:
     ) -> tuple[Reply, bytes]:
         self._check_run(instruction)
         training, validation = self._shard.split(instruction.seed)
-        chosen = labelled_fraction(
-            training, instruction.training.label_fraction, instruction.seed, self.name
-        )
+        shard, chosen = self._to_train_on(training, instruction)
         objection = self._policy.objection(instruction, len(chosen))
         if objection is not None:
             raise NotAllowed(objection)
@@ -233,7 +237,7 @@ class Hospital:
                 return self._reply(instruction, seconds, validation=scores, kept=kept), b""
             loss = train(
                 model,
-                self._shard,
+                shard,
                 chosen,
                 instruction,
                 self.name,
@@ -254,6 +258,17 @@ class Hospital:
         )
         return reply, weights
 
+    def _to_train_on(
+        self, training: npt.NDArray[np.intp], instruction: Instruction
+    ) -> tuple[Shard, npt.NDArray[np.intp]]:
+        """Return the shard with the labels that may be trained on, and the images with any."""
+        fraction = instruction.training.label_fraction
+        chosen = labelled_fraction(training, fraction, instruction.seed, self.name)
+        labels = self._shard.labelled().copy()
+        labels[chosen] = self._policy.trainable(labels[chosen])
+        known = (labels[chosen] != UNKNOWN).any(axis=1)
+        return replace(self._shard, labels=labels), chosen[known]
+
     def _check_run(self, instruction: Instruction) -> None:
         """Check that an instruction is of the run that was greeted.
 
@@ -269,8 +284,8 @@ class Hospital:
     def _scores(self, validation: npt.NDArray[np.intp], logits: torch.Tensor) -> Scores:
         """Return what may be told of a model's scores on the validation images."""
         labels = self._shard.labelled()[validation]
-        positives = dict(zip(FINDINGS, map(int, labels.sum(axis=0)), strict=True))
-        return self._policy.reported(scores_of(labels, logits), positives)
+        positives, negatives = count_by_finding(labels == 1), count_by_finding(labels == 0)
+        return self._policy.reported(scores_of(labels, logits), positives, negatives)
 
     def _keep(
         self,

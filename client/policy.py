@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import BadInput, first_problem
+from common.findings import UNKNOWN
 from common.options import Mode
 from common.protocol import Instruction
 from common.scores import Scores, mean_auc
+from common.shard import Bytes
 
 
 class Policy(BaseModel):
@@ -47,20 +50,33 @@ class Policy(BaseModel):
             return f"training on fewer than {self.min_group} images is not allowed here"
         return None
 
-    def reported(self, scores: Scores, positives: dict[str, int]) -> Scores:
+    def trainable(self, labels: Bytes) -> Bytes:
+        """Return labels, those of a finding that is known in too few images as unknown.
+
+        The head's weights of a finding move along the features of the images in which it is known:
+        those of one image would be told by the weights.
+
+        Args:
+            labels: uint8, N x 14, 0, 1 or UNKNOWN: of the images to train on.
+        """
+        few = (labels != UNKNOWN).sum(axis=0) < self.min_group
+        return np.where(few, np.uint8(UNKNOWN), labels)
+
+    def reported(
+        self, scores: Scores, positives: dict[str, int], negatives: dict[str, int]
+    ) -> Scores:
         """Return scores without what rests on too few images.
 
         Args:
             scores: Of the validation images.
             positives: How many of these have each finding.
+            negatives: How many of these are known not to have it.
         """
         if scores.images < self.min_group:
             nothing = dict.fromkeys(scores.auc_by_finding)
             return Scores(images=0, loss=None, auc=None, auc_by_finding=nothing)
         by_finding = {
-            finding: auc
-            if min(positives[finding], scores.images - positives[finding]) >= self.min_group
-            else None
+            finding: auc if min(positives[finding], negatives[finding]) >= self.min_group else None
             for finding, auc in scores.auc_by_finding.items()
         }
         return scores.model_copy(update={"auc": mean_auc(by_finding), "auc_by_finding": by_finding})

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from client.cancellation import NEVER, Cancellation
 from common.evaluation import loss_of
+from common.findings import FINDINGS, UNKNOWN
 from common.images import random_crops, to_device
 from common.model import set_training_mode, to_input
 from common.options import Precision
@@ -53,7 +54,7 @@ def batches(
     single image would leave BatchNorm nothing to average over.
 
     Yields:
-        Model input, float32, B x 3 x C x C, and labels, uint8, B x 14.
+        Model input, float32, B x 3 x C x C, and labels, uint8, B x 14: 0, 1 or UNKNOWN.
     """
     labels = shard.labelled()
     count = math.ceil(len(indices) / batch_size)
@@ -69,15 +70,17 @@ def train_epoch(
     precision: Precision = "fp32",
     cancellation: Cancellation = NEVER,
 ) -> float:
-    """Take one optimiser step a batch and return the mean loss over the images.
+    """Take one optimiser step a batch and return the mean loss over the known labels.
 
     The model's training mode is the caller's choice. The loss stays on the device until the end.
+    An image without a known label has no gradient, but would move BatchNorm's statistics, and a
+    batch of such images would be a step by momentum alone: :meth:`Shard.split` leaves them out.
 
     Raises:
         GivenUp: The result is of no use any more; checked before each step.
     """
     total = torch.zeros(())
-    images = 0
+    known = torch.zeros((), dtype=torch.int64)
     for inputs, labels in epoch:
         cancellation.check()
         optimizer.zero_grad(set_to_none=True)
@@ -86,9 +89,10 @@ def train_epoch(
         loss = loss_of(logits.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        total = total.to(loss.device) + loss.detach() * len(labels)
-        images += len(labels)
-    return float(total) / images
+        found = (labels != UNKNOWN).sum()
+        total = total.to(loss.device) + loss.detach() * (found / len(FINDINGS))
+        known = known.to(loss.device) + found
+    return float(total) / (max(int(known), 1) / len(FINDINGS))
 
 
 def train(

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from common.findings import UNKNOWN
 from common.seeds import generator
 
 Floats = npt.NDArray[np.float64]
@@ -39,7 +40,7 @@ class Films:
     """Test films.
 
     Attributes:
-        labels: uint8, N x 14, 0 or 1.
+        labels: uint8, N x 14, 0, 1 or UNKNOWN.
         patients: Patient of each film, N names.
     """
 
@@ -53,7 +54,7 @@ class Films:
     @property
     def counted(self) -> npt.NDArray[np.bool_]:
         """Which findings count in the primary mean: bool, 14."""
-        return np.asarray(self.labels.sum(axis=0, dtype=np.int64) >= LEAST_POSITIVES)
+        return np.asarray((self.labels == 1).sum(axis=0) >= LEAST_POSITIVES)
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Bootstrap:
         """How often each draw has each patient: float64, (1 + D) x patients."""
 
     def auc_by_finding(self, scores: npt.NDArray[Any]) -> Floats:
-        """Return the AUC of each finding: float64, (1 + D) x 14.
+        """Return the AUC of each finding over the films where it is known: float64, (1 + D) x 14.
 
         Args:
             scores: float, N x 14; higher means more likely.
@@ -136,8 +137,8 @@ class Bootstrap:
         if np.isnan(scores).any():
             raise ValueError("some scores are NaN: the model has diverged")
         columns = [
-            weighted_auc(labels[:, i] == 1, scores[:, i], self.patient, self.times)
-            for i in range(labels.shape[1])
+            weighted_auc(labels[known, i] == 1, scores[known, i], self.patient[known], self.times)
+            for i, known in enumerate((labels != UNKNOWN).T)
         ]
         return np.stack(columns, axis=1)
 

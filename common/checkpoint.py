@@ -13,26 +13,28 @@ In this mode torch's unpickler builds only tensors and plain containers.
 
 import io
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from common.errors import BadInput, first_problem
-from common.model import build_model, state_of
-from common.options import Architecture
+from common.fit import fit
+from common.options import Architecture, HeadChoice
 from common.runtime.files import write_whole
-from common.state import HEAD_PREFIX, State
+from common.state import State
 
 FORMAT = 1
 
-PREFIXES = re.compile(r"^(?:(?:module|densenet121)\.)+")
+OBJECT = re.compile(r"GLOBAL ([\w.]+)")
+"""torch's name for the first object in a pickle that is neither a tensor nor a plain value."""
 
-OLD_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
-"""Names in torchvision's downloads, such as ``norm.1`` for ``norm1``; renamed on loading."""
+LARGEST_HEADER = 100_000_000
+"""Bytes of a safetensors header, by its specification."""
 
 
 class Provenance(BaseModel):
@@ -54,6 +56,7 @@ class Provenance(BaseModel):
     init: str | None = Field(None, description="initial weights")
     start: "Provenance | None" = Field(None, description="provenance of the initial checkpoint")
     seed: int | None = None
+    taken: str | None = Field(None, description="what was taken of a file of another tool")
     versions: dict[str, str] = Field(default_factory=dict, description="of fedcxr, torch, ...")
 
     def describe(self) -> str:
@@ -69,11 +72,17 @@ class Provenance(BaseModel):
             text += f" (manifest {self.data[:12]})"
         if self.round is not None:
             text += f", round {self.round}"
+        if self.taken is not None:
+            text += f" ({self.taken})"
         if self.start is not None:
             text += f", from {self.start.describe()}"
         elif self.init not in (None, self.method):
             text += f", from {self.init}"
         return text
+
+
+class HoldsObjects(ValueError):  # noqa: N818 - named for what it is
+    """A file has objects, whose loading could run code; the message names the first one's class."""
 
 
 def write_checkpoint(
@@ -129,74 +138,66 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_tensors(path: Path) -> Any:
-    """Read a file of :func:`write_tensors`, onto the CPU.
+    """Read a file of :func:`write_tensors`, or of safetensors, onto the CPU.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: The file is truncated, damaged, or has more than tensors and plain values.
+        HoldsObjects: The file has more than tensors and plain values.
+        ValueError: The file is truncated or damaged.
     """
-    content = io.BytesIO(path.read_bytes())
+    content = path.read_bytes()
     try:
-        return torch.load(content, map_location="cpu", weights_only=True)
-    except Exception:  # noqa: BLE001 - torch can raise anything for a damaged file
+        if _is_safetensors(content):
+            return safetensors.torch.load(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the error says it too
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - torch can raise anything for a damaged file
+        found = OBJECT.search(str(error))
+        if found or "TorchScript" in str(error):
+            raise HoldsObjects(found[1] if found else "TorchScript") from None
         raise ValueError("no tensors") from None
 
 
-def read_checkpoint(
-    path: Path, architecture: Architecture, seed: int
-) -> tuple[State, Provenance | None]:
-    """Read a checkpoint of this project, or a plain state dict of torchvision.
+def _is_safetensors(content: bytes) -> bool:
+    """Return whether a file begins with the length of a JSON object, and the object."""
+    return content[8:9] == b"{" and int.from_bytes(content[:8], "little") <= LARGEST_HEADER
 
-    A classifier that is not 14-way is replaced by a random one.
+
+def read_checkpoint(
+    path: Path, architecture: Architecture, seed: int, head: HeadChoice | None = None
+) -> tuple[State, Provenance]:
+    """Read a checkpoint: this project's, or what another tool saved of the same network.
 
     Args:
         path: The file.
         architecture: Required architecture.
-        seed: Seed of a replaced classifier.
+        seed: Seed of a random head, where the file has none that fits.
+        head: Whether to keep the file's head; None: refuse it if its findings cannot be known.
 
     Returns:
-        The whole state, and the provenance if the file has one.
+        The whole state, and its provenance: the file's own, or what was taken of another tool's.
 
     Raises:
-        BadInput: The file does not exist, is truncated, has another architecture or format, or a
-            key does not fit or is not finite. The message names the key.
+        BadInput: The file does not exist, is truncated, holds objects, has another architecture or
+            format, several encoders or a head of unknown findings, or a key does not fit or is not
+            finite. The message names the key.
     """
     content = _load(path)
     provenance = None
-    if "state_dict" in content:
+    keys = content.keys()
+    if keys >= {"state_dict", "architecture"} and not keys.isdisjoint({"format", "provenance"}):
         _check_header(path, content, architecture)
         provenance = _read_provenance(path, content)
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise BadInput(f"{path}: holds no state_dict; give a checkpoint or a state dict")
-    return _fit(content, architecture, seed, str(path)), provenance
-
-
-def _fit(tensors: dict[str, Any], architecture: Architecture, seed: int, source: str) -> State:
-    """Return a whole state with the project's names, or raise for the first wrong key."""
-    state = state_of(build_model(architecture, seed))
-    given = {OLD_NAME.sub(r"\1\2", PREFIXES.sub("", name)): t for name, t in tensors.items()}
-    remedy = f"is this a {architecture}?"
-    for name, tensor in given.items():
-        if name.startswith(HEAD_PREFIX):
-            continue
-        if name not in state:
-            raise BadInput(f"{source}: key {name} does not belong to the model; {remedy}")
-        if not isinstance(tensor, Tensor) or tuple(tensor.shape) != state[name].shape:
-            shape = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise BadInput(f"{source}: key {name} is {shape}, not {state[name].shape}; {remedy}")
-    for name, own in state.items():
-        tensor = given.get(name)
-        if name.startswith(HEAD_PREFIX):
-            fits = isinstance(tensor, Tensor) and tuple(tensor.shape) == own.shape
-            tensor = tensor if fits else None
-        elif tensor is None and not name.endswith("num_batches_tracked"):
-            raise BadInput(f"{source}: key {name} is missing; {remedy}")
-        if tensor is not None:
-            state[name] = tensor.to(torch.from_numpy(own).dtype).numpy().copy()
-            if not np.isfinite(state[name]).all():
-                raise BadInput(f"{source}: key {name} is not finite; give another checkpoint")
-    return state
+        if not isinstance(content["state_dict"], dict):
+            raise BadInput(f"{path}: holds no state_dict; give a checkpoint or a state dict")
+        content = {"state_dict": content["state_dict"]}
+    state, taken = fit(content, architecture, seed, head, str(path), ours=provenance is not None)
+    if provenance is None:
+        provenance = Provenance(method="checkpoint", taken=taken)
+    elif head == "replace":
+        provenance = provenance.model_copy(update={"taken": taken})
+    return state, provenance
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -208,6 +209,12 @@ def _load(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+    except HoldsObjects as error:
+        raise BadInput(
+            f"{path}: holds objects ({error}), and loading them could run any code; where you "
+            "trust the file, save its weights alone: torch.save(model.state_dict(), 'weights.pt') "
+            "or torch.save(checkpoint['state_dict'], 'weights.pt')"
+        ) from None
     except ValueError:
         raise BadInput(
             f"{path}: cut, damaged or no checkpoint (weights_only must load it); copy it again"

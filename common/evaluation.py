@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from common.findings import FINDINGS
+from common.findings import FINDINGS, UNKNOWN
 from common.images import centre_crops, to_device
 from common.metrics import auc_by_finding
 from common.model import to_input
@@ -19,13 +19,21 @@ EVALUATION_BATCH = 64
 
 
 def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean binary cross entropy over images and findings.
+    """Return the mean binary cross entropy over the known labels; 0 if there are none.
+
+    Unknown labels have no gradient (U-Ignore in Irvin et al., "CheXpert", AAAI 2019, which sums
+    where this takes the mean).
 
     Args:
         logits: float, N x 14.
-        labels: uint8 or float, N x 14, 0 or 1.
+        labels: uint8, N x 14, 0, 1 or UNKNOWN.
     """
-    return binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    known = labels != UNKNOWN
+    # Weights of a plain mean: exactly 1 where all is known, so that nothing changes in any bit.
+    weights = known * (known.numel() / known.sum().clamp(min=1))
+    return binary_cross_entropy_with_logits(
+        logits, (labels == 1).to(logits.dtype), weights.to(logits.dtype)
+    )
 
 
 def predict(
@@ -60,11 +68,13 @@ def evaluate(
 ) -> Scores:
     """Score the model on the central crops of some images of a labelled shard.
 
+    Images without a known label are left out, also of the number of images.
+
     An exception of ``before_batch`` ends the scoring.
     """
-    return scores_of(
-        shard.labelled()[indices], predict(model, shard, indices, device, before_batch)
-    )
+    labels = shard.labelled()[indices]
+    known = (labels != UNKNOWN).any(axis=1)
+    return scores_of(labels[known], predict(model, shard, indices[known], device, before_batch))
 
 
 def scores_of(labels: npt.NDArray[np.uint8], logits: Tensor) -> Scores:
@@ -73,7 +83,7 @@ def scores_of(labels: npt.NDArray[np.uint8], logits: Tensor) -> Scores:
     A model that has diverged (:data:`LARGEST_LOSS`) gets neither loss nor AUC.
 
     Args:
-        labels: uint8, N x 14, 0 or 1.
+        labels: uint8, N x 14, 0, 1 or UNKNOWN.
         logits: float, N x 14, as :func:`predict` returns them.
     """
     undefined = Scores(

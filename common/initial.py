@@ -9,33 +9,38 @@ from torchvision.models import DenseNet121_Weights
 from common.checkpoint import Provenance, read_checkpoint
 from common.errors import BadInput
 from common.model import build_model, state_of
-from common.options import Architecture
+from common.options import Architecture, HeadChoice
 from common.state import State
 
 IMAGENET = DenseNet121_Weights.IMAGENET1K_V1.url
 """URL of the weights. The file name ends with the first digits of its SHA-256."""
 
 
-def initial_state(init: str, architecture: Architecture, seed: int) -> tuple[State, Provenance]:
+def initial_state(
+    init: str, architecture: Architecture, seed: int, head: HeadChoice | None = None
+) -> tuple[State, Provenance]:
     """Return the initial weights and their provenance.
 
     Args:
         init: ``random``, ``imagenet`` (torchvision's weights, from its cache or downloaded into
             it), or the path of a checkpoint.
         architecture: Architecture of the model.
-        seed: Seed of random weights; otherwise of the head.
+        seed: Seed of random weights; otherwise of a random head.
+        head: Whether to keep a checkpoint's head; None: refuse it if its findings cannot be known.
 
     Raises:
-        BadInput: The checkpoint or the download is not available or does not fit.
+        BadInput: The checkpoint or the download is not available or does not fit, or there is no
+            head to keep.
     """
+    if init in ("random", "imagenet") and head == "keep":
+        raise BadInput(f"--head keep: --init {init} has no head of the findings; leave it out")
     if init == "random":
         state = state_of(build_model(architecture, seed))
         return state, Provenance(method="random", init=init, seed=seed)
     if init == "imagenet":
-        state, _ = read_checkpoint(_imagenet_file(architecture), architecture, seed)
+        state, _ = read_checkpoint(_imagenet_file(architecture), architecture, seed, "replace")
         return state, Provenance(method="imagenet", init=init, seed=seed)
-    state, provenance = read_checkpoint(Path(init), architecture, seed)
-    return state, provenance or Provenance(method="checkpoint")
+    return read_checkpoint(Path(init), architecture, seed, head)
 
 
 def _imagenet_file(architecture: Architecture) -> Path:

@@ -17,6 +17,9 @@ Precision = Literal["fp32", "bf16"]
 Part = Literal["all", "head", "backbone"]
 """A part of the model; see :data:`common.state.SELECTORS`."""
 
+HeadChoice = Literal["keep", "replace"]
+"""What to do with the head of a checkpoint: keep it, or replace it by a random one."""
+
 StrategyName = Literal["fedavg", "clipped", "trimmed-mean", "median"]
 
 

@@ -100,7 +100,9 @@ class Hello(Message):
     site: SiteName
     version: Printable = Field(max_length=64, description="of the client")
     examples: int = Field(
-        ge=1, le=MOST_IMAGES, description="images for training, validation not among them"
+        ge=1,
+        le=MOST_IMAGES,
+        description="images with a known label to train on, without validation",
     )
     validation: int = Field(
         0, ge=0, le=MOST_IMAGES, description="images on which it will score models; 0: none"

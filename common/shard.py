@@ -3,7 +3,7 @@
 ::
 
     images.npy     uint8, N x S x S, grey
-    labels.npy     uint8, N x 14, 0 or 1, in the order of FINDINGS; absent for pretraining
+    labels.npy     uint8, N x 14, 0, 1 or 255 (unknown), as FINDINGS; absent for pretraining
     index.csv      image, patient, split; one line for each image, in the same order
     manifest.json  format version, counts, size, source, seed, SHA-256 of each file
 
@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.array_file import reserve
 from common.errors import BadInput, first_problem
-from common.findings import FINDINGS
+from common.findings import FINDINGS, UNKNOWN, count_by_finding
 from common.runtime.files import sha256_of, write_whole
 from common.runtime.folders import whole_folder
 from common.seeds import patient_fraction
@@ -48,11 +48,12 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = Field(1, description="version of the shard format")
+    format: Literal[1, 2] = Field(2, description="version of the format; 1 has no unknown labels")
     images: int = Field(ge=1, description="N")
     size: int = Field(ge=SMALLEST, description="S, pixels along each side")
     labelled: bool = Field(description="whether there is a labels.npy")
     counts: dict[str, int] | None = Field(description="images with each finding, or null")
+    known: dict[str, int] | None = Field(None, description="images where it is known; format 2")
     source: str = Field(description="origin of the images")
     partition: str | None = Field(None, description="how images were split between hospitals")
     seed: int | None = Field(None, description="the seed of synthesis or partition")
@@ -75,7 +76,7 @@ class Shard:
         path: Folder of the shard.
         manifest: Content of ``manifest.json``, checked against the files.
         images: uint8, N x S x S, a read-only memory map.
-        labels: uint8, N x 14, 0 or 1; None in a shard for pretraining.
+        labels: uint8, N x 14, 0, 1 or UNKNOWN; None in a shard for pretraining.
         entries: The N lines of the index.
     """
 
@@ -89,7 +90,7 @@ class Shard:
         return self.manifest.images
 
     def labelled(self) -> Bytes:
-        """Return the labels, uint8, N x 14.
+        """Return the labels, uint8, N x 14: 0, 1 or UNKNOWN.
 
         Raises:
             BadInput: The shard has none.
@@ -102,13 +103,17 @@ class Shard:
         """Return the indices for training and for validation, each ascending.
 
         A patient's side depends only on (seed, patient): all images of a patient stay together, and
-        other changes of the shard do not move them.
+        other changes of the shard do not move them. Images without any known label are left out.
+
+        Raises:
+            BadInput: The shard has no labels.
         """
+        known = (self.labelled() != UNKNOWN).any(axis=1)
         fractions = {entry.patient: patient_fraction(seed, entry.patient) for entry in self.entries}
         held_out = np.array(
             [fractions[entry.patient] < VALIDATION_FRACTION for entry in self.entries]
         )
-        return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+        return np.flatnonzero(known & ~held_out), np.flatnonzero(known & held_out)
 
 
 def open_shard(path: Path) -> Shard:
@@ -137,13 +142,19 @@ def _open(path: Path) -> Shard:
     n, size = manifest.images, manifest.size
     images = _open_array(path / IMAGES, (n, size, size))
     labels = np.array(_open_array(path / LABELS, (n, len(FINDINGS)))) if manifest.labelled else None
-    if labels is not None and labels.max(initial=0) > 1:
-        row, column = np.argwhere(labels > 1)[0]
-        raise BadInput(
-            f"{path / LABELS}: label {labels[row, column]} for {FINDINGS[column]} in row {row}; "
-            "labels are 0 or 1: make the shard again"
-        )
+    if labels is not None:
+        _check_labels(path / LABELS, labels, [0, 1] if manifest.format == 1 else [0, 1, UNKNOWN])
     return Shard(path, manifest, images, labels, _read_index(path / INDEX, n))
+
+
+def _check_labels(path: Path, labels: Bytes, allowed: list[int]) -> None:
+    wrong = np.argwhere(~np.isin(labels, allowed))
+    if len(wrong):
+        row, column = wrong[0]
+        raise BadInput(
+            f"{path}: label {labels[row, column]} for {FINDINGS[column]} in row {row}, not one of "
+            f"{allowed}; make the shard again"
+        )
 
 
 def open_for_training(path: Path) -> Shard:
@@ -230,7 +241,7 @@ def create_shard(
     Args:
         path: A new or empty folder; parents are created.
         entries: N lines of the index.
-        labels: uint8, N x 14, 0 or 1; None for a shard for pretraining.
+        labels: uint8, N x 14, 0, 1 or UNKNOWN; None for a shard for pretraining.
         size: S, pixels along each side.
         source: Origin of the images, for the manifest.
         partition: How images were split between hospitals, for the manifest.
@@ -264,12 +275,11 @@ def seal_shard(
     Args: As :func:`create_shard`.
     """
     names = [IMAGES, INDEX]
-    counts = None
+    counts = known = None
     if labels is not None:
         names.append(LABELS)
         np.save(folder / LABELS, labels, allow_pickle=False)
-        totals = labels.sum(axis=0, dtype=np.int64)
-        counts = dict(zip(FINDINGS, totals.tolist(), strict=True))
+        counts, known = count_by_finding(labels == 1), count_by_finding(labels != UNKNOWN)
     with (folder / INDEX).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([Entry._fields, *entries])
     manifest = Manifest(
@@ -277,6 +287,7 @@ def seal_shard(
         size=size,
         labelled=labels is not None,
         counts=counts,
+        known=known,
         source=source,
         partition=partition,
         seed=seed,

@@ -83,7 +83,12 @@ class Engine:
         self.batches = Batches(shard, recipe, device)
         chosen = np.linspace(0, len(shard) - 1, min(len(shard), SAMPLE)).astype(np.intp)
         self._sample = shard.images[chosen]
-        self._whole_state, origin = initial_state(recipe.init, recipe.architecture, recipe.seed)
+        # No method trains the head, and an old one would not fit the new features.
+        self._whole_state, origin = initial_state(
+            recipe.init, recipe.architecture, recipe.seed, "replace"
+        )
+        if origin.taken is not None:
+            log.info("initial weights: %s: %s", Path(recipe.init).name, origin.describe())
         steps = recipe.epochs * self.batches.steps_per_epoch
         self.trainer = Trainer(recipe, self._whole_state, steps, device, compiled)
         self._provenance = _provenance(recipe, shard, origin)
@@ -249,7 +254,7 @@ class Engine:
     def _write_checkpoint(self) -> None:
         if self._folder is None:
             return
-        # The classifier keeps its initial weights.
+        # The classifier keeps its random weights.
         state = self._whole_state | state_of(self.trainer.method.encoder.backbone)
         epochs = self.trainer.step // self.batches.steps_per_epoch
         provenance = self._provenance.model_copy(update={"epochs": epochs})

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from common.findings import FINDINGS
+from common.findings import FINDINGS, UNKNOWN
 from common.metrics import auc_by_finding
 from common.scores import AucByFinding, mean_auc
 from common.shard import Bytes, Shard
@@ -30,7 +30,7 @@ def knn_auc(features: Features, shard: Shard) -> float | None:
     """Return the mean AUC of a k-NN classifier, cross-validated by patient.
 
     The score of an image is the share of its nearest neighbours (by cosine, among other patients)
-    with a finding.
+    with a finding. For each finding, only images count in which it is known.
 
     Args:
         features: float32, N x F: features of the shard's images.
@@ -42,14 +42,20 @@ def knn_auc(features: Features, shard: Shard) -> float | None:
     Raises:
         BadInput: The shard has no labels.
     """
-    labels = shard.labelled()
-    cuts = _folds(_patients(shard))
-    if not cuts:
-        return None
-    neighbours = min(NEIGHBOURS, *(len(training) for training, _ in cuts))
-    model = KNeighborsRegressor(neighbours, metric="cosine")
-    scores = cross_val_predict(model, features, labels.astype(np.float32), cv=cuts)
-    return mean_auc(auc_by_finding(labels, scores))
+    labels, patients = shard.labelled(), _patients(shard)
+    scores, scored = np.zeros(labels.shape, np.float32), np.full_like(labels, UNKNOWN)
+    # Findings that are known in the same images share their neighbours: most often all fourteen.
+    masks, group_of = np.unique(labels != UNKNOWN, axis=1, return_inverse=True)
+    for group, known in enumerate(masks.T):
+        rows, columns = np.flatnonzero(known), np.flatnonzero(group_of == group)
+        if cuts := _folds(patients[rows]):
+            neighbours = min(NEIGHBOURS, *(len(training) for training, _ in cuts))
+            model = KNeighborsRegressor(neighbours, metric="cosine")
+            cells = np.ix_(rows, columns)
+            scored[cells] = labels[cells]
+            shown = labels[cells].astype(np.float32)
+            scores[cells] = cross_val_predict(model, features[rows], shown, cv=cuts)
+    return mean_auc(auc_by_finding(scored, scores))
 
 
 class LinearEvaluation(NamedTuple):
@@ -83,25 +89,25 @@ def linear_evaluation(
         train: float32, N x F: features of the shard's images.
         shard: Labelled shard with N images, to fit on.
         test: float32, M x F: features of the test images.
-        labels: uint8, M x 14, 0 or 1: labels of the test images.
+        labels: uint8, M x 14, 0, 1 or UNKNOWN: labels of the test images.
 
     Raises:
         BadInput: The shard has no labels.
     """
-    known, patients = shard.labelled(), _patients(shard)
-    held_out = np.zeros(known.shape, np.float32)
+    own, patients = shard.labelled(), _patients(shard)
+    held_out = np.zeros(own.shape, np.float32)
     cuts = _folds(patients)
     for fit, rest in cuts:
-        penalty = _best_penalty(train[fit], known[fit], patients[fit])
-        held_out[rest] = _regression(train[fit], known[fit], train[rest], penalty)
-    penalty = _best_penalty(train, known, patients)
-    scores = _regression(train, known, test, penalty)
+        penalty = _best_penalty(train[fit], own[fit], patients[fit])
+        held_out[rest] = _regression(train[fit], own[fit], train[rest], penalty)
+    penalty = _best_penalty(train, own, patients)
+    scores = _regression(train, own, test, penalty)
     by_finding = auc_by_finding(labels, scores)
-    constant = known.min(axis=0) == known.max(axis=0)
-    by_finding |= {FINDINGS[column]: None for column in np.flatnonzero(constant)}
+    fitted = (own == 0).any(axis=0) & (own == 1).any(axis=0)
+    by_finding |= {FINDINGS[column]: None for column in np.flatnonzero(~fitted)}
     if not cuts:
         return LinearEvaluation(scores, by_finding, penalty, None, None)
-    inside = mean_auc(auc_by_finding(known, held_out))
+    inside = mean_auc(auc_by_finding(own, held_out))
     return LinearEvaluation(scores, by_finding, penalty, held_out, inside)
 
 
@@ -123,14 +129,16 @@ def _best_penalty(features: Features, labels: Bytes, patients: Names) -> float:
 
 
 def _regression(train: Features, labels: Bytes, test: Features, penalty: float) -> Features:
-    """Return the decision values of the test images: float32, M x 14."""
+    """Return the decision values of the test images, each fitted to the known labels: M x 14."""
     scores = np.zeros((len(test), labels.shape[1]), np.float32)
     with threadpool_limits(1):  # several threads are slower on matrices this small
-        for column, known in enumerate(labels.T):
-            if known.min() < known.max():
+        for column, shown in enumerate(labels.T):
+            known = shown != UNKNOWN
+            if len(np.unique(shown[known])) == 2:
                 regression = LogisticRegression(C=1 / penalty, max_iter=500)
                 model: Any = make_pipeline(StandardScaler(), regression)
-                scores[:, column] = model.fit(train, known).decision_function(test)
+                model.fit(train[known], shown[known])
+                scores[:, column] = model.decision_function(test)
     return scores
 
 

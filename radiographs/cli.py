@@ -10,8 +10,10 @@ from common.runtime.cli import Command, choose_command, run_command
 COMMANDS = {
     "sources.synthetic": "write synthetic hospitals of procedural chest phantoms",
     "sources.chestxray14": "turn ChestX-ray14 images into hospitals and a test shard",
-    "sources.chexpert": "turn CheXpert into a shard for pretraining, without labels",
+    "sources.chexpert": "turn CheXpert into a shard for pretraining, or into hospitals",
+    "sources.mimic": "turn MIMIC-CXR-JPG into a shard for pretraining, or into hospitals",
     "sources.site": "turn a hospital's own DICOM, PNG or JPEG files into its shard",
+    "write.join": "make one shard of several, such as a hospital's earlier and later films",
     "inspect.check": "find problems that would spoil a run, within a shard and between shards",
     "inspect.show": "print the count of each finding; draw the shares and a contact sheet",
 }

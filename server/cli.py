@@ -13,7 +13,7 @@ from pydantic_settings import SettingsConfigDict
 
 from common.errors import BadInput, FedCXRError, NoQuorum, first_problem
 from common.net import LONGEST_SECONDS, Address
-from common.options import Architecture, StrategyName, Training
+from common.options import Architecture, HeadChoice, StrategyName, Training
 from common.runtime.cli import Settings, Stopped, leave, parse, run_command, version_line
 from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena
@@ -42,6 +42,11 @@ class ServerSettings(Settings, Training):
     model_config = SettingsConfigDict(env_prefix="FLOWER_SERVER_", cli_prog_name="flower-server")
 
     init: str = Field(description="the first model: random, imagenet or a checkpoint")
+    head: HeadChoice | None = Field(
+        None,
+        description="keep or replace the head of a checkpoint; default: keep it if its findings "
+        "are known to be these, and stop if 14 of them may be others",
+    )
     run: Path = Field(description="new folder for config, rounds, models and status")
     rounds: int = Field(50, ge=1, description="how many rounds")
     min_clients: int = Field(10, ge=1, description="hospitals to wait for before the first round")

@@ -71,6 +71,8 @@ def take_part(
     pause = 0.5
     proxy = _proxy_to(server)
     handler.farewell = None
+    if between_runs:
+        time.sleep(BETWEEN_RUNS)  # the server of the last run may still be there
     lost = time.monotonic()
     connected = False
     while True:

@@ -97,6 +97,6 @@ def _claim(partial: Path, plan: str) -> None:
         file.write_text(plan, encoding="utf-8")
     elif not file.is_file() or file.read_text(encoding="utf-8") != plan:
         raise BadInput(
-            f"{partial}: was begun with other options or other files; continue with those, or "
-            "remove that folder to start again"
+            f"{partial}: was begun with other options; continue with those, or remove that folder "
+            "to start again"
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.bootstrap import LEAST_POSITIVES, Bootstrap, Estimate, Films
 from common.errors import BadInput
-from common.findings import FINDINGS
+from common.findings import count_by_finding
 from common.shard import Shard, open_shard
 from experiments.paper.assemble_tables import bounds, fraction_table, result_table
 from experiments.paper.cells import TrialLine
@@ -54,7 +54,7 @@ def report_input(scale: Scale, results: Path, root: Path, metadata: Path | None)
     """
     found = Results(scale, results, root / "data")
     failed = [line for line in read_failed(results) if line.cell.scale == scale.name]
-    positives = found.films.labels.sum(axis=0, dtype=int)
+    positives = count_by_finding(found.films.labels == 1)
     environments = sorted({line.environment.model_dump_json() for line in found.lines})
     return ReportInput(
         scale=scale.name,
@@ -69,7 +69,7 @@ def report_input(scale: Scale, results: Path, root: Path, metadata: Path | None)
         least_positives=LEAST_POSITIVES,
         findings=[
             FindingCount(name=name, positives=count, primary=count >= LEAST_POSITIVES)
-            for name, count in zip(FINDINGS, positives.tolist(), strict=True)
+            for name, count in positives.items()
         ],
         verdicts=verdicts(found.lines, found.scores_of, found.films),
         table1=result_table(found, "table1", scale.table1, failed),
@@ -175,13 +175,12 @@ def _splits(data: Path) -> list[SplitCounts] | Missing:
 
 def _counts(shard: Shard) -> HospitalCounts:
     labels = shard.labelled()
-    positives = labels.sum(axis=0, dtype=int).tolist()
     return HospitalCounts(
         hospital=shard.path.name,
         films=len(shard),
         patients=len({entry.patient for entry in shard.entries}),
-        positives=dict(zip(FINDINGS, positives, strict=True)),
-        without=int((labels.sum(axis=1) == 0).sum()),
+        positives=count_by_finding(labels == 1),
+        without=int((labels == 0).all(axis=1).sum()),
     )
 
 

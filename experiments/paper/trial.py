@@ -13,6 +13,7 @@ import torch
 
 from common.checkpoint import read_checkpoint
 from common.evaluation import predict
+from common.findings import count_by_finding
 from common.metrics import auc_by_finding
 from common.model import build_model, choose_device, load_state
 from common.runtime.files import append_json, sha256_of, write_json, write_whole
@@ -99,12 +100,12 @@ def shards_of(cell: Cell, data: Path) -> list[Path]:
 
 def endpoint(by_finding: AucByFinding, test: Shard) -> float | None:
     """Return the mean AUC over the findings with enough positive test films."""
-    positives = test.labelled().sum(axis=0)
+    positives = count_by_finding(test.labelled() == 1)
     return mean_auc(
         {
             finding: auc
-            for (finding, auc), count in zip(by_finding.items(), positives, strict=True)
-            if count >= FEWEST_POSITIVES
+            for finding, auc in by_finding.items()
+            if positives[finding] >= FEWEST_POSITIVES
         }
     )
 

@@ -12,7 +12,7 @@ from pydantic_settings import CliPositionalArg, SettingsConfigDict
 from tqdm import tqdm
 
 from common.errors import BadInput
-from common.findings import FINDINGS
+from common.findings import FINDINGS, UNKNOWN, count_by_finding
 from common.runtime.cli import Settings, parse
 from common.runtime.memory import free_memory, training_memory
 from common.shard import Shard, find_shards, open_shard
@@ -122,20 +122,31 @@ def _facts(shard: Shard) -> ShardFacts:
         patients=len({entry.patient for entry in shard.entries}),
         size=shard.manifest.size,
         bytes=_bytes(shard),
-        counts=shard.manifest.counts,
+        counts=None if shard.labels is None else count_by_finding(shard.labels == 1),
+        known=None if shard.labels is None else count_by_finding(shard.labels != UNKNOWN),
     )
 
 
 def _label_problems(shard: Shard) -> Iterator[Problem]:
     if shard.labels is None:
         return
-    if not shard.labels.any():
+    idle = int((shard.labels == UNKNOWN).all(axis=1).sum())
+    if idle:
+        text = f"{shard.path}: {idle} images have no known label: nothing trains on them"
+        yield Problem(level="warning", kind="labels", text=text, count=idle)
+    if not (shard.labels == 1).any():
         yield Problem(
             level="warning", kind="labels", text=f"{shard.path}: no image has any finding"
         )
         return
-    positives = shard.labels.sum(axis=0, dtype=int)
-    least = dict(zip(FINDINGS, np.minimum(positives, len(shard) - positives).tolist(), strict=True))
+    positives, negatives = count_by_finding(shard.labels == 1), count_by_finding(shard.labels == 0)
+    if unknown := [f for f in FINDINGS if positives[f] + negatives[f] == 0]:
+        yield Problem(
+            level="warning",
+            kind="few",
+            text=f"{shard.path}: no AUC, unknown in all images, for {', '.join(unknown)}",
+        )
+    least = {f: min(positives[f], negatives[f]) for f in FINDINGS if f not in unknown}
     if none := [finding for finding, count in least.items() if count == 0]:
         yield Problem(
             level="warning",
@@ -152,7 +163,18 @@ def _label_problems(shard: Shard) -> Iterator[Problem]:
 
 def _picture_problems(films: Sequence[Film]) -> Iterator[Problem]:
     if blank := [[film.place] for film in films if film.picture.blank]:
-        yield _problem("error", "blank", "nothing can be seen on these; leave them out", blank)
+        text = (
+            "nothing can be seen on these; leave them out if a viewer shows nothing on their files "
+            "either"
+        )
+        yield _problem("error", "blank", text, blank)
+    if dull := [[film.place] for film in films if film.picture.dull]:
+        text = (
+            "these use under a quarter of the grey levels or of their range; likely their files "
+            "declare more bits than their pixels have, or a window that does not fit: mend the "
+            "files and make the shard again"
+        )
+        yield _problem("warning", "dull", text, dull)
     if inverted := [[film.place] for film in films if film.picture.inverted]:
         text = "air seems white on these films; check whether they are inverted"
         yield _problem("warning", "inverted", text, inverted)
@@ -202,7 +224,9 @@ def _classify(groups: Sequence[list[Film]], exact: bool) -> Iterator[Problem]:
 
 
 def _labels_differ(group: Sequence[Film]) -> bool:
-    return len({f.shard.labels[f.row].tobytes() for f in group if f.shard.labels is not None}) > 1
+    """Return whether copies of a film have a finding and do not have it; unknown is neither."""
+    labels = [film.shard.labels[film.row] for film in group if film.shard.labels is not None]
+    return any({0, 1} <= set(finding) for finding in zip(*labels, strict=True))
 
 
 def _patient_problems(shards: Sequence[Shard]) -> Iterator[Problem]:

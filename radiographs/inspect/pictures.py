@@ -1,4 +1,4 @@
-"""Finds blank, inverted and duplicate films."""
+"""Finds blank, dull, inverted and duplicate films."""
 
 import hashlib
 from collections.abc import Iterator
@@ -14,11 +14,19 @@ from common.seeds import generator
 from common.shard import Bytes
 from radiographs.phantom.chest import draw_anatomy, draw_scanner
 from radiographs.phantom.findings import draw_film
+from radiographs.read.extent import extent_of
 
 Floats = npt.NDArray[np.float32]
 
 BLANK_RANGE = 16
-"""A film with fewer grey levels between the 1st and 99th percentile is blank; real films: >= 99."""
+"""A film with a smaller range and without structure is blank: nothing can be seen on it."""
+
+STRUCTURE = 0.3
+"""Least share of the variance that lies between 16 x 16 fields if there is anything to see.
+
+It is below 0.07 for noise on 64 x 64 pixels or more, and at least 0.55 for the 11,262 real films
+with a sixteenth of their range left. With a 64th left, one of these is below, with a 128th six.
+"""
 
 COARSE, FINE = 16, 64
 """Sides, in pixels, of the thumbnails that are compared."""
@@ -44,29 +52,38 @@ class Picture(NamedTuple):
 
     Attributes:
         digest: 16-byte hash of the pixels.
-        blank: Whether the film is blank.
+        blank: Whether nothing can be seen on the film.
+        dull: Whether something can be seen, but in few grey levels or in a small range.
         inverted: Whether air is white.
         coarse: float32, 256: a thumbnail of mean 0 and length 1; zeros if blank.
     """
 
     digest: bytes
     blank: bool
+    dull: bool
     inverted: bool
     coarse: Floats
 
 
 def look_at(film: Bytes) -> Picture:
     """Describe a film, uint8, S x S."""
-    counts = np.cumsum(np.bincount(film.ravel(), minlength=256)) / film.size
-    low, high = np.searchsorted(counts, [0.01, 0.99])
-    blank = bool(high - low < BLANK_RANGE)
+    extent = extent_of(Image.fromarray(film))
+    blank = extent.high - extent.low < BLANK_RANGE and _structure(film) < STRUCTURE
     coarse = thumbnail(film, COARSE)
     return Picture(
         hashlib.blake2b(film.tobytes(), digest_size=16).digest(),
         blank,
+        extent.dull and not blank,
         not blank and float(coarse @ _chest()) < 0,
         np.zeros_like(coarse) if blank else coarse,
     )
+
+
+def _structure(film: Bytes) -> float:
+    """Return the share of a film's variance between 16 x 16 fields, 0 to 1; 0 if all is alike."""
+    fine = film.astype(np.float32)
+    fields = Image.fromarray(fine).resize((COARSE, COARSE), Image.Resampling.BOX)
+    return float(np.asarray(fields).var() / max(float(fine.var()), 1e-6))
 
 
 def thumbnail(film: Bytes, side: int) -> Floats:

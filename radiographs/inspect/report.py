@@ -13,6 +13,7 @@ Level = Literal["error", "warning"]
 Kind = Literal[
     "damaged",
     "blank",
+    "dull",
     "inverted",
     "duplicate",
     "near-duplicate",
@@ -65,6 +66,9 @@ class ShardFacts(BaseModel):
     size: int = Field(description="pixels along each side")
     bytes: int = Field(description="on disk")
     counts: dict[str, int] | None = Field(description="images with each finding, or null")
+    known: dict[str, int] | None = Field(
+        description="images in which each finding is known, positive or not, or null"
+    )
 
 
 class Needs(BaseModel):
@@ -93,6 +97,7 @@ def lines_of(report: Report) -> Iterator[str]:
             f"{shard.path}: {shard.images} images of {shard.patients} patients, "
             f"{shard.size} x {shard.size}, {labelled}, {_amount(shard.bytes)}"
         )
+        yield from _unknown(shard)
     if report.needs is not None:
         needs = report.needs
         yield (
@@ -108,6 +113,18 @@ def lines_of(report: Report) -> Iterator[str]:
             yield f"           and {problem.count - SHOWN} more"
     if not report.problems:
         yield "no problem found"
+
+
+def _unknown(shard: ShardFacts) -> Iterator[str]:
+    """Yield a line with the findings that are not known in all images of a shard, if any."""
+    counts, known = shard.counts or {}, shard.known or {}
+    partly = [
+        f"{finding} {shard.images - count} ({counts[finding]} of {count} positive)"
+        for finding, count in known.items()
+        if count < shard.images
+    ]
+    if partly:
+        yield f"{shard.path}: unknown labels: {', '.join(partly)}"
 
 
 def _amount(count: int) -> str:

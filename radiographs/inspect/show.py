@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from common.errors import BadInput
-from common.findings import FINDINGS, NO_FINDING
+from common.findings import FINDINGS, NO_FINDING, UNKNOWN
 from common.runtime.cli import Settings, parse
 from common.runtime.files import write_whole
 from common.shard import Bytes, Shard, find_shards, open_shard
@@ -131,9 +131,10 @@ def by_finding(shard: Shard) -> dict[str, list[Film]]:
     """Return, for each finding's row, the films with the fewest other findings."""
     if shard.labels is None:
         return by_shard([shard])
-    others = shard.labels.sum(1)
-    shown = {finding: shard.labels[:, i] > 0 for i, finding in enumerate(FINDINGS)}
-    shown[NO_FINDING] = others == 0
+    positive = shard.labels == 1
+    others = positive.sum(axis=1)
+    shown = dict(zip(FINDINGS, positive.T, strict=True))
+    shown[NO_FINDING] = (shard.labels == 0).all(axis=1)
     rows = {}
     for name, mask in shown.items():
         chosen = np.flatnonzero(mask)
@@ -151,8 +152,9 @@ def _caption(shard: Shard, row: int) -> str:
     """Return an image's findings, shortened to the width of a film."""
     if shard.labels is None:
         return ""
-    names = [FINDINGS[i].replace("_", " ") for i in np.flatnonzero(shard.labels[row])]
-    text = ", ".join(names) or NO_FINDING
+    labels = shard.labels[row]
+    names = [FINDINGS[i].replace("_", " ") for i in np.flatnonzero(labels == 1)]
+    text = ", ".join(names) or ("unknown" if UNKNOWN in labels else NO_FINDING)
     fits = SMALL.getlength(text) <= CELL - 2
     return text if fits else f"{names[0]} and {len(names) - 1} more"
 

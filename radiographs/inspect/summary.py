@@ -1,5 +1,6 @@
 """Counts of images with each finding, for several shards, as tables and as a figure.
 
+Shares are of the images in which a finding is known.
 The figure is the paper's figure 4: the share of each of the 14 classes at each hospital.
 """
 
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from common.findings import FINDINGS, NO_FINDING
+from common.findings import FINDINGS, NO_FINDING, UNKNOWN
 from common.shard import Bytes
 
 ABREAST = 6
@@ -35,7 +36,7 @@ class Summary(NamedTuple):
         images: N, the number of images.
         patients: Number of patients.
         size: Pixels along each side.
-        labels: uint8, N x 14, 0 or 1; None in a shard for pretraining.
+        labels: uint8, N x 14, 0, 1 or UNKNOWN; None in a shard for pretraining.
     """
 
     name: str
@@ -60,17 +61,34 @@ def _table(summaries: Sequence[Summary]) -> Iterator[str]:
     yield line("images", [str(summary.images) for summary in summaries])
     yield line("patients", [str(summary.patients) for summary in summaries])
     yield line("pixels", [f"{summary.size} x {summary.size}" for summary in summaries])
-    columns = [_cells(summary) for summary in summaries]
+    columns = [_classes(summary) for summary in summaries]
     for i, name in enumerate((*FINDINGS, NO_FINDING)):
-        yield line(name, [column[i] for column in columns])
+        labels = [None if column is None else column[:, i] for column in columns]
+        yield line(name, ["-" if one is None else _shown(one) for one in labels])
+        if any(one is not None and (one == UNKNOWN).any() for one in labels):
+            yield line("  known, unknown", ["-" if one is None else _known(one) for one in labels])
 
 
-def _cells(summary: Summary) -> list[str]:
-    """Return the number and share of images with each finding, then with none."""
+def _classes(summary: Summary) -> Bytes | None:
+    """Return the labels with a column for :data:`NO_FINDING`: uint8, N x 15.
+
+    It is unknown for an image that has none of the findings that are known, where some are not.
+    """
     if summary.labels is None:
-        return ["-"] * (len(FINDINGS) + 1)
-    counts = [*summary.labels.sum(axis=0, dtype=int), np.sum(~summary.labels.any(axis=1))]
-    return [f"{count} {100 * count / summary.images:4.1f} %" for count in counts]
+        return None
+    healthy = np.where((summary.labels == UNKNOWN).any(axis=1), UNKNOWN, 1)
+    healthy[(summary.labels == 1).any(axis=1)] = 0
+    return np.column_stack([summary.labels, healthy.astype(np.uint8)])
+
+
+def _shown(labels: Bytes) -> str:
+    count, known = np.sum(labels == 1), np.sum(labels != UNKNOWN)
+    return f"{count} {100 * count / known:4.1f} %" if known else "-"
+
+
+def _known(labels: Bytes) -> str:
+    known = np.sum(labels != UNKNOWN)
+    return f"{known}, {len(labels) - known}"
 
 
 def shares_figure(summaries: Sequence[Summary]) -> Image.Image:
@@ -78,8 +96,8 @@ def shares_figure(summaries: Sequence[Summary]) -> Image.Image:
     from matplotlib.figure import Figure  # takes a second; only figures need it
 
     shown = [summary for summary in summaries if summary.labels is not None]
-    counts = np.array([s.labels.sum(axis=0, dtype=int) for s in shown if s.labels is not None])
-    healthy = [np.sum(~s.labels.any(axis=1)) for s in shown if s.labels is not None]
+    counts = np.array([(s.labels == 1).sum(axis=0) for s in shown if s.labels is not None])
+    healthy = [np.sum((s.labels == 0).all(axis=1)) for s in shown if s.labels is not None]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(
         figsize=(11.9, max(4.4, 1.6 + 0.36 * len(shown))), dpi=100, layout="constrained"
@@ -93,7 +111,8 @@ def shares_figure(summaries: Sequence[Summary]) -> Image.Image:
         )  # fmt: skip
         left += share
     for row in np.flatnonzero(counts.sum(axis=1) == 0).tolist():
-        axes.text(0.01, row, NO_FINDING, va="center", color="#666666", fontsize=8)
+        text = NO_FINDING if healthy[row] else "unknown"
+        axes.text(0.01, row, text, va="center", color="#666666", fontsize=8)
     names = [
         f"{s.name}\n{s.images} images, {none} {NO_FINDING}"
         for s, none in zip(shown, healthy, strict=True)

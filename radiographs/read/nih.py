@@ -61,15 +61,13 @@ def read_list(path: Path) -> list[str]:
     """Read ``train_val_list.txt`` or ``test_list.txt``: one image name per line.
 
     Raises:
-        BadInput: The file cannot be read, is empty or names an image twice.
+        BadInput: The file cannot be read or names an image twice.
     """
     lines: dict[str, int] = {}
     with opened(path) as file:
         for number, line in enumerate(file, start=1):
             if name := line.strip():
                 note_once(lines, name, f"{path}, line {number}", number)
-    if not lines:
-        raise BadInput(f"{path}: no image is listed")
     return list(lines)
 
 

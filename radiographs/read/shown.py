@@ -2,78 +2,170 @@
 
 The steps follow the standard's grayscale pipeline, PS3.3 C.7.6.16.2 and PS3.4 N.2: modality LUT
 or rescale, then VOI LUT or window, then photometric interpretation. Without a VOI, the range of
-BitsStored becomes 0...255. pydicom decompresses pixels with GDCM and OpenJPEG.
+BitsStored becomes 0...255. pydicom decompresses pixels with GDCM and OpenJPEG; the steps are taken
+here, once for each value that a pixel can have.
+
+- Only the lowest BitsStored bits are a pixel, PS3.5 8.1.1; others may hold an overlay.
+- A missing slope, or one of 0, is 1; a missing intercept is 0.
+- The first window with a valid width is used: at least 1, or above 0 for LINEAR_EXACT and SIGMOID,
+  PS3.3 C.11.2.1.2 and C.11.2.1.3. A film without one is shown in its whole range.
 """
 
-from typing import Any
+import math
+from itertools import zip_longest
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
+from pydicom.multival import MultiValue
 
 from common.shard import Bytes
-from radiographs.read.decode import Unreadable
+from radiographs.read.decode import check_something_left
+from radiographs.read.decoder_warnings import warnings_refused
+from radiographs.read.lut import read_lut
+from radiographs.read.unreadable import Unreadable
+from radiographs.read.words import quoted, text
+
+Values = npt.NDArray[np.float64]
+
+MOST_BITS = 16
+
+FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+
+
+class Window(NamedTuple):
+    """A window, PS3.3 C.11.2.1.2: its function, one of FUNCTIONS, its centre and its width."""
+
+    function: str
+    center: float
+    width: float
 
 
 def shown_pixels(data: Dataset) -> Bytes:
     """Return the pixels of a film as a screen shows them: uint8, height x width; black is 0.
 
     Raises:
-        Unreadable: The pixels are not one grey picture.
+        Unreadable: The pixels are not one grey picture, are damaged, or are all shown alike
+            although they differ; or the header says what cannot be followed.
     """
-    stored: npt.NDArray[Any] = data.pixel_array
-    if stored.ndim != 2:
+    with warnings_refused():
+        stored = data.pixel_array
+    if stored.ndim != 2 or stored.dtype.kind not in "iu":
         raise Unreadable("not one grey picture")
-    grey: npt.NDArray[Any]
-    values = apply_modality_lut(stored, data)
-    if data.get("VOILUTSequence"):
-        shades = apply_voi(values.astype(np.int32), data)
-        grey = shades.astype(np.float32) * (255 / (2 ** _lut_bits(data) - 1))
-    elif data.get("WindowCenter") is not None and data.get("WindowWidth") is not None:
-        grey = apply_windowing(values, _window(data))
-    else:
-        low, high = _value_range(data)
-        grey = (values.astype(np.float32) - low) * (255 / (high - low))
-    shown: Bytes = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
-    if data.PhotometricInterpretation == "MONOCHROME1":
-        shown = 255 - shown
-    shown[_padding(stored, data)] = 0
+    bits = int(data.BitsStored)
+    if not 1 <= bits <= MOST_BITS:
+        raise Unreadable(f"{bits} bits stored, not 1 to {MOST_BITS}")
+    patterns = stored.astype(np.uint16) & np.uint16((1 << bits) - 1)
+    shown: Bytes = _shades(data, bits)[patterns]
+    check_something_left(patterns, shown)
     return shown
 
 
-def _lut_bits(data: Dataset) -> int:
-    return int(data.VOILUTSequence[0].LUTDescriptor[2])
+def cause_of_dullness(header: Dataset) -> str:
+    """Return why a film is likely shown in few grey levels; no value but the bits is quoted."""
+    if header.get("VOILUTSequence"):
+        return "the table (VOI LUT) in the header does not fit the pixels"
+    if window_of(header):
+        return "the window in the header does not fit the pixels"
+    return f"no window in the header, and the pixels use few of the {header.BitsStored} bits stored"
 
 
-def _window(data: Dataset) -> Dataset:
-    """Return only the window's tags, so that the output range is always 0...255."""
-    window = Dataset()
-    window.PhotometricInterpretation = "MONOCHROME2"
-    window.PixelRepresentation, window.BitsStored = 0, 8
-    window.WindowCenter, window.WindowWidth = data.WindowCenter, data.WindowWidth
-    if data.get("VOILUTFunction"):
-        window.VOILUTFunction = data.VOILUTFunction
-    return window
+def window_of(data: Dataset) -> Window | None:
+    """Return the header's first window of a valid width, or None.
+
+    Raises:
+        Unreadable: VOILUTFunction is none of FUNCTIONS.
+    """
+    function = text(data, "VOILUTFunction") or FUNCTIONS[0]
+    pairs = zip_longest(_numbers(data, "WindowCenter"), _numbers(data, "WindowWidth"))
+    for center, width in pairs:
+        if center is None or width is None or not math.isfinite(center + width):
+            continue
+        if width >= 1 or (width > 0 and function != "LINEAR"):
+            if function not in FUNCTIONS:
+                raise Unreadable(f"window function {quoted(function, data)}")
+            return Window(function, center, width)
+    return None
 
 
-def _value_range(data: Dataset) -> tuple[float, float]:
-    """Return the lowest and highest possible result of the modality LUT or rescale."""
+def windowed(values: Values, window: Window) -> Values:
+    """Return values in a window as 0.0 to 255.0, PS3.3 C.11.2.1.2.1 and C.11.2.1.3."""
+    function, center, width = window
+    if function == "SIGMOID":
+        with np.errstate(over="ignore"):
+            return np.asarray(255 / (1 + np.exp(-4 * (values - center) / width)))
+    if function == "LINEAR":
+        center, width = center - 0.5, width - 1
+    if width == 0:
+        return np.where(values <= center, 0.0, 255.0)
+    return np.clip(((values - center) / width + 0.5) * 255, 0, 255)
+
+
+def _shades(data: Dataset, bits: int) -> Bytes:
+    """Return the grey level of each pattern of stored bits: uint8, 2 ** bits."""
+    patterns = np.arange(1 << bits)
+    signed = bool(data.PixelRepresentation)
+    stored = patterns - ((patterns >> (bits - 1)) << bits) if signed else patterns
+    values, low, high = _modality(data, stored.astype(np.float64))
+    if data.get("VOILUTSequence"):
+        lut = read_lut(
+            data.VOILUTSequence[0], low=low, high=high, little_endian=_little_endian(data)
+        )
+        grey = lut.look_up(values) * (255 / lut.white)
+    elif window := window_of(data):
+        grey = windowed(values, window)
+    else:
+        grey = (values - low) * (255 / (high - low))
+    shades: Bytes = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    if text(data, "PhotometricInterpretation") == "MONOCHROME1":
+        shades = 255 - shades
+    shades[_padding(data, stored, signed)] = 0
+    return shades
+
+
+def _modality(data: Dataset, stored: Values) -> tuple[Values, float, float]:
+    """Return the result of the modality LUT or rescale, with its least and largest value."""
     if data.get("ModalityLUTSequence"):
-        return 0, 2 ** int(data.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
-    bits = int(data.BitsStored)
-    least = -(2 ** (bits - 1)) if data.PixelRepresentation else 0
-    slope = float(data.get("RescaleSlope") or 1)
-    intercept = float(data.get("RescaleIntercept") or 0)
-    ends = sorted(value * slope + intercept for value in (least, least + 2**bits - 1))
-    return ends[0], ends[1]
+        lut = read_lut(
+            data.ModalityLUTSequence[0],
+            low=stored.min(),
+            high=stored.max(),
+            little_endian=_little_endian(data),
+        )
+        return lut.look_up(stored), 0, lut.white
+    slope = _first(data, "RescaleSlope") or 1
+    values = stored * slope + _first(data, "RescaleIntercept")
+    low, high = float(values.min()), float(values.max())
+    if not 0 < high - low < math.inf:
+        raise Unreadable("a rescale slope or intercept that leaves no range")
+    return values, low, high
 
 
-def _padding(stored: npt.NDArray[Any], data: Dataset) -> npt.NDArray[np.bool_]:
-    """Return the mask of padding around the exposed field, PS3.3 C.7.5.1.1.2."""
+def _padding(data: Dataset, stored: npt.NDArray[np.int64], signed: bool) -> npt.NDArray[np.bool_]:
+    """Return which values are padding around the exposed field, PS3.3 C.7.5.1.1.2."""
     first = data.get("PixelPaddingValue")
     if first is None:
         return np.zeros(stored.shape, bool)
     last = data.get("PixelPaddingRangeLimit")
-    low, high = sorted((int(first), int(first if last is None else last)))
+    # Files may have signed values as unsigned ones of 16 bits, and the reverse.
+    ends = [int(end) % (1 << 16) for end in (first, first if last is None else last)]
+    low, high = sorted(end - (1 << 16) if signed and end >> 15 else end for end in ends)
     return (stored >= low) & (stored <= high)
+
+
+def _first(data: Dataset, name: str) -> float:
+    """Return the first value of an element, 0 if it is missing or no number."""
+    values = _numbers(data, name)
+    return values[0] if values and math.isfinite(values[0]) else 0.0
+
+
+def _numbers(data: Dataset, name: str) -> list[float]:
+    """Return the values of an element, empty if missing; a missing one among several is nan."""
+    value = data.get(name)
+    values = value if isinstance(value, MultiValue) else [] if value in (None, "") else [value]
+    return [math.nan if number in (None, "") else float(number) for number in values]
+
+
+def _little_endian(data: Dataset) -> bool:
+    return data.original_encoding[1] is not False

@@ -32,20 +32,19 @@ def read_table(path: Path, needed: Sequence[str]) -> Iterator[Line]:
 
     The delimiter is the most frequent of comma, semicolon and tab in the header. Columns without a
     name and empty lines are skipped. Cells beyond the header must be empty: an unquoted delimiter
-    in a cell would shift all cells after it.
+    in a cell would shift all cells after it. Quotation marks must follow RFC 4180, and a cell in
+    them must not span whole lines: after a stray mark it would hold other lines' cells.
 
     Args:
         path: The file, UTF-8.
         needed: Columns that the header must have exactly once.
 
     Raises:
-        BadInput: The file cannot be read, lacks a column, has no line, or a line is too short or
-            too long.
+        BadInput: The file cannot be read, lacks a column, has no line, or a line is too short, too
+            long or has a stray quotation mark.
     """
     with opened(path) as file:
-        first = file.readline()
-        delimiter = max(DELIMITERS, key=first.count)
-        names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+        delimiter, names = _header(path, file)
         for name in needed:
             if names.count(name) != 1:
                 raise BadInput(
@@ -55,9 +54,7 @@ def read_table(path: Path, needed: Sequence[str]) -> Iterator[Line]:
         columns = {name: i for i, name in enumerate(names) if name}
         width = max(columns.values(), default=0) + 1
         empty = True
-        reader = csv.reader(file, delimiter=delimiter)
-        for cells in filter(None, reader):
-            number = reader.line_num + 1
+        for number, cells in _records(path, file, delimiter, width):
             where = f"{path}, line {number}"
             if len(cells) < width or any(cell.strip() for cell in cells[len(names) :]):
                 raise BadInput(
@@ -71,12 +68,66 @@ def read_table(path: Path, needed: Sequence[str]) -> Iterator[Line]:
 
 
 def header_of(path: Path) -> list[str]:
-    """Return the names of a table's columns.
+    """Return the names of a table's columns, without empty ones; a name may be there twice.
 
     Raises:
-        BadInput: The file cannot be read or has no line.
+        BadInput: The file cannot be read or has no header.
     """
-    return list(next(read_table(path, [])).cells)
+    with opened(path) as file:
+        _, names = _header(path, file)
+    return [name for name in names if name]
+
+
+def _header(path: Path, file: TextIO) -> tuple[str, list[str]]:
+    """Read the first line; return the delimiter and the stripped names."""
+    first = file.readline()
+    delimiter = max(DELIMITERS, key=first.count)
+    try:
+        names = next(csv.reader([first], delimiter=delimiter, strict=True), [])
+    except csv.Error as error:
+        raise BadInput(f"{path}, line 1: {_reason(error)}") from None
+    return delimiter, [name.strip() for name in names]
+
+
+def _records(
+    path: Path, file: TextIO, delimiter: str, width: int
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the first line and the cells of each record that is not empty."""
+    lines: list[str] = []
+
+    def remembered() -> Iterator[str]:
+        for line in file:
+            lines.append(line)
+            yield line
+
+    reader = csv.reader(remembered(), delimiter=delimiter, strict=True)
+    number = 2
+    while True:
+        lines.clear()
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise BadInput(f"{path}, line {number}: {_reason(error)}") from None
+        if cells is None:
+            return
+        if len(lines) > 1 and all(
+            line.count(delimiter) + 1 >= max(width, 2) for line in (lines[0], lines[-1])
+        ):
+            raise BadInput(
+                f"{path}, line {number}: a stray quotation mark; the cell after it would go on to "
+                f"line {number + len(lines) - 1}"
+            )
+        if cells:
+            yield number, cells
+        number += len(lines)
+
+
+def _reason(error: csv.Error) -> str:
+    """Return what is wrong, without the module's terms; its messages quote no cell."""
+    stray = ("expected after", "unexpected end", "field larger")
+    if any(words in str(error) for words in stray):
+        return "a stray quotation mark; a cell in quotation marks has a mark in it as two"
+    return f"not a table: {error}"
 
 
 def note_once(seen: dict[str, int], name: str, where: str, number: int) -> None:

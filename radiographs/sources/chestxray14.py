@@ -1,6 +1,5 @@
 """``flower-data chestxray14``: makes hospitals and a test shard from ChestX-ray14."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
@@ -9,17 +8,16 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from common.errors import BadInput
 from common.runtime.cli import Settings, parse
 from common.runtime.files import sha256_of
 from common.runtime.folders import check_free
 from common.shard import SMALLEST, Entry
 from radiographs.inspect.show import check_new, write_png
 from radiographs.inspect.summary import Summary, shares_figure, tables
-from radiographs.read.decode import PICTURES
-from radiographs.read.nih import Row, read_list, read_metadata
+from radiographs.read.nih import Row
+from radiographs.read.nih_films import find_films
 from radiographs.write.assignment import TEST, read_assignment, write_assignment
-from radiographs.write.convert import Part, convert
+from radiographs.write.convert import Part, convert, tell_left_out
 from radiographs.write.partition import NoFinding, dirichlet, iid, noniid, spelled_out
 
 SPLITTING = ("hospitals", "partition", "no_finding", "alpha", "group_by", "seed")
@@ -38,8 +36,15 @@ class ChestXray14Settings(Settings):
         description="folder of the files, directly or in images/ or images_001/images/ ...",
     )
     metadata: Path = Field(description="Data_Entry_2017*.csv, plain or .gz")
-    train_list: Path = Field(description="train_val_list.txt: one image name per line")
-    test_list: Path = Field(description="test_list.txt: one image name per line")
+    train_list: Path | None = Field(
+        None,
+        description="train_val_list.txt: one image name per line; default: all that are not in "
+        "--test-list",
+    )
+    test_list: Path | None = Field(
+        None,
+        description="test_list.txt: one image name per line; without it there is no test shard",
+    )
     out: Path | None = Field(None, description="new folder for hospital-00 ... and test")
     hospitals: int = Field(10, ge=1, description="number of hospitals")
     partition: Literal["iid", "noniid", "dirichlet"] = Field(
@@ -68,7 +73,9 @@ class ChestXray14Settings(Settings):
     seed: int = Field(0, ge=0, description="seed of the partition")
     workers: int = Field(0, ge=0, description="decoding processes; 0: one for each core")
     allow_missing: bool = Field(
-        False, description="leave out images that are not in all of lists, metadata and folder"
+        False,
+        description="leave out listed images that have no line in the metadata, are missing from a "
+        "folder or cannot be read",
     )
 
     @model_validator(mode="after")
@@ -107,114 +114,31 @@ def command(arguments: Sequence[str]) -> None:
         check_new(settings.figure)
     elif settings.out is not None:
         check_free(settings.out)
-    rows, tested, files = find_images(settings)
+    rows, tested, files = find_films(
+        settings.images,
+        settings.metadata,
+        settings.train_list,
+        settings.test_list,
+        settings.allow_missing,
+    )
     train = [row for row in rows if row.image not in tested]
     seed = None if settings.reads_assignment else settings.seed
     how, hospitals = _split(settings, train, tested)
     rows_of: dict[str, list[Row]] = {name: [] for name in sorted(set(hospitals))}
     for row, hospital in zip(train, hospitals, strict=True):
         rows_of[hospital].append(row)
-    rows_of[TEST] = [row for row in rows if row.image in tested]
+    if test := [row for row in rows if row.image in tested]:
+        rows_of[TEST] = test
+    if not settings.dry_run:
+        rows_of = _write(settings, how, seed, rows_of, files)
     summaries = [_summary(settings, name, held) for name, held in rows_of.items()]
     if settings.dry_run:
         write_png(settings.figure, [shares_figure(summaries)])
-    else:
-        _write(settings, how, seed, rows_of, files)
     if settings.assignment is not None and not settings.assignment.exists():
         write_assignment(settings.assignment, [row.image for row in train], hospitals)
     print("\n".join(tables(summaries)))
     drawn = how if seed is None else f"{spelled_out(how)}, seed {seed}"
     print(f"{settings.figure if settings.dry_run else settings.out}: {drawn}")
-
-
-def find_images(settings: ChestXray14Settings) -> tuple[list[Row], set[str], dict[str, Path]]:
-    """Find the images to use.
-
-    Returns:
-        The images' lines, in the metadata's order; the names on the test list; the file for each
-        stem, empty without --images.
-
-    Raises:
-        BadInput: Lists, metadata and files are inconsistent. The message gives the number of
-            images and the first one.
-    """
-    rows = {row.image: row for row in read_metadata(settings.metadata)}
-    train, test = set(read_list(settings.train_list)), set(read_list(settings.test_list))
-    _check_lists(settings, rows, train, test)
-    listed = len(train | test)
-    lost = {
-        f"of {len(rows)} images in {settings.metadata} are in neither list": [
-            name for name in rows if name not in train and name not in test
-        ],
-        f"of {listed} listed images have no line in {settings.metadata}": sorted(
-            (train | test) - rows.keys()
-        ),
-    }
-    files: dict[str, Path] = {}
-    if settings.images is not None:
-        files = _find_files(settings.images, {Path(name).stem for name in train | test})
-        lost[f"of {listed} listed images have no file below {settings.images}"] = sorted(
-            name for name in train | test if Path(name).stem not in files
-        )
-    _report_missing(settings, lost)
-    missing = set().union(*lost.values())
-    kept = [row for name, row in rows.items() if name not in missing]
-    for names, option in ((train, settings.train_list), (test, settings.test_list)):
-        if names <= missing:
-            raise BadInput(
-                f"{option}: none of its images is in the metadata and below --images; "
-                "check that they belong together"
-            )
-    return kept, test, files
-
-
-def _check_lists(
-    settings: ChestXray14Settings, rows: dict[str, Row], train: set[str], test: set[str]
-) -> None:
-    """Refuse an image in both lists, and a patient in both."""
-    both_lists = f"{settings.train_list} and {settings.test_list}"
-    if both := sorted(train & test):
-        raise BadInput(f"{both_lists}: {len(both)} images are in both, first {both[0]}")
-    tested = {row.patient for name, row in rows.items() if name in test}
-    if shared := [name for name, row in rows.items() if name in train and row.patient in tested]:
-        raise BadInput(
-            f"{both_lists}: {len({rows[name].patient for name in shared})} patients are in both, "
-            f"first that of {shared[0]}; a patient must not be in training and test"
-        )
-
-
-def _find_files(root: Path, stems: set[str]) -> dict[str, Path]:
-    """Return the file for each stem that has one."""
-    if not root.is_dir():
-        raise BadInput(f"{root}: no such folder; --images is the folder of the image files")
-    folders = [root, root / "images", *sorted(root.glob("images_*/images"))]
-    files: dict[str, Path] = {}
-    for file in (file for folder in folders if folder.is_dir() for file in folder.iterdir()):
-        # The names in the metadata end in .png, whatever a copy holds.
-        if file.suffix.lower() not in PICTURES or file.stem not in stems:
-            continue
-        if file.stem in files:
-            raise BadInput(f"{files[file.stem]} and {file}: two files for one image")
-        files[file.stem] = file
-    return files
-
-
-def _report_missing(settings: ChestXray14Settings, lost: dict[str, list[str]]) -> None:
-    """Refuse images that are not everywhere; with --allow-missing report them on stderr.
-
-    Args:
-        settings: The command's options.
-        lost: The images by what is wrong with them.
-    """
-    missing = "; ".join(
-        f"{len(names)} {what}, first {', '.join(names[:3])}"
-        for what, names in lost.items()
-        if names
-    )
-    if missing and not settings.allow_missing:
-        raise BadInput(f"{missing}; --allow-missing leaves them out")
-    if missing:
-        print(f"left out: {missing}", file=sys.stderr)
 
 
 def _split(
@@ -255,7 +179,8 @@ def _write(
     seed: int | None,
     rows_of: dict[str, list[Row]],
     files: dict[str, Path],
-) -> None:
+) -> dict[str, list[Row]]:
+    """Write the shards; return their rows, without those of images that cannot be read."""
     if settings.out is None:
         raise AssertionError("checked with the options")
     parts = [
@@ -272,6 +197,17 @@ def _write(
         )
         for name, rows in rows_of.items()
     ]
-    convert(
-        settings.out, parts, size=settings.size, source="ChestX-ray14", workers=settings.workers
+    problems = convert(
+        settings.out,
+        parts,
+        size=settings.size,
+        source="ChestX-ray14",
+        workers=settings.workers,
+        leave_out=settings.allow_missing,
+        remedy="leave them out with --allow-missing",
     )
+    tell_left_out(problems, parts)
+    return {
+        name: [row for row in rows if files[Path(row.image).stem] not in problems]
+        for name, rows in rows_of.items()
+    }

@@ -1,58 +1,33 @@
-"""``flower-data chexpert``: makes one shard without labels from CheXpert, for pretraining.
+"""``flower-data chexpert``: makes a shard for pretraining, or hospitals, from CheXpert."""
 
-Source: Irvin et al., "CheXpert", AAAI 2019; versions v1.0 and v1.0-small have the same layout,
-``CheXpert-v1.0[-small]/train/patientNNNNN/studyN/viewN_{frontal,lateral}.jpg``.
-"""
-
-import sys
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from common.errors import BadInput
-from common.runtime.cli import Settings, parse
+from common.runtime.cli import parse
 from common.runtime.folders import check_free
-from common.shard import SMALLEST, Entry
-from radiographs.read.table import note_once, read_table
-from radiographs.write.convert import Part, convert
-
-Views = Literal["both", "frontal", "lateral"]
-
-PATH = "Path"
-VIEW = "Frontal/Lateral"
+from common.shard import Entry
+from radiographs.read.chexpert import csv_of, find_files, read_films
+from radiographs.read.lost import report_lost
+from radiographs.write.hospitals import ListedFilm, PublicSettings, write_hospitals
 
 
-class ChexpertSettings(Settings):
-    """Turn CheXpert's radiographs into a shard for pretraining, without labels."""
+class ChexpertSettings(PublicSettings):
+    """Turn CheXpert's films into a shard for pretraining or, with --labels, a hospital."""
 
     model_config = SettingsConfigDict(
         env_prefix="FLOWER_DATA_", cli_prog_name="flower-data chexpert"
     )
 
-    root: Path = Field(description="CheXpert-v1.0 or -small: the folder with train.csv and train/")
-    out: Path = Field(description="new folder of the shard")
-    views: Views = Field("both", description="projections to take")
+    root: Path = Field(
+        description="CheXpert-v1.0 or -small: the folder with train.csv and train/, or with the "
+        "folders 'CheXpert-v1.0 batch ...'"
+    )
     split: Literal["train", "valid", "both"] = Field("train", description="CSV files to read")
-    size: int = Field(256, ge=SMALLEST, description="pixels along each side")
-    workers: int = Field(0, ge=0, description="decoding processes; 0: one for each core")
-    allow_missing: bool = Field(False, description="leave out listed images that do not exist")
-
-
-class Film(NamedTuple):
-    """A line of ``train.csv`` or ``valid.csv``.
-
-    Attributes:
-        image: Path below the data set's folder: ``train/patient00001/study1/view1_frontal.jpg``.
-        patient: For example ``patient00001``.
-        view: ``frontal`` or ``lateral``.
-    """
-
-    image: str
-    patient: str
-    view: str
 
 
 def command(arguments: Sequence[str]) -> None:
@@ -65,64 +40,24 @@ def command(arguments: Sequence[str]) -> None:
     settings = parse(ChexpertSettings, arguments)
     check_free(settings.out)
     splits = ("train", "valid") if settings.split == "both" else (settings.split,)
-    films = {split: _chosen(settings, split) for split in splits}
-    files = [settings.root / film.image for chosen in films.values() for film in chosen]
-    entries = [
-        Entry(film.image, film.patient, split) for split, chosen in films.items() for film in chosen
-    ]
-    convert(
-        settings.out,
-        [Part("", files, entries, labels=None)],
-        size=settings.size,
-        source=f"CheXpert {settings.views}",
-        workers=settings.workers,
-    )
-    patients = len({entry.patient for entry in entries})
-    print(f"{settings.out}: {len(entries)} images of {patients} patients")
+    films = [film for split in splits for film in _chosen(settings, split)]
+    write_hospitals(settings, films, f"CheXpert {settings.wanted}")
 
 
-def read_films(root: Path, split: str) -> list[Film]:
-    """Read the columns Path and Frontal/Lateral of ``train.csv`` or ``valid.csv``.
-
-    The first part of a path, the name of Stanford's folder, is ignored.
-
-    Raises:
-        BadInput: The file cannot be read, or a line is invalid. The message names file and line.
-    """
-    films: list[Film] = []
-    seen: dict[str, int] = {}
-    for line in read_table(root / f"{split}.csv", (PATH, VIEW)):
-        parts = PurePosixPath(line.cells[PATH]).parts
-        below = parts[parts.index(split) :] if split in parts else ()
-        if len(below) != 4 or ".." in parts:
-            raise BadInput(
-                f"{line.where}: {PATH} is {line.cells[PATH]!r}; expected "
-                f".../{split}/patientNNNNN/studyN/viewN_frontal.jpg"
-            )
-        view = line.cells[VIEW].lower()
-        if view not in ("frontal", "lateral"):
-            raise BadInput(f"{line.where}: {VIEW} is {view!r}; expected Frontal or Lateral")
-        image = "/".join(below)
-        note_once(seen, image, line.where, line.number)
-        films.append(Film(image, below[1], view))
-    return films
-
-
-def _chosen(settings: ChexpertSettings, split: str) -> list[Film]:
+def _chosen(settings: ChexpertSettings, split: str) -> list[ListedFilm]:
     """Return the films of a split that have a wanted view and a file."""
-    films = [f for f in read_films(settings.root, split) if settings.views in ("both", f.view)]
+    path = csv_of(settings.root, split)
+    listed = read_films(path, split, settings.uncertain if settings.labels else None)
+    films = [film for film in listed if settings.wanted in ("both", film.view)]
     if not films:
-        raise BadInput(f"{settings.root / f'{split}.csv'}: no {settings.views} view in it")
-    missing = [film for film in films if not (settings.root / film.image).is_file()]
-    if missing:
-        text = (
-            f"{len(missing)} of {len(films)} images listed in {settings.root / f'{split}.csv'} "
-            f"have no file, first {', '.join(film.image for film in missing[:3])}"
-        )
-        if not settings.allow_missing or len(missing) == len(films):
-            raise BadInput(
-                f"{text}; --root is the folder with {split}/ in it, --allow-missing leaves them out"
-            )
-        print(f"left out: {text}", file=sys.stderr)
-    gone = {film.image for film in missing}
-    return [film for film in films if film.image not in gone]
+        raise BadInput(f"{path}: no {settings.wanted} view in it")
+    files, lost = find_files(settings.root, split, films)
+    hint = f"--root is the folder with {split}/ or with the batches in it"
+    report_lost(lost, settings.allow_missing and bool(files), f"{hint}, ")
+    if not files:
+        raise BadInput(f"{path}: none of its images has a file; {hint}")
+    return [
+        ListedFilm(files[film.image], Entry(film.image, film.patient, split), film.labels)
+        for film in films
+        if film.image in files
+    ]

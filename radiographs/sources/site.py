@@ -5,29 +5,29 @@ Only stderr, at the hospital, shows the names of refused files.
 """
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Annotated
 
 import numpy as np
-from pydantic import Field
-from pydantic_settings import SettingsConfigDict
-from tqdm import tqdm
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from common.errors import BadInput
 from common.runtime.cli import Settings, parse
 from common.runtime.folders import check_free
-from common.shard import SMALLEST, Bytes, Entry
-from radiographs.read.chest import Views, check_view
-from radiographs.read.decode import PICTURES, Unreadable, decode
-from radiographs.read.dicom import examine_dicom, is_dicom, read_dicom
-from radiographs.read.site_labels import Label, match, read_labels
+from common.shard import SMALLEST, Entry
+from radiographs.read.chest import Wanted
+from radiographs.read.film_file import read_film
+from radiographs.read.label_map import read_map
+from radiographs.read.site_labels import Uncertain, finding_named, read_labels
+from radiographs.read.view import Views
+from radiographs.sources.assumed import assumptions
+from radiographs.sources.site_films import Film, Refused, choose, files_below, is_alone
+from radiographs.sources.site_report import tell_dull, tell_refused, tell_unknown
+from radiographs.sources.word_options import ViewWords, Words, chest_words, view_words
 from radiographs.write.convert import Part, convert
-from radiographs.write.parallel import in_order
 from radiographs.write.private import (
     Private,
     new_private,
@@ -37,46 +37,56 @@ from radiographs.write.private import (
 )
 
 
+def _findings(value: str | list[str]) -> list[str]:
+    """Return the findings of a list separated by commas; from the command line it comes split."""
+    texts = [value] if isinstance(value, str) else value
+    return [finding_named(name) for text in texts for name in text.split(",")]
+
+
 class SiteSettings(Settings):
     """Turn a hospital's own DICOM, PNG or JPEG files into its shard, without names."""
 
-    model_config = SettingsConfigDict(env_prefix="FLOWER_DATA_", cli_prog_name="flower-data site")
+    model_config = SettingsConfigDict(
+        env_prefix="FLOWER_DATA_",
+        cli_prog_name="flower-data site",
+        cli_shortcuts={"label-map": "map"},
+    )
 
     images: Path = Field(description="folder of the files; its subfolders are read too")
     labels: Path | None = Field(
         None,
-        description="CSV in ChestX-ray14's format, or image,patient and a 0/1 column for each "
-        "finding; without it the shard is for pretraining",
+        description="CSV in ChestX-ray14's format, or image,patient and a column for each finding: "
+        "0, 1, -1 (uncertain) or empty (unknown); without it the shard is for pretraining",
+    )
+    allow_unlabelled: Annotated[list[str], NoDecode, BeforeValidator(_findings)] = Field(
+        [],
+        description="findings that nobody looked for, separated by commas: they need no column "
+        "in --labels and are unknown",
+    )
+    label_map: Path | None = Field(
+        None,
+        description="CSV with the columns column,finding, or JSON: the finding that a column of "
+        "another name in --labels means",
+    )
+    uncertain: Uncertain = Field(
+        "ignore", description="what -1 in --labels is taken for: unknown (ignore), 1 or 0"
     )
     out: Path = Field(description="new folder of the shard; OUT.private.json is written next to it")
     views: Views = Field("frontal", description="projections to take")
+    body_part: Words = Field(
+        [], description="more words or codes for the chest, separated by commas"
+    )
+    view_of: ViewWords = Field(
+        [],
+        description="what words or codes for views mean, separated by commas: WORD=frontal, "
+        "WORD=lateral or WORD=other",
+    )
     strict: bool = Field(False, description="write nothing if any file is refused")
     salt_from: Path | None = Field(
         None, description="private file of another shard, to use the same hash for a patient"
     )
     size: int = Field(256, ge=SMALLEST, description="pixels along each side")
     workers: int = Field(0, ge=0, description="decoding processes; 0: one for each core")
-
-
-class Examined(NamedTuple):
-    """A file's patient, empty if unknown, and the reason to refuse the file, or None."""
-
-    patient: str
-    problem: str | None
-
-
-class Film(NamedTuple):
-    """An image for the shard.
-
-    Attributes:
-        file: Path relative to the images' folder.
-        patient: The hospital's number for the patient.
-        labels: uint8, 14, 0 or 1; None without labels.
-    """
-
-    file: PurePosixPath
-    patient: str
-    labels: Bytes | None
 
 
 def command(arguments: Sequence[str]) -> None:
@@ -90,11 +100,17 @@ def command(arguments: Sequence[str]) -> None:
     settings = parse(SiteSettings, arguments)
     check_free(settings.out)
     private = _private(settings)
-    labels = None if settings.labels is None else read_labels(settings.labels)
-    files, refused = _files(settings)
-    films, others = _choose(settings, files, labels)
+    labels = None
+    if settings.label_map is not None and settings.labels is None:
+        raise BadInput("--map is for --labels")
+    if settings.labels is not None:
+        meant = read_map(settings.label_map) if settings.label_map is not None else None
+        labels = read_labels(settings.labels, settings.allow_unlabelled, settings.uncertain, meant)
+    files, refused = files_below(settings.images, settings.labels)
+    wanted = Wanted(settings.views, chest_words(settings.body_part), view_words(settings.view_of))
+    films, others = choose(settings.images, files, labels, wanted, settings.workers)
     refused |= others
-    _report(refused)
+    tell_refused(refused)
     if refused and settings.strict:
         found = len(films) + len(refused)
         raise BadInput(f"{len(refused)} of {found} files are refused, and --strict is given")
@@ -108,40 +124,24 @@ def command(arguments: Sequence[str]) -> None:
     problems = _convert(settings, films, numbers, private)
     taken = {number: file for number, file in names.items() if file not in problems}
     _list_files(settings, private, taken)
-    _report(problems)
+    tell_refused(problems)
     refused |= problems
-    patients = len({film.patient for film in films if film.file not in problems})
+    dull = tell_dull(settings.out, settings.images, taken)
+    kept = [film for film in films if film.file not in problems]
+    patients = len({film.patient for film in kept})
     print(
         f"{settings.out}: {len(taken)} images of {patients} patients, {len(refused)} files refused"
     )
+    tell_unknown(kept)
     for reason, count in Counter(refused.values()).most_common():
         print(f"{count:>7} refused: {reason}")
+    if alone := sum(map(is_alone, kept)):
+        print(f"{alone:>7} films of no known patient; each is taken as a patient of its own")
+    for cause, count in dull.most_common():
+        print(f"{count:>7} dull, but in the shard: {cause}")
+    for line in assumptions([film.known for film in kept], settings.views):
+        print(line)
     print(f"{private_path(settings.out)}: the file of each number; keep it here and secret")
-
-
-def examine(file: Path, views: Views) -> Examined:
-    """Check a file's header; runs in a worker process."""
-    try:
-        with file.open("rb") as opened:
-            if is_dicom(opened):
-                return Examined(examine_dicom(opened, views), None)
-    except Unreadable as error:
-        return Examined("", str(error))
-    except OSError as error:
-        return Examined("", str(error.strerror))
-    return Examined("", None if file.suffix.lower() in PICTURES else "neither DICOM, PNG nor JPEG")
-
-
-def read_film(file: Path, size: int) -> Bytes:
-    """Return the picture in a DICOM, PNG or JPEG file, uint8, S x S; runs in a worker process.
-
-    Raises:
-        Unreadable: The file has no usable picture.
-    """
-    with file.open("rb") as opened:
-        if is_dicom(opened):
-            return read_dicom(opened, size)
-    return decode(file, size)
 
 
 def _private(settings: SiteSettings) -> Private:
@@ -163,92 +163,9 @@ def _list_files(
     write_private(private_path(settings.out), private.model_copy(update={"files": files}))
 
 
-def _files(settings: SiteSettings) -> tuple[list[Path], dict[PurePosixPath, str]]:
-    """Return all files below --images except hidden ones and the labels, and the refused paths.
-
-    Links to folders are not followed: they may lead out of the folder or form a cycle.
-    """
-    root = settings.images
-    if not root.is_dir():
-        raise BadInput(f"{root}: no such folder; --images is the folder of the image files")
-    files: list[Path] = []
-    refused: dict[PurePosixPath, str] = {}
-
-    def refuse(path: str | Path, reason: str) -> None:
-        refused[PurePosixPath(Path(path).relative_to(root).as_posix())] = reason
-
-    for at, folders, names in os.walk(
-        root, onerror=lambda error: refuse(error.filename, f"folder: {error.strerror}")
-    ):
-        folder = Path(at)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in folders:
-            if (folder / name).is_symlink():
-                refuse(folder / name, "links to folders are not followed")
-        for file in (folder / name for name in names if not name.startswith(".")):
-            try:
-                is_labels = settings.labels is not None and file.samefile(settings.labels)
-                if file.is_file() and not is_labels:
-                    files.append(file)
-            except FileNotFoundError:
-                refuse(file, "broken link")
-            except OSError as error:
-                refuse(file, str(error.strerror))
-    if not files and not refused:
-        raise BadInput(f"{root}: no file in it")
-    return sorted(files), refused
-
-
-def _choose(
-    settings: SiteSettings, files: list[Path], labels: Sequence[Label] | None
-) -> tuple[list[Film], dict[PurePosixPath, str]]:
-    """Return the films for the shard, and the reason for each refused file."""
-    relative = [PurePosixPath(file.relative_to(settings.images).as_posix()) for file in files]
-    lines = {} if labels is None else match(labels, relative)
-    films: list[Film] = []
-    refused: dict[PurePosixPath, str] = {}
-    results = in_order(partial(examine, views=settings.views), files, settings.workers)
-    with (
-        closing(results),
-        tqdm(total=len(files), unit=" files", desc="reading headers", disable=None) as bar,
-    ):
-        for file, examined in zip(relative, results, strict=True):
-            bar.update()
-            try:
-                films.append(_film(settings, file, examined, lines.get(file), labels is not None))
-            except Unreadable as error:
-                refused[file] = str(error)
-    if labels is not None and len(lines) < len(labels):
-        print(
-            f"{len(labels) - len(lines)} of {len(labels)} lines of {settings.labels} name no file "
-            f"below {settings.images}",
-            file=sys.stderr,
-        )
-    return films, refused
-
-
-def _film(
-    settings: SiteSettings,
-    file: PurePosixPath,
-    examined: Examined,
-    line: Label | None,
-    labelled: bool,
-) -> Film:
-    if examined.problem is not None:
-        raise Unreadable(examined.problem)
-    if labelled and line is None:
-        raise Unreadable("no line in --labels")
-    if line is not None:
-        check_view(line.view, settings.views)
-    patient = (line.patient if line is not None else "") or examined.patient
-    if not patient:
-        raise Unreadable("no patient, neither in the file nor in --labels")
-    return Film(file, patient, None if line is None else line.labels)
-
-
 def _convert(
     settings: SiteSettings, films: Sequence[Film], numbers: Sequence[str], private: Private
-) -> dict[PurePosixPath, str]:
+) -> Refused:
     """Write the shard; return the reason for each file whose pixels cannot be read."""
     labels = [film.labels for film in films if film.labels is not None]
     part = Part(
@@ -268,13 +185,9 @@ def _convert(
         workers=settings.workers,
         read=read_film,
         leave_out=not settings.strict,
+        remedy="leave out --strict",
     )
     return {
         PurePosixPath(file.relative_to(settings.images).as_posix()): reason
         for file, reason in problems.items()
     }
-
-
-def _report(refused: dict[PurePosixPath, str]) -> None:
-    for file, reason in refused.items():
-        print(f"refused: {file}: {reason}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Splits images between hospitals: pure functions of labels and a seed.
 
-Every function takes the labels of N images and returns the hospital of each. A unit is assigned
+Every function takes the labels of N images, all of them known, and returns the hospital of each:
+an image of unknown labels has no class, and none may be made up for it. A unit is assigned
 as a whole: an image or, with ``patients``, all images of a patient. A unit's class is its rarest
 finding, or ``No Finding``. The rarest finding has the fewest of the given images; ties are
 broken by the order of FINDINGS.
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import BadInput
-from common.findings import FINDINGS
+from common.findings import FINDINGS, UNKNOWN
 from common.seeds import generator
 from common.shard import Bytes
 
@@ -71,7 +72,7 @@ def noniid(
         int64, N, each in [0, H).
 
     Raises:
-        BadInput: A hospital would get no image.
+        BadInput: A hospital would get no image, or a label is unknown.
     """
     units = _units(labels, hospitals, patients)
     # Filling hospital by hospital, class by class, is one queue cut at the hospitals' sizes.
@@ -135,7 +136,7 @@ def dirichlet(
         int64, N, each in [0, H).
 
     Raises:
-        BadInput: A hospital would get no image.
+        BadInput: A hospital would get no image, or a label is unknown.
     """
     units = _units(labels, hospitals, patients)
     rng = generator(seed, "partition shares")
@@ -179,6 +180,8 @@ def spelled_out(partition: str) -> str:
 
 
 def _units(labels: Bytes, hospitals: int, patients: Sequence[str] | None) -> _Units:
+    if (labels == UNKNOWN).any():
+        raise BadInput("some labels are unknown; only images with all labels known can be split")
     if patients is None:
         of_image = np.arange(len(labels))
     else:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from pydantic_settings import CliPositionalArg, NoDecode, SettingsConfigDict
 from common.certificates import read_certificate
 from common.net import SiteName
 from common.runtime.cli import Command, Settings, choose_command, parse, run_command
+from common.shard import SMALLEST
 from server.members.sites import Site, read_sites
 from server.provision.certificates import LONGEST, Host
 from server.provision.federation import (
@@ -64,6 +66,15 @@ class NewSettings(Settings):
     sites: int = Field(10, ge=1, le=1000, description="how many hospitals: hospital-00, ...")
     names: Names | None = Field(None, description="of the hospitals instead, with commas")
     days: int = Field(365, ge=1, le=LONGEST, description="for which certificates are valid")
+    image: str = Field(
+        f"fedcxr-client:{version('fedcxr')}", description="of the client, as the kits name it"
+    )
+    image_id: str | None = Field(
+        None,
+        pattern="^sha256:[0-9a-f]{64}$",
+        description="of that image, for hospitals to compare: docker image inspect tells it",
+    )
+    image_size: int = Field(256, ge=SMALLEST, description="pixels of the run's films")
 
     @model_validator(mode="after")
     def _one_way_to_name(self) -> "NewSettings":
@@ -124,7 +135,8 @@ class ShowSettings(Settings):
 
 def _new(arguments: Sequence[str], now: datetime) -> None:
     settings = parse(NewSettings, arguments)
-    config = Config(hosts=settings.server, port=settings.port, days=settings.days)
+    same = settings.model_dump(include={"port", "days", "image", "image_id", "image_size"})
+    config = Config(hosts=settings.server, **same)
     names = settings.names or [f"hospital-{i:02d}" for i in range(settings.sites)]
     new(settings.out, config, names, now)
     print(f"{settings.out / SERVER}: for flower-server --tls, reached at {config.address}")

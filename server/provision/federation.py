@@ -13,6 +13,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -38,7 +39,7 @@ from server.provision.certificates import (
     write_certificate,
     write_key,
 )
-from server.provision.kits import KEY, README, SiteIdentity, renew_kit, write_kit
+from server.provision.kits import KEY, README, Deployment, SiteIdentity, renew_kit, write_kit
 
 CONFIG = "provision.json"
 CA, SERVER, SITES, KITS = "ca", "server", "server/sites.json", "sites"
@@ -53,6 +54,15 @@ class Config(BaseModel):
     hosts: list[Host] = Field(min_length=1, description="names and addresses of the server")
     port: int = Field(ge=1, lt=2**16)
     days: int = Field(ge=1, le=LONGEST, description="for which certificates are valid")
+    image: str = Field(f"fedcxr-client:{metadata.version('fedcxr')}", description="of the client")
+    image_id: str | None = Field(None, description="by which the image is known")
+    image_size: int = Field(256, description="pixels of the run's films")
+
+    @property
+    def deployment(self) -> Deployment:
+        """What the kits say."""
+        fields = self.model_dump(include={"image", "image_id", "image_size"})
+        return Deployment(address=self.address, **fields)
 
     @property
     def address(self) -> str:
@@ -108,7 +118,7 @@ def new(path: Path, config: Config, names: Sequence[str], now: datetime) -> None
             kit = folder / KITS / name
             kit.mkdir(parents=True)
             identity, sites[name] = _new_site(authority, name, now, config.days)
-            write_kit(kit, name, config.address, authority.certificate, identity)
+            write_kit(kit, name, config.deployment, authority.certificate, identity)
         write_sites(folder / SITES, sites)
 
 
@@ -148,7 +158,7 @@ def renew(path: Path, name: str, now: datetime) -> Site:
         kit = path / KITS / name
         if kit.exists():
             with TemporaryDirectory(dir=kit, prefix=".new.") as folder:
-                renew_kit(Path(folder), name, config.address, identity)
+                renew_kit(Path(folder), name, config.deployment, identity)
                 write_sites(path / SITES, sites)
                 for file in (KEY, README):
                     (Path(folder) / file).replace(kit / file)
@@ -214,7 +224,7 @@ def _add_kit(
 ) -> None:
     """Write a whole kit and the list with its hospital, or neither."""
     with whole_folder(path / KITS / name) as kit:
-        write_kit(kit, name, config.address, authority.certificate, identity)
+        write_kit(kit, name, config.deployment, authority.certificate, identity)
         write_sites(path / SITES, sites)
 
 

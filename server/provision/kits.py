@@ -7,12 +7,25 @@ from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import BaseModel, ConfigDict, Field
 
 from common.runtime.files import write_whole
 from server.provision.certificates import write_certificate, write_key
 
-KEY, README, OPTIONS = "site.pem", "README.md", "client.env"
-SAME_FOR_ALL = (".env", "docker-compose.yml", "policy.json")
+KEY, README = "site.pem", "README.md"
+SAME_FOR_ALL = ("docker-compose.yml", "policy.json")
+FILLED_IN = (".env", "client.env")
+
+
+class Deployment(BaseModel):
+    """What is the same for all hospitals of a federation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: str = Field(description="of the server, HOST:PORT")
+    image: str = Field(description="of the client, with its tag")
+    image_id: str | None = Field(description="by which the image is known, sha256:...")
+    image_size: int = Field(description="pixels of the run's films")
 
 
 class SiteIdentity(NamedTuple):
@@ -23,14 +36,18 @@ class SiteIdentity(NamedTuple):
 
 
 def write_kit(
-    folder: Path, name: str, server: str, authority: x509.Certificate, identity: SiteIdentity
+    folder: Path,
+    name: str,
+    deployment: Deployment,
+    authority: x509.Certificate,
+    identity: SiteIdentity,
 ) -> None:
     """Write a kit.
 
     Args:
         folder: Is there and empty.
         name: The hospital's.
-        server: HOST:PORT.
+        deployment: What the kit says of server and image.
         authority: The CA's certificate, by which the hospital knows the server.
         identity: The hospital's.
 
@@ -40,11 +57,12 @@ def write_kit(
     write_certificate(folder / "ca.crt", authority)
     for file in SAME_FOR_ALL:
         _write(folder / file, _template(file))
-    _write(folder / OPTIONS, Template(_template(OPTIONS)).substitute(name=name, server=server))
-    renew_kit(folder, name, server, identity)
+    for file in FILLED_IN:
+        _write(folder / file, _filled_in(file, name, deployment))
+    renew_kit(folder, name, deployment, identity)
 
 
-def renew_kit(folder: Path, name: str, server: str, identity: SiteIdentity) -> None:
+def renew_kit(folder: Path, name: str, deployment: Deployment, identity: SiteIdentity) -> None:
     """Write a new key with its certificate, and the page that says when it expires.
 
     See :func:`write_kit`.
@@ -53,9 +71,22 @@ def renew_kit(folder: Path, name: str, server: str, identity: SiteIdentity) -> N
         OSError: A file cannot be written.
     """
     expires = f"{identity.certificate.not_valid_after_utc:%Y-%m-%d}"
-    page = Template(_template(README)).substitute(name=name, server=server, expires=expires)
-    _write(folder / README, page)
+    _write(folder / README, _filled_in(README, name, deployment, expires=expires))
     write_key(folder / KEY, identity.key, identity.certificate)
+
+
+def _filled_in(file: str, name: str, deployment: Deployment, **more: str) -> str:
+    id_says = "of this version"
+    if deployment.image_id is not None:
+        id_says = f"with the ID `{deployment.image_id}`"
+    return Template(_template(file)).substitute(
+        name=name,
+        server=deployment.address,
+        image=deployment.image,
+        id_says=id_says,
+        size=deployment.image_size,
+        **more,
+    )
 
 
 def _template(name: str) -> str:

@@ -58,7 +58,9 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
     if done:
         state, origin = _last_model(folder, done, settings.architecture)
     else:
-        state, origin = initial_state(settings.init, settings.architecture, settings.seed)
+        state, origin = initial_state(
+            settings.init, settings.architecture, settings.seed, settings.head
+        )
     if not resumed:
         folder = RunFolder.create(settings.run, config)
     run = folder.config["run_id"]
@@ -114,4 +116,4 @@ def _last_model(
             f"{file}: not the model of the last round in rounds.jsonl; restore both from a backup "
             "of the run"
         )
-    return state, provenance.start if provenance is not None else None
+    return state, provenance.start

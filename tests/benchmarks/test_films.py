@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from benchmarks.films import within_sources
+from common.findings import UNKNOWN
 
 
 def pair_by_pair(
@@ -21,7 +22,7 @@ def pair_by_pair(
         wins = [
             (score[i] > score[j]) + 0.5 * (score[i] == score[j])
             for i, j in product(range(len(shown)), repeat=2)
-            if shown[i] and not shown[j] and sources[i] == sources[j]
+            if shown[i] == 1 and shown[j] == 0 and sources[i] == sources[j]
         ]
         if wins:
             aucs.append(np.mean(wins))
@@ -29,7 +30,7 @@ def pair_by_pair(
 
 
 @given(
-    labels=arrays(np.uint8, (12, 14), elements=st.integers(0, 1)),
+    labels=arrays(np.uint8, (12, 14), elements=st.sampled_from([0, 1, UNKNOWN])),
     scores=arrays(np.float32, (12, 14), elements=st.integers(0, 4)),
     sources=st.lists(st.sampled_from("abc"), min_size=12, max_size=12),
 )

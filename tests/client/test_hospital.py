@@ -14,6 +14,8 @@ from client.cancellation import Cancellation
 from client.hospital import Hospital
 from client.training import batches, labelled_fraction, train_epoch
 from common.errors import BadInput
+from common.evaluation import loss_of
+from common.findings import UNKNOWN
 from common.model import build_model, load_state, state_of, to_input
 from common.options import Architecture, Mode, Precision
 from common.protocol import Greeting, Instruction
@@ -171,6 +173,77 @@ def test_an_epoch_has_every_image_once_and_no_tiny_batch(
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
     assert torch.cat(seen).sum(0).tolist() == shard.labelled().sum(0).tolist()
+
+
+def test_images_without_a_known_label_train_nothing_and_are_no_examples(tmp_path: Path) -> None:
+    """Neither weights nor BatchNorm nor the order of the others: as if they were not there."""
+    idle = range(0, 60, 3)
+    whole = make_shard(tmp_path / "whole" / "a", images=60, unknown=0.3, unlabelled=idle)
+    rest = [i for i in range(60) if i not in idle]
+    with create_shard(
+        tmp_path / "rest" / "a", entries=[whole.entries[i] for i in rest],
+        labels=whole.labelled()[rest], size=40, source="x",
+    ) as images:  # fmt: skip
+        images[:] = whole.images[rest]
+    instruction = instruction_of(plan_of(local_epochs=2, label_fraction=0.6), 1)
+    answers = []
+    hellos = []
+    for folder in ("whole", "rest"):
+        hospital = hospital_of(tmp_path / folder / "a")
+        hellos.append(hospital.greet(GREETING))
+        reply, weights = hospital.answer(instruction, pack(STATE))
+        answers.append((reply.examples, reply.loss, reply.validation, weights))
+    assert answers[0] == answers[1]
+    assert hellos[0].examples == hellos[1].examples < 40
+    assert hellos[0].validation == hellos[1].validation > 0
+
+
+@pytest.mark.parametrize("mode", ["finetune", "linear"])
+def test_a_finding_that_is_unknown_keeps_its_head(tmp_path: Path, mode: Mode) -> None:
+    shard = make_shard(tmp_path / "a", unknown=0.3)
+    labels = shard.labelled()
+    labels[:, 4] = UNKNOWN
+    with create_shard(
+        tmp_path / "b", entries=shard.entries, labels=labels, size=40, source="x"
+    ) as images:
+        images[:] = shard.images
+    plan = plan_of(mode=mode, local_epochs=3)
+    _, blob = hospital_of(tmp_path / "b").answer(instruction_of(plan, 1), pack(STATE))
+    trained = unpack(blob, spec_of(select(STATE, "head" if mode == "linear" else "all")))
+    for name in ("classifier.weight", "classifier.bias"):
+        assert trained[name][4].tobytes() == STATE[name][4].tobytes()
+        same = [np.array_equal(a, b) for a, b in zip(trained[name], STATE[name], strict=True)]
+        assert same == [finding == 4 for finding in range(14)]
+
+
+def test_a_shard_of_unknown_labels_alone_does_not_take_part(tmp_path: Path) -> None:
+    path = make_shard(tmp_path / "a", unlabelled=range(40)).path
+    with pytest.raises(BadInput, match="a: all its labels are unknown"):
+        hospital_of(path)
+
+
+@pytest.mark.parametrize("unknown", [0, 0.5])
+def test_the_loss_of_an_epoch_is_the_mean_over_its_known_labels(
+    tmp_path: Path, unknown: float
+) -> None:
+    shard = make_shard(tmp_path / "a", unknown=unknown, unlabelled=range(4) if unknown else ())
+    model = build_model("densenet-tiny", 1).eval()
+    inputs = to_input(torch.from_numpy(np.array(shard.images)))
+    labels = torch.from_numpy(shard.labelled())
+    sizes = [4, 20, 9, 7]
+    rows = np.split(np.arange(40), np.cumsum(sizes)[:-1])
+    epoch = [(inputs[chosen], labels[chosen]) for chosen in rows]
+    standing = torch.optim.SGD(model.parameters(), lr=0.0)
+    with torch.no_grad():
+        losses = [loss_of(model(images), known) for images, known in epoch]
+        together = float(loss_of(model(inputs), labels))
+    found = train_epoch(model, standing, epoch)
+    assert found == pytest.approx(together, rel=1e-6)
+    if not unknown:  # in every bit, as a mean over images
+        total = torch.zeros(())
+        for loss, size in zip(losses, sizes, strict=True):
+            total = total + loss * size
+        assert found == float(total) / 40
 
 
 @pytest.mark.parametrize("architecture", ["densenet-tiny", "densenet121"])

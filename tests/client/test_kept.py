@@ -11,11 +11,11 @@ from sklearn.metrics import roc_auc_score
 
 from client import kept as kept_module
 from client.hospital import Hospital
-from client.kept import FEW, KeptModels, own_scores, read_own_scores
+from client.kept import FEW, Interval, KeptModels, own_scores, read_own_scores
 from client.state import ClientState
 from common.bootstrap import Films
 from common.checkpoint import read_checkpoint
-from common.findings import FINDINGS
+from common.findings import FINDINGS, UNKNOWN
 from common.protocol import Greeting, Instruction, Keep
 from common.shard import open_shard
 from common.wire import fingerprint, pack
@@ -193,3 +193,18 @@ def test_a_model_that_has_diverged_or_has_no_films_has_no_scores(value: float) -
     assert set(diverged.auc_by_finding.values()) == {None}
     nothing = own_scores(keep, Films(labels[:0], []), np.zeros((0, 14), np.float32), 0)
     assert (nothing.films, set(nothing.auc_by_finding.values())) == (0, {None})
+
+
+def test_labels_that_are_unknown_count_neither_as_films_with_a_finding_nor_as_others() -> None:
+    labels = np.full((12, 14), UNKNOWN, np.uint8)
+    labels[:6, 0], labels[6:, 0] = 1, 0
+    labels[:6, 1], labels[6:9, 1] = 1, 0
+    logits = np.zeros((12, 14), np.float32)
+    logits[:6, :2] = 1
+    keep = Keep(model="final", round=1, strategy="fedavg", sha256="0" * 64)
+    found = own_scores(keep, Films(labels, list("abcdefghijkl")), logits, 0)
+    assert list(found.positives.values()) == [6, 6, *[0] * 12]
+    first, second, *others = found.auc_by_finding.values()
+    assert first == Interval(auc=1, low=1, high=1)
+    assert second == Interval(auc=1, low=None, high=None)  # three films are known to be without
+    assert set(others) == {None}

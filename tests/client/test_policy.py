@@ -1,19 +1,22 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from client.hospital import Hospital
 from client.policy import Policy, read_policy
 from common.errors import BadInput
-from common.findings import FINDINGS
-from common.model import build_model, state_of
+from common.findings import FINDINGS, UNKNOWN
 from common.scores import Scores
-from common.wire import pack
-from tests.support.hospitals import hospital_of, instruction_of, plan_of
+from common.shard import create_shard
+from common.state import spec_of
+from common.wire import pack, unpack
+from tests.support.hospitals import GREETING, STATE, hospital_of, instruction_of, plan_of
 from tests.support.shards import make_shard
 
-BLOB = pack(state_of(build_model("densenet-tiny", 1)))
+BLOB = pack(STATE)
+SPEC = spec_of(STATE)
 
 
 def hospital_with(path: Path, **limits: object) -> Hospital:
@@ -84,11 +87,57 @@ def test_no_number_about_a_small_group_is_reported(tmp_path: Path) -> None:
     assert (nothing.images, nothing.loss, nothing.auc) == (0, None, None)
 
 
-@pytest.mark.parametrize(("positives", "told"), [(4, False), (5, True), (15, True), (16, False)])
-def test_few_films_without_a_finding_are_a_small_group_too(positives: int, told: bool) -> None:
+def test_a_finding_that_is_known_in_a_small_group_is_not_trained(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "a", images=60)
+    labels = shard.labelled()
+    training, _ = shard.split(GREETING.seed)
+    labels[:, 4] = labels[:, 7] = UNKNOWN
+    labels[training[:4], 4] = labels[training[:5], 7] = 1
+    labels[training[0]] = UNKNOWN
+    labels[training[0], 4] = 1  # all that is known of it
+    labels[training[5], 7] = 1
+    with create_shard(tmp_path / "b", entries=shard.entries, labels=labels, size=40, source="x"):
+        pass
+    instruction = instruction_of(plan_of(), 1)
+    for limit, kept, examples in ((1, [], len(training)), (5, [4], len(training) - 1)):
+        hospital = hospital_with(tmp_path / "b", min_group=limit)
+        reply, blob = hospital.answer(instruction, BLOB)
+        assert reply.examples == examples
+        trained, before = (unpack(b, SPEC)["classifier.bias"] for b in (blob, BLOB))
+        assert np.flatnonzero(trained == before).tolist() == kept
+
+
+def test_unknown_labels_are_in_no_group(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "a", images=160, unknown=0.5)
+    labels = shard.labelled()
+    labels[labels != UNKNOWN] ^= 1  # fewer are known to be negative than are positive
+    with create_shard(tmp_path / "b", entries=shard.entries, labels=labels, size=40, source="x"):
+        pass
+    instruction = instruction_of(plan_of(), 1, task="evaluate")
+    labels = labels[shard.split(instruction.seed)[1]]
+    least = [min((column == 1).sum(), (column == 0).sum()) for column in labels.T]
+    limit = int(sorted(least)[7])
+    everything = hospital_of(tmp_path / "b").answer(instruction, BLOB)[0].validation
+    fewer = hospital_with(tmp_path / "b", min_group=limit).answer(instruction, BLOB)[0].validation
+    assert everything is not None
+    assert fewer is not None
+    for finding, count in zip(FINDINGS, least, strict=True):
+        expected = everything.auc_by_finding[finding] if count >= limit else None
+        assert fewer.auc_by_finding[finding] == expected
+    assert 0 < sum(auc is None for auc in fewer.auc_by_finding.values()) < 14
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "told"),
+    [(4, 16, False), (5, 15, True), (15, 5, True), (16, 4, False), (10, 4, False)],
+)
+def test_few_films_without_a_finding_are_a_small_group_too(
+    positives: int, negatives: int, told: bool
+) -> None:
     by_finding = dict.fromkeys(FINDINGS, 0.5)
     scores = Scores(images=20, loss=0.3, auc=0.5, auc_by_finding=by_finding)
-    reported = Policy(min_group=5).reported(scores, dict.fromkeys(FINDINGS, positives))
+    counts = (dict.fromkeys(FINDINGS, positives), dict.fromkeys(FINDINGS, negatives))
+    reported = Policy(min_group=5).reported(scores, *counts)
     assert reported.auc_by_finding["Mass"] == (0.5 if told else None)
 
 

@@ -16,6 +16,7 @@ from common.bootstrap import (
     Films,
     weighted_auc,
 )
+from common.findings import UNKNOWN
 
 
 def slow_auc(positive: Any, scores: Any, patient: Any, times: Any) -> float:
@@ -98,6 +99,26 @@ def test_a_copied_film_of_a_patient_adds_no_certainty() -> None:
     np.testing.assert_allclose(copied_alike.mean(axis=1), one, atol=1e-12)
     assert copied.counted.all()
     assert four.std() == pytest.approx(one.std(), rel=0.3)
+
+
+def test_unknown_films_count_for_nothing() -> None:
+    films = drawn_films()
+    labels = films.labels.copy()
+    labels[np.random.default_rng(5).random(labels.shape) < 0.4] = UNKNOWN
+    labels[:, 12] = UNKNOWN
+    some = Films(labels, films.patients)
+    scores = scores_with(films, 1, 1)
+    bootstrap = Bootstrap(some, seed=3, draws=20)
+    found = bootstrap.auc_by_finding(scores)
+    for finding, draw in ((5, 0), (5, 7), (9, 20)):
+        known = labels[:, finding] != UNKNOWN
+        expected = slow_auc(
+            labels[known, finding], scores[known, finding], bootstrap.patient[known],
+            bootstrap.times[draw],
+        )  # fmt: skip
+        assert found[draw, finding] == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(found[:, 12]).all()
+    assert some.counted.tolist() == [*[True] * 12, False, False]
 
 
 def test_rare_findings_do_not_count() -> None:

@@ -1,9 +1,16 @@
+import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from common.evaluation import evaluate
+from common.evaluation import evaluate, loss_of
+from common.findings import UNKNOWN
 from common.images import centre_crops
 from common.metrics import auc_by_finding
 from common.model import build_model, load_state, state_of, to_input
@@ -11,6 +18,74 @@ from tests.support.shards import make_shard
 from tests.support.states import same_bits
 
 CPU = torch.device("cpu")
+
+
+def slow_loss(
+    logits: list[list[float]], labels: list[list[int]]
+) -> tuple[float, list[list[float]]]:
+    """The loss and its gradient, one known label after the other."""
+    terms = []
+    gradient = [[0.0] * len(row) for row in logits]
+    known = sum(label != UNKNOWN for row in labels for label in row)
+    for i, row in enumerate(labels):
+        for j, label in enumerate(row):
+            if label != UNKNOWN:
+                p = 1 / (1 + math.exp(-logits[i][j]))
+                terms.append(-math.log(p if label == 1 else 1 - p))
+                gradient[i][j] = (p - label) / known
+    return sum(terms) / max(known, 1), gradient
+
+
+def loss_and_gradient(logits: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    given = torch.tensor(logits, requires_grad=True)
+    loss = loss_of(given, torch.from_numpy(labels))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert given.grad is not None
+    return loss.detach(), given.grad
+
+
+@given(
+    hnp.arrays(np.float32, (5, 14), elements=st.integers(-40, 40).map(lambda tenths: tenths / 8)),
+    hnp.arrays(np.uint8, (5, 14), elements=st.sampled_from([0, 1, UNKNOWN])),
+)
+def test_the_loss_is_the_mean_over_the_known_labels(logits: np.ndarray, labels: np.ndarray) -> None:
+    loss, gradient = loss_and_gradient(logits, labels)
+    expected, slopes = slow_loss(logits.tolist(), labels.tolist())
+    assert float(loss) == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    np.testing.assert_allclose(gradient.numpy(), slopes, rtol=1e-5, atol=1e-7)
+    assert not gradient[torch.from_numpy(labels == UNKNOWN)].any()
+
+
+def test_no_known_label_is_no_loss_and_no_gradient() -> None:
+    logits = np.random.default_rng(0).normal(size=(6, 14)).astype(np.float32)
+    loss, gradient = loss_and_gradient(logits, np.full((6, 14), UNKNOWN, np.uint8))
+    assert float(loss) == 0
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("images", [1, 3, 16, 64])
+def test_where_all_is_known_the_loss_is_the_plain_mean_in_every_bit(images: int) -> None:
+    rng = np.random.default_rng(images)
+    logits = rng.normal(0, 3, (images, 14)).astype(np.float32)
+    labels = (rng.random((images, 14)) < 0.3).astype(np.uint8)
+    loss, gradient = loss_and_gradient(logits, labels)
+    given = torch.tensor(logits, requires_grad=True)
+    plain = binary_cross_entropy_with_logits(given, torch.from_numpy(labels).float())
+    plain.backward()  # type: ignore[no-untyped-call]
+    assert given.grad is not None
+    assert float(loss) == float(plain.detach())
+    assert torch.equal(gradient, given.grad)
+
+
+def test_images_without_a_known_label_are_not_scored(tmp_path: Path) -> None:
+    model = build_model("densenet-tiny", 1)
+    shard = make_shard(tmp_path / "a", unknown=0.3, unlabelled=range(0, 40, 4))
+    scored = evaluate(model, shard, np.arange(40), CPU)
+    assert scored.images == 30
+    others = np.array([i for i in range(40) if i % 4])
+    assert scored == evaluate(model, shard, others, CPU)
+    whole = make_shard(tmp_path / "b")
+    assert scored.loss != evaluate(model, whole, others, CPU).loss
 
 
 def test_evaluation_leaves_batch_norm_alone_and_never_mixes_images(tmp_path: Path) -> None:

@@ -103,19 +103,24 @@ class Shout:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"garbage", b"\x80\x02", pickle.dumps({"features": Shout()}, 2)]
+    ("content", "why"),
+    [
+        *((content, "cut, damaged .*copy it again") for content in (b"", b"garbage", b"\x80\x02")),
+        (pickle.dumps({"features": Shout()}, 2), r"holds objects \(print\)"),
+    ],
 )
 def test_a_damaged_or_foreign_imagenet_file_is_an_error_and_not_code(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     content: bytes,
+    why: str,
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     cache = tmp_path / IMAGENET
     cache.parent.mkdir(parents=True)
     cache.write_bytes(content)
-    with pytest.raises(BadInput, match=r"densenet121-a639ec97\.pth: cut, damaged .*copy it again"):
+    with pytest.raises(BadInput, match=rf"densenet121-a639ec97\.pth: {why}"):
         initial_state("imagenet", "densenet121", 0)
     assert "has run" not in capsys.readouterr().out
 
@@ -123,3 +128,10 @@ def test_a_damaged_or_foreign_imagenet_file_is_an_error_and_not_code(
 def test_there_are_no_imagenet_weights_for_the_tiny_model() -> None:
     with pytest.raises(BadInput, match="densenet-tiny"):
         initial_state("imagenet", "densenet-tiny", 0)
+
+
+@pytest.mark.parametrize("init", ["random", "imagenet"])
+def test_weights_without_a_head_cannot_keep_one(init: str) -> None:
+    with pytest.raises(BadInput, match=f"--head keep: --init {init} has no head"):
+        initial_state(init, "densenet121", 0, "keep")
+    assert initial_state("random", "densenet-tiny", 0, "replace")[1].method == "random"

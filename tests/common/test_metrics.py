@@ -4,19 +4,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from common.findings import FINDINGS
+from common.findings import FINDINGS, UNKNOWN
 from common.metrics import auc_by_finding
 from common.scores import mean_auc, weighted_auc
 
 
 def slow_auc(labels: list[int], scores: list[float]) -> float | None:
-    """The share of (ill, well) pairs in the right order; ties count half."""
+    """The share of (ill, well) pairs in the right order; ties count half, unknown not at all."""
     pairs = [
         (a, b)
         for a, ill in zip(scores, labels, strict=True)
-        if ill
+        if ill == 1
         for b, also_ill in zip(scores, labels, strict=True)
-        if not also_ill
+        if also_ill == 0
     ]
     if not pairs:
         return None
@@ -24,7 +24,7 @@ def slow_auc(labels: list[int], scores: list[float]) -> float | None:
 
 
 @given(
-    hnp.arrays(np.uint8, (9, 14), elements=st.integers(0, 1)),
+    hnp.arrays(np.uint8, (9, 14), elements=st.sampled_from([0, 1, UNKNOWN])),
     hnp.arrays(np.float32, (9, 14), elements=st.integers(-3, 3).map(float)),
 )
 def test_auc_is_the_share_of_ordered_pairs(labels: np.ndarray, scores: np.ndarray) -> None:

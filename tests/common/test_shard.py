@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import BadInput
+from common.findings import FINDINGS, UNKNOWN
 from common.seeds import patient_fraction
 from common.shard import Entry, create_shard, open_shard
 from tests.support.shards import make_shard, reseal
@@ -83,6 +84,47 @@ def test_labels_are_0_or_1(tmp_path: Path) -> None:
         open_shard(shard.path)
 
 
+def test_unknown_labels_come_back_and_are_no_positives(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "a", images=12, unknown=0.4)
+    labels = shard.labelled()
+    assert set(np.unique(labels).tolist()) == {0, 1, UNKNOWN}
+    columns = dict(zip(FINDINGS, labels.T.tolist(), strict=True))
+    assert shard.manifest.counts == {f: column.count(1) for f, column in columns.items()}
+    assert shard.manifest.known == {
+        f: column.count(0) + column.count(1) for f, column in columns.items()
+    }
+
+
+def make_old(path: Path) -> Path:
+    """Write a shard as before labels could be unknown."""
+    make_shard(path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["known"]
+    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
+    return path
+
+
+def test_a_shard_of_format_1_is_read_and_has_no_unknown_label(tmp_path: Path) -> None:
+    old = open_shard(make_old(tmp_path / "old"))
+    assert old.manifest.known is None
+    labels = old.labelled()
+    assert np.array_equal(labels, make_shard(tmp_path / "new").labelled())
+    labels[3, 0] = UNKNOWN
+    np.save(old.path / "labels.npy", labels)
+    reseal(old.path, "labels.npy")
+    with pytest.raises(BadInput, match="label 255 for Atelectasis in row 3"):
+        open_shard(old.path)
+
+
+def test_images_without_a_known_label_are_for_neither_training_nor_validation(
+    tmp_path: Path,
+) -> None:
+    whole = make_shard(tmp_path / "whole" / "a", images=60)
+    some = make_shard(tmp_path / "some" / "a", images=60, unlabelled=range(0, 60, 3))
+    for all_of_them, left in zip(whole.split(seed=0), some.split(seed=0), strict=True):
+        assert left.tolist() == [i for i in all_of_them.tolist() if i % 3]
+
+
 def test_an_array_of_another_shape_or_of_objects_is_refused(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "a")
     np.save(shard.path / "images.npy", np.zeros((40, 41, 40), np.uint8))
@@ -96,7 +138,7 @@ def test_an_array_of_another_shape_or_of_objects_is_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "change", [{"format": 2}, {"size": 8}, {"images": 0}, {"surprise": 1}, {"sha256": None}]
+    "change", [{"format": 3}, {"size": 8}, {"images": 0}, {"surprise": 1}, {"sha256": None}]
 )
 def test_a_manifest_that_is_not_understood_is_refused(
     tmp_path: Path, change: dict[str, object]

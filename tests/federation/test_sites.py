@@ -18,6 +18,7 @@ from experiments.launch.local import LocalFederation
 from server.members.sites import read_sites, write_sites
 from server.provision.federation import add, renew, revoke
 from tests.support.commands import assert_one_line, run
+from tests.support.faults import FaultyFederation
 from tests.support.federations import lines_of, log_of, options
 from tests.support.hospitals import hospital_of
 from tests.support.provisioned import provision
@@ -27,10 +28,14 @@ NAMES = ["hospital-00", "hospital-01", "hospital-02"]
 
 
 @pytest.fixture
-def federation(tmp_path: Path) -> Iterator[LocalFederation]:
+def federation(tmp_path: Path) -> Iterator[FaultyFederation]:
     kits = provision(tmp_path / "kits", NAMES)
-    with LocalFederation(tmp_path / "logs", tls=kits) as federation:
+    with FaultyFederation(tmp_path / "logs", tls=kits) as federation:
         yield federation
+
+
+LOOKS_SOON = "import client.transport.connection as c\nc.BETWEEN_RUNS = 0.3\n"
+"""A prelude: the client looks for the next run more often."""
 
 
 def kit_of(tmp_path: Path, name: str = "hospital-00") -> Path:
@@ -186,8 +191,9 @@ def test_a_key_that_others_may_read_is_not_used(
 
 
 def test_a_client_that_stays_takes_part_in_run_after_run_within_its_policy(
-    tmp_path: Path, federation: LocalFederation, shards: list[Path]
+    tmp_path: Path, federation: FaultyFederation, shards: list[Path]
 ) -> None:
+    federation.preludes["hospital-00"] = LOOKS_SOON
     policy = tmp_path / "policy.json"
     policy.write_text(json.dumps({"max_local_epochs": 1}))
     state = tmp_path / "state"
@@ -209,6 +215,11 @@ def test_a_client_that_stays_takes_part_in_run_after_run_within_its_policy(
     client.terminate()
     assert client.wait(10) == 143
     assert [line["event"] for line in audit_of(state)].count("hello") >= 3
+    log = log_of(federation, "hospital-00")
+    assert log.count("the run is over; waiting for the next one") >= 2
+    first, _, between = log.partition("the run is over; waiting")
+    assert "out of reach" in first  # it was started before the server
+    assert "out of reach" not in between
     assert json.loads((state / "status.json").read_text())["state"] == "stopped"
 
 

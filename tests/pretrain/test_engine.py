@@ -19,6 +19,7 @@ from pretrain.features import pooled_features, rankme
 from pretrain.methods.base import Outcome
 from pretrain.methods.simclr import SimCLR
 from pretrain.recipe import MethodName, PresetName, Recipe
+from tests.support.foreign import FEATURES, head, under
 from tests.support.pretraining import CPU, METHODS, Run, curve, recipe_of
 from tests.support.shards import make_shard
 from tests.support.states import same_bits
@@ -265,6 +266,24 @@ def test_it_starts_from_a_checkpoint(tmp_path: Path, shard: Shard) -> None:
     )
     assert provenance.start is not None
     assert provenance.start.method == "rotation"
+
+
+def test_it_starts_from_another_tools_backbone_and_asks_about_no_head(
+    tmp_path: Path, shard: Shard, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    torch.save({"state_dict": under("module.", {**FEATURES, **head(14)})}, tmp_path / "c.pt")
+    run = Run(tmp_path / "run", recipe_of("simclr", init=str(tmp_path / "c.pt"), seed=5), shard)
+    for name, tensor in run.engine.trainer.method.encoder.backbone.state_dict().items():
+        assert torch.equal(tensor, FEATURES[name])
+    assert (
+        "initial weights: c.pt: checkpoint (state_dict, prefix module., head replaced)"
+    ) in caplog.messages
+    run.engine.run()
+    # Else the server would take the file's head for one of the 14 findings.
+    state, _ = read_checkpoint(run.out, "densenet-tiny", 0)
+    fresh, _ = initial_state("random", "densenet-tiny", 5)
+    assert np.array_equal(state["classifier.weight"], fresh["classifier.weight"])
 
 
 def test_it_starts_from_imagenets_weights(

@@ -5,7 +5,7 @@ import pytest
 from sklearn.model_selection import GroupKFold
 
 from common.errors import BadInput
-from common.findings import FINDINGS
+from common.findings import FINDINGS, UNKNOWN
 from common.metrics import auc_by_finding
 from common.scores import mean_auc
 from common.shard import Entry, Shard, create_shard, open_shard
@@ -49,6 +49,58 @@ def test_nearest_neighbours_against_a_loop(tmp_path: Path) -> None:
             scores[i] = shard.labelled()[nearest].mean(axis=0)
             assert not {patients[j] for j in nearest} & {patients[i]}
     assert found == pytest.approx(mean_auc(auc_by_finding(shard.labelled(), scores)))
+
+
+def test_neighbours_are_images_in_which_a_finding_is_known(tmp_path: Path) -> None:
+    """Each finding as in a shard of the images in which it is known."""
+    whole = make_shard(tmp_path / "s", images=90, unknown=0.3)
+    features, labels = noise(90, 6), whole.labelled()
+    labels[:, 5:] = labels[:, 5:6]  # some findings share their images
+    labels[:, 2] = UNKNOWN
+    patients = [entry.patient for entry in whole.entries]
+    aucs = []
+    for finding in range(14):
+        rows = np.flatnonzero(labels[:, finding] != UNKNOWN)
+        if len(rows):
+            alone = np.repeat(labels[rows, finding][:, None], 14, axis=1)
+            shard = shard_of_patients(tmp_path / str(finding), [patients[i] for i in rows], alone)
+            aucs.append(knn_auc(features[rows], shard))
+    shard = shard_of_patients(tmp_path / "all", patients, labels)
+    assert len(aucs) == 13
+    assert knn_auc(features, shard) == pytest.approx(np.mean(np.array(aucs, float)))
+
+
+def test_linear_evaluation_fits_and_scores_what_is_known(tmp_path: Path) -> None:
+    weights = noise(8, 14, seed=1)
+    train, test = noise(300, 8, seed=2), noise(200, 8, seed=3)
+    labels, expected = ((x @ weights > 0).astype(np.uint8) for x in (train, test))
+    rng = np.random.default_rng(4)
+    labels[rng.random(labels.shape) < 0.4] = UNKNOWN
+    expected[rng.random(expected.shape) < 0.4] = UNKNOWN
+    labels[:, 6] = np.where(labels[:, 6] == 0, UNKNOWN, labels[:, 6])  # no negative
+    shard = shard_of_patients(tmp_path / "s", [str(i) for i in range(300)], labels)
+    found = linear_evaluation(train, shard, test, expected)
+    by_finding = dict(found.auc_by_finding)
+    assert by_finding.pop(FINDINGS[6]) is None
+    assert min(by_finding.values()) > 0.95  # type: ignore[type-var,operator]
+    assert found.inside_auc is not None
+    assert found.inside_auc > 0.95
+
+
+def test_an_image_without_a_known_label_has_no_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "PENALTIES", PENALTIES[:1])
+    labels = (np.random.default_rng(1).random((60, 14)) < 0.5).astype(np.uint8)
+    labels[::3] = UNKNOWN
+    train, test = noise(60, 4), noise(20, 4, seed=1)
+    rest = np.flatnonzero(labels[:, 0] != UNKNOWN)
+    whole = shard_of_patients(tmp_path / "a", [str(i) for i in range(60)], labels)
+    known = shard_of_patients(tmp_path / "b", [str(i) for i in rest], labels[rest])
+    expected = linear_evaluation(train[rest], known, test, labels[:20]).scores
+    np.testing.assert_array_equal(
+        linear_evaluation(train, whole, test, labels[:20]).scores, expected
+    )
 
 
 def test_a_twin_of_the_same_patient_is_no_neighbour(tmp_path: Path) -> None:

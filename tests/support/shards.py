@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from common.findings import UNKNOWN
 from common.shard import Entry, Shard, create_shard, open_shard
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -18,11 +20,23 @@ needs_shared_data = pytest.mark.skipif(
 
 
 def make_shard(
-    path: Path, images: int = 40, size: int = 40, labelled: bool = True, seed: int = 0
+    path: Path,
+    images: int = 40,
+    size: int = 40,
+    labelled: bool = True,
+    seed: int = 0,
+    unknown: float = 0,
+    unlabelled: Iterable[int] = (),
 ) -> Shard:
-    """Write a shard of noise with two images a patient."""
+    """Write a shard of noise with two images a patient.
+
+    A share of the labels, and all those of some images, can be unknown. Images and the other
+    labels are the same as without.
+    """
     rng = np.random.default_rng(seed)
     labels = (rng.random((images, 14)) < 0.3).astype(np.uint8)
+    labels[np.random.default_rng(seed + 1).random(labels.shape) < unknown] = UNKNOWN
+    labels[list(unlabelled)] = UNKNOWN
     with create_shard(
         path,
         entries=[Entry(f"{i:06d}.png", f"{path.name}-{i // 2}", "train") for i in range(images)],

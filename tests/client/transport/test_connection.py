@@ -2,18 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
-import grpc
 import pytest
 from flwr.proto.transport_pb2 import Scalar, ServerMessage
-from flwr.proto.transport_pb2_grpc import (
-    FlowerServiceServicer,
-    add_FlowerServiceServicer_to_server,
-)
 
 from client.cancellation import Cancellation, GivenUp
 from client.state import ClientState
@@ -21,58 +15,9 @@ from client.transport import connection
 from client.transport.connection import take_part
 from client.transport.messages import MessageHandler
 from common.errors import BadInput
-from common.protocol import Farewell, Greeting, Hello, Instruction, Message, Reply
-from experiments.launch.local import free_port
-from tests.support.messages import GOOD, HELLO, INSTRUCTION
-
-
-class Somebody:
-    name, device, precision = HELLO.site, "cpu", "fp32"
-
-    def greet(self, _greeting: Greeting) -> Hello:
-        return HELLO
-
-
-SOMEBODY = Somebody()
-
-
-def call(message: Message) -> ServerMessage:
-    config = {"message": Scalar(string=message.model_dump_json())}
-    return ServerMessage(get_properties_ins=ServerMessage.GetPropertiesIns(config=config))
-
-
-GREETING = call(Greeting(run="r", seed=0))
-Script = Callable[[int, Iterator[Any]], Iterator[ServerMessage]]
-
-
-class Scripted(FlowerServiceServicer):
-    """Plays a script on each connection; it is told how many there were before."""
-
-    def __init__(self, script: Script) -> None:
-        self.calls = 0
-        self._script = script
-
-    def Join(  # noqa: N802 - Flower's name
-        self, request_iterator: Iterator[Any], context: object
-    ) -> Iterator[ServerMessage]:
-        del context
-        self.calls += 1
-        yield from self._script(self.calls - 1, request_iterator)
-
-
-@contextmanager
-def serving(script: Script) -> Iterator[tuple[Scripted, str]]:
-    """Run a server that plays a script; yield it and its address."""
-    server = grpc.server(ThreadPoolExecutor(4))
-    service = Scripted(script)
-    add_FlowerServiceServicer_to_server(service, server)
-    address = f"127.0.0.1:{free_port()}"
-    server.add_insecure_port(address)
-    server.start()
-    try:
-        yield service, address
-    finally:
-        server.stop(None)
+from common.protocol import Farewell, Instruction, Reply
+from tests.support.messages import GOOD, INSTRUCTION
+from tests.support.scripted import GREETING, SOMEBODY, Script, Somebody, call, serving
 
 
 def take_part_with(script: Script, patience: float, hospital: Any = SOMEBODY) -> int:
@@ -80,15 +25,6 @@ def take_part_with(script: Script, patience: float, hospital: Any = SOMEBODY) ->
     with serving(script) as (service, address):
         take_part(MessageHandler(hospital, ClientState(None)), address, None, patience)
     return service.calls
-
-
-def says_goodbye(number: int, answers: Iterator[Any]) -> Iterator[ServerMessage]:
-    """Greet, and say that the run is over."""
-    del number
-    yield GREETING
-    next(answers)
-    yield call(Farewell(outcome="finished"))
-    next(answers)
 
 
 def test_patience_begins_when_the_connection_is_lost() -> None:

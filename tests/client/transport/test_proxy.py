@@ -14,7 +14,7 @@ from client.transport.messages import MessageHandler
 from client.transport.proxy import EXCEPTIONS, VARIABLES, proxy_for
 from common.errors import BadInput
 from experiments.launch.local import free_port
-from tests.client.transport.test_connection import SOMEBODY, says_goodbye, serving
+from tests.support.scripted import SOMEBODY, says_goodbye, serving
 
 SERVER = "server.invalid:8080"
 """Is known to the proxy alone."""

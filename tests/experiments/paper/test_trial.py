@@ -14,11 +14,13 @@ from common.scores import AucByFinding
 from common.shard import open_shard
 from common.wire import pack
 from experiments.launch.local import LocalFederation
+from experiments.paper.assemble import _counts
 from experiments.paper.cells import Cell, TrialLine
 from experiments.paper.data import make_synthetic
 from experiments.paper.scales import SCALES
 from experiments.paper.trial import endpoint, keep_line, run_trial
 from server.run.records import read_rounds
+from tests.support.shards import make_shard
 
 SCALE = SCALES["tiny"]
 
@@ -117,3 +119,18 @@ def test_the_endpoint_leaves_out_findings_with_few_positive_films(data: Path) ->
     }
     assert positives.min() < 20 <= positives.max()
     assert endpoint(by_finding, test) == pytest.approx(0.9)
+
+
+def test_an_unknown_film_is_not_positive(tmp_path: Path) -> None:
+    test = make_shard(tmp_path / "a", images=200, unknown=0.75)
+    positives = [int((column == 1).sum()) for column in test.labelled().T]
+    assert min(positives) < 20
+    counting = {
+        finding: 0.9 if count >= 20 else 0.1
+        for finding, count in zip(FINDINGS, positives, strict=True)
+    }
+    found = endpoint({**counting}, test)
+    assert found == (pytest.approx(0.9) if max(positives) >= 20 else None)
+    counts = _counts(test)
+    assert list(counts.positives.values()) == positives
+    assert counts.without == sum((row == 0).all() for row in test.labelled())

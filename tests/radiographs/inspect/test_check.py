@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.findings import UNKNOWN
 from common.shard import Bytes, Entry, create_shard, open_shard
 from radiographs.inspect.check import check
 from radiographs.inspect.pictures import CANDIDATE, alike, look_at, nearly_same
-from radiographs.inspect.report import Problem
+from radiographs.inspect.report import Problem, lines_of
 from radiographs.read.decode import decode
 from radiographs.read.nih import read_metadata
 from radiographs.sources.chestxray14 import command as convert
@@ -79,6 +80,25 @@ def test_blank_and_inverted_films_are_found(phantoms: Path, tmp_path: Path) -> N
     assert rows(problems, "blank") == [[("a", 5)], [("a", 6)], [("a", 7)]]
     assert not {"duplicate", "contradiction"} & {problem.kind for problem in problems}
     assert rows(problems, "inverted") == [[("a", 3)]]
+
+
+def test_a_dull_film_is_told_and_never_called_blank(phantoms: Path, tmp_path: Path) -> None:
+    films = films_of(phantoms)
+    films[1] = films[1] // 4 + 90  # a quarter of the range
+    films[2] = films[2] // 16  # 12 bits in 16
+    films[3] = films[3] // 64  # 10 bits in 16
+    films[4] = films[4] > 128  # 8 bits in 16
+    films[5] = films[5] // 16 * 17  # the whole range in 16 grey levels
+    films[6] = np.where(films[6] > 128, 255, 0)
+    grey = Image.fromarray(films[6]).resize((300, 300)).rotate(3).resize((64, 64))
+    films[6] = np.asarray(grey)  # black and white, with many grey levels at the edges
+    films[8] = films[8] // 2 + 60  # low contrast
+    problems = check([write(tmp_path / "a", films, patients(24))]).problems
+    assert rows(problems, "dull") == [[("a", row)] for row in range(1, 7)]
+    assert ("warning", "dull") in kinds(problems)
+    [text] = [problem.text for problem in problems if problem.kind == "dull"]
+    assert "likely their files declare more bits than their pixels have, or a window" in text
+    assert not [problem for problem in problems if problem.kind == "blank"]
 
 
 def as_jpeg(film: Bytes) -> Bytes:
@@ -167,6 +187,40 @@ def test_too_few_films_for_an_auc_are_told(tmp_path: Path) -> None:
     assert any("no image has any finding" in p.text for p in check([tmp_path / "c"]).problems)
 
 
+def test_unknown_labels_are_told_and_are_no_contradiction(phantoms: Path, tmp_path: Path) -> None:
+    films = films_of(phantoms)
+    films[9], films[11] = films[1], films[2]
+    labels = np.array([[i % 2] * 14 for i in range(24)], np.uint8)
+    labels[9, :13] = labels[1, 13] = UNKNOWN  # all that both say is the same
+    labels[11, :13], labels[11, 13] = UNKNOWN, 1 - labels[2, 13]
+    labels[:, 4] = labels[20:] = UNKNOWN
+    labels[8:20, 6] = UNKNOWN
+    labels[:20, 5] = np.where(labels[:20, 5] == 0, UNKNOWN, labels[:20, 5])
+    entries = [Entry(f"secret-{i}", str(i), "train") for i in range(24)]
+    with create_shard(
+        tmp_path / "a", entries=entries, labels=labels, size=64, source="x"
+    ) as images:
+        images[:] = films
+    report = check([tmp_path / "a"])
+    assert rows(report.problems, "duplicate") == [[("a", 1), ("a", 9)], [("a", 2), ("a", 11)]]
+    assert rows(report.problems, "contradiction") == [[("a", 2), ("a", 11)]]
+    texts = [problem.text for problem in report.problems]
+    for text in (
+        "4 images have no known label: nothing trains on them",
+        "no AUC, unknown in all images, for Mass",
+        "no AUC, all images alike, for Nodule",
+        "too few images for an AUC to mean much: Atelectasis 8, ",
+        ", Pneumonia 4, ",
+    ):
+        assert any(text in found for found in texts), text
+    [shard] = report.shards
+    assert (shard.counts or {})["Pneumonia"] == 4
+    assert (shard.known or {})["Pneumonia"] == 8
+    line = next(line for line in lines_of(report) if "unknown labels" in line)
+    assert "Pneumonia 16 (4 of 8 positive)" in line
+    assert "Mass 24 (0 of 0 positive)" in line
+
+
 def test_a_damaged_shard_is_told_and_the_others_are_looked_at(tmp_path: Path) -> None:
     good, bad = make_shard(tmp_path / "a").path, make_shard(tmp_path / "b").path
     (bad / "index.csv").write_text("image,patient,split\ndoe,doe,doe\n")
@@ -201,6 +255,9 @@ def test_warnings_count_when_strict(tmp_path: Path) -> None:
     assert_one_line(run("flower-data", "check", tmp_path / "none"), 2, "no shard here")
 
 
+REALLY_DULL = ("00003406_003.png", "00003510_002.png")
+"""Films of which hardly anything is seen without more contrast."""
+
 CHANGES: dict[str, Callable[[Bytes], Bytes]] = {
     "jpeg": as_jpeg,
     "size": lambda f: np.asarray(Image.fromarray(f).resize((200, 200)).resize((256, 256))),
@@ -216,8 +273,26 @@ def test_on_real_films_copies_are_found_and_nothing_else() -> None:
         assert all(nearly_same(film, change(film)) for film in films)
     assert not any(nearly_same(films[i], films[j]) for i in range(150) for j in range(i))
     pictures = [look_at(film) for film in films]
-    assert not any(picture.blank or picture.inverted for picture in pictures)
+    assert not any(picture.blank or picture.dull or picture.inverted for picture in pictures)
     assert all(look_at(255 - film).inverted for film in films)
+
+
+@needs_shared_data
+def test_of_thousands_of_real_films_two_dull_ones_are_told_and_none_is_blank() -> None:
+    folder = SHARED / "nih-128" / "images"
+    dull = []
+    for path in sorted(folder.iterdir())[::3] + [folder / name for name in REALLY_DULL]:
+        film = decode(path, 128)
+        picture = look_at(film)
+        assert not picture.blank
+        if picture.dull:
+            dull.append(path.name)
+            continue
+        for divisor in (16, 64):  # 12, then 10 bits in 16
+            dark = look_at(np.rint(film / divisor).astype(np.uint8))
+            assert dark.dull
+            assert not dark.blank
+    assert set(dull) == set(REALLY_DULL)
 
 
 @needs_shared_data

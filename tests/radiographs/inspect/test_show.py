@@ -5,9 +5,9 @@ import pytest
 from PIL import Image, ImageFont
 
 from common.errors import BadInput
-from common.findings import FINDINGS, NO_FINDING
+from common.findings import FINDINGS, NO_FINDING, UNKNOWN
 from common.shard import Entry, create_shard, open_shard
-from radiographs.inspect.show import by_finding, command
+from radiographs.inspect.show import _caption, by_finding, command
 from radiographs.inspect.summary import COLOURS, Summary, shares_figure
 from tests.support.shards import make_hospitals, make_shard
 
@@ -24,6 +24,48 @@ def test_the_table_counts_images_patients_and_findings(
     assert lines["Mass"] == [str(mass), f"{100 * mass / 40:.1f}", "%"]
     well = int((shard.labelled().sum(axis=1) == 0).sum())
     assert lines["No Finding"][0] == str(well)
+
+
+def test_the_table_tells_known_positive_and_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = np.zeros((10, 14), np.uint8)
+    labels[:2, 4] = 1
+    labels[2:7, 4] = UNKNOWN  # 2 of 5
+    labels[9, :] = UNKNOWN
+    entries = [Entry(f"{i}.png", str(i), "train") for i in range(10)]
+    with create_shard(tmp_path / "s", entries=entries, labels=labels, size=40, source="x"):
+        pass
+    make_shard(tmp_path / "whole", images=40)
+    make_shard(tmp_path / "without", labelled=False)
+    command([str(tmp_path)])
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    after = {line[:20].strip(): (line, lines[i + 1]) for i, line in enumerate(lines[:-1])}
+    mass, known = after["Mass"]
+    assert mass[20:35].split() == ["2", "50.0", "%"]
+    assert known.split()[:5] == ["known,", "unknown", "4,", "6", "40,"]
+    assert known.split()[-1] == "-"
+    well, decided = after["No Finding"]
+    assert well[20:35].split() == ["2", "50.0", "%"]  # two of the four of which it is known
+    assert decided.split()[2:4] == ["4,", "6"]
+    command([str(tmp_path / "whole")])
+    assert "unknown" not in capsys.readouterr().out
+
+
+def test_an_unknown_film_is_shown_as_such(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "s", unknown=0.3, unlabelled=[0, 1])
+    rows = by_finding(shard)
+    for name, films in rows.items():
+        for film in films:
+            row = next(i for i in range(40) if np.array_equal(shard.images[i], film.pixels))
+            labels = shard.labelled()[row]
+            if name == NO_FINDING:
+                assert not labels.any()
+            else:
+                assert labels[FINDINGS.index(name)] == 1
+    assert _caption(shard, 0) == "unknown"
+    figure = shares_figure([Summary("unknown", 2, 1, 40, shard.labelled()[:2])])
+    assert figure.width == 1190
 
 
 def test_a_folder_of_shards_gets_a_column_and_a_row_each(

@@ -1,15 +1,23 @@
 import io
 import os
+import re
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngImageFile
 
 from common.errors import BadInput, FedCXRError
 from radiographs.read.decode import Unreadable, decode
+from radiographs.read.extent import extent_of
 from radiographs.write.parallel import in_order
+from tests.support.shards import SHARED, needs_shared_data
 
 
 def test_grey_pixels_of_the_right_size_are_kept(tmp_path: Path) -> None:
@@ -29,6 +37,138 @@ def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
     wide = np.array([[0, 400, 65535, 32896]] * 4, np.uint16)
     Image.fromarray(wide).save(tmp_path / "a.png")
     assert decode(tmp_path / "a.png", 4)[0].tolist() == [0, 2, 255, 128]
+
+
+def sixteen_bit_png(path: Path, wide: npt.NDArray[np.uint16], bits: int | None = None) -> None:
+    """Write a 16-bit grey PNG, with the chunk sBIT if bits are given."""
+    file = io.BytesIO()
+    Image.fromarray(wide).save(file, "PNG")
+    content = file.getvalue()
+    end_of_header = 8 + 12 + 13
+    extra = b"" if bits is None else chunk(b"sBIT", bytes([bits]))
+    path.write_bytes(content[:end_of_header] + extra + content[end_of_header:])
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    check = struct.pack(">I", zlib.crc32(name + body))
+    return struct.pack(">I", len(body)) + name + body + check
+
+
+@pytest.mark.parametrize("bits", range(9, 16))
+def test_bits_that_are_declared_significant_are_the_range(tmp_path: Path, bits: int) -> None:
+    wide = np.linspace(0, 2**bits - 1, 64 * 64).reshape(64, 64).astype(np.uint16)
+    sixteen_bit_png(tmp_path / "a.png", wide, bits)
+    found = decode(tmp_path / "a.png", 64)
+    assert np.abs(found - wide * (255 / (2**bits - 1))).max() <= 0.51
+    scaled = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    sixteen_bit_png(tmp_path / "a.png", scaled, bits)
+    assert np.abs(decode(tmp_path / "a.png", 64) - scaled / 257).max() <= 0.51
+
+
+@pytest.mark.parametrize("side", [40, 64, 150, 300])
+@pytest.mark.parametrize("levels", [2, 16, 60])
+def test_resizing_does_not_hide_that_there_are_few_grey_levels(
+    tmp_path: Path, side: int, levels: int
+) -> None:
+    ramp = np.add.outer(np.arange(128), np.arange(128)) / 254
+    few = (np.rint(ramp * (levels - 1)) * (255 / (levels - 1))).astype(np.uint8)
+    Image.fromarray(few).save(tmp_path / "a.png")
+    found = decode(tmp_path / "a.png", side)
+    assert set(np.unique(found)) <= set(np.unique(few))
+    assert extent_of(Image.fromarray(found)).dull
+
+
+def test_a_dark_film_is_not_stretched(tmp_path: Path) -> None:
+    wide = np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)
+    sixteen_bit_png(tmp_path / "a.png", wide)
+    assert decode(tmp_path / "a.png", 64).max() == 16
+    sixteen_bit_png(tmp_path / "a.png", wide // 64)
+    with pytest.raises(Unreadable, match="come out as one grey level"):
+        decode(tmp_path / "a.png", 64)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.99])
+def test_a_png_with_a_hole_or_without_an_end_is_refused(tmp_path: Path, share: float) -> None:
+    whole = png()
+    kept = int(share * len(whole))
+    for content in (
+        whole[:kept] + bytes(len(whole) - kept - 12) + whole[-12:],
+        whole[:kept] + chunk(b"IEND", b""),
+        whole[:kept],
+    ):
+        (tmp_path / "a.png").write_bytes(content)
+        with pytest.raises(Unreadable, match=r"damaged|cut short|cannot be decoded"):
+            decode(tmp_path / "a.png", 64)
+
+
+def jpeg(mode: str, progressive: bool) -> bytes:
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(0, 256, (20, 20), np.uint8)).resize((200, 160))
+    file = io.BytesIO()
+    smooth.convert(mode).save(file, "JPEG", quality=90, progressive=progressive)
+    return file.getvalue()
+
+
+def test_a_png_with_a_changed_byte_is_refused(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", compress_level=0)
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[2000] ^= 128  # not compressed: it is a pixel
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(Unreadable, match="damaged: a checksum is wrong"):
+        decode(tmp_path / "a.png", 64)
+
+
+JPEGS = {(m, p): jpeg(m, p) for m in ("L", "RGB") for p in (False, True)}
+
+
+@settings(
+    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    kind=st.sampled_from(sorted(JPEGS)),
+    missing=st.integers(3, 4000),
+    tail=st.sampled_from([b"", b"\xff\xd9", bytes(40) + b"\xff\xd9", b"\xff\xd9" + bytes(9)]),
+)
+def test_a_jpeg_that_is_cut_short_is_refused_wherever_it_is_cut(
+    tmp_path: Path, kind: tuple[str, bool], missing: int, tail: bytes
+) -> None:
+    whole = JPEGS[kind]
+    (tmp_path / "a.jpg").write_bytes(whole[: max(len(whole) - missing, 2)] + tail)
+    with pytest.raises(Unreadable, match=r"damaged|cut short|cannot be decoded|neither PNG nor"):
+        decode(tmp_path / "a.jpg", 64)
+
+
+def test_scans_that_are_missing_are_noticed(tmp_path: Path) -> None:
+    for mode in ("L", "RGB"):
+        whole = JPEGS[mode, True]
+        scans = [found.start() for found in re.finditer(rb"\xff\xda", whole)]
+        tables = [whole.rfind(b"\xff\xc4", 0, scan) for scan in scans]
+        assert len(scans) > 4
+        for end in tables[1:]:
+            (tmp_path / "a.jpg").write_bytes(whole[:end] + b"\xff\xd9")
+            with pytest.raises(Unreadable, match="cut short: scans are missing"):
+                decode(tmp_path / "a.jpg", 64)
+
+
+@pytest.mark.parametrize("kind", sorted(JPEGS))
+def test_a_whole_jpeg_is_read_and_so_is_what_follows_its_end(
+    tmp_path: Path, kind: tuple[str, bool]
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(JPEGS[kind])
+    found = decode(tmp_path / "a.jpg", 64)
+    (tmp_path / "a.jpg").write_bytes(JPEGS[kind] + bytes(100))
+    assert np.array_equal(decode(tmp_path / "a.jpg", 64), found)
+
+
+@needs_shared_data
+def test_no_real_film_is_refused() -> None:
+    films = sorted((SHARED / "cxr-small" / "images").iterdir())[::10]
+    films += sorted((SHARED / "nih-128" / "images").iterdir())[::50]
+    for film in films:
+        assert not extent_of(Image.fromarray(decode(film, 128))).dull
+    with pytest.raises(Unreadable, match="damaged or cut short"):
+        decode(SHARED / "faults" / "jpeg_half_with_eoi.jpg", 128)
 
 
 def png() -> bytes:

@@ -64,6 +64,15 @@ def make(files: dict[str, Path], *more: str) -> None:
     command([*paths, "--hospitals", "3", "--size", "48", "--workers", "1", *more])
 
 
+def test_a_film_is_found_by_its_first_bytes_under_any_suffix(files: dict[str, Path]) -> None:
+    folder = files["images"] / "images_001" / "images"
+    for film, suffix in zip(sorted(folder.iterdir()), ("", ".jfif", ".PNG", ".bin"), strict=False):
+        film.rename(film.with_suffix(suffix))
+    (folder / "00000010_000.txt").write_text("a note on the film of this name")
+    make(files)
+    assert sum(len(open_shard(shard)) for shard in files["out"].iterdir()) == 40
+
+
 def test_hospitals_hold_the_training_list_and_the_test_shard_the_other(
     files: dict[str, Path],
 ) -> None:
@@ -149,31 +158,115 @@ def test_a_missing_film_is_an_error_unless_allowed(files: dict[str, Path]) -> No
     assert sum(len(shard) for shard in shards) == 39
 
 
-def test_lists_that_are_cut_to_the_films_there_are_used_when_allowed(
+def test_lists_that_are_cut_to_a_part_of_the_metadata_are_used_and_told(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    files["train-list"].write_text("\n".join(read_list(files["train-list"])[:20]))
+    make(files)
+    error = capsys.readouterr().err
+    told = r"left out: 10 of 40 images in .*meta\.csv are in no list, first 0{6}10"
+    assert re.search(told, error)
+    shards = {path.name: open_shard(path) for path in files["out"].iterdir()}
+    assert len(shards.pop("test")) == 10
+    assert sum(map(len, shards.values())) == 20
+
+
+def test_what_may_be_an_accident_needs_the_option(
     files: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     files["train-list"].write_text("\n".join(read_list(files["train-list"])[:20]))
     for film in ("00000000_001", "00000001_000"):
         next(files["images"].rglob(f"{film}.png")).unlink()
     told = (
-        r"10 of 40 images in .*meta\.csv are in neither list, first 00000010_000.*; "
+        r"1 of 30 listed images have no line in .*, first 00000002_000\.png; "
         r"2 of 30 listed images have no file below .*, first 00000000_001\.png, 00000001_000"
     )
+    lines = files["metadata"].read_text().splitlines()
+    files["metadata"].write_text("\n".join(lines[:5] + lines[6:]))
     with pytest.raises(BadInput, match=told + r".*; --allow-missing leaves them out"):
         make(files)
     make(files, "--allow-missing")
     error = capsys.readouterr().err
-    assert re.search("left out: " + told, error)
+    assert re.search("left out: 10 of 39 .* are in no list, .*; " + told, error)
     assert sum(line.startswith("left out") for line in error.splitlines()) == 1
     shards = {path.name: open_shard(path) for path in files["out"].iterdir()}
     assert len(shards.pop("test")) == 10
-    assert sum(map(len, shards.values())) == 18
+    assert sum(map(len, shards.values())) == 17
+
+
+def in_numbered_folders(files: dict[str, Path], inner: str = "images") -> list[Path]:
+    """Put the films into four folders as the NIH does; return these."""
+    films = sorted((files["images"] / "images_001" / "images").iterdir())
+    folders = [files["images"] / f"images_{i:03d}" / inner for i in range(1, 5)]
+    for folder, first in zip(folders, range(0, 40, 10), strict=True):
+        folder.mkdir(parents=True, exist_ok=True)
+        for film in films[first : first + 10]:
+            film.rename(folder / film.name)
+    return folders
+
+
+@pytest.mark.parametrize("inner", ["images", ""])
+@pytest.mark.parametrize("absent", [{0}, {1}, {2}, {0, 2}, {1, 2}, {0, 1}])
+def test_absent_folders_are_left_out_and_told(
+    files: dict[str, Path], inner: str, absent: set[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = in_numbered_folders(files, inner)
+    for folder in absent:
+        shutil.rmtree(folders[folder])
+    make(files, "--hospitals", "1")
+    told = f"{10 * len(absent)} of 40 listed images are in folders images_NNN that are not below"
+    assert told in capsys.readouterr().err
+    shards = [open_shard(path) for path in files["out"].iterdir()]
+    held = {entry.image for shard in shards for entry in shard.entries}
+    assert held == {
+        f"{i // 2:08d}_{i % 2:03d}.png" for i in range(40) if i // 10 not in absent
+    }  # fmt: skip
+
+
+def test_a_film_that_is_missing_from_a_folder_that_is_there_still_needs_the_option(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = in_numbered_folders(files)
+    shutil.rmtree(folders[2])
+    (folders[0] / "00000004_001.png").unlink()  # the last of its folder
+    with pytest.raises(BadInput, match=r"^1 of 40 .* no file .*, first 00000004_001\.png; --allow"):
+        make(files)
+    make(files, "--allow-missing")
+    assert "10 of 40 listed images are in folders" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lists", ["none", "no test list", "an empty test list"])
+def test_a_set_without_test_films_needs_no_list(
+    files: dict[str, Path], lists: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = dict(files)
+    if lists != "an empty test list":
+        del given["test-list"]
+    else:
+        files["test-list"].write_text("\n")
+    if lists == "none":
+        del given["train-list"]
+    make(given)
+    assert "there is no test shard" in capsys.readouterr().err
+    assert {path.name for path in files["out"].iterdir()} == {f"hospital-0{i}" for i in range(3)}
+    held = sum(len(open_shard(path)) for path in files["out"].iterdir())
+    assert held == (40 if lists == "none" else 30)
+
+
+def test_without_a_training_list_all_but_the_test_films_are_for_training(
+    files: dict[str, Path],
+) -> None:
+    make({name: path for name, path in files.items() if name != "train-list"})
+    assert sum(len(open_shard(path)) for path in files["out"].iterdir()) == 40
+    assert [e.image for e in open_shard(files["out"] / "test").entries] == read_list(
+        files["test-list"]
+    )
 
 
 def test_a_list_without_any_film_is_refused(files: dict[str, Path]) -> None:
     for image in read_list(files["test-list"]):
         next(files["images"].rglob(image)).unlink()
-    with pytest.raises(BadInput, match=r"test\.txt: none of its images .* check that they belong"):
+    with pytest.raises(BadInput, match=r"test\.txt: none of its .* belong together, or leave"):
         make(files, "--allow-missing")
 
 
@@ -187,6 +280,37 @@ def test_a_damaged_film_is_named_and_may_be_replaced(files: dict[str, Path]) -> 
     film.write_bytes(whole)
     make(files)
     assert sum(len(open_shard(path)) for path in files["out"].iterdir()) == 40
+
+
+def test_a_damaged_film_is_left_out_when_allowed(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = next(files["images"].rglob("00000003_001.png"))
+    film.write_bytes(film.read_bytes()[:60])
+    with pytest.raises(BadInput, match=r"1 of 40 .*, or leave them out with --allow-missing, and"):
+        make(files)
+    make(files, "--allow-missing")
+    printed = capsys.readouterr()
+    assert f"left out: 1 of 40 images cannot be read, first {film}: " in printed.err
+    assert "continuing: 39 of 40 images are done" in printed.err
+    shards = [open_shard(path) for path in files["out"].iterdir()]
+    images = [entry.image for shard in shards for entry in shard.entries]
+    assert len(images) == 39
+    assert film.name not in images
+    counted = next(line for line in printed.out.splitlines() if line.startswith("images"))
+    assert sum(map(int, counted.split()[1:])) == 39
+
+
+def test_a_film_that_is_removed_after_an_error_costs_no_decoded_film(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = next(files["images"].rglob("00000003_001.png"))
+    film.write_bytes(film.read_bytes()[:60])
+    with pytest.raises(BadInput, match="1 of 40"):
+        make(files)
+    film.unlink()  # which also draws another split
+    make(files, "--allow-missing")
+    assert "continuing: 39 of 39 images are done" in capsys.readouterr().err
 
 
 def test_a_flat_folder_gives_the_same_as_the_folders_of_the_nih(files: dict[str, Path]) -> None:

@@ -2,6 +2,7 @@ import builtins
 import errno
 import io
 import os
+import re
 import stat
 from collections import Counter
 from pathlib import Path, PurePosixPath
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset
 
 from common.errors import BadInput
-from common.findings import FINDINGS
+from common.findings import FINDINGS, NO_FINDING, UNKNOWN
 from common.shard import open_shard
+from radiographs.read.film_file import why_dull
 from radiographs.read.site_labels import Label, match, read_labels
 from radiographs.sources.site import command
 from radiographs.write.private import private_path, read_private
@@ -95,9 +98,67 @@ def test_films_of_all_kinds_become_a_shard(site: Path) -> None:
     assert "      1 refused: modality 'CT', not CR or DX" in result.stdout
 
 
+def test_a_film_in_few_grey_levels_is_told_with_the_likely_cause(tmp_path: Path) -> None:
+    films = tmp_path / "Doe_films"
+    films.mkdir()
+    level = np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)
+    grey = (level // 16).astype(np.uint8)
+    headers: dict[str, dict[str, Any]] = {
+        "good": {},
+        "bits": {"BitsStored": 16, "HighBit": 15},
+        "window": {"WindowCenter": 2000, "WindowWidth": 90_000},
+        "black_and_white": {"WindowCenter": 2000, "WindowWidth": 3},
+        "table": {"VOILUTSequence": [lut(4096, [0] * 1000 + list(range(3096)))]},
+        "few": {"VOILUTSequence": [lut(4096, [v // 256 * 273 for v in range(4096)])]},
+    }
+    for name, tags in headers.items():
+        film(level, **tags).save_as(films / f"{name}.dcm", enforce_file_format=True)
+    Image.fromarray(level).save(films / "wide.png")
+    Image.fromarray(grey // 5 + 20).save(films / "flat.png")
+    labels = write_labels(
+        tmp_path / "labels.csv", {file.name: ("MRN-1", {"Mass": 1}) for file in films.iterdir()}
+    )
+    result = run("flower-data", "site", "--images", films, "--labels", labels, "--out",
+                 tmp_path / "shard", "--size", 256)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    files = read_private(private_path(tmp_path / "shard")).files
+    causes = {
+        "bits.dcm": "no window in the header, and the pixels use few of the 16 bits stored",
+        "window.dcm": "the window in the header does not fit the pixels",
+        "black_and_white.dcm": "the window in the header does not fit the pixels",
+        "few.dcm": "the table (VOI LUT) in the header does not fit the pixels",
+        "wide.png": "16-bit values that have fewer bits: scale them to 16 bits, or declare them "
+        "in a chunk sBIT",
+        "flat.png": "the file itself is dark, flat or in few grey levels",
+    }
+    told = re.findall(r"^dull: image (\d+): .*; likely cause: (.*)$", result.stderr, re.MULTILINE)
+    assert {files[number]: cause for number, cause in told} == causes
+    assert len(told) == len(causes)
+    for cause in set(causes.values()):
+        count = list(causes.values()).count(cause)
+        assert f"{count:>7} dull, but in the shard: {cause}" in result.stdout
+    assert "Doe" not in result.stderr + result.stdout.replace(str(films), "")
+    checked = run("flower-data", "check", tmp_path / "shard")
+    assert "warning: dull: 6 times: " in checked.stdout
+    assert "blank" not in checked.stdout
+
+
+def test_why_a_film_is_dull_is_unknown_without_its_file(tmp_path: Path) -> None:
+    assert why_dull(tmp_path / "a.dcm") == "unknown, the file can no longer be read"
+
+
+def lut(count: int, entries: list[int]) -> Dataset:
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [count, 0, 16])
+    table.add_new("LUTData", "US", entries)
+    return table
+
+
 def test_a_dicom_file_is_opened_once_for_its_header_and_once_for_its_pixels(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("Doe_Jane.dcm", "2024/IM0001"):  # a dull film's header is read again
+        film(PatientID="MRN-1").save_as(site / name, enforce_file_format=True)
     opened: Counter[str] = Counter()
     original = open
 
@@ -166,12 +227,45 @@ def test_without_labels_the_shard_is_for_pretraining(site: Path) -> None:
     assert len(shard) == 3
 
 
-def test_a_film_of_no_known_patient_is_refused(
+def test_a_labelled_film_of_no_known_patient_is_refused(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_labels(site / "labels.csv", {"a.png": ("", {}), "b.JPG": ("1", {})})
+    command(arguments(site))
+    assert "refused: a.png: no patient" in capsys.readouterr().err
+
+
+def test_without_labels_a_film_of_no_known_patient_is_a_patient_of_its_own(
     site: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (site / "labels.csv").unlink()
-    command(["--images", str(site), "--out", str(site.parent / "shard"), "--size", "40"])
-    assert "refused: a.png: no patient" in capsys.readouterr().err
+    given = ["--images", str(site), "--size", "40", "--workers", "1"]
+    command([*given, "--out", str(site.parent / "shard")])
+    printed = capsys.readouterr()
+    assert "no patient" not in printed.err
+    assert "2 films of no known patient; each is taken as a patient of its own" in printed.out
+    entries = open_shard(site.parent / "shard").entries
+    private = read_private(private_path(site.parent / "shard"))
+    assert sorted(private.files.values()) == ["2024/IM0001", "Doe_Jane.dcm", "a.png", "b.JPG"]
+    assert len({entry.patient for entry in entries}) == 3
+    assert all(re.fullmatch("[0-9a-f]{16}", entry.patient) for entry in entries)
+    salted = ("--salt-from", str(private_path(site.parent / "shard")))
+    command([*given, "--out", str(site.parent / "two"), *salted])
+    assert open_shard(site.parent / "two").entries == entries
+
+
+def test_what_is_decoded_stays_when_a_file_is_removed(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("ct.dcm", "side.dcm", "notes.txt"):
+        (site / name).unlink()
+    with pytest.raises(BadInput, match=r"broken\.dcm.*; replace them, or leave out --strict, and"):
+        command(arguments(site, "--strict"))
+    (site / "broken.dcm").unlink()
+    (site / "a.png").unlink()
+    command(arguments(site, "--strict"))
+    assert "continuing: 3 of 3 images are done" in capsys.readouterr().err
+    assert len(open_shard(site.parent / "shard")) == 3
 
 
 def test_the_view_may_be_in_the_labels(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,12 +312,14 @@ def test_real_dicom_files_with_labels_as_chestxray14_has_them(tmp_path: Path) ->
         ("image,Finding Labels\na,Mass\na,Mass\n", "line 3: the same image as line 2"),
         ("image,Finding Labels\na,Cough\n", "line 2: unknown finding; known: "),
         ("image,NAMES\na,ZEROS\n".replace("ZEROS", "yes" + ",0" * 13), "Atelectasis is 'yes'"),
-        ("image,NAMES\na,ZEROS\n".replace("ZEROS", "-1" + ",0" * 13), "Atelectasis is '-1'"),
-        ("image,NAMES\na,ZEROS\n".replace("ZEROS", "" + ",0" * 13), "Atelectasis is ''"),
+        ("image,NAMES\na,ZEROS\n".replace("ZEROS", "-2" + ",0" * 13), "Atelectasis is '-2', not 0"),
+        ("image,NAMES\na,ZEROS\n".replace("ZEROS", "2" + ",0" * 13), "Atelectasis is '2', not 0"),
         ("image,NAMES,No Finding\na,ZEROS,1\n".replace("ZEROS", "1" + ",0" * 13),
          "No Finding is 1 beside 1 findings"),
         ("image,NAMES,No Finding\na,ZEROS,0\n".replace("ZEROS", "0" + ",0" * 13),
          "No Finding is 0 beside 0 findings"),
+        ("image,NAMES,No Finding\na,ZEROS,1\n".replace("ZEROS", "1" + "," * 13),
+         "No Finding is 1 beside 1 findings"),
     ],
 )  # fmt: skip
 def test_labels_that_cannot_be_used_are_refused(tmp_path: Path, text: str, why: str) -> None:
@@ -339,6 +435,75 @@ def test_column_names_may_be_written_in_other_ways(tmp_path: Path) -> None:
     [label] = read_labels(tmp_path / "l.csv")
     assert label.image == "a/b"
     assert label.labels.tolist() == [0] * 13 + [1]
+
+
+def read_one(folder: Path, cells: str, **options: Any) -> list[int]:
+    """Return the labels of a line with the cells of all findings, and of No Finding."""
+    columns = [*FINDINGS, NO_FINDING][: cells.count(",") + 1]
+    (folder / "l.csv").write_text(f"image,{','.join(columns)}\na,{cells}\n")
+    [label] = read_labels(folder / "l.csv", **options)
+    return [int(value) for value in label.labels]
+
+
+def test_an_empty_cell_is_unknown_and_an_uncertain_one_as_asked(tmp_path: Path) -> None:
+    cells = "1,,-1,-1.0,0.0,1.0" + ",0" * 8
+    for asked, label in ((None, UNKNOWN), ("ignore", UNKNOWN), ("ones", 1), ("zeros", 0)):
+        options = {} if asked is None else {"uncertain": asked}
+        expected = [1, UNKNOWN, label, label, 0, 1] + [0] * 8
+        assert read_one(tmp_path, cells, **options) == expected
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ("," * 13 + ",1", [UNKNOWN] * 14),  # it fills nothing
+        ("0" + "," * 13 + ",1.0", [0] + [UNKNOWN] * 13),
+        ("-1" + "," * 13 + ",1", [UNKNOWN] * 14),
+        ("," * 13 + ",0", [UNKNOWN] * 14),
+        ("0," * 13 + ",0", [0] * 13 + [UNKNOWN]),  # the last one may be it
+        ("1," + "0," * 13, [1] + [0] * 13),
+        ("0," * 14 + "-1", [0] * 14),
+    ],
+)
+def test_no_finding_fills_no_unknown_label(tmp_path: Path, cells: str, expected: list[int]) -> None:
+    assert read_one(tmp_path, cells) == expected
+
+
+def test_a_column_may_be_missing_for_what_nobody_looked_for(site: Path) -> None:
+    findings = [finding for finding in FINDINGS if finding not in ("Hernia", "Pleural_Thickening")]
+    given = (
+        "Doe_Jane.dcm,1," + "0," * 11 + "-1",
+        "2024/IM0001,1," + "," * 11,
+        "a.png,2,1" + ",0" * 11,
+    )
+    text = "\n".join([",".join(["image", "patient", *findings]), *given])
+    (site / "labels.csv").write_text(text)
+    result = run("flower-data", "site", *arguments(site))
+    assert_one_line(result, 2, "missing: Pleural_Thickening, Hernia; if nobody looked for these: "
+                    "--allow-unlabelled Pleural_Thickening,Hernia")  # fmt: skip
+    result = run("flower-data", "site", *arguments(site, "--allow-unlabelled", "Hernia,Cough"))
+    assert_one_line(result, 2, "'Cough' is no finding")
+    options = ("--allow-unlabelled", "hernia,Pleural Thickening", "--uncertain", "ones")
+    result = run("flower-data", "site", *arguments(site, *options))
+    assert result.returncode == 0, result.stderr
+    assert "18 of 42 labels are unknown" in result.stdout
+    shard = open_shard(site.parent / "shard")
+    files = read_private(private_path(shard.path)).files
+    found = {
+        files[e.image]: row.tolist() for e, row in zip(shard.entries, shard.labelled(), strict=True)
+    }
+    unknown = [UNKNOWN] * 2
+    assert found == {
+        "Doe_Jane.dcm": [0] * 11 + [1] + unknown,
+        "2024/IM0001": [UNKNOWN] * 14,
+        "a.png": [1] + [0] * 11 + unknown,
+    }
+
+
+def test_joined_findings_leave_none_unknown(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("image,Finding Labels\na,Mass\n")
+    with pytest.raises(BadInput, match="cannot leave a finding unknown"):
+        read_labels(tmp_path / "l.csv", ["Hernia"])
 
 
 def label(image: str) -> Label:

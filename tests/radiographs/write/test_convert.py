@@ -128,7 +128,7 @@ def test_an_unfinished_result_of_other_options_is_not_gone_on_with(
         run(tmp_path / "out", part(files))
     files[2].write_bytes(whole)
     with pytest.raises(BadInput, match=r"\.out\.partial: was begun with other options"):
-        run(tmp_path / "out", part(files[1:]))
+        convert(tmp_path / "out", [part(files)], size=48, source="x", workers=1)
     run(tmp_path / "out", part(files))
 
 

@@ -1,4 +1,5 @@
 from collections import Counter, defaultdict
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import BadInput
+from common.findings import UNKNOWN
 from common.seeds import generator
 from common.shard import Bytes
 from radiographs.write.partition import dirichlet, iid, noniid, random_sizes
@@ -54,6 +56,17 @@ def test_noniid_is_the_papers_algorithm(hospitals: int, seed: int) -> None:
     kinds = [next((k for k, c in enumerate(order) if row[c]), 14) for row in labels]
     held = [{kinds[i] for i in np.flatnonzero(assignment == h)} for h in range(hospitals)]
     assert held == slow_noniid(labels, hospitals, seed)
+
+
+def test_images_of_unknown_labels_are_not_split() -> None:
+    labels = labels_of(40)
+    labels[7, 3] = UNKNOWN
+    splits: list[Callable[[], object]] = [
+        lambda: noniid(labels, 2, 0), lambda: iid(labels, 2, 0), lambda: dirichlet(labels, 2, 1, 0),
+    ]  # fmt: skip
+    for split in splits:
+        with pytest.raises(BadInput, match="some labels are unknown"):
+            split()
 
 
 def test_last_is_what_it_was_before_there_was_a_choice() -> None:

@@ -4,6 +4,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 
@@ -254,6 +255,24 @@ def test_a_kit_is_filled_in(federation: Path) -> None:
     assert "$" not in page
     compose = (kit / "docker-compose.yml").read_text()
     assert "${DATA:?" in compose
+    image = f"fedcxr-client:{version('fedcxr')}"
+    assert f"Load the image `{image}`, of this version" in page
+    settings = (kit / ".env").read_text().splitlines()
+    assert {f"IMAGE={image}", "SIZE=256", "SHARD=shard"} <= set(settings)
+
+
+def test_a_kit_says_which_image_and_which_films(tmp_path: Path) -> None:
+    image = ("--image", "registry.example/fedcxr-client:7", "--image-id", f"sha256:{'a' * 64}")
+    made = ("--out", tmp_path / "f", "--server", "localhost", "--names", "north")
+    assert run("flower-provision", "new", *made, *image, "--image-size", 96).returncode == 0
+    kit = tmp_path / "f" / "sites" / "north"
+    assert "IMAGE=registry.example/fedcxr-client:7\nSIZE=96\n" in (kit / ".env").read_text()
+    for renewed in (False, True):
+        if renewed:
+            assert run("flower-provision", "renew", tmp_path / "f", "north").returncode == 0
+        page = (kit / "README.md").read_text()
+        assert f"`registry.example/fedcxr-client:7`, with the ID `sha256:{'a' * 64}`" in page
+        assert "The films become 96 pixels wide" in page
 
 
 def test_the_address_of_an_ipv6_server_can_be_split() -> None:

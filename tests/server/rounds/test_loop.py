@@ -32,7 +32,7 @@ from tests.support.hospitals import (
     rounds_with,
 )
 from tests.support.records import round_record
-from tests.support.shards import make_hospitals
+from tests.support.shards import make_hospitals, make_shard
 from tests.support.states import same_bits
 
 
@@ -62,6 +62,25 @@ def test_the_last_model_is_the_exact_mean(tmp_path: Path, shards: list[Path]) ->
     assert provenance is not None
     assert (provenance.method, provenance.round) == ("fedavg", 2)
     assert result.rounds == 2
+
+
+def test_a_hospital_weighs_as_many_films_as_have_a_known_label(tmp_path: Path) -> None:
+    idle = [range(0), range(0, 46, 2), range(10)]
+    shards = [
+        make_shard(
+            tmp_path / f"hospital-{i:02d}", 40 + 6 * i, seed=i, unknown=0.2 * i, unlabelled=rows
+        )
+        for i, rows in enumerate(idle)
+    ]
+    plan = plan_of()
+    rounds_of(plan, [shard.path for shard in shards], tmp_path / "run").run()
+    state, _ = read_checkpoint(tmp_path / "run" / "final.pt", "densenet-tiny", 0)
+    assert same_bits(state, federate_by_hand(plan, [shard.path for shard in shards]))
+    for line in lines_of(tmp_path / "run"):
+        for shard, rows in zip(shards, idle, strict=True):
+            whole = make_shard(tmp_path / f"{line['round']}" / shard.path.name, len(shard))
+            training = [i for i in whole.split(plan.seed)[0].tolist() if i not in rows]
+            assert line["hospitals"][shard.path.name]["examples"] == len(training)
 
 
 def test_a_line_names_every_hospital_and_what_it_did(tmp_path: Path, shards: list[Path]) -> None:
