@@ -22,7 +22,7 @@ from server.run.config import Changing
 
 if TYPE_CHECKING:
     from common.protocol import RunResult
-    from server.rounds.loop import Plan
+    from server.rounds.plan import Plan
     from server.rounds.testing import Tester
     from server.run.folder import RunFolder
     from server.run.records import RunStatus
