@@ -29,7 +29,7 @@ from common.findings import FINDINGS
 from common.fit import fit
 from common.model_input import ModelInput
 from common.options import Architecture, HeadChoice
-from common.runtime.files import write_whole
+from common.runtime.files import remedy, write_whole
 from common.state import State
 
 FORMAT = 1
@@ -216,7 +216,8 @@ def _load(path: Path) -> dict[str, Any]:
     except IsADirectoryError:
         raise BadInput(f"{path}: a folder, not a file{_empty_folder(path)}") from None
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+        how = remedy(error, "copy it again")
+        raise BadInput(f"{path}: cannot be read: {error.strerror}; {how}") from None
     except HoldsObjects as error:
         raise BadInput(
             f"{path}: holds objects ({error}), and loading them could run any code; where you "
