@@ -15,8 +15,7 @@ from torchvision.models import densenet121
 from common.checkpoint import Provenance, read_checkpoint, write_checkpoint
 from common.errors import BadInput
 from common.findings import FINDINGS
-from common.images import centre_crops
-from common.model import build_model, load_state, state_of, to_input
+from common.model import build_model, load_state, state_of
 from common.runtime.cli import Stopped
 from tests.support.states import same_bits
 
@@ -129,21 +128,6 @@ def test_a_missing_file_says_whether_its_folder_looks_mounted(tmp_path: Path) ->
     assert refusal(tmp_path / "x.pt").startswith(f"no such file, as {tmp_path} is empty; in a")
     (tmp_path / "another.pt").touch()
     assert refusal(tmp_path / "x.pt") == "no such file" + remedy
-
-
-def test_a_checkpoint_tells_a_stranger_what_its_model_takes(tmp_path: Path) -> None:
-    path = tmp_path / "c.pt"
-    model = build_model("densenet-tiny", 7).eval()
-    write_checkpoint(path, STATE, "densenet-tiny", Provenance(method="random"))
-    told = torch.load(path, weights_only=True)["input"]
-    films = np.random.default_rng(0).integers(0, 256, (3, 40, 40), np.uint8)
-    side = int(told["crop"] * 40)
-    edge = (40 - side) // 2
-    grey = torch.from_numpy(films)[:, None, edge : edge + side, edge : edge + side] / 255
-    given = ((grey - told["mean"]) / told["std"]).repeat(1, told["channels"], 1, 1)
-    ours = to_input(torch.from_numpy(centre_crops(films)))
-    assert torch.equal(model(given), model(ours))
-    assert told["findings"] == list(FINDINGS)
 
 
 def with_input(path: Path, **changes: object) -> Path:
