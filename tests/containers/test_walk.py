@@ -19,9 +19,9 @@ from experiments.compose.simulation import OWNER
 from experiments.launch.local import free_port
 from tests.support.commands import run
 from tests.support.disks import needs_root
+from tests.support.doc_commands import commands_in
 from tests.support.federations import lines_of, status_of
 from tests.support.kits import UnpackedKit
-from tests.support.pages import commands_in
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
