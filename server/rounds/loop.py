@@ -11,13 +11,14 @@ from common.checkpoint import Provenance
 from common.errors import FedCXRError, NoQuorum
 from common.options import Architecture, StrategyName, Training
 from common.protocol import Identity, Instruction
-from common.scores import Scores
+from common.scores import Scores, rounded
 from common.state import WEIGHTS, State, join, select
 from common.wire import fingerprint, pack
 from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected, Round
 from server.rounds.checks import DIVERGED, flaw_of
 from server.rounds.progress import Progress, across, at_fault, mean_loss
+from server.rounds.sharing import best_model, shared_mean, to_keep
 from server.run import console
 from server.run.folder import RunFolder
 from server.run.left_out import left_out
@@ -69,6 +70,7 @@ class Plan:
     norm_limit: float
     round_timeout: float
     seed: int
+    share_model: bool = False
 
     @property
     def needed(self) -> int:
@@ -143,7 +145,8 @@ class Rounds:
             self.asked.remove(name)  # or the first round would wait for it again
         for number in range(done + 1, plan.rounds + 1):
             self._round(number)
-        validation = self._closing_evaluation()
+        found, validation = self._closing_evaluation()
+        self._share_best(found)
         self.folder.copy_checkpoint(plan.rounds, "final.pt")
         best = self._progress.best
         if best is None:
@@ -157,6 +160,7 @@ class Rounds:
             rounds=plan.rounds,
             best_round=best[1] if best else plan.rounds,
             validation=validation,
+            shared=shared_mean(found.validations) if plan.share_model else None,
         )
 
     def _introduce(self) -> None:
@@ -165,7 +169,7 @@ class Rounds:
             log.info("initial model: %s: %s", self._provenance.init, origin.describe())
         if self._test is not None:
             scores = self._test(self._state)
-            log.info("initial model: test AUC %s", console.number(scores.auc))
+            log.info("initial model: test AUC %s", rounded(scores.auc))
             self.folder.log.record(InitialModel(test=scores))
 
     def _gather(self, patience: float, enough: bool) -> None:
@@ -370,21 +374,47 @@ class Rounds:
             self.folder.copy_checkpoint(best[1], "best.pt")
         self._kept = best[1]
 
-    def _closing_evaluation(self) -> Validation:
+    def _closing_evaluation(self) -> tuple[Collected, Validation]:
         """Let the hospitals score the final model; no further round would."""
         log.info("the hospitals score the final model")
         plan = self._plan
         out = self._outgoing(plan.rounds + 1, 1, "evaluate")
         self._hospitals.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
-        attempt = Attempt(self._hospitals, self.folder, out)
-        self.asked |= set(attempt.collected.asked)
-        found = attempt.collect(plan.round_timeout)
+        found = self._evaluate(out, "final", plan.rounds)
         validation = self._across(found)
         self._progress.note_validation(plan.rounds, validation.auc)
         self._keep_best()
         log.info(
             "final model: validation AUC %s over %d hospitals",
-            console.number(validation.auc),
+            rounded(validation.auc),
             len(found.validations),
         )
-        return validation
+        return found, validation
+
+    def _share_best(self, final: Collected) -> None:
+        """Give the hospitals the best model too, if it is shared and not the final one.
+
+        Their scores of it are known since the round after it, and change nothing.
+        """
+        plan, best = self._plan, self._progress.best
+        if not plan.share_model or best is None or best[1] == plan.rounds:
+            return
+        if (state := best_model(self.folder, best[1], plan.architecture)) is None:
+            return
+        out = self._outgoing(plan.rounds + 1, 2, "evaluate")
+        self._hospitals.wait_for_return(final.validations, RECONNECT_GRACE_SECONDS)
+        self._evaluate(replace(out, state=state, packed=pack(state)), "best", best[1])
+
+    def _evaluate(self, out: Round, model: Literal["final", "best"], number: int) -> Collected:
+        """Let the hospitals score a model, and keep it if it is shared."""
+        plan = self._plan
+        if plan.share_model:
+            out = to_keep(out, model, number, plan.strategy)
+        attempt = Attempt(self._hospitals, self.folder, out)
+        self.asked |= set(attempt.collected.asked)
+        found = attempt.collect(plan.round_timeout)
+        if plan.share_model:
+            log.info(
+                "%s model: kept by %d of %d hospitals", model, len(found.kept), len(found.asked)
+            )
+        return found

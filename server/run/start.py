@@ -76,6 +76,7 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         norm_limit=settings.norm_limit,
         round_timeout=settings.round_timeout,
         seed=settings.seed,
+        share_model=settings.shares_model,
     )
     init = Path(settings.init).name
     provenance = Provenance(
