@@ -197,10 +197,11 @@ def test_deploy_md_walked_from_zero(tmp_path: Path) -> None:
         _, taken = read_checkpoint(server.runs / "second" / "final.pt", "densenet-tiny", 0)
         assert taken.start is not None
         assert taken.start.method == "fedavg"
+        told = b"the run is over; waiting for the next one"
+        wait_until(lambda: all(told in client.logs() for client in clients.values()), 120)
         for client in clients.values():
             client.reload()
             assert client.status == "running"
-            assert "the run is over; waiting for the next one" in client.logs().decode()
 
         page.run("sudo tar", tmp_path)
         archive = subprocess.run(
