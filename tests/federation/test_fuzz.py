@@ -21,6 +21,7 @@ from common.protocol import (
     HELLO,
     INSTRUCTION,
     REPLY,
+    VERSION,
     Greeting,
     Hello,
     Ping,
@@ -81,7 +82,8 @@ def test_a_damaged_message_is_understood_or_refused_and_never_quoted(
         with suppress(ProtocolError):
             parse_message(reader, text)
             continue
-        with pytest.raises(ProtocolError, match=r"^(no message|another version) of protocol 2$"):
+        what = rf"^(no message|another version) of protocol {VERSION}$"
+        with pytest.raises(ProtocolError, match=what):
             parse_message(reader, text)
 
 

@@ -53,6 +53,8 @@ def test_a_call_that_never_returns_does_not_keep_a_process(
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        # What nohup ignores, a process that it started ignores too.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     try:
         assert process.stdout is not None
