@@ -30,22 +30,24 @@ class Film(NamedTuple):
     pixels: Bytes
 
 
-def files_of(given: Sequence[Path]) -> tuple[list[Path], Refused]:
+def files_of(given: Sequence[Path]) -> tuple[dict[Path, PurePosixPath], Refused]:
     """Return the files that are given or lie in a given folder, and the refused paths.
+
+    Each file has its path below the folder, or its name if it was given itself.
 
     Raises:
         BadInput: A given folder is empty.
     """
-    files: list[Path] = []
+    files: dict[Path, PurePosixPath] = {}
     refused: Refused = {}
     for path in given:
         if not path.is_dir():
-            files.append(path)
+            files[path] = PurePosixPath(path.name)
             continue
         below, others = files_below(path, None)
-        files += below
+        files |= {file: PurePosixPath(file.relative_to(path)) for file in below}
         refused |= {PurePosixPath(path / name): reason for name, reason in others.items()}
-    return list(dict.fromkeys(files)), refused
+    return files, refused
 
 
 def read_films(

@@ -1,9 +1,12 @@
 """Films in, probabilities out: what ``flower-predict`` does with the files that it is given."""
 
 import sys
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 from common.model import choose_device
 from predict.films import dullness, files_of, read_films
+from predict.heatmap_files import HeatmapWriter, check_apart, heatmap_paths
 from predict.model_file import read_model
 from predict.probabilities import predict
 from predict.settings import PredictSettings
@@ -45,18 +48,35 @@ class Job:
         """Return a row for each film, and the reason for each refused file; tell the latter.
 
         Raises:
-            BadInput: A folder is empty.
+            BadInput: A folder is empty, or a heat map cannot be written.
         """
         settings = self._settings
         files, refused = files_of(settings.images)
-        films = read_films(files, settings.wanted, self.size, settings.workers, refused)
+        writer, paths = self._heatmaps(files)
+        films = read_films(list(files), settings.wanted, self.size, settings.workers, refused)
         rows: list[Row] = []
-        for film, probabilities in predict(self._network, films, self._device):
+        for prediction in predict(self._network, films, self._device):
+            film, probabilities = prediction
             if (cause := dullness(film)) is not None:
                 print(
                     f"dull: {film.file}: the model sees little on it; likely cause: {cause}",
                     file=sys.stderr,
                 )
-            rows.append(Row(film.file, tuple(map(str, probabilities)), None))
+            path = paths.get(film.file)
+            if writer is not None and path is not None:
+                writer.write(prediction, path)
+            rows.append(Row(film.file, tuple(map(str, probabilities)), path))
         tell_refused(refused)
         return rows, refused
+
+    def _heatmaps(
+        self, files: Mapping[Path, PurePosixPath]
+    ) -> tuple[HeatmapWriter | None, dict[Path, Path]]:
+        """Return what writes heat maps, and where to; nothing if none are wanted."""
+        settings = self._settings
+        if settings.heatmap is None:
+            return None, {}
+        form = settings.heatmap_format
+        check_apart(settings.heatmap, settings.images)
+        paths = heatmap_paths(files, settings.heatmap, form, force=settings.force)
+        return HeatmapWriter(self._network, self._device, form, settings.finding), paths

@@ -12,26 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from common.checkpoint import Provenance, write_checkpoint
 from common.evaluation import predict as predict_shard
 from common.findings import FINDINGS
-from common.model import build_model, state_of
+from common.model import build_model
 from common.shard import open_shard
 from radiographs.sources.site import command as site
 from radiographs.write.private import private_path, read_private
 from tests.support.commands import assert_one_line, run
 from tests.support.films import film
+from tests.support.predicting import write_model
 from tests.support.shards import SHARED, needs_shared_data
 
 CPU = torch.device("cpu")
-
-
-def write_model(path: Path, **provenance: object) -> Path:
-    """Write a model as a run leaves it."""
-    fields = {"method": "fedavg", "run": "abc", "round": 2, **provenance}
-    state = state_of(build_model("densenet-tiny", 3))
-    write_checkpoint(path, state, "densenet-tiny", Provenance.model_validate(fields))
-    return path
 
 
 @pytest.fixture
