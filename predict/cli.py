@@ -22,6 +22,11 @@ def _predict(arguments: Sequence[str]) -> None:
 
     log_to_stderr(settings.debug)
     job = Job(settings)
+    if settings.serve is not None:
+        from predict.page import serve
+
+        serve(job, settings.serve, anyone=settings.serve_anyone)
+        return
     rows, refused = job.run()
     if not rows:
         reasons = ", ".join(f"{reason} ({n})" for reason, n in Counter(refused.values()).items())

@@ -5,9 +5,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
-import torch
-from torchvision.models import DenseNet
-
 from common.errors import BadInput
 from common.runtime.files import write_whole
 from predict.heatmap import GradCam
@@ -59,19 +56,13 @@ class HeatmapWriter:
     """Draws and writes heat maps.
 
     Args:
-        network: In evaluation mode, on the device.
-        device: Where to compute.
+        method: Draws them.
         form: Format of the files.
         finding: Whose heat maps; None: the most probable of each film.
-
-    Raises:
-        BadInput: The package for it is not installed.
     """
 
-    def __init__(
-        self, network: DenseNet, device: torch.device, form: HeatmapFormat, finding: str | None
-    ) -> None:
-        self._method = GradCam(network, device)
+    def __init__(self, method: GradCam, form: HeatmapFormat, finding: str | None) -> None:
+        self._method = method
         self._form = form
         self._finding = finding
 

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from common.model import choose_device
-from predict.films import dullness, files_of, read_films
+from predict.films import Film, dullness, files_of, read_films, read_one
+from predict.heatmap import GradCam
 from predict.heatmap_files import HeatmapWriter, check_apart, heatmap_paths
 from predict.model_file import read_model
-from predict.probabilities import predict
+from predict.probabilities import Prediction, predict
 from predict.settings import PredictSettings
 from predict.tables import Row
 from radiographs.sources.site_films import Refused
@@ -43,6 +44,22 @@ class Job:
                 file=sys.stderr,
             )
         self._network = model.network(self._device)
+
+    def predict_one(self, file: Path) -> Prediction | str:
+        """Return what the model says of a film, or why the file is refused."""
+        pixels = read_one(file, self._settings.wanted, self.size)
+        if isinstance(pixels, str):
+            return pixels
+        (prediction,) = predict(self._network, [Film(file, pixels)], self._device)
+        return prediction
+
+    def heatmaps(self) -> GradCam:
+        """Return what draws heat maps of the model.
+
+        Raises:
+            BadInput: The package for it is not installed.
+        """
+        return GradCam(self._network, self._device)
 
     def run(self) -> tuple[list[Row], Refused]:
         """Return a row for each film, and the reason for each refused file; tell the latter.
@@ -79,4 +96,4 @@ class Job:
         form = settings.heatmap_format
         check_apart(settings.heatmap, settings.images)
         paths = heatmap_paths(files, settings.heatmap, form, force=settings.force)
-        return HeatmapWriter(self._network, self._device, form, settings.finding), paths
+        return HeatmapWriter(self.heatmaps(), form, settings.finding), paths

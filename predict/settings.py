@@ -1,12 +1,13 @@
 """The options of ``flower-predict``; imports no torch."""
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
-from common.net import Address
+from common.net import Address, split_address
 from common.runtime.cli import Settings
 from common.shard import SMALLEST
 from predict.tables import TableFormat
@@ -18,6 +19,14 @@ from radiographs.sources.word_options import ViewWords, Words, chest_words, view
 HeatmapFormat = Literal["png", "dicom"]
 
 Finding = Annotated[str, AfterValidator(finding_named)]
+
+
+def _is_loopback(address: str) -> bool:
+    host, _ = split_address(address)
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class PredictSettings(Settings):
@@ -83,6 +92,11 @@ class PredictSettings(Settings):
             raise ValueError("IMAGES is required: name films or a folder, or give --serve")
         if self.serve is not None and self.images:
             raise ValueError("--serve takes no IMAGES: films are given in the browser")
+        if self.serve is not None and not self.serve_anyone and not _is_loopback(self.serve):
+            raise ValueError(
+                f"--serve {self.serve}: other machines could use the page, which has neither "
+                "password nor encryption; give 127.0.0.1:PORT, or --serve-anyone"
+            )
         if self.serve is not None and (self.out or self.heatmap):
             raise ValueError("--serve writes no files: leave out --out and --heatmap")
         if self.heatmap is None and self.serve is None and self.finding is not None:

@@ -141,7 +141,7 @@ def test_without_the_extra_package_the_remedy_is_named(tmp_path: Path) -> None:
 def test_a_secondary_capture_is_filed_beside_its_film_without_the_patients_name(
     tmp_path: Path,
 ) -> None:
-    patient = {
+    patient: dict[str, Any] = {
         "PatientName": "Doe^Jane",
         "PatientID": "MRN-0815",
         "PatientBirthDate": "19700101",
