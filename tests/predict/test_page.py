@@ -88,7 +88,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             text=True,
         )
     try:
-        wait_until(lambda: is_open(port) or process.poll() is not None)
+        wait_until(lambda: is_open(port) or process.poll() is not None, 200)
         assert process.poll() is None, (folder / "log").read_text()
         yield Served(process, port, folder)
     finally:
@@ -230,7 +230,7 @@ def test_a_signal_ends_it_cleanly(page: Served, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE, *given], stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
-    wait_until(lambda: is_open(port) or process.poll() is not None)
+    wait_until(lambda: is_open(port) or process.poll() is not None, 200)
     open_connection = socket.create_connection(("127.0.0.1", port))
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
