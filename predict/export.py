@@ -10,7 +10,7 @@ import torch
 from common.errors import BadInput
 from common.images import crop_size
 from common.runtime.files import sha256_of, write_whole
-from predict.metadata import Exported, Metadata, metadata_path
+from predict.metadata import DESCRIPTION, FEDERATED, Exported, Metadata, metadata_path
 from predict.model_card import model_card, scores_of
 from predict.model_file import Model, read_model
 from predict.weights import EXPORTS, suffix_of
@@ -65,8 +65,12 @@ def _metadata(model: Model, size: int, out: Path) -> Metadata:
         "mean AUC on the test films": None if made is None or made.test is None else made.test.auc,
     }
     how = EXPORTS[suffix_of(out)]
-    where = "the hospitals" if made is None else ", ".join(sorted(made.hospitals))
+    federated = model.provenance.run is not None
+    where = "the hospitals of the run" if federated else "not known"
+    if made is not None:
+        where = ", ".join(sorted(made.hospitals))
     return Metadata(
+        description=FEDERATED if federated else DESCRIPTION,
         pytorch_version=version("torch"),
         numpy_version=version("numpy"),
         authors=where,

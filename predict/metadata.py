@@ -19,10 +19,10 @@ from common.shard import SMALLEST
 
 TASK = "Findings on frontal chest radiographs"
 
-DESCRIPTION = (
-    "A DenseNet that gives each of the fourteen findings of ChestX-ray14 a probability. Hospitals "
-    "trained it together; no film left a hospital."
-)
+DESCRIPTION = "A DenseNet that gives each of the fourteen findings of ChestX-ray14 a probability."
+
+FEDERATED = f"{DESCRIPTION} Hospitals trained it together; no film left a hospital."
+"""Of a model of a run."""
 
 INTENDED_USE = (
     "Research on federated learning and on chest radiographs. Not a medical device: not for "
@@ -80,7 +80,7 @@ class Metadata(BaseModel):
     numpy_version: str
     optional_packages_version: dict[str, str] = {}
     task: str = TASK
-    description: str = DESCRIPTION
+    description: str
     authors: str
     copyright: str
     intended_use: str = INTENDED_USE

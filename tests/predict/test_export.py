@@ -207,6 +207,15 @@ def test_a_checkpoint_alone_says_what_it_does_not_know(folder: Path, tmp_path: P
     assert "None" not in card
 
 
+def test_a_model_of_another_tool_is_not_said_to_be_the_hospitals(tmp_path: Path) -> None:
+    torch.save(build_model("densenet121", 1).state_dict(), tmp_path / "other.pt")
+    export(tmp_path / "other.pt", tmp_path / "m.pt", 64, "keep", force=False)
+    told = json.loads((tmp_path / "m.pt.json").read_text())
+    assert told["authors"] == told["copyright"] == "not known"
+    assert "ospital" not in told["description"]
+    assert read_model(tmp_path / "m.pt").size == 64  # and needs no word on its findings any more
+
+
 def test_nothing_is_replaced_without_a_word(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.pt"
     for name in ("m.pt", "m.pt.json", "m.pt.md"):
