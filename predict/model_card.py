@@ -16,8 +16,8 @@ LIMITS = (
     "The probabilities are not calibrated, and no threshold is recommended.",
     "The labels of public sets such as ChestX-ray14 were drawn from reports by a program and are "
     "wrong for a part of the films.",
-    "It knows frontal films of the hospitals that trained it. On films of other machines, of children, "
-    "from the side or of other parts of the body, its output means nothing.",
+    "It knows frontal films of the hospitals that trained it. On films of other machines, of "
+    "children, from the side or of other parts of the body, its output means nothing.",
     "It was not tested for differences between sexes, ages or groups of patients.",
     "Weights can carry traces of the films that they were trained on.",
 )
