@@ -44,7 +44,8 @@ class ClientSettings(Settings):
     )
     state: Path | None = Field(
         None,
-        description="folder for status.json, the log and the audit log; default: none is written",
+        description="folder for status.json, the log, the audit log, and models that the server "
+        "shares, with a page on each run; default: none is written",
     )
     check: bool = Field(
         False,
@@ -108,7 +109,9 @@ def _take_part(arguments: Sequence[str]) -> None:
     import torch
 
     from client.hospital import Hospital
+    from client.kept import KeptModels
     from client.policy import read_policy
+    from client.report import write_report
     from client.slots import check_slots
     from client.state import ClientState
     from client.transport.connection import take_part
@@ -128,6 +131,8 @@ def _take_part(arguments: Sequence[str]) -> None:
     device = choose_device(settings.device)
     if settings.slots_dir is not None:
         check_slots(settings.slots_dir, settings.slots)
+    state = ClientState(settings.state, device=str(device))
+    kept = KeptModels(state)
     hospital = Hospital(
         name,
         shard,
@@ -136,20 +141,27 @@ def _take_part(arguments: Sequence[str]) -> None:
         settings.slots_dir,
         policy,
         settings.fixed_precision,
+        kept,
     )
     if settings.insecure:
         log.warning("--insecure: nothing is encrypted, and the server is not checked")
-    state = ClientState(settings.state, device=str(device))
     handler = MessageHandler(hospital, state)
+
+    patience = math.inf if settings.stay else settings.patience
+
+    def take_part_once(between_runs: bool = False) -> None:
+        take_part(handler, settings.server, settings.tls, patience, between_runs)
+        result = handler.farewell.result if handler.farewell is not None else None
+        write_report(kept, name, handler.run, result)
+
     guard.last_words = lambda stopped: state.end("stopped", reason=str(stopped))
     with _terminal_status(state):
         state.write_status("connecting")
-        patience = math.inf if settings.stay else settings.patience
-        take_part(handler, settings.server, settings.tls, patience)
+        take_part_once()
         while settings.stay:
             log.info("the run is over; waiting for the next one")
             state.write_status("waiting", reason="the run is over")
-            take_part(handler, settings.server, settings.tls, patience, between_runs=True)
+            take_part_once(between_runs=True)
 
 
 @contextmanager

@@ -15,11 +15,13 @@ import numpy.typing as npt
 import torch
 
 from client.cancellation import NEVER, Cancellation
+from client.kept import KeptModels
 from client.policy import Policy
 from client.slots import slot
 from client.training import Diverged, labelled_fraction, train
+from common.bootstrap import Films
 from common.errors import BadInput
-from common.evaluation import evaluate
+from common.evaluation import predict, scores_of
 from common.findings import UNKNOWN, count_by_finding
 from common.images import crop_size
 from common.model import (
@@ -70,6 +72,7 @@ class Hospital:
         policy: What the server may ask for.
         precision: Of the training; None: bf16 where the device has instructions for it. Models are
             scored in fp32.
+        kept: Keeps the models that the server shares; None: none is kept.
 
     Attributes:
         device: Where it computes; the CPU once the accelerator has failed for good.
@@ -84,6 +87,7 @@ class Hospital:
         slots_folder: Path | None = None,
         policy: Policy | None = None,
         precision: Precision | None = "fp32",
+        kept: KeptModels | None = None,
     ) -> None:
         shard.labelled()
         self._policy = policy or Policy()
@@ -94,6 +98,7 @@ class Hospital:
         self._slots = slots
         self._slots_folder = slots_folder
         self._precision = precision
+        self._kept = kept
         self._greeting: Greeting | None = None
         self._model: torch.nn.Module | None = None
         self._architecture: str | None = None
@@ -223,11 +228,13 @@ class Hospital:
         model = self._receive(instruction, blob)
         with slot(self._slots_folder, self._slots, cancellation) as waited, _sharing(self.device):
             start = time.monotonic()
-            scores = self._scores(model, validation, cancellation)
+            logits = predict(model, self._shard, validation, self.device, cancellation.check)
+            scores = self._scores(validation, logits)
             evaluated = time.monotonic()
             seconds = {"wait": waited, "evaluate": evaluated - start, "train": 0.0}
             if instruction.task == "evaluate":
-                return self._reply(instruction, seconds, validation=scores), b""
+                kept = self._keep(instruction, model, validation, logits)
+                return self._reply(instruction, seconds, validation=scores, kept=kept), b""
             loss = train(
                 model,
                 shard,
@@ -274,21 +281,25 @@ class Hospital:
         if known is None or (instruction.identity.run, instruction.seed) != (known.run, known.seed):
             raise NotAllowed("an instruction of another run or seed than was greeted")
 
-    def _scores(
-        self,
-        model: torch.nn.Module,
-        validation: npt.NDArray[np.intp],
-        cancellation: Cancellation,
-    ) -> Scores:
-        """Return what may be told of the model's scores on the validation images.
-
-        Raises:
-            GivenUp: They are of no use any more; checked before each batch.
-        """
+    def _scores(self, validation: npt.NDArray[np.intp], logits: torch.Tensor) -> Scores:
+        """Return what may be told of a model's scores on the validation images."""
         labels = self._shard.labelled()[validation]
         positives, negatives = count_by_finding(labels == 1), count_by_finding(labels == 0)
-        scores = evaluate(model, self._shard, validation, self.device, cancellation.check)
-        return self._policy.reported(scores, positives, negatives)
+        return self._policy.reported(scores_of(labels, logits), positives, negatives)
+
+    def _keep(
+        self,
+        instruction: Instruction,
+        model: torch.nn.Module,
+        validation: npt.NDArray[np.intp],
+        logits: torch.Tensor,
+    ) -> bool:
+        """Keep a model that the server shares; return whether it is kept."""
+        if self._kept is None or instruction.keep is None:
+            return False
+        patients = [self._shard.entries[index].patient for index in validation]
+        films = Films(self._shard.labelled()[validation], patients)
+        return self._kept.keep(instruction, state_of(model), films, logits.cpu().numpy())
 
     @staticmethod
     def _reply(instruction: Instruction, seconds: dict[str, float], **fields: object) -> Reply:

@@ -38,12 +38,15 @@ class ClientState:
         folder: Made if need be; None: nothing is written.
         device: Where it computes.
 
+    Attributes:
+        folder: The folder, if there is one.
+
     Raises:
         BadInput: It cannot be written, or another client uses it.
     """
 
     def __init__(self, folder: Path | None, device: str | None = None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._device = device
         self._audit: AuditLog | None = None
         self._status: StatusFile | None = None
@@ -67,12 +70,12 @@ class ClientState:
         Raises:
             BadInput: It cannot be written.
         """
-        if self._folder is None or self._status is None:
+        if self.folder is None or self._status is None:
             return
         try:
             self._status.write(self._status_of(standing, fields))
         except OSError as error:
-            raise _unwritable(self._folder, error) from None
+            raise _unwritable(self.folder, error) from None
 
     def note(self, event: str, **fields: Any) -> None:
         """Append to the audit log.
@@ -80,12 +83,12 @@ class ClientState:
         Raises:
             BadInput: It cannot be written; what is not on record must not happen.
         """
-        if self._folder is None or self._audit is None:
+        if self.folder is None or self._audit is None:
             return
         try:
             self._audit.write(event, **fields)
         except OSError as error:
-            raise _unwritable(self._folder, error) from None
+            raise _unwritable(self.folder, error) from None
 
     def end(self, standing: Standing, **fields: Any) -> None:
         """Write how it ended, from any thread and on a full disk too; only the first call counts.

@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from common.errors import BadInput
+from common.runtime.files import remedy as remedy_for
 
 NOTICE = timedelta(days=30)
 """How long before the end of a certificate there is a warning."""
@@ -47,7 +48,8 @@ def read_file(path: Path, remedy: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror}; {remedy}") from None
+        how = remedy_for(error, remedy)
+        raise BadInput(f"{path}: cannot be read: {error.strerror}; {how}") from None
 
 
 def read_certificate(path: Path, remedy: str = "restore it from a copy") -> x509.Certificate:

@@ -5,6 +5,8 @@
     format        1
     architecture  densenet121 or densenet-tiny
     state_dict    torchvision's DenseNet names
+    input         normalisation, crop, order of findings, see common/model_input.py; absent in
+                  checkpoints of earlier versions
     provenance    origin of the weights, see Provenance
     strategy      state of a federated strategy between rounds; absent if empty
 
@@ -23,9 +25,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from common.errors import BadInput, first_problem
+from common.findings import FINDINGS
 from common.fit import fit
+from common.model_input import ModelInput
 from common.options import Architecture, HeadChoice
-from common.runtime.files import write_whole
+from common.runtime.files import remedy, write_whole
 from common.state import State
 
 FORMAT = 1
@@ -100,6 +104,7 @@ def write_checkpoint(
     content: dict[str, Any] = {
         "format": FORMAT,
         "architecture": architecture,
+        "input": ModelInput().model_dump(),
         "state_dict": _tensors(state),
         "provenance": provenance.model_dump(),
     }
@@ -205,6 +210,7 @@ def read_checkpoint(
     if keys >= {"state_dict", "architecture"} and not keys.isdisjoint({"format", "provenance"}):
         _check_header(path, content, architecture)
         provenance = _read_provenance(path, content)
+        _check_input(path, content, head)
         if not isinstance(content["state_dict"], dict):
             raise BadInput(f"{path}: holds no state_dict; give a checkpoint or a state dict")
         content = {"state_dict": content["state_dict"]}
@@ -221,10 +227,13 @@ def _load(path: Path) -> dict[str, Any]:
         content = read_tensors(path)
     except FileNotFoundError:
         raise BadInput(
-            f"{path}: no such file; give --init random, imagenet or a checkpoint"
+            f"{path}: no such file{_where(path)}; give --init random, imagenet or a checkpoint"
         ) from None
+    except IsADirectoryError:
+        raise BadInput(f"{path}: a folder, not a file{_empty_folder(path)}") from None
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+        how = remedy(error, "copy it again")
+        raise BadInput(f"{path}: cannot be read: {error.strerror}; {how}") from None
     except HoldsObjects as error:
         raise BadInput(
             f"{path}: holds objects ({error}), and loading them could run any code; where you "
@@ -238,6 +247,33 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadInput(f"{path}: holds no dict; give a checkpoint or a state dict")
     return content
+
+
+def _where(path: Path) -> str:
+    """Return what a missing file's folder tells, where it looks like one that is not mounted."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f", as there is no folder {folder}; in a container: is it mounted?"
+    if _is_empty(folder):
+        return f", as {folder} is empty; in a container: is the right folder mounted?"
+    return ""
+
+
+def _empty_folder(path: Path) -> str:
+    """Return what to do about a folder in a file's place."""
+    if not _is_empty(path):
+        return "; give a checkpoint"
+    return (
+        ", and empty: Docker makes one where the file of a -v is not there; remove it on the host, "
+        "put the checkpoint in its place and make the container again"
+    )
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        return not any(folder.iterdir())
+    except OSError:
+        return False  # it may not be listed
 
 
 def _check_header(path: Path, content: dict[str, Any], architecture: Architecture) -> None:
@@ -258,3 +294,18 @@ def _read_provenance(path: Path, content: dict[str, Any]) -> Provenance | None:
         return Provenance.model_validate(content["provenance"])
     except ValidationError as error:
         raise BadInput(f"{path}: provenance: {first_problem(error)}; was it edited?") from None
+
+
+def _check_input(path: Path, content: dict[str, Any], head: HeadChoice | None) -> None:
+    """Check that a checkpoint's outputs are this project's findings; old ones do not tell."""
+    if "input" not in content:
+        return
+    try:
+        found = ModelInput.model_validate(content["input"])
+    except ValidationError as error:
+        raise BadInput(f"{path}: input: {first_problem(error)}; was it edited?") from None
+    if tuple(found.findings) != FINDINGS and head != "replace":
+        raise BadInput(
+            f"{path}: its outputs are other findings, or in another order "
+            f"({', '.join(found.findings)}); --head replace starts with a random head"
+        )

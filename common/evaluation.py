@@ -81,21 +81,29 @@ def evaluate(
 
     Images without a known label are left out, also of the number of images.
 
-    A model that has diverged (:data:`LARGEST_LOSS`) gets neither loss nor AUC.
-
     An exception of ``before_batch`` ends the scoring.
     """
     labels = shard.labelled()[indices]
     known = (labels != UNKNOWN).any(axis=1)
-    indices, labels = indices[known], labels[known]
+    return scores_of(labels[known], predict(model, shard, indices[known], device, before_batch))
+
+
+def scores_of(labels: npt.NDArray[np.uint8], logits: Tensor) -> Scores:
+    """Return the scores of a model's logits.
+
+    A model that has diverged (:data:`LARGEST_LOSS`) gets neither loss nor AUC.
+
+    Args:
+        labels: uint8, N x 14, 0, 1 or UNKNOWN.
+        logits: float, N x 14, as :func:`predict` returns them.
+    """
     undefined = Scores(
-        images=len(indices), loss=None, auc=None, auc_by_finding=dict.fromkeys(FINDINGS)
+        images=len(labels), loss=None, auc=None, auc_by_finding=dict.fromkeys(FINDINGS)
     )
-    if not len(indices):
+    if not len(labels):
         return undefined
     with torch.inference_mode():
-        logits = predict(model, shard, indices, device, before_batch)
-        loss = float(loss_of(logits, to_device(labels, device)))
+        loss = float(loss_of(logits, to_device(labels, logits.device)))
     if not loss <= LARGEST_LOSS:
         return undefined
     by_finding = auc_by_finding(labels, logits.float().cpu().numpy())

@@ -9,10 +9,13 @@ from torch import Tensor
 
 from common.shard import Bytes
 
+CROP = 7 / 8
+"""Side of a crop, as a share of the image's."""
+
 
 def crop_size(size: int) -> int:
     """Return the side of a crop, in pixels, for images of ``size`` pixels: 224 for 256."""
-    return size * 7 // 8
+    return int(size * CROP)
 
 
 def random_crops(images: Bytes, rng: np.random.Generator) -> Bytes:

@@ -21,6 +21,7 @@ from common.state import HEAD_PREFIX, State
 
 GREY_MEAN = 0.449
 GREY_STD = 0.226
+CHANNELS = 3
 
 
 def build_model(architecture: Architecture, seed: int = 0) -> DenseNet:
@@ -94,7 +95,7 @@ def normalised(grey: Tensor) -> Tensor:
     Returns:
         float32, N x 3 x H x W.
     """
-    return ((grey - GREY_MEAN) / GREY_STD).unsqueeze(1).expand(-1, 3, -1, -1)
+    return ((grey - GREY_MEAN) / GREY_STD).unsqueeze(1).expand(-1, CHANNELS, -1, -1)
 
 
 def state_of(model: nn.Module) -> State:

@@ -32,8 +32,8 @@ from pydantic import (
 )
 
 from common.net import LONGEST_SECONDS, SiteName
-from common.options import Architecture, Training
-from common.scores import LARGEST_LOSS, MOST_IMAGES, Scores
+from common.options import Architecture, StrategyName, Training
+from common.scores import LARGEST_LOSS, MOST_IMAGES, AucOfAll, Scores
 from common.shard import SMALLEST
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -42,9 +42,10 @@ Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """128 random bits."""
 
 VERSION: Literal[3] = 3
-"""Of the protocol. Since 3 the greeting tells the training's settings, and a reply may say that the
-training diverged. Since 2 an instruction holds its training settings in one field, and hospitals
-are known by their certificates, not by signed hellos."""
+"""Of the protocol. Since 3 the greeting tells the training's settings, a reply may say that the
+training diverged, and hospitals may be given the final model and what came of the run. Since
+2 an instruction holds its training settings in one field, and hospitals are known by their
+certificates, not by signed hellos."""
 
 MOST_ROUNDS = 2**31
 """A round's or an attempt's number is below this."""
@@ -111,6 +112,17 @@ class Hello(Message):
     process: Process = Field(description="of the client's process, the same at every connection")
 
 
+class Keep(BaseModel):
+    """Says that the hospital may keep the model that it is to score, and which one that is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Literal["final", "best"]
+    round: int = Field(ge=0, lt=MOST_ROUNDS, description="after which it was made")
+    strategy: StrategyName
+    sha256: Sha256 = Field(description="of all of the model, packed, whatever travels of it")
+
+
 class Instruction(Message):
     """What a hospital is to do in a round, beside the weights to do it with."""
 
@@ -124,6 +136,7 @@ class Instruction(Message):
     seconds: float = Field(
         gt=0, le=LONGEST_SECONDS, description="after which the answer is of no use any more"
     )
+    keep: Keep | None = Field(None, description="with evaluate: if the model is shared")
 
 
 class Seconds(BaseModel):
@@ -152,6 +165,7 @@ class Reply(Message):
     validation: Scores | None = Field(None, description="of the received model, before training")
     seconds: Seconds = Seconds(wait=0, evaluate=0, train=0)
     weights: Sha256 | None = Field(None, description="hash of the blob to fetch, if it trained")
+    kept: bool = Field(False, description="whether it has kept the model that is shared")
 
 
 class Fetch(Message):
@@ -175,12 +189,29 @@ class Ping(Message):
     kind: Literal["ping"] = "ping"
 
 
+class RunResult(BaseModel):
+    """What came of a run, as one hospital is told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    rounds: int = Field(ge=0, lt=MOST_ROUNDS)
+    best_round: int = Field(ge=0, lt=MOST_ROUNDS, description="after which the best model was made")
+    hospitals: int = Field(ge=0, description="whose scores of the final model the means are of")
+    auc_by_finding: AucOfAll = Field(
+        description="mean over the hospitals; None where too few told theirs"
+    )
+    took_part: int = Field(ge=0, lt=MOST_ROUNDS, description="rounds in which this one counted")
+    rejected: int = Field(ge=0, lt=MOST_ROUNDS, description="rounds in which its reply did not")
+    missing: int = Field(ge=0, lt=MOST_ROUNDS, description="rounds in which it did not reply")
+
+
 class Farewell(Message):
     """The server's last message: the run is over, or this hospital may not take part."""
 
     kind: Literal["farewell"] = "farewell"
     outcome: Literal["finished", "refused"]
     reason: Printable = Field("", max_length=500)
+    result: RunResult | None = Field(None, description="with finished: if the model is shared")
 
 
 Call = Annotated[Greeting | Rejection | Ping | Farewell, Field(discriminator="kind")]

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from common.findings import FINDINGS
 
@@ -18,6 +18,16 @@ AucByFinding = dict[str, Auc | None]
 """The AUC of each finding, or None if it is undefined."""
 
 
+def _all_findings(by_finding: AucByFinding) -> AucByFinding:
+    if by_finding.keys() != set(FINDINGS):
+        raise ValueError("must name exactly the fourteen findings")
+    return {finding: by_finding[finding] for finding in FINDINGS}
+
+
+AucOfAll = Annotated[AucByFinding, AfterValidator(_all_findings)]
+"""The same, with all fourteen findings, in their order."""
+
+
 class Scores(BaseModel):
     """A model's scores on a set of images, in replies and in ``rounds.jsonl``."""
 
@@ -28,14 +38,12 @@ class Scores(BaseModel):
         ge=0, le=LARGEST_LOSS, description="mean binary cross entropy; null if undefined"
     )
     auc: Auc | None = Field(description="mean over the defined findings")
-    auc_by_finding: AucByFinding = Field(description="AUC of each finding, in their order")
+    auc_by_finding: AucOfAll = Field(description="AUC of each finding, in their order")
 
-    @field_validator("auc_by_finding")
-    @classmethod
-    def _all_findings(cls, by_finding: AucByFinding) -> AucByFinding:
-        if by_finding.keys() != set(FINDINGS):
-            raise ValueError("must name exactly the fourteen findings")
-        return {finding: by_finding[finding] for finding in FINDINGS}
+
+def rounded(value: float | None, digits: int = 3) -> str:
+    """Return a number for people, or a dash for what is undefined."""
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def mean_auc(by_finding: AucByFinding) -> float | None:

@@ -7,10 +7,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from common.scores import rounded
 from experiments.paper.cells import FirstModel
 from experiments.paper.report_document import Block, Cell, Figure, Section, Table, html_of
 from experiments.paper.report_figures import COLOURS, LINES, draw
-from server.run.console import number
 from server.run.records import InitialModel, read_events, read_rounds
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -65,7 +65,7 @@ def verdict(pretrained: Curve, random: Curve) -> str:
     if end is None or own is None:
         return "Too few test films for an AUC: whether pretraining helps is not known."
     reached = next(i for i, auc in enumerate((*pretrained, end)) if auc is not None and auc >= end)
-    ends = f"test AUC after {rounds} rounds: {number(own)} against {number(end)}"
+    ends = f"test AUC after {rounds} rounds: {rounded(own)} against {rounded(end)}"
     if reached >= rounds:
         return f"Pretraining saved no round here: {ends} from random weights."
     return (
@@ -96,7 +96,7 @@ def page(pretrained: Curve, random: Curve, setting: str) -> str:
 
 def _rows(pretrained: Curve, random: Curve) -> list[tuple[str, str, str]]:
     return [
-        (str(i) if i else "start", number(own), number(other))
+        (str(i) if i else "start", rounded(own), rounded(other))
         for i, (own, other) in enumerate(zip(pretrained, random, strict=True))
     ]
 

@@ -1,7 +1,7 @@
 """``flower-server``: runs the rounds of a federation."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,8 +21,11 @@ from common.shard import SMALLEST
 from server.run.config import Changing
 
 if TYPE_CHECKING:
+    from common.protocol import RunResult
+    from server.rounds.plan import Plan
     from server.rounds.testing import Tester
     from server.run.folder import RunFolder
+    from server.run.records import RunStatus
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +94,11 @@ class ServerSettings(Settings, Training):
     insecure: bool = Field(
         False, description="serve without encryption; any client may take part, by any name"
     )
+    share_model: bool | None = Field(
+        None,
+        description="give the hospitals the final and the best model at the end, and tell each how "
+        "it compares with the mean of three or more; default: with --tls",
+    )
     resume: bool = Field(
         False,
         description="go on with the run in --run after its last round; begin if there is none",
@@ -107,6 +115,11 @@ class ServerSettings(Settings, Training):
     def training(self) -> Training:
         """What the hospitals train, and how."""
         return Training.model_validate(self.model_dump(include=set(Training.model_fields)))
+
+    @property
+    def shares_model(self) -> bool:
+        """Whether hospitals are given the model; default: those on a list are."""
+        return self.tls is not None if self.share_model is None else self.share_model
 
     @model_validator(mode="after")
     def _one_way_to_serve(self) -> "ServerSettings":
@@ -140,7 +153,7 @@ def _serve(arguments: Sequence[str]) -> None:
     from server.members.roster import Roster
     from server.members.sites import SiteList
     from server.rounds.loop import Rounds
-    from server.run.records import AuditEvent, RunStatus
+    from server.run.records import AuditEvent, RunStatus, read_run_status
     from server.run.start import start_run
     from server.transport.port import check_free
     from server.transport.service import listening
@@ -168,7 +181,8 @@ def _serve(arguments: Sequence[str]) -> None:
     if folder.is_finished(plan.rounds):
         log.info("all %d rounds of this run are done already", plan.rounds)
         with listening(roster, settings.listen, tls):
-            roster.say_farewell(over, folder.hospitals(), RESTART_SECONDS)
+            results = _results(plan, folder, read_run_status(folder.path))
+            roster.say_farewell(over, folder.hospitals(), RESTART_SECONDS, results)
         return
     rounds = Rounds(plan, roster, folder, start.state, start.provenance, tester, start.strategy)
     guard.last_words = lambda stopped: folder.status.end(
@@ -183,10 +197,23 @@ def _serve(arguments: Sequence[str]) -> None:
         folder.log.record(AuditEvent(event=began, details={"run": plan.run}))
         with listening(roster, settings.listen, tls):
             result = rounds.run()
-            folder.status.end(RunStatus(state="finished", **dict(result)))
+            ended = RunStatus(state="finished", **dict(result))
+            folder.status.end(ended)
             folder.log.record(AuditEvent(event="finished", details={"rounds": plan.rounds}))
             _write_report(folder.path)
-            roster.say_farewell(over, rounds.asked)
+            roster.say_farewell(over, rounds.asked, results=_results(plan, folder, ended))
+
+
+def _results(
+    plan: "Plan", folder: "RunFolder", ended: "RunStatus"
+) -> "Callable[[str], RunResult | None]":
+    """Return what a hospital is told of a run that is done, by its name."""
+    from server.rounds.sharing import result_for
+
+    def result(name: str) -> "RunResult | None":
+        return result_for(name, folder.rounds(), ended) if plan.share_model else None
+
+    return result
 
 
 def _tester(settings: ServerSettings) -> "tuple[Tester | None, int]":

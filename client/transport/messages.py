@@ -75,6 +75,7 @@ class MessageHandler:
 
     Attributes:
         hospital: Takes part.
+        run: That was greeted last.
         farewell: The server's last message, once it has come.
         heard: Whether anything came from the server; each connection begins with False.
     """
@@ -84,6 +85,7 @@ class MessageHandler:
         self._state = state
         self._weights = b""
         self._ready: Identity | None = None
+        self.run = ""
         self.farewell: Farewell | None = None
         self.heard = False
 
@@ -149,6 +151,7 @@ class MessageHandler:
             self.hospital.device,
             self.hospital.precision,
         )
+        self.run = greeting.run
         self._state.note("hello", run=greeting.run, hello=hello.model_dump())
         self._write_status("connected", run=greeting.run)
         return hello.model_dump_json()
@@ -158,14 +161,20 @@ class MessageHandler:
         instruction = parse_message(INSTRUCTION, _text(ins.config))
         identity = instruction.identity
         blob = ins.parameters.tensors[0] if len(ins.parameters.tensors) == 1 else b""
-        self._state.note("received", identity=identity.model_dump(), sha256=fingerprint(blob))
+        self._state.note(
+            "received",
+            identity=identity.model_dump(),
+            sha256=fingerprint(blob),
+            bytes=len(blob),
+        )
         until = datetime.now(UTC) + timedelta(seconds=instruction.seconds + GRACE_SECONDS)
         self._write_status(
             "working", run=identity.run, round=identity.round, until=until.isoformat()
         )
         what = f"round {identity.round}: %.1f MB received, to train"
         if instruction.task == "evaluate":
-            what = "the final model: %.1f MB received, to score"
+            model = instruction.keep.model if instruction.keep else "final"
+            what = f"the {model} model: %.1f MB received, to score"
         log.info(what, len(blob) / 1e6)
         deadline = time.monotonic() + instruction.seconds
         self._ready = None
@@ -196,8 +205,12 @@ class MessageHandler:
         identity = parse_message(FETCH, text).identity
         parameters = Parameters(tensor_type="safetensors")
         if identity == self._ready:
-            sha256 = fingerprint(self._weights)
-            self._state.note("sent", identity=identity.model_dump(), sha256=sha256)
+            self._state.note(
+                "sent",
+                identity=identity.model_dump(),
+                sha256=fingerprint(self._weights),
+                bytes=len(self._weights),
+            )
             parameters.tensors.append(self._weights)
             self._ready, self._weights = None, b""
         else:

@@ -178,11 +178,18 @@ def _reserve(folder: Path) -> Path:
     return folder / ".reserve"
 
 
-def remedy(error: OSError) -> str:
-    """Return the remedy for a file that cannot be written, for an error message."""
+def remedy(error: OSError, otherwise: str = "see that it can be written") -> str:
+    """Return the remedy for a file that cannot be written or read, for an error message.
+
+    Args:
+        error: What happened.
+        otherwise: The remedy where neither room nor a permission is missing.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "make room"
-    return "see that it can be written"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"the user {os.geteuid()} has to be allowed to: chown it"
+    return otherwise
 
 
 def now() -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.bootstrap import LEAST_POSITIVES, Bootstrap, Estimate, Films
 from common.errors import BadInput
 from common.findings import count_by_finding
 from common.shard import Shard, open_shard
@@ -31,7 +32,6 @@ from experiments.paper.report_input import (
 )
 from experiments.paper.results import Results, interval
 from experiments.paper.scales import Scale
-from experiments.paper.statistics import LEAST_POSITIVES, Bootstrap, Estimate, Films
 
 LIMITS = [
     "Labels were read from reports by a program: some are wrong.",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from common.bootstrap import Floats
 from common.findings import FINDINGS
 from experiments.paper.cells import FailedLine, FirstModel, TrialLine
 from experiments.paper.rates import SETTINGS, Reading, trials_at_chosen_rate
@@ -18,7 +19,6 @@ from experiments.paper.report_input import (
 )
 from experiments.paper.results import Results, interval
 from experiments.paper.scales import FRACTIONS
-from experiments.paper.statistics import Floats
 
 
 def _why(failed: Sequence[FailedLine], table: Reading, model: FirstModel) -> str:

@@ -28,9 +28,10 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
+from common.bootstrap import DRAWS, Bootstrap, Films
 from experiments.paper.cells import FirstModel, TrialLine
+from experiments.paper.holm import holm
 from experiments.paper.measured import Comparison, Measured, Trials
-from experiments.paper.statistics import DRAWS, Bootstrap, Films, holm
 from experiments.paper.verdict import Decision, Verdict
 
 METHODS: tuple[FirstModel, ...] = ("rotation", "simclr", "byol", "mocov2")

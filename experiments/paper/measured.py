@@ -9,9 +9,9 @@ from typing import Any
 import numpy.typing as npt
 from scipy.stats import t as student
 
+from common.bootstrap import LEAST_SEEDS, Bootstrap, Estimate, Floats
 from experiments.paper.cells import FirstModel, TrialLine
 from experiments.paper.rates import SETTINGS, Reading, trials_at_chosen_rate
-from experiments.paper.statistics import LEAST_SEEDS, Bootstrap, Estimate, Floats
 
 ROUNDING = 1 / 6
 """Least variance of a difference of two numbers of rounds: each is rounded up to a whole one."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.bootstrap import Bootstrap, Estimate, Films, Floats
 from common.errors import BadInput
 from common.shard import open_shard
 from experiments.paper.cells import FirstModel, TrialLine
@@ -13,7 +14,6 @@ from experiments.paper.grid import read_trials
 from experiments.paper.rates import Reading, trials_at_chosen_rate
 from experiments.paper.report_input import Interval
 from experiments.paper.scales import Scale
-from experiments.paper.statistics import Bootstrap, Estimate, Films, Floats
 
 
 class Results:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import BadInput
-from common.runtime.files import write_whole
+from common.runtime.files import remedy, write_whole
 
 
 class Private(BaseModel):
@@ -75,4 +75,4 @@ def write_private(path: Path, private: Private) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda file: file.write(text.encode()), mode=0o600)
     except OSError as error:
-        raise BadInput(f"{path}: cannot be written: {error.strerror}") from None
+        raise BadInput(f"{path}: cannot be written: {error.strerror}; {remedy(error)}") from None

@@ -1,13 +1,13 @@
 """The hospitals that are connected, by name: joining, leaving, dismissal."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from threading import Condition, Thread
 from time import monotonic
 from typing import Protocol
 
 from common.certificates import Peer
-from common.protocol import Farewell, Message, Ping
+from common.protocol import Farewell, Message, Ping, RunResult
 from server.members.admission import Admission
 from server.rounds.ask import Connection
 from server.run.folder import RunFolder
@@ -58,7 +58,7 @@ class Roster:
         self.admission = admission
         self._folder = folder
         self._connections: dict[str, OpenConnection] = {}
-        self._farewell: Farewell | None = None
+        self._farewell: Callable[[str], Farewell] | None = None  # by the hospital's name
         self._told: dict[str, str] = {}  # the process by the hospital's name
         self._changed = Condition()
 
@@ -117,7 +117,11 @@ class Roster:
         self._refuse(connection, reason)
 
     def say_farewell(
-        self, reason: str, awaited: Collection[str] = (), patience: float = ABSENT_SECONDS
+        self,
+        reason: str,
+        awaited: Collection[str] = (),
+        patience: float = ABSENT_SECONDS,
+        results: Callable[[str], RunResult | None] = lambda _name: None,
     ) -> None:
         """Tell all hospitals at once that the run is over, and later ones when they connect.
 
@@ -125,13 +129,17 @@ class Roster:
             reason: Why it is over.
             awaited: Hospitals to wait a while for, should they not be there.
             patience: Seconds to wait for them.
+            results: What a hospital is told of the run beside that, by its name.
         """
-        farewell = Farewell(outcome="finished", reason=reason)
+
+        def farewell(name: str) -> Farewell:
+            return Farewell(outcome="finished", reason=reason, result=results(name))
+
         with self._changed:
             self._farewell = farewell
             known = list(self._connections.values())
         for connection in known:
-            self._part(connection, farewell)
+            self._part(connection, farewell(connection.hello.site))
         with self._changed:
             self._changed.wait_for(lambda: not self._connections, FAREWELL_SECONDS)
         awaited = {name for name in awaited if self.admission.barred(name) is None}
@@ -181,7 +189,7 @@ class Roster:
             self._refuse(connection, refusal)
             return
         if self._farewell is not None:
-            self._part(connection, self._farewell)
+            self._part(connection, self._farewell(hello.site))
         self._folder.log.record(Joined(site=hello.site, examples=hello.examples, hello=hello))
         with self._changed:
             self._changed.notify_all()

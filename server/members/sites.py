@@ -152,7 +152,9 @@ class SiteList:
             self._warned = problem
             return
         self._good, self._warned = stamp, None
-        log.info("%s: read again, %d hospitals", self.path, len(self._sites))
+        revoked = [name for name, site in self._sites.items() if site.revoked is not None]
+        told = f"; revoked: {', '.join(revoked)}" if revoked else ""
+        log.info("%s: read again, %d hospitals%s", self.path, len(self._sites), told)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

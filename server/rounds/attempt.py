@@ -69,6 +69,7 @@ class Collected:
     validations: dict[str, Scores] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
 
 
 class Attempt:
@@ -157,6 +158,8 @@ class Attempt:
                 "weights": instruction.weights,
                 "sha256": weights.sha256,
             }
+            if instruction.keep is not None:
+                details["keep"] = instruction.keep.model_dump()
             self._folder.log.record(AuditEvent(event="sent", details=details))
         return errands
 
@@ -182,12 +185,14 @@ class Attempt:
             raise outcome.answer
         reply, blob = outcome.answer
         received = fingerprint(blob) if blob else None
-        details = {
+        details: dict[str, object] = {
             "site": outcome.name,
             "identity": errand.instruction.identity.model_dump(),
             "status": reply.status,
             "sha256": received,
         }
+        if errand.instruction.keep is not None:
+            details["kept"] = reply.kept
         self._folder.log.record(AuditEvent(event="received", details=details))
         check_reply(reply, errand.connection.hello, errand.instruction)
         errand.connection.backbone = self._out.backbone
@@ -211,6 +216,8 @@ class Attempt:
             )
             self.collected.hospitals[outcome.name] = record
             log.info(console.hospital_row(outcome.name, record))
+        if reply.kept:
+            self.collected.kept.append(outcome.name)
         if reply.validation is not None:
             self.collected.validations[outcome.name] = reply.validation
 

@@ -1,23 +1,24 @@
 """The round loop: ask the hospitals, check what they return, average it, keep it, repeat."""
 
 import logging
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic
-from typing import Literal, NoReturn
+from typing import Literal
 
 from common.checkpoint import Provenance
 from common.errors import FedCXRError, NoQuorum
-from common.options import Architecture, StrategyName, Training
 from common.protocol import Identity, Instruction
-from common.scores import Scores
+from common.scores import Scores, rounded
 from common.state import WEIGHTS, State, join, select
 from common.wire import fingerprint, pack
 from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected, Round
 from server.rounds.checks import DIVERGED, flaw_of
+from server.rounds.plan import Plan
 from server.rounds.progress import Progress, across, at_fault, mean_loss
+from server.rounds.sharing import best_model, shared_mean, to_keep
+from server.rounds.waiting import Waiting
 from server.run import console
 from server.run.folder import RunFolder
 from server.run.left_out import left_out
@@ -47,38 +48,6 @@ longest pause of a client between two attempts to connect."""
 RECONNECT_GRACE_SECONDS = 5.0
 """How long a round waits for hospitals that were asked last and are not connected, such as one that
 was late and cut off. A hospital that is gone for good costs this once."""
-
-
-USUAL_QUORUM = 0.8
-"""Share of the hospitals that a round needs, if no quorum is given; from three hospitals on one may
-be lost in any case."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a run is to go; see the options of ``flower-server``."""
-
-    run: str
-    architecture: Architecture
-    training: Training
-    rounds: int
-    min_clients: int
-    quorum: float | None
-    attempts: int
-    strategy: StrategyName
-    norm_limit: float
-    round_timeout: float
-    seed: int
-
-    @property
-    def needed(self) -> int:
-        """How many hospitals must be averaged for a round to count."""
-        if self.quorum is None:
-            usual = math.ceil(USUAL_QUORUM * self.min_clients)
-            return min(usual, self.min_clients - 1) if self.min_clients >= 3 else usual
-        if self.quorum > 1:
-            return int(self.quorum)
-        return max(1, math.ceil(self.quorum * self.min_clients))
 
 
 class Rounds:
@@ -116,6 +85,7 @@ class Rounds:
         self._set_state(state)
         self._provenance = provenance
         self._test = test
+        self._waiting = Waiting(plan, hospitals, self._write_status)
         self._progress = Progress.of(folder.rounds(), folder.events())
         self._kept: int | None = None
         self.asked = folder.to_return()
@@ -136,14 +106,15 @@ class Rounds:
         else:
             self._introduce()
         deadline = monotonic() + RETURN_SECONDS
-        self._gather(RETURN_SECONDS if done else plan.round_timeout, enough=bool(done))
+        self._waiting.gather(RETURN_SECONDS if done else plan.round_timeout, enough=bool(done))
         self._hospitals.wait_for_return(self.asked, max(0.0, deadline - monotonic()))
         for name in sorted(self.asked - self._hospitals.present().keys()):
             self.folder.log.record(Left(site=name))
             self.asked.remove(name)  # or the first round would wait for it again
         for number in range(done + 1, plan.rounds + 1):
             self._round(number)
-        validation = self._closing_evaluation()
+        found, validation = self._closing_evaluation()
+        self._share_best(found)
         self.folder.copy_checkpoint(plan.rounds, "final.pt")
         best = self._progress.best
         if best is None:
@@ -157,6 +128,7 @@ class Rounds:
             rounds=plan.rounds,
             best_round=best[1] if best else plan.rounds,
             validation=validation,
+            shared=shared_mean(found.validations) if plan.share_model else None,
         )
 
     def _introduce(self) -> None:
@@ -165,62 +137,19 @@ class Rounds:
             log.info("initial model: %s: %s", self._provenance.init, origin.describe())
         if self._test is not None:
             scores = self._test(self._state)
-            log.info("initial model: test AUC %s", console.number(scores.auc))
+            log.info("initial model: test AUC %s", rounded(scores.auc))
             self.folder.log.record(InitialModel(test=scores))
-
-    def _gather(self, patience: float, enough: bool) -> None:
-        """Wait for the hospitals.
-
-        Args:
-            patience: Seconds that all of them may take to come.
-            enough: Whether as many as a round needs will do after that.
-
-        Raises:
-            NoQuorum: Too few came.
-        """
-        plan = self._plan
-        log.info("waiting for %d hospitals", plan.min_clients)
-        if self._wait_for(plan.min_clients, patience):
-            return
-        if enough and self._wait_for(plan.needed, max(0.0, plan.round_timeout - patience)):
-            return
-        self._no_quorum(plan.needed if enough else plan.min_clients)
-
-    def _wait_for(self, count: int, patience: float) -> bool:
-        """Wait for hospitals and log now and then which have come; return whether all have."""
-        deadline = monotonic() + patience
-        there = len(self._hospitals.present())
-        if there < count:
-            self._write_status("waiting", hospitals=there, needed=count)
-        while not self._hospitals.wait_for(count, min(10.0, max(0.0, deadline - monotonic()))):
-            if monotonic() >= deadline:
-                return False
-            there = len(self._hospitals.present())
-            self._write_status("waiting", hospitals=there, needed=count)
-            log.info("waiting for %d hospitals; there are: %s", count, self._names())
-        self._write_status("running")
-        return True
 
     def _write_status(self, state: RunState, **fields: int) -> None:
         done = self._progress.round if self.asked else None  # nobody was asked: no round yet
         rounds = self._plan.rounds
         self.folder.status.write(RunStatus(state=state, round=done, rounds=rounds, **fields))
 
-    def _names(self) -> str:
-        return ", ".join(self._hospitals.present()) or "none"
-
-    def _no_quorum(self, count: int) -> NoReturn:
-        raise NoQuorum(
-            f"{count} hospitals are needed, and after {self._plan.round_timeout:.0f} s there are: "
-            f"{self._names()}; start more clients, or lower --min-clients or --quorum, and go on "
-            "with --resume"
-        )
-
     def _round(self, number: int) -> None:
         plan = self._plan
         for turn in range(1, plan.attempts + 1):
-            if not self._wait_for(plan.needed, plan.round_timeout):
-                self._no_quorum(plan.needed)
+            if not self._waiting.wait_for(plan.needed, plan.round_timeout):
+                self._waiting.give_up(plan.needed)
             self._hospitals.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
             start = monotonic()
             log.info("round %d of %d", number, plan.rounds)
@@ -370,21 +299,47 @@ class Rounds:
             self.folder.copy_checkpoint(best[1], "best.pt")
         self._kept = best[1]
 
-    def _closing_evaluation(self) -> Validation:
+    def _closing_evaluation(self) -> tuple[Collected, Validation]:
         """Let the hospitals score the final model; no further round would."""
         log.info("the hospitals score the final model")
         plan = self._plan
         out = self._outgoing(plan.rounds + 1, 1, "evaluate")
         self._hospitals.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
-        attempt = Attempt(self._hospitals, self.folder, out)
-        self.asked |= set(attempt.collected.asked)
-        found = attempt.collect(plan.round_timeout)
+        found = self._evaluate(out, "final", plan.rounds)
         validation = self._across(found)
         self._progress.note_validation(plan.rounds, validation.auc)
         self._keep_best()
         log.info(
             "final model: validation AUC %s over %d hospitals",
-            console.number(validation.auc),
+            rounded(validation.auc),
             len(found.validations),
         )
-        return validation
+        return found, validation
+
+    def _share_best(self, final: Collected) -> None:
+        """Give the hospitals the best model too, if it is shared and not the final one.
+
+        Their scores of it are known since the round after it, and change nothing.
+        """
+        plan, best = self._plan, self._progress.best
+        if not plan.share_model or best is None or best[1] == plan.rounds:
+            return
+        if (state := best_model(self.folder, best[1], plan.architecture)) is None:
+            return
+        out = self._outgoing(plan.rounds + 1, 2, "evaluate")
+        self._hospitals.wait_for_return(final.validations, RECONNECT_GRACE_SECONDS)
+        self._evaluate(replace(out, state=state, packed=pack(state)), "best", best[1])
+
+    def _evaluate(self, out: Round, model: Literal["final", "best"], number: int) -> Collected:
+        """Let the hospitals score a model, and keep it if it is shared."""
+        plan = self._plan
+        if plan.share_model:
+            out = to_keep(out, model, number, plan.strategy)
+        attempt = Attempt(self._hospitals, self.folder, out)
+        self.asked |= set(attempt.collected.asked)
+        found = attempt.collect(plan.round_timeout)
+        if plan.share_model:
+            log.info(
+                "%s model: kept by %d of %d hospitals", model, len(found.kept), len(found.asked)
+            )
+        return found

@@ -1,34 +1,29 @@
 """What people see of the rounds: a table that grows as hospitals answer, plain enough for logs."""
 
 from common.findings import FINDINGS
-from common.scores import AucByFinding
+from common.scores import AucByFinding, rounded
 from server.run.records import HospitalRecord, RoundRecord
 
 HEADER = "  hospital              images   loss    AUC   train s  wait s   MB in  MB out"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a number, or a dash for what is undefined."""
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def hospital_row(name: str, record: HospitalRecord) -> str:
     """Return a hospital's row of the table."""
     seconds, size = record.seconds, record.bytes
     return (
-        f"  {name:<20} {record.examples:>7} {number(record.loss):>6} "
-        f"{number(record.auc):>6} {seconds.train:>9.1f} {seconds.wait:>7.1f} "
+        f"  {name:<20} {record.examples:>7} {rounded(record.loss):>6} "
+        f"{rounded(record.auc):>6} {seconds.train:>9.1f} {seconds.wait:>7.1f} "
         f"{size.received / 1e6:>7.1f} {size.sent / 1e6:>7.1f}"
     )
 
 
 def summary(record: RoundRecord, rounds: int, asked: int) -> str:
     """Return the line that closes a round."""
-    test = f", test AUC {number(record.test.auc)}" if record.test else ""
-    before = f"validation AUC before it {number(record.auc)}"
+    test = f", test AUC {rounded(record.test.auc)}" if record.test else ""
+    before = f"validation AUC before it {rounded(record.auc)}"
     return (
         f"round {record.round} of {rounds}: {len(record.hospitals)} of {asked} hospitals in "
-        f"{record.seconds.total:.1f} s: loss {number(record.loss)}, {before}{test}"
+        f"{record.seconds.total:.1f} s: loss {rounded(record.loss)}, {before}{test}"
     )
 
 
@@ -37,7 +32,7 @@ def findings_table(columns: dict[str, AucByFinding]) -> list[str]:
     width = max(len(finding) for finding in FINDINGS)
     rows = [f"  {'finding':<{width}}" + "".join(f"{name:>12}" for name in columns)]
     rows += [
-        f"  {finding:<{width}}" + "".join(f"{number(by[finding]):>12}" for by in columns.values())
+        f"  {finding:<{width}}" + "".join(f"{rounded(by[finding]):>12}" for by in columns.values())
         for finding in FINDINGS
     ]
     return rows

@@ -20,7 +20,7 @@ from common.errors import BadInput, first_problem
 from common.options import Training
 from common.protocol import Hello
 from common.runtime.status import Status, read_status
-from common.scores import AucByFinding, Scores
+from common.scores import AucByFinding, AucOfAll, Scores
 
 RunState = Literal["running", "waiting", "finished", "no quorum", "stopped", "failed"]
 
@@ -78,6 +78,13 @@ class Validation(Record):
     auc_by_finding: AucByFinding
 
 
+class SharedMean(Record):
+    """What hospitals are told of all hospitals' scores of the final model."""
+
+    hospitals: int = Field(description="that scored it")
+    auc_by_finding: AucOfAll = Field(description="None where too few of them told theirs")
+
+
 class RoundSeconds(Record):
     """Where a round's time went, in seconds."""
 
@@ -117,6 +124,7 @@ class RunStatus(Status):
     needed: int | None = Field(None, description="how many it waits for")
     best_round: int | None = None
     validation: Validation | None = Field(None, description="of the last model")
+    shared: SharedMean | None = Field(None, description="if the model is shared")
 
 
 class Result(Record):
@@ -125,6 +133,7 @@ class Result(Record):
     rounds: int
     best_round: int
     validation: Validation = Field(description="of the last model")
+    shared: SharedMean | None = Field(None, description="if the model is shared")
 
 
 class RunConfig(Training):

@@ -7,19 +7,17 @@ import io
 import sys
 from collections.abc import Iterable, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from common.errors import BadInput
 from common.findings import FINDINGS
+from common.page import fill, rows
 from common.runtime.cli import Settings, parse, run_command
 from common.runtime.files import write_whole
-from common.scores import Scores
-from server.run.console import number
+from common.scores import Scores, rounded
 from server.run.left_out import left_out
 from server.run.records import (
     Event,
@@ -68,15 +66,17 @@ def page(run: Path) -> str:
         f"{config.lr:g}, batch {config.batch_size}, {config.label_fraction:.0%} of the labels, "
         f"seed {config.seed}",
         "Mean AUC on the test films": _auc_of(last.test),
-        "Mean AUC at the hospitals": number(validation.auc),
+        "Mean AUC at the hospitals": rounded(validation.auc),
     }
-    return Template((files("server.run") / "report.html").read_text(encoding="utf-8")).substitute(
+    return fill(
+        "server.run",
+        "report.html",
         title=escape(f"Run {config.run_id}"),
         left_out=_left_out(rounds, events),
-        facts=_rows([name, value] for name, value in facts.items()),
+        facts=rows([name, value] for name, value in facts.items()),
         curve=_curve(rounds, initial),
-        findings=_rows(_finding_rows(last.test, initial, validation)),
-        hospitals=_rows(_hospital_rows(rounds)),
+        findings=rows(_finding_rows(last.test, initial, validation)),
+        hospitals=rows(_hospital_rows(rounds)),
     )
 
 
@@ -97,7 +97,7 @@ def _finding_rows(
             finding.replace("_", " "),
             _auc_of(initial, finding),
             _auc_of(test, finding),
-            number(validation.auc_by_finding.get(finding)),
+            rounded(validation.auc_by_finding.get(finding)),
         ]
 
 
@@ -112,8 +112,8 @@ def _hospital_rows(rounds: list[RoundRecord]) -> Iterable[list[str]]:
             f"{len(parts)} of {len(rounds)}",
             str(sum(name in record.missing for record in rounds)),
             f"{len(rejected)}: {rejected[-1]}" if rejected else "0",
-            number(last.loss if last else None),
-            number(last.auc if last else None),
+            rounded(last.loss if last else None),
+            rounded(last.auc if last else None),
         ]
 
 
@@ -124,15 +124,7 @@ def _names(rounds: list[RoundRecord]) -> list[str]:
 def _auc_of(scores: Scores | None, finding: str | None = None) -> str:
     if scores is None:
         return "-"
-    return number(scores.auc_by_finding[finding] if finding else scores.auc)
-
-
-def _rows(rows: Iterable[Sequence[str]]) -> str:
-    """Return rows of a table whose first column names them."""
-    return "\n".join(
-        f"<tr><th>{escape(first)}</th>{''.join(f'<td>{escape(text)}</td>' for text in rest)}</tr>"
-        for first, *rest in rows
-    )
+    return rounded(scores.auc_by_finding[finding] if finding else scores.auc)
 
 
 def _curve(rounds: list[RoundRecord], initial: Scores | None) -> str:

@@ -11,7 +11,7 @@ from common.initial import initial_state
 from common.options import Architecture, Training
 from common.state import State
 from common.wire import fingerprint, pack
-from server.rounds.loop import Plan
+from server.rounds.plan import Plan
 from server.run.config import hashes_of, in_force
 from server.run.folder import RunFolder
 from server.strategies import make_strategy
@@ -76,6 +76,7 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         norm_limit=settings.norm_limit,
         round_timeout=settings.round_timeout,
         seed=settings.seed,
+        share_model=settings.shares_model,
     )
     init = Path(settings.init).name
     provenance = Provenance(

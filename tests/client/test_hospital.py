@@ -287,7 +287,7 @@ class FakeAccelerator:
             return model if target == (self.device,) else to(model, *target, **how)
 
         monkeypatch.setattr(torch.nn.Module, "to", moved)
-        for module, name in ((hospital_module, "evaluate"), (hospital_module, "train")):
+        for module, name in ((hospital_module, "predict"), (hospital_module, "train")):
             monkeypatch.setattr(module, name, self._work(getattr(module, name)))
 
     def _work(self, function: Callable[..., Any]) -> Callable[..., Any]:

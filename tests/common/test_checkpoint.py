@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torchvision.models import densenet121
 
 from common.checkpoint import Provenance, read_checkpoint, write_checkpoint
 from common.errors import BadInput
+from common.findings import FINDINGS
 from common.model import build_model, load_state, state_of
 from common.runtime.cli import Stopped
 from tests.support.states import same_bits
@@ -102,9 +104,55 @@ def test_text_is_no_checkpoint(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "note.pt", "densenet-tiny", seed=0)
 
 
-def test_what_cannot_be_read_is_not_said_to_be_damaged(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="cannot be read: Is a directory"):
-        read_checkpoint(tmp_path, "densenet-tiny", seed=0)
+def refusal(path: Path) -> str:
+    with pytest.raises(BadInput) as refused:
+        read_checkpoint(path, "densenet-tiny", seed=0)
+    return str(refused.value).removeprefix(f"{path}: ")
+
+
+def test_a_folder_in_a_files_place_is_what_docker_makes_of_a_missing_mount(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").mkdir()
+    said = refusal(tmp_path / "checkpoint.pt")
+    assert said.startswith("a folder, not a file, and empty: Docker makes one where the file of")
+    assert "put the checkpoint in its place" in said
+    assert refusal(tmp_path) == "a folder, not a file; give a checkpoint"
+
+
+def test_a_missing_file_says_whether_its_folder_looks_mounted(tmp_path: Path) -> None:
+    remedy = "; give --init random, imagenet or a checkpoint"
+    gone = refusal(tmp_path / "init" / "x.pt")
+    asked = (
+        f"no such file, as there is no folder {tmp_path / 'init'}; in a container: is it mounted?"
+    )
+    assert gone == asked + remedy
+    assert refusal(tmp_path / "x.pt").startswith(f"no such file, as {tmp_path} is empty; in a")
+    (tmp_path / "another.pt").touch()
+    assert refusal(tmp_path / "x.pt") == "no such file" + remedy
+
+
+def with_input(path: Path, **changes: object) -> Path:
+    write_checkpoint(path, STATE, "densenet-tiny", Provenance(method="random"))
+    content = torch.load(path, weights_only=True)
+    content["input"] |= changes
+    torch.save(content, path)
+    return path
+
+
+def test_outputs_in_another_order_are_refused_unless_the_head_is_replaced(tmp_path: Path) -> None:
+    path = with_input(tmp_path / "c.pt", findings=[*FINDINGS[1:], FINDINGS[0]])
+    assert "outputs are other findings, or in another order (Cardiomegaly, " in refusal(path)
+    state, _ = read_checkpoint(path, "densenet-tiny", seed=3, head="replace")
+    own = state_of(build_model("densenet-tiny", 3))
+    assert np.array_equal(state["classifier.weight"], own["classifier.weight"])
+    assert "input: mean: " in refusal(with_input(path, mean="much"))
+
+
+def test_a_checkpoint_of_an_earlier_version_says_nothing_of_its_input(tmp_path: Path) -> None:
+    path = with_input(tmp_path / "c.pt")
+    content = torch.load(path, weights_only=True)
+    del content["input"]
+    torch.save(content, path)
+    assert same_bits(read_checkpoint(path, "densenet-tiny", seed=0)[0], STATE)
 
 
 class Bomb:

@@ -8,7 +8,16 @@ import pytest
 
 from common.findings import FINDINGS
 from common.options import Training
-from common.protocol import HELLO, INSTRUCTION, REPLY, VERSION, ProtocolError, parse_message
+from common.protocol import (
+    CALL,
+    HELLO,
+    INSTRUCTION,
+    REPLY,
+    VERSION,
+    Farewell,
+    ProtocolError,
+    parse_message,
+)
 from tests.support.messages import HELLO_WORDS, REPLY_WORDS, SCORES
 from tests.support.messages import INSTRUCTION as ORDER
 
@@ -105,3 +114,42 @@ def test_an_instruction_of_protocol_1_is_told_from_no_message() -> None:
     flat = {**words, **training, "protocol": 1}
     with pytest.raises(ProtocolError, match=f"^another version of protocol {VERSION}$"):
         parse_message(INSTRUCTION, json.dumps(flat))
+
+
+RESULT = {
+    "rounds": 5,
+    "best_round": 4,
+    "hospitals": 3,
+    "auc_by_finding": dict.fromkeys(FINDINGS, 0.5),
+    "took_part": 5,
+    "rejected": 0,
+    "missing": 0,
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rounds": 2**31},
+        {"took_part": -1},
+        {"auc_by_finding": dict.fromkeys(FINDINGS, 1.01)},
+        {"auc_by_finding": dict.fromkeys([*FINDINGS, "<b>"], 0.5)},
+        {"hospital": "b"},
+    ],
+)
+def test_a_farewell_with_an_impossible_result_is_no_message(change: dict[str, Any]) -> None:
+    words = {"kind": "farewell", "outcome": "finished", "result": RESULT}
+    assert isinstance(parse_message(CALL, json.dumps(words)), Farewell)
+    with pytest.raises(ProtocolError, match="no message"):
+        parse_message(CALL, json.dumps({**words, "result": {**RESULT, **change}}))
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": "../x"}, {"round": 2**31}, {"strategy": "mine"}, {"sha256": "0"}]
+)
+def test_a_model_to_keep_that_is_impossible_is_no_message(change: dict[str, Any]) -> None:
+    words = ORDER.model_dump(mode="json")
+    keep = {"model": "best", "round": 1, "strategy": "fedavg", "sha256": "0" * 64}
+    parse_message(INSTRUCTION, json.dumps({**words, "keep": keep}))
+    with pytest.raises(ProtocolError, match="no message"):
+        parse_message(INSTRUCTION, json.dumps({**words, "keep": {**keep, **change}}))

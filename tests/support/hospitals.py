@@ -17,7 +17,8 @@ from common.shard import open_shard
 from common.state import State, select, spec_of
 from common.wire import fingerprint, pack, unpack
 from server.rounds.ask import Connection, HospitalLost, Weights
-from server.rounds.loop import Plan, Rounds
+from server.rounds.loop import Rounds
+from server.rounds.plan import Plan
 from server.run.folder import RunFolder
 from tests.support.states import slow_mean
 

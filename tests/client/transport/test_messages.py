@@ -6,10 +6,11 @@ from typing import Any
 
 from flwr.proto.transport_pb2 import ClientMessage, Parameters, Scalar, ServerMessage
 
+from client.exchanged import exchanged
 from client.state import ClientState
 from client.transport.messages import MessageHandler
 from common.model import build_model, state_of
-from common.protocol import Fetch, Identity, Message
+from common.protocol import Fetch, Greeting, Hello, Identity, Message, Reply
 from common.wire import fingerprint, pack
 from tests.support.hospitals import hospital_of, instruction_of, plan_of
 from tests.support.shards import make_shard
@@ -62,3 +63,34 @@ def test_the_status_says_where_the_hospital_computes_now(tmp_path: Path) -> None
     ask(handler, "fit_ins", instruction_of(plan_of(), 1), BLOB)  # the CPU has taken over
     status = json.loads((state / "status.json").read_text())
     assert (status["state"], status["device"]) == ("connected", "cpu")
+
+
+def test_what_was_exchanged_in_a_run_is_told_from_the_audit_log(tmp_path: Path) -> None:
+    hospital = hospital_of(make_shard(tmp_path / "a").path)
+    state = tmp_path / "state"
+    handler = MessageHandler(hospital, ClientState(state))
+    for run in ("first", "test"):
+        ask(handler, "get_properties_ins", Greeting(run=run, seed=5))
+        assert handler.run == run
+        for number in (1, 2):
+            order = instruction_of(plan_of(run=run), number)
+            ask(handler, "fit_ins", order, BLOB)
+            if number == 1 or run == "first":
+                fetch(handler, order.identity)
+    (answered, *_) = [e["reply"] for e in events(state) if e["event"] == "answered"]
+    found = exchanged(state / "audit.jsonl", "test")
+    assert (found.hellos, found.replies, found.examples) == (1, 2, answered["examples"])
+    assert (found.received, found.sent) == ((2, 2 * len(BLOB)), (1, len(BLOB)))
+    assert found.hello_fields.keys() == Hello.model_fields.keys() - {"backbone"}
+    everything = set(Reply.model_fields) - {"kind", "protocol"}
+    assert found.reply_fields.keys() == everything - {"reason"}
+    assert found.reply_fields["validation"] == ["images", "loss", "auc", "auc_by_finding"]
+    assert exchanged(state / "audit.jsonl", "tes").replies == 0
+    assert exchanged(state / "audit.jsonl", "first").sent == (2, 2 * len(BLOB))
+
+
+def test_an_audit_log_of_an_earlier_version_has_no_bytes(tmp_path: Path) -> None:
+    identity = {"run": "r", "round": 1, "attempt": 1}
+    state = ClientState(tmp_path)
+    state.note("received", identity=identity, sha256="0" * 64)
+    assert exchanged(tmp_path / "audit.jsonl", "r").received == (1, 0)

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 from itertools import count
@@ -6,7 +7,7 @@ from threading import Thread
 
 import pytest
 
-from common.runtime.files import append_json, read_lines
+from common.runtime.files import append_json, read_lines, remedy
 from tests.support.disks import needs_root, small_disk
 
 
@@ -60,3 +61,9 @@ def test_lines_of_several_threads_are_whole_though_some_cannot_be_written(
     lines = [json.loads(line)["line"] for line in path.read_text().splitlines()]
     assert 0 < len(lines) < 200
     assert sorted(lines) == sorted(written)
+
+
+def test_the_remedy_names_the_user_that_may_not() -> None:
+    denied = PermissionError(errno.EACCES, "Permission denied")
+    assert remedy(denied, "ask for it") == f"the user {os.geteuid()} has to be allowed to: chown it"
+    assert remedy(FileNotFoundError(errno.ENOENT, "No such file"), "ask for it") == "ask for it"

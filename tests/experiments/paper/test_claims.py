@@ -4,12 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.bootstrap import Films
 from common.findings import FINDINGS
 from common.options import Mode
 from experiments.paper.cells import Cell, Environment, FirstModel, RoundLine, Split, TrialLine
 from experiments.paper.claims import CLAIMS, LABEL_FRACTIONS, verdicts
 from experiments.paper.rates import chosen_rate, trials_at_chosen_rate
-from experiments.paper.statistics import Films
 from experiments.paper.verdict import Verdict
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from common.protocol import Farewell, Greeting, Message
+from common.findings import FINDINGS
+from common.protocol import Farewell, Greeting, Message, RunResult
 from server.members import roster as rosters
 from server.members.admission import Admission
 from server.members.roster import Roster
@@ -101,3 +102,38 @@ def test_of_two_connections_that_wait_for_one_place_the_later_one_has_it(tmp_pat
     roster.enter(second)
     assert roster.present() == {HELLO.site: second}
     assert not second.parted.is_set()
+
+
+def test_each_hospital_is_told_its_own_result_whenever_it_comes(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", {})
+    admission = Admission(Greeting(run="r", seed=0), HELLO.image_size, folder)
+    roster = Roster(admission, folder)
+    told: dict[str, Message] = {}
+
+    class Listening(Name):
+        def __init__(self, name: str, process: int) -> None:
+            super().__init__(process)
+            self.hello = self.hello.model_copy(update={"site": name})
+
+        def answers(self, message: Message) -> bool:
+            told[self.hello.site] = message
+            return True
+
+    def result(name: str) -> RunResult:
+        part = {"a": 1, "b": 2}[name]
+        means = dict.fromkeys(FINDINGS)
+        return RunResult(
+            rounds=2, best_round=1, hospitals=3, auc_by_finding=means,
+            took_part=part, rejected=0, missing=2 - part,
+        )  # fmt: skip
+
+    first: Any = Listening("a", 1)
+    late: Any = Listening("b", 2)
+    roster.enter(first)
+    coming = threading.Timer(0.2, roster.enter, (late,))
+    coming.start()
+    roster.say_farewell("over", ["a", "b"], 20, result)
+    assert told == {
+        name: Farewell(outcome="finished", reason="over", result=result(name))
+        for name in ("a", "b")
+    }

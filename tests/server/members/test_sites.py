@@ -60,8 +60,9 @@ def test_who_may_take_part_and_why_not(path: Path) -> None:
 
 
 def test_a_revocation_is_seen_without_a_restart_and_only_then_is_the_file_read(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     reads = []
 
     def count(file: Path) -> dict[str, Site]:
@@ -78,6 +79,7 @@ def test_a_revocation_is_seen_without_a_restart_and_only_then_is_the_file_read(
     assert listed.refusal("north", NOW) == "north was revoked on 2026-03-01"
     assert listed.refusal("coast", NOW) is None
     assert len(reads) == 2
+    assert caplog.messages == [f"{path}: read again, {len(sites)} hospitals; revoked: north"]
 
 
 def test_a_change_that_keeps_time_and_size_is_seen(path: Path) -> None:

@@ -64,6 +64,7 @@ def test_only_what_does_not_decide_the_result_may_change(tmp_path: Path) -> None
     config = {"rounds": 5, "lr": 0.1, "init": "random", "run_id": "a", "listen": "a:1"}
     RunFolder.create(tmp_path / "run", config).log.close()
     changed = config | {"rounds": 7, "run_id": "b", "listen": "b:2", "max_examples": 9}
+    changed |= {"share_model": False}
     again = RunFolder.reopen(tmp_path / "run", changed)
     assert again.config == config
     again.log.close()

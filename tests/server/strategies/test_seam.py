@@ -11,7 +11,8 @@ from common.model import build_model, state_of
 from common.protocol import Instruction, Reply
 from common.state import WEIGHTS, State, is_float, join, split
 from common.wire import fingerprint, pack
-from server.rounds.loop import Plan, Rounds
+from server.rounds.loop import Rounds
+from server.rounds.plan import Plan
 from server.run.folder import RunFolder
 from server.strategies.base import Strategy, Updates, weighted_mean
 from tests.support.hospitals import Fault, LocalHospitals, plan_of

@@ -1,4 +1,4 @@
-"""How sure an AUC is: intervals over test patients and seeds, and p-values over comparisons.
+"""How sure an AUC is: intervals over test patients and seeds, and their p-values.
 
 Films of one patient resemble each other, so patients are resampled, never films (Efron and
 Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 8: resample the independent units).
@@ -230,20 +230,6 @@ def weighted_auc(
         wins = (weights * (below[:, lower] + below[:, not_higher])).sum(axis=1) / 2
         aucs.append(_quotient(wins, weights.sum(axis=1) * below[:, -1]))
     return np.concatenate(aucs)
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """Return the p-values after Holm's correction, in the order given.
-
-    Holm, "A simple sequentially rejective multiple test procedure", 1979: the smallest of m is
-    multiplied by m, the next by m - 1, and so on; none may fall below one before it.
-    """
-    adjusted = [0.0] * len(ps)
-    largest = 0.0
-    for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
-        largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
-        adjusted[i] = largest
-    return adjusted
 
 
 def _quotient(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Floats:

@@ -8,16 +8,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score
 
-from common.findings import UNKNOWN
-from experiments.paper.statistics import (
+from common.bootstrap import (
     DRAWS,
     LEAST_POSITIVES,
     Bootstrap,
     Estimate,
     Films,
-    holm,
     weighted_auc,
 )
+from common.findings import UNKNOWN
 
 
 def slow_auc(positive: Any, scores: Any, patient: Any, times: Any) -> float:
@@ -235,14 +234,6 @@ def test_bad_scores_are_refused(scores: np.ndarray, message: str) -> None:
 def test_films_without_a_patient_are_refused() -> None:
     with pytest.raises(ValueError, match="3 rows of labels, 2 patients"):
         Films(np.zeros((3, 14), np.uint8), ["a", "b"])
-
-
-def test_holm_by_hand() -> None:
-    # Smallest first: 0.01 x 4, 0.02 x 3, 0.03 x 2, 0.04 x 1; the last may not fall below 0.06.
-    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert holm([0.3, 0.9, 0.01]) == pytest.approx([0.6, 0.9, 0.03])
-    assert holm([0.8, 0.7]) == [1, 1]
-    assert holm([]) == []
 
 
 def test_a_grid_of_models_takes_seconds() -> None:

@@ -1,0 +1,38 @@
+"""How a run is to go."""
+
+import math
+from dataclasses import dataclass
+
+from common.options import Architecture, StrategyName, Training
+
+USUAL_QUORUM = 0.8
+"""Share of the hospitals that a round needs, if no quorum is given; from three hospitals on one may
+be lost in any case."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run is to go; see the options of ``flower-server``."""
+
+    run: str
+    architecture: Architecture
+    training: Training
+    rounds: int
+    min_clients: int
+    quorum: float | None
+    attempts: int
+    strategy: StrategyName
+    norm_limit: float
+    round_timeout: float
+    seed: int
+    share_model: bool = False
+
+    @property
+    def needed(self) -> int:
+        """How many hospitals must be averaged for a round to count."""
+        if self.quorum is None:
+            usual = math.ceil(USUAL_QUORUM * self.min_clients)
+            return min(usual, self.min_clients - 1) if self.min_clients >= 3 else usual
+        if self.quorum > 1:
+            return int(self.quorum)
+        return max(1, math.ceil(self.quorum * self.min_clients))

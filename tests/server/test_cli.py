@@ -1,0 +1,22 @@
+"""The server's options."""
+
+import pytest
+
+from common.runtime.cli import parse
+from server.cli import ServerSettings
+
+
+@pytest.mark.parametrize(
+    ("options", "shares"),
+    [
+        (["--tls", "x"], True),
+        (["--insecure"], False),
+        (["--tls", "x", "--no-share-model"], False),
+        (["--insecure", "--share-model"], True),
+    ],
+)
+def test_the_model_is_shared_with_hospitals_on_a_list_unless_said_otherwise(
+    options: list[str], shares: bool
+) -> None:
+    settings = parse(ServerSettings, ["--init", "random", "--run", "r", *options])
+    assert settings.shares_model is shares
