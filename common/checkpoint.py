@@ -17,7 +17,7 @@ import io
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import safetensors.torch
 import torch
@@ -124,6 +124,22 @@ def read_strategy(path: Path) -> State:
         BadInput: The file does not exist or is damaged.
     """
     return {name: tensor.numpy() for name, tensor in _load(path).get("strategy", {}).items()}
+
+
+def read_architecture(path: Path) -> Architecture:
+    """Return the architecture that a checkpoint tells; densenet121 if it tells none.
+
+    Raises:
+        BadInput: The file does not exist or is damaged, or its architecture is not known.
+    """
+    found = _load(path).get("architecture", "densenet121")
+    if found not in get_args(Architecture):
+        raise BadInput(
+            f"{path}: its architecture {found!r} is not known; give a checkpoint of a "
+            f"{' or '.join(get_args(Architecture))}"
+        )
+    architecture: Architecture = found
+    return architecture
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:

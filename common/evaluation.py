@@ -13,7 +13,7 @@ from common.images import centre_crops, to_device
 from common.metrics import auc_by_finding
 from common.model import to_input
 from common.scores import LARGEST_LOSS, Scores, mean_auc
-from common.shard import Shard
+from common.shard import Bytes, Shard
 
 EVALUATION_BATCH = 64
 
@@ -54,8 +54,19 @@ def predict(
         for start in range(0, len(indices), EVALUATION_BATCH):
             before_batch()
             chosen = indices[start : start + EVALUATION_BATCH]
-            images = to_device(centre_crops(shard.images[chosen]), device)
-            logits[start : start + len(chosen)] = model(to_input(images))
+            logits[start : start + len(chosen)] = logits_of(model, shard.images[chosen], device)
+    return logits
+
+
+def logits_of(model: nn.Module, images: Bytes, device: torch.device) -> Tensor:
+    """Return a model's logits for the central crops of a batch: float, N x 14.
+
+    Args:
+        model: In evaluation mode, on the device.
+        images: uint8, N x S x S.
+        device: Where to compute.
+    """
+    logits: Tensor = model(to_input(to_device(centre_crops(images), device)))
     return logits
 
 

@@ -84,7 +84,12 @@ def parse(settings: type[SettingsT], arguments: Sequence[str]) -> SettingsT:
         SystemExit: ``--help`` or ``--version`` was printed.
     """
     _warn_of_unknown_variables(settings)
-    source = CliSettingsSource[argparse.ArgumentParser](settings, formatter_class=_Help)
+    source = CliSettingsSource[argparse.ArgumentParser](
+        settings,
+        formatter_class=_Help,
+        # Positional arguments may stand behind options, also where a list of them may be empty.
+        parse_args_method=argparse.ArgumentParser.parse_intermixed_args,
+    )
     program = str(settings.model_config.get("cli_prog_name")).partition(" ")[0]
     source.root_parser.add_argument(
         "--version", action="version", version=version_line(program), help="print the version"

@@ -7,6 +7,9 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+PACKAGES = ("client", "common", "experiments", "predict", "pretrain", "radiographs", "server")
+"""Those of this project."""
+
 
 def log_to_stderr(debug: bool) -> None:
     """Send this project's log lines to stderr, with the local time.
@@ -21,7 +24,7 @@ def log_to_stderr(debug: bool) -> None:
         level=logging.WARNING if debug else logging.CRITICAL, handlers=[handler], force=True
     )
     threading.excepthook = _log_thread_error
-    for package in ("client", "common", "experiments", "pretrain", "radiographs", "server"):
+    for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
 
 

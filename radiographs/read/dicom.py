@@ -91,6 +91,16 @@ def read_dicom(file: BinaryIO, size: int) -> Bytes:
         return resized(Image.fromarray(shown_pixels(data)), size)
 
 
+def read_header(file: BinaryIO) -> Dataset:
+    """Return the header of a DICOM file at its beginning: all elements before the pixels.
+
+    Raises:
+        Unreadable: The file is damaged.
+    """
+    with _errors_as_unreadable():
+        return _read(file, pixels=False)
+
+
 def _begins_with_an_element(start: bytes) -> bool:
     """Return whether a file without a preamble begins as DICOM: with a low group's element."""
     explicit = re.fullmatch(rb"[A-Z]{2}", start[4:6]) is not None

@@ -1,0 +1,77 @@
+"""The model that is used: a checkpoint of a run, a file of ``flower-export``, or another tool's."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torchvision.models import DenseNet
+
+from common.checkpoint import Provenance, read_architecture, read_checkpoint
+from common.errors import BadInput
+from common.model import build_model, load_state
+from common.options import Architecture
+from common.state import State
+from predict.metadata import read_metadata
+from predict.run_folder import Run, model_of, run_of
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model.
+
+    Attributes:
+        file: Where it was read.
+        architecture: Which network it is.
+        state: Its weights, under torchvision's names.
+        provenance: Where the weights came from.
+        run: The run in whose folder it lies, if it is that run's.
+        size: S, pixels along each side of the films that it was trained on; None: not known.
+    """
+
+    file: Path
+    architecture: Architecture
+    state: State
+    provenance: Provenance
+    run: Run | None
+    size: int | None
+
+    def network(self, device: torch.device) -> DenseNet:
+        """Return the network on a device, in evaluation mode."""
+        network = build_model(self.architecture)
+        load_state(network, self.state)
+        return network.to(device).eval()
+
+
+def read_model(path: Path, head: Literal["keep"] | None = None) -> Model:
+    """Read a model whose fourteen outputs are known to be the findings.
+
+    Args:
+        path: A checkpoint, or the folder of a run.
+        head: Take a head of another tool, whose findings the file does not tell.
+
+    Raises:
+        BadInput: There is no such file, it cannot be used, its head was not trained for the
+            findings, or their order is not known.
+    """
+    file = model_of(path)
+    exported = read_metadata(file)
+    if exported is not None:
+        state, provenance = read_checkpoint(file, exported.architecture, 0, "keep")
+        if exported.provenance is not None:
+            provenance = exported.provenance
+        return Model(file, exported.architecture, state, provenance, None, exported.image_size)
+    architecture = read_architecture(file)
+    state, provenance = read_checkpoint(file, architecture, 0, head)
+    if provenance.taken is not None and ", head kept" not in provenance.taken:
+        raise BadInput(f"{file}: it has no head for the findings; give final.pt of a run")
+    if provenance.taken is None and provenance.run is None:
+        raise BadInput(
+            f"{file}: the head is not trained (the origin is {provenance.describe()}); give "
+            "final.pt or best.pt of a run"
+        )
+    run = run_of(file)
+    if run is not None and run.config.run_id != provenance.run:
+        run = None
+    size = None if run is None else run.config.image_size
+    return Model(file, architecture, state, provenance, run, size)

@@ -1,0 +1,151 @@
+"""What a run's folder tells of its models; imports no torch.
+
+Only what is needed here is read; the folder is the server's, which documents all of it.
+"""
+
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.errors import BadInput, first_problem
+from common.options import Training
+from common.scores import AucByFinding, Scores
+from common.shard import SMALLEST
+
+CONFIG, ROUNDS = "config.json", "rounds.jsonl"
+
+MODELS = ("final.pt", "best.pt")
+"""The files of a run's models, the one to prefer first."""
+
+
+class Config(Training):
+    """What a run was started with."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    run_id: str
+    rounds: int
+    strategy: str
+    image_size: int = Field(ge=SMALLEST)
+
+
+class Part(BaseModel):
+    """A hospital's part of a round."""
+
+    examples: int
+    validation_images: int
+
+
+class Round(BaseModel):
+    """A round that is done; its AUC is that of the model before the round."""
+
+    round: int
+    auc: float | None
+    auc_by_finding: AucByFinding
+    test: Scores | None
+    hospitals: dict[str, Part]
+    rejected: dict[str, str]
+    missing: list[str]
+
+
+class Validation(BaseModel):
+    """The hospitals' mean AUC on their own validation images."""
+
+    auc: float | None
+    auc_by_finding: AucByFinding
+
+
+class Status(BaseModel):
+    """How a run ended."""
+
+    validation: Validation | None = Field(None, description="of the model after the last round")
+
+
+class Run(NamedTuple):
+    """A run's folder, and what the run was started with."""
+
+    folder: Path
+    config: Config
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def run_at(folder: Path) -> Run | None:
+    """Return the run in a folder, or None if there is none.
+
+    Raises:
+        BadInput: Its configuration is damaged.
+    """
+    try:
+        text = (folder / CONFIG).read_bytes()
+    except OSError:
+        return None
+    return Run(folder, _parse(Config, text, folder / CONFIG))
+
+
+def run_of(checkpoint: Path) -> Run | None:
+    """Return the run in whose folder a checkpoint lies, or None if it lies in none.
+
+    Raises:
+        BadInput: The run's configuration is damaged.
+    """
+    folder = checkpoint.resolve().parent
+    return run_at(folder.parent if folder.name == "checkpoints" else folder)
+
+
+def model_of(path: Path) -> Path:
+    """Return the file of a model, which is given itself or by its run's folder.
+
+    Raises:
+        BadInput: There is no such file or folder, or no model in the folder.
+    """
+    if path.is_dir():
+        for name in MODELS:
+            if (path / name).is_file():
+                return path / name
+        raise BadInput(
+            f"{path}: has neither {' nor '.join(MODELS)}; give the folder of a run that is done, "
+            "or a checkpoint"
+        )
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; give a checkpoint, such as final.pt of a run")
+    return path
+
+
+def rounds_of(run: Run) -> list[Round]:
+    """Return the rounds that are done.
+
+    Raises:
+        BadInput: A line is damaged.
+    """
+    path = run.folder / ROUNDS
+    try:
+        # Without a last line that is being written.
+        whole, _, _ = path.read_bytes().rpartition(b"\n")
+    except FileNotFoundError:
+        return []
+    return [_parse(Round, line, path) for line in whole.splitlines()]
+
+
+def final_validation(run: Run) -> Validation | None:
+    """Return how good the last model is at the hospitals; None if the run does not tell.
+
+    Raises:
+        BadInput: The file is damaged.
+    """
+    path = run.folder / "status.json"
+    try:
+        return _parse(Status, path.read_bytes(), path).validation
+    except FileNotFoundError:
+        return None
+
+
+def _parse(model: type[ModelT], text: bytes, path: Path) -> ModelT:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise BadInput(
+            f"{path}: damaged ({first_problem(error)}); restore it from a backup"
+        ) from None
