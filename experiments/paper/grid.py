@@ -9,6 +9,7 @@
 """
 
 import logging
+import signal
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -141,8 +142,7 @@ class Grid:
         return any(code is not None for code in ended.values())
 
     def _note_failure(self, task: Task, code: int) -> None:
-        words = (self._root / "work" / f"{task.name}.log").read_text(errors="replace").split("\n")
-        reason = next((line for line in reversed(words) if line.strip()), f"exit code {code}")
+        reason = reason_of(code, self._root / "work" / f"{task.name}.log")
         if task.first_model == "imagenet":  # not at hand here; no fault of the grid's
             self._unavailable.add("imagenet")
             log.warning("ImageNet's weights are not available: %s", reason)
@@ -163,6 +163,22 @@ class Grid:
         log.info(
             "%d of %d known trials done%s: %s", done, len(cells), left, ", ".join(self._running)
         )
+
+
+def reason_of(code: int, log_file: Path) -> str:
+    """Return why a task failed: the signal that killed it, or the last line of its log.
+
+    Args:
+        code: Its exit code, negative for a signal.
+        log_file: Its log.
+    """
+    if code < 0:
+        text = f"killed by {signal.Signals(-code).name}"
+        return (
+            f"{text}, perhaps for want of memory: lower --jobs" if -code == signal.SIGKILL else text
+        )
+    words = log_file.read_text(errors="replace").split("\n")
+    return next((line for line in reversed(words) if line.strip()), f"exit code {code}")
 
 
 def read_trials(results: Path) -> list[TrialLine]:

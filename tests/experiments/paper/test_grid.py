@@ -12,7 +12,7 @@ from common.options import Mode
 from common.runtime.files import sha256_of
 from experiments.launch.processes import Process
 from experiments.paper.cells import Cell, Environment, FirstModel, Table, TrialLine
-from experiments.paper.grid import Grid, chosen_rates, read_trials
+from experiments.paper.grid import Grid, chosen_rates, read_trials, reason_of
 from experiments.paper.scales import SCALES, cells_of
 from experiments.paper.workers import LocalWorkers
 from tests.support.waiting import wait_until
@@ -99,6 +99,18 @@ def test_a_broken_first_model_costs_its_own_trials_alone(tmp_path: Path) -> None
     text = (tmp_path / "log").read_text()
     assert "1 tasks failed" in text
     assert "rotation.pt: cut, damaged or no checkpoint" in text.splitlines()[-1]
+
+
+def test_a_task_that_was_killed_is_not_said_to_have_failed_by_its_last_words(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    log.write_text("round 3 of 10\nsomething is wrong\n\n")
+    assert reason_of(1, log) == "something is wrong"
+    assert reason_of(-9, log) == "killed by SIGKILL, perhaps for want of memory: lower --jobs"
+    assert reason_of(-15, log) == "killed by SIGTERM"
+    log.write_text("")
+    assert reason_of(2, log) == "exit code 2"
 
 
 def line(cell: Cell, validation: float | None, test: float) -> TrialLine:
