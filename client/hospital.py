@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.cancellation import NEVER, Cancellation
+from client.cancellation import NEVER, Cancellation, GivenUp
 from client.kept import KeptModels
 from client.policy import Policy
 from client.slots import slot
@@ -196,6 +196,9 @@ class Hospital:
             return Reply(
                 identity=instruction.identity, status="diverged", reason=str(diverged)
             ), b""
+        except GivenUp:
+            log.warning("round %d is given up: nobody waits for it", instruction.identity.round)
+            reason = GivenUp.__name__
         except Exception as error:
             log.exception("round %d failed", instruction.identity.round)
             reason = type(error).__name__

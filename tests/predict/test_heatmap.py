@@ -4,6 +4,7 @@ import csv
 import io
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_without_the_extra_package_the_remedy_is_named(tmp_path: Path) -> None:
     blocked = "import sys; sys.modules['captum'] = None; from predict.cli import main; main()"
     given = [str(model), str(films), "--heatmap", str(tmp_path / "maps")]
     result = subprocess.run(
-        ["python", "-c", blocked, *given], capture_output=True, text=True, check=False
+        [sys.executable, "-c", blocked, *given], capture_output=True, text=True, check=False
     )
     assert_one_line(result, 2, "needs the package captum.attr", "pip install 'fedcxr[predict]'")
 
