@@ -36,7 +36,7 @@ lint: $(READY)
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose*.yml server/provision/kit/docker-compose.yml
 	if docker compose version >/dev/null 2>&1; then \
 	  docker compose config -q && docker compose -f docker-compose.yml -f docker-compose.gpu.yml config -q && \
-	  docker compose --project-directory server/provision/kit config -q --no-env-resolution; \
+	  IMAGE=fedcxr-client SIZE=256 image= size= docker compose --project-directory server/provision/kit config -q --no-env-resolution; \
 	else echo "docker compose is not installed: its check of the files was NOT run"; fi
 
 bench: $(READY)
