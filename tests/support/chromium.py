@@ -91,7 +91,7 @@ def chromium(width: int = 1000, height: int = 900) -> Iterator[Page]:
     """Yield a page in a browser of its own."""
     assert CHROMIUM is not None
     to_browser, from_browser = os.pipe(), os.pipe()
-    with TemporaryDirectory() as profile:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         size = (f"--user-data-dir={profile}", f"--window-size={width},{height}")
         command = f'exec "$0" "$@" 3<&{to_browser[0]} 4>&{from_browser[1]}'
         process = subprocess.Popen(
