@@ -85,7 +85,7 @@ def test_a_run_is_not_begun_on_a_full_disk(tmp_path: Path, federation: FaultyFed
         assert status_of(run)["state"] == "failed"
         disk.make_room()
         federation.start_server([*options(run, 1), "--resume"])
-        wait_until(lambda: status_of(run)["state"] == "running")
+        wait_until(lambda: status_of(run)["state"] == "waiting")
 
 
 @needs_root
