@@ -18,6 +18,7 @@ from common.runtime.cli import Settings, Stopped, leave, parse, run_command, ver
 from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena
 from common.shard import SMALLEST
+from common.track.options import TRACK_HELP, Track, check_usable
 from server.run.config import Changing
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class ServerSettings(Settings, Training):
         description="with --resume: lr=0.001 and the like, for the rounds that are left; recorded "
         "in the run",
     )
+    track: Track = Field([], description=TRACK_HELP)
     device: str = Field("auto", description="for --test: auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
 
@@ -145,6 +147,7 @@ class ServerSettings(Settings, Training):
 
 def _serve(arguments: Sequence[str]) -> None:
     settings = parse(ServerSettings, arguments)
+    check_usable(settings.track)
     guard = Guard()
 
     from common.protocol import Greeting
@@ -155,6 +158,7 @@ def _serve(arguments: Sequence[str]) -> None:
     from server.rounds.loop import Rounds
     from server.run.records import AuditEvent, RunStatus, read_run_status
     from server.run.start import start_run
+    from server.run.tracking import tracking
     from server.transport.port import check_free
     from server.transport.service import listening
     from server.transport.tls import ServerTLS
@@ -180,8 +184,13 @@ def _serve(arguments: Sequence[str]) -> None:
     over = f"{plan.rounds} rounds are done"
     if folder.is_finished(plan.rounds):
         log.info("all %d rounds of this run are done already", plan.rounds)
-        with listening(roster, settings.listen, tls):
-            results = _results(plan, folder, read_run_status(folder.path))
+        ended = read_run_status(folder.path)
+        with (
+            tracking(settings.track, plan, folder) as told,
+            listening(roster, settings.listen, tls),
+        ):
+            told.finish(ended)
+            results = _results(plan, folder, ended)
             roster.say_farewell(over, folder.hospitals(), RESTART_SECONDS, results)
         return
     rounds = Rounds(plan, roster, folder, start.state, start.provenance, tester, start.strategy)
@@ -195,11 +204,15 @@ def _serve(arguments: Sequence[str]) -> None:
         log.info("%s: run %s in %s", version_line("flower-server"), plan.run, folder.path)
         began: Literal["started", "resumed"] = "resumed" if start.resumed else "started"
         folder.log.record(AuditEvent(event=began, details={"run": plan.run}))
-        with listening(roster, settings.listen, tls):
+        with (
+            tracking(settings.track, plan, folder) as told,
+            listening(roster, settings.listen, tls),
+        ):
             result = rounds.run()
             ended = RunStatus(state="finished", **dict(result))
             folder.status.end(ended)
             folder.log.record(AuditEvent(event="finished", details={"rounds": plan.rounds}))
+            told.finish(ended)
             _write_report(folder.path)
             roster.say_farewell(over, rounds.asked, results=_results(plan, folder, ended))
 

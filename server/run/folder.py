@@ -19,7 +19,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class RunFolder:
         config: What the run was started with.
         log: Takes what happens in the run.
         status: How the run stands.
+        observers: Called with each round after it is written.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
@@ -78,6 +79,7 @@ class RunFolder:
         self.config = config
         self.log = RunLog(path)
         self.status = StatusFile(path)
+        self.observers: list[Callable[[RoundRecord], None]] = []
         self._rounds: list[RoundRecord] | None = None
 
     @classmethod
@@ -166,11 +168,13 @@ class RunFolder:
         return read_events(self.path, damaged_too=True)
 
     def write_round(self, record: RoundRecord) -> None:
-        """Append a round to ``rounds.jsonl``."""
+        """Append a round to ``rounds.jsonl``, and tell the observers."""
         self.rounds()
         append_json(self.path / "rounds.jsonl", record.model_dump(mode="json"))
         assert self._rounds is not None  # noqa: S101 - rounds() has read them
         self._rounds.append(record)
+        for observe in self.observers:
+            observe(record)
 
     def is_finished(self, rounds: int) -> bool:
         """Return whether so many rounds were run to the end."""
