@@ -41,6 +41,7 @@ class WandB:
             dir=os.environ.get("WANDB_DIR", str(run.folder)),
             config=dict(run.config),
             allow_val_change=True,
+            reinit="create_new",
             resume="allow",
             settings=wandb.Settings(
                 console="off",

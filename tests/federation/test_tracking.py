@@ -13,8 +13,12 @@ from common.checkpoint import read_checkpoint
 from common.track.base import TrackedRun
 from common.track.trackers import Trackers
 from experiments.launch.local import free_port
+from server.run.folder import RunFolder
+from server.run.records import read_run_status
+from server.run.tracking import tracking
 from tests.support.faults import FaultyFederation, dies_before
 from tests.support.federations import events_of, lines_of, log_of, options, status_of
+from tests.support.hospitals import plan_of
 from tests.support.mlflow_server import curve_of, mlflow_server, runs_of
 from tests.support.pretrain_commands import lines_of as metrics_of
 from tests.support.pretrain_commands import pretrain
@@ -117,6 +121,11 @@ def test_trackers_get_a_killed_and_resumed_run_once_and_its_model(
     _, provenance = read_checkpoint(model / "best.pt", "densenet-tiny", 0)
     assert provenance is not None
     assert provenance.run == run.data.params["run"]
+
+    with tracking(["mlflow"], plan_of(run=provenance.run, rounds=4), RunFolder(folder, {})) as told:
+        told.finish(read_run_status(folder))  # as --resume of a run that is done
+    assert_same(curve_of(client, run, "round/loss"), curves["round/loss"], "once more")
+    assert len(client.search_model_versions(f"run_id='{run.info.run_id}'")) == 1
 
     board = EventAccumulator(str(folder / "tensorboard")).Reload()
     *_, kept = sorted((folder / "wandb").glob("offline-run-*/*.wandb"))
