@@ -17,17 +17,20 @@ class TensorBoard:
         folder = run.folder / FOLDER
         self._last: dict[str, int] = {}
         if folder.is_dir():
-            events = EventAccumulator(str(folder), {SCALARS: 1}).Reload()  # the last one of each
+            events = EventAccumulator(str(folder), {SCALARS: 0}).Reload()  # 0: all of them
             for tag in events.Tags()[SCALARS]:
-                self._last[tag] = events.Scalars(tag)[-1].step
-        self._writer = SummaryWriter(str(folder))
+                self._last[tag] = max((event.step for event in events.Scalars(tag)), default=-1)
+        # A kill may have cut off what was written last: it is written again.
+        self._whole = max(self._last.values(), default=0) - 1
+        self._writer = SummaryWriter(str(folder), purge_step=self._whole + 1)
         self._writer.add_text("config", f"```\n{json.dumps(dict(run.config), indent=2)}\n```")
         self._writer.flush()
 
     def last(self, series: str) -> int:
-        """Return the last step of the curves with this prefix."""
+        """Return the last step of the curves with this prefix that are surely whole."""
         prefix = f"{series}/" if series else ""
-        return max((s for tag, s in self._last.items() if tag.startswith(prefix)), default=-1)
+        steps = [step for tag, step in self._last.items() if tag.startswith(prefix)]
+        return min(self._whole, max(steps, default=-1))
 
     def write(self, points: Points) -> None:
         """Append to the event file."""
