@@ -76,6 +76,7 @@ def assert_same(found: Curve, points: Curve, name: str) -> None:
     assert [value for _, value in found] == pytest.approx([value for _, value in points]), name
 
 
+@pytest.mark.slow
 def test_trackers_get_a_killed_and_resumed_run_once_and_its_model(
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,9 +106,9 @@ def test_trackers_get_a_killed_and_resumed_run_once_and_its_model(
         assert_same(curve_of(client, run, name), points, name)
     assert run.data.params["lr"] == "0.05"
     assert run.data.params["strategy"] == "fedavg"
-    told = str([run.data.params, run.data.tags])
-    assert str(tmp_path) not in told
-    assert "127.0.0.1" not in told
+    settings = str([run.data.params, run.data.tags])
+    assert str(tmp_path) not in settings
+    assert "127.0.0.1" not in settings
 
     (version,) = client.search_model_versions(f"run_id='{run.info.run_id}'")
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
