@@ -73,6 +73,9 @@ class HospitalRecord(Record):
     bytes: Bytes
     update_norm: float = Field(description="Euclidean norm of the change of its weights")
     pace: Pace | None = Field(None, description="None in records of earlier versions")
+    cosine: float | None = Field(
+        None, ge=-1, le=1, description="of its update to the change of the model in the round"
+    )
     auc_intervals: dict[str, FindingAuc] | None = Field(
         None, description="of its own validation, from its histograms; None: it told none"
     )
