@@ -191,6 +191,7 @@ class Left(_Event):
 
     event: Literal["left"] = "left"
     site: str
+    reason: str = Field("", description="why the server has closed it")
 
 
 class Refused(_Event):
@@ -199,6 +200,10 @@ class Refused(_Event):
     event: Literal["refused"] = "refused"
     site: str
     reason: str
+
+
+CONNECTION_CLOSED = "its connection was closed"
+"""Why a hospital is lost that went away by itself."""
 
 
 class Lost(_Event):
