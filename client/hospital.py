@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from client.cancellation import NEVER, Cancellation, GivenUp
+from client.counted import CountedScores, counted
 from client.kept import KeptModels
 from client.policy import Policy
 from client.progress import Steps, Tell, tell_nobody
@@ -77,6 +78,8 @@ class Hospital:
 
     Attributes:
         device: Where it computes; the CPU once the accelerator has failed for good.
+        scored: Its own scores of the model that it received last; they stay here. None: it has
+            not scored it.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Hospital:
         self._slots_folder = slots_folder
         self._precision = precision
         self._kept = kept
+        self.scored: CountedScores | None = None
         self._greeting: Greeting | None = None
         self._model: torch.nn.Module | None = None
         self._architecture: str | None = None
@@ -233,6 +237,7 @@ class Hospital:
     def _answer(
         self, instruction: Instruction, blob: bytes, cancellation: Cancellation, tell: Tell
     ) -> tuple[Reply, bytes]:
+        self.scored = None
         self._check_run(instruction)
         training, validation = self._shard.split(instruction.seed)
         shard, chosen = self._to_train_on(training, instruction)
@@ -303,7 +308,9 @@ class Hospital:
         """Return what may be told of a model's scores on the validation images."""
         labels = self._shard.labelled()[validation]
         positives, negatives = count_by_finding(labels == 1), count_by_finding(labels == 0)
-        return self._policy.reported(scores_of(labels, logits), positives, negatives)
+        scores = scores_of(labels, logits)
+        self.scored = counted(scores, positives, negatives)
+        return self._policy.reported(scores, positives, negatives)
 
     def _keep(
         self,

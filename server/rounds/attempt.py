@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from common.protocol import Instruction
+from common.runtime.logs import fields
 from common.scores import Scores
 from common.state import TRAINED, WEIGHTS, Spec, State, is_float, join, select, spec_of
 from common.wire import fingerprint, pack
@@ -215,11 +216,24 @@ class Attempt:
                 pace_of(before, state, errand.instruction.training, reply.examples),
             )
             self.collected.hospitals[outcome.name] = record
-            log.info(console.hospital_row(outcome.name, record))
+            self._say(outcome.name, record)
         if reply.kept:
             self.collected.kept.append(outcome.name)
         if reply.validation is not None:
             self.collected.validations[outcome.name] = reply.validation
+
+    def _say(self, name: str, record: HospitalRecord) -> None:
+        told = fields(
+            "reply",
+            round=self._out.instruction.identity.round,
+            site=name,
+            examples=record.examples,
+            loss=record.loss,
+            auc=record.auc,
+            seconds=record.seconds.train,
+            bytes=record.bytes.sent,
+        )
+        log.info(console.hospital_row(name, record), extra=told)
 
     def _lose(self, name: str, reason: str) -> None:
         self.collected.lost[name] = reason

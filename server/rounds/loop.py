@@ -9,6 +9,7 @@ from typing import Literal
 from common.checkpoint import Provenance
 from common.errors import FedCXRError, NoQuorum
 from common.protocol import Identity, Instruction
+from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import Scores, rounded
 from common.state import WEIGHTS, State, join, select
 from common.wire import fingerprint, pack
@@ -21,6 +22,7 @@ from server.rounds.sharing import best_model, shared_mean, to_keep
 from server.rounds.waiting import Waiting
 from server.run import console
 from server.run.folder import RunFolder
+from server.run.forecast import seconds_left
 from server.run.left_out import left_out
 from server.run.live import LiveWriter
 from server.run.records import (
@@ -159,8 +161,9 @@ class Rounds:
                 self._waiting.give_up(plan.needed)
             self._hospitals.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
             start = monotonic()
-            log.info("round %d of %d", number, plan.rounds)
-            log.info(console.HEADER)
+            told = fields("round", round=number, rounds=plan.rounds, attempt=turn)
+            log.info("round %d of %d", number, plan.rounds, extra=told)
+            log.info(console.HEADER, extra=FOR_PEOPLE)
             out = self._outgoing(number, turn, "train")
             identity = out.instruction.identity
             self.folder.live.begin(identity, "hospitals", number, plan.needed)
@@ -294,10 +297,30 @@ class Rounds:
         self._progress.note(record)
         self._keep_best()
         self._write_status("running")
-        log.info(console.summary(record, self._plan.rounds, len(found.asked)))
+        self._say(record, len(found.asked))
         if test is not None and number == self._plan.rounds:
             for row in console.findings_table({"test AUC": test.auc_by_finding}):
-                log.info(row)
+                log.info(row, extra=FOR_PEOPLE)
+
+    def _say(self, record: RoundRecord, asked: int) -> None:
+        """Log a round that is done, the best one so far and how long the others will take."""
+        rounds, best = self._plan.rounds, self._progress.best
+        left = seconds_left([each.seconds.total for each in self.folder.rounds()], rounds)
+        told = fields(
+            "round done",
+            round=record.round,
+            rounds=rounds,
+            hospitals=len(record.hospitals),
+            asked=asked,
+            seconds=record.seconds.total,
+            loss=record.loss,
+            auc=record.auc,
+            test_auc=record.test.auc if record.test else None,
+            best_round=best[1] if best else None,
+            best_auc=best[0] if best else None,
+            seconds_left=left,
+        )
+        log.info(console.summary(record, rounds, asked, best, left), extra=told)
 
     def _across(self, found: Collected) -> Validation:
         """Return the hospitals' mean AUC; one that lies must not choose the best model alone."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.audit import AuditLog
 from common.runtime.files import append_json, now
+from common.runtime.logs import fields
 from server.run.records import (
     AuditEvent,
     Changed,
@@ -59,16 +60,19 @@ class RunLog:
 
 
 def _say(event: Event | AuditEvent) -> None:
+    told = fields(event.event, **event.fields()) if event.in_events else {}
     match event:
         case Joined():
             with_what = f", fedcxr {event.hello.version}" if event.hello else ""
-            log.info("%s joined with %d images%s", event.site, event.examples, with_what)
+            log.info(
+                "%s joined with %d images%s", event.site, event.examples, with_what, extra=told
+            )
         case Left():
-            log.info("%s left", event.site)
+            log.info("%s left", event.site, extra=told)
         case Refused():
-            log.warning("%s refused: %s", event.site, event.reason)
+            log.warning("%s refused: %s", event.site, event.reason, extra=told)
         case Lost() | ReplyRejected() | Unusual():
-            log.warning("  %-20s %s: %s", event.site, event.event, event.reason)
+            log.warning("  %-20s %s: %s", event.site, event.event, event.reason, extra=told)
         case Changed():
             log.warning(
                 "--change: %s is %g from round %d on, it was %g",
@@ -76,6 +80,9 @@ def _say(event: Event | AuditEvent) -> None:
                 event.new,
                 event.round + 1,
                 event.old,
+                extra=told,
             )
         case Excluded():
-            log.warning("%s is excluded after bad replies: %s", event.site, event.reason)
+            log.warning(
+                "%s is excluded after bad replies: %s", event.site, event.reason, extra=told
+            )
