@@ -17,6 +17,7 @@ from server.run.records import (
     Lost,
     Refused,
     ReplyRejected,
+    StoppedEarly,
     Unusual,
 )
 
@@ -82,6 +83,8 @@ def _say(event: Event | AuditEvent) -> None:
                 event.old,
                 extra=told,
             )
+        case StoppedEarly():
+            log.info("the run ends after round %d: %s", event.round, event.reason)
         case Excluded():
             log.warning(
                 "%s is excluded after bad replies: %s", event.site, event.reason, extra=told
