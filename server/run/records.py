@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from common.audit import is_being_written
 from common.errors import BadInput, first_problem
-from common.options import Training
+from common.options import StrategyName, Training
 from common.protocol import Hello
 from common.readings import FindingAuc, Pooled
 from common.runtime.status import Status, read_status
@@ -322,7 +322,7 @@ class RunConfig(Training):
     init: str
     rounds: int
     architecture: str
-    strategy: str
+    strategy: StrategyName
     seed: int
     changes: tuple[Changed, ...] = ()
 
