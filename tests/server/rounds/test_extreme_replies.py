@@ -39,6 +39,7 @@ COUNTERS = st.sampled_from([7, 7, 7, 0, 6, 8, 2**24, 2**63 - 1, -1, -(2**63)])
 
 PLACES = [
     *(("examples",), ("loss",), ("validation",), ("seconds", "wait"), ("seconds", "train")),
+    ("histograms",),
     *(("validation", name) for name in SCORES),
     *(("validation", "auc_by_finding", finding) for finding in (FINDINGS[0], FINDINGS[13], "<b>")),
 ]
@@ -86,8 +87,10 @@ class Scripted:
         self._words = words
         self._blob = pack(state)
 
-    def ask(self, instruction: Instruction, weights: Weights, timeout: float) -> Reply:
-        del weights, timeout
+    def ask(
+        self, instruction: Instruction, weights: Weights, timeout: float, follow: object
+    ) -> Reply:
+        del weights, timeout, follow
         identity = instruction.identity.model_dump()
         changes = {"identity": identity, "weights": fingerprint(self._blob)}
         return parse_message(REPLY, json.dumps({**self._words, **changes}))
