@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from threading import Timer
 from typing import Any
 
@@ -29,6 +30,7 @@ from common.protocol import (
     CALL,
     FETCH,
     INSTRUCTION,
+    Check,
     Farewell,
     Greeting,
     Identity,
@@ -64,6 +66,11 @@ def first_of(message: ServerMessage) -> Greeting | Farewell:
         raise ProtocolError("no greeting")
     except ProtocolError as error:
         raise BadInput(SAME_VERSION.format(error)) from None
+
+
+def check_of(name: str) -> ClientMessage:
+    """Return the answer to a greeting of a hospital that only looks whether it could join."""
+    return _told(Check(site=name, version=version("fedcxr")).model_dump_json())
 
 
 class MessageHandler:
@@ -133,10 +140,7 @@ class MessageHandler:
                 self._state.note("rejected", **rejection.model_dump(exclude={"kind", "protocol"}))
             case Farewell() as farewell:
                 self.farewell = farewell
-        properties = {"message": Scalar(string=hello)}
-        return ClientMessage(
-            get_properties_res=ClientMessage.GetPropertiesRes(status=OK, properties=properties)
-        )
+        return _told(hello)
 
     def _hello(self, greeting: Greeting) -> str:
         hello = self.hospital.greet(greeting)
@@ -227,6 +231,14 @@ class MessageHandler:
 def _text(config: Any) -> str:
     """Return the message in the configuration of a call of Flower's."""
     return str(config["message"].string) if "message" in config else ""
+
+
+def _told(text: str) -> ClientMessage:
+    """Return an answer outside the rounds as it travels."""
+    properties = {"message": Scalar(string=text)}
+    return ClientMessage(
+        get_properties_res=ClientMessage.GetPropertiesRes(status=OK, properties=properties)
+    )
 
 
 @contextmanager

@@ -60,7 +60,8 @@ def _say(event: Event | AuditEvent) -> None:
         case Left():
             log.info("%s left", event.site)
         case Refused():
-            log.warning("%s refused: %s", event.site, event.reason)
+            times = f" {event.times} times" if event.times > 1 else ""
+            log.warning("%s refused%s: %s", event.site, times, event.reason)
         case Lost() | ReplyRejected() | Unusual():
             log.warning("  %-20s %s: %s", event.site, event.event, event.reason)
         case Changed():

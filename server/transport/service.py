@@ -19,7 +19,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from common import net
 from common.certificates import Peer
 from common.errors import BadInput
-from common.protocol import ProtocolError
+from common.protocol import Check, ProtocolError
 from server.members.roster import Roster
 from server.rounds.ask import HospitalLost
 from server.transport.connection import FlowerConnection, Outbox, greet, properties_of
@@ -73,6 +73,11 @@ class _Service:
             hello = greet(stream, roster.admission.greeting)
         except (HospitalLost, ProtocolError) as error:
             log.warning("a connection was closed: no hello (%s)", error)
+            stream.close()
+            return
+        if isinstance(hello, Check):
+            name = peer.name if peer else hello.site
+            log.info("%s checks its connection (fedcxr %s); it does not join", name, hello.version)
             stream.close()
             return
         connection = FlowerConnection(

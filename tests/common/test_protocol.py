@@ -15,6 +15,7 @@ from common.protocol import (
     REPLY,
     VERSION,
     Farewell,
+    Hello,
     ProtocolError,
     parse_message,
 )
@@ -26,7 +27,9 @@ SECONDS = {"wait": 0, "evaluate": 1, "train": 1}
 
 
 def test_ordinary_words_are_understood() -> None:
-    assert parse_message(HELLO, json.dumps(HELLO_WORDS)).validation == 0
+    hello = parse_message(HELLO, json.dumps(HELLO_WORDS))
+    assert isinstance(hello, Hello)
+    assert hello.validation == 0
     reply = parse_message(REPLY, json.dumps(REPLY_WORDS))
     assert reply.validation is not None
     assert tuple(reply.validation.auc_by_finding) == FINDINGS

@@ -22,6 +22,7 @@ from common.protocol import (
     INSTRUCTION,
     REPLY,
     VERSION,
+    Check,
     Greeting,
     Hello,
     Ping,
@@ -50,7 +51,9 @@ STATE: State = {
 }
 BLOB, SPEC = pack(STATE), spec_of(STATE)
 GREETING = Greeting(run="r", seed=0)
-MESSAGES = [message.model_dump_json() for message in (GOOD, SOMEONE, ORDER)]
+MESSAGES = [
+    message.model_dump_json() for message in (GOOD, SOMEONE, ORDER, Check(site="a", version="0"))
+]
 
 
 @st.composite
@@ -175,7 +178,7 @@ def test_a_server_takes_nothing_but_the_protocol(answer: bytes) -> None:
         return  # gRPC ends the call
     connection = FlowerConnection(stream, None, SOMEONE, Outbox(), lambda _connection: True)
     with suppress(ProtocolError):
-        assert isinstance(greet(stream, GREETING), Hello)
+        assert isinstance(greet(stream, GREETING), Hello | Check)
     assert connection.answers(Ping())
     assert isinstance(connection.fetch(ORDER.identity, 1), bytes)
     with suppress(ProtocolError):
