@@ -188,7 +188,8 @@ def _reason(error: grpc.RpcError, heard: bool, proxy: Proxy | None) -> str:
     if "CERTIFICATE_VERIFY_FAILED: certificate has expired" in details:
         return f"{code.name}, the server's certificate has expired; tell the operator"
     if found := re.search(r"CERTIFICATE_VERIFY_FAILED: ([\w -]+)", details):
-        return f"{code.name}, the server's certificate is not accepted: {found[1]}; see ca.crt"
+        why = f"the server's certificate is not accepted: {found[1]}"
+        return f"{code.name}, {why}; use the kit of this server's federation"
     if proxy is not None and (
         found := re.search(r"HTTP proxy returned response code (\d+)", details)
     ):
