@@ -55,7 +55,8 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
     done = len(folder.rounds()) if resumed else 0
     if done > settings.rounds:
         raise BadInput(
-            f"--rounds {settings.rounds}: the run has done {done} rounds already; give {done} or more"
+            f"--rounds {settings.rounds}: the run has done {done} rounds already; "
+            f"give {done} or more"
         )
     if done:
         state, origin = _last_model(folder, done, settings.architecture)

@@ -94,7 +94,7 @@ def each(*remedies: Remedy) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("remedy", remedies, ids=lambda remedy: remedy.says)
 
 
-class Warned(FedCXRError):
+class Warned(FedCXRError):  # noqa: N818 - what happened, not a fault
     """Something was logged as a warning."""
 
 
