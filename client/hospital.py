@@ -21,8 +21,9 @@ from client.slots import slot
 from client.training import Diverged, labelled_fraction, train
 from common.bootstrap import Films
 from common.errors import BadInput
-from common.evaluation import predict, scores_of
+from common.evaluation import scores_of
 from common.findings import UNKNOWN, count_by_finding
+from common.frozen import FrozenFeatures
 from common.images import crop_size
 from common.model import (
     build_model,
@@ -105,6 +106,7 @@ class Hospital:
         self._spec: Spec = {}
         self._frozen: State = {}  # on the CPU, which may have to take over
         self._backbone: str | None = None
+        self._features = FrozenFeatures()
 
     @property
     def precision(self) -> Precision:
@@ -231,7 +233,9 @@ class Hospital:
         model = self._receive(instruction, blob)
         with slot(self._slots_folder, self._slots, cancellation) as waited, _sharing(self.device):
             start = time.monotonic()
-            logits = predict(model, self._shard, validation, self.device, cancellation.check)
+            logits = self._features.predict(
+                model, self._shard, validation, self.device, self._backbone, cancellation.check
+            )
             scores = self._scores(validation, logits)
             evaluated = time.monotonic()
             seconds = {"wait": waited, "evaluate": evaluated - start, "train": 0.0}

@@ -226,7 +226,9 @@ def _tester(settings: ServerSettings) -> "tuple[Tester | None, int]":
 
     if settings.test is None:
         return None, settings.image_size or PAPER_IMAGE_SIZE
-    tester = Tester(settings.test, settings.architecture, settings.device, settings.threads)
+    tester = Tester(
+        settings.test, settings.architecture, settings.device, settings.threads, settings.mode
+    )
     size = settings.image_size or tester.image_size
     if tester.image_size != size:
         raise BadInput(
