@@ -72,6 +72,14 @@ def since(days: int) -> Step:
     return lambda p: renew(p / "kits", "north", now() - timedelta(days=days))
 
 
+def loses(name: str) -> Step:
+    return lambda p: (p / KIT / name).unlink()
+
+
+def spoils(name: str) -> Step:
+    return lambda p: p.spoil(f"{KIT}/{name}")
+
+
 def is_a_servers(p: Place) -> None:
     pem = b"".join((p / "kits/server" / f"server.{end}").read_bytes() for end in ("key", "crt"))
     (p / KIT / "site.pem").write_bytes(pem)
@@ -90,11 +98,8 @@ ASK = "ask the federation's operator for this hospital's kit"
 
 @each(
     *(
-        mended(ASK, lambda p, n=name: (p / KIT / n).unlink(), reads(), from_the_operator(name))
-        for name in ("ca.crt", "site.pem")
-    ),
-    *(
-        mended(ASK, lambda p, n=name: p.spoil(f"{KIT}/{n}"), reads(), from_the_operator(name))
+        mended(ASK, before(name), reads(), from_the_operator(name))
+        for before in (loses, spoils)
         for name in ("ca.crt", "site.pem")
     ),
     mended(
@@ -257,6 +262,11 @@ def joins(kit: str | None = KIT, up: bool = True, tls: bool = True, patience: fl
     return step
 
 
+def made_again(p: Place) -> None:
+    shutil.rmtree(p / "wide")
+    make_shard(p / "wide/north", size=40)
+
+
 def was_renewed_before_this_client_was(p: Place) -> None:
     p.put("old.pem", f"{KIT}/site.pem")
     renewed(p)
@@ -278,7 +288,7 @@ CHECK = "check that it runs, that the address is right, and that both sides use 
         "make the shard again with --size 40",
         lambda p: make_shard(p / "wide/north", size=48),
         checks("wide/north"),
-        lambda p: (shutil.rmtree(p / "wide"), make_shard(p / "wide/north", size=40)),
+        made_again,
         checks("wide/north"),
     ),
     mended(

@@ -98,6 +98,15 @@ class Warned(FedCXRError):  # noqa: N818 - what happened, not a fault
     """Something was logged as a warning."""
 
 
+class _Messages(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
 @contextmanager
 def without_warnings() -> Iterator[None]:
     """Let no warning be logged in the block.
@@ -105,16 +114,14 @@ def without_warnings() -> Iterator[None]:
     Raises:
         Warned: One was.
     """
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = records.append  # type: ignore[method-assign]
+    handler = _Messages()
     logging.getLogger().addHandler(handler)
     try:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
-    if records:
-        raise Warned("\n".join(record.getMessage() for record in records))
+    if handler.messages:
+        raise Warned("\n".join(handler.messages))
 
 
 def now() -> datetime:

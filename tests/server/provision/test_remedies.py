@@ -60,8 +60,9 @@ def has_another_kind_of_key(p: Place) -> None:
 
 
 def outlived_its_ca(p: Place) -> None:
+    config = read_config(p / KITS)
     shutil.rmtree(p / KITS)
-    new(p / KITS, read_config(p / "old"), ["north"], now() - timedelta(days=3651))
+    new(p / KITS, config, ["north"], now() - timedelta(days=3651))
 
 
 RESTORE = "restore it from a copy"
@@ -118,7 +119,7 @@ RESTORE = "restore it from a copy"
     ),
     Remedy(
         "make a new federation with flower-provision new",
-        lambda p: (shutil.copytree(p / KITS, p / "old"), outlived_its_ca(p)),
+        outlived_its_ca,
         does("add", "west"),
         makes("fresh"),
         does("add", "west", folder="fresh"),
