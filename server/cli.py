@@ -22,6 +22,7 @@ from server.run.config import Changing
 
 if TYPE_CHECKING:
     from common.protocol import RunResult
+    from server.metrics.port import MetricsPort
     from server.rounds.plan import Plan
     from server.rounds.testing import Tester
     from server.run.folder import RunFolder
@@ -86,6 +87,11 @@ class ServerSettings(Settings, Training):
     )
     test: Path | None = Field(None, description="labelled shard to score every new model on")
     listen: Address = Field("0.0.0.0:8080", description="HOST:PORT")
+    metrics: Address | None = Field(
+        None,
+        description="HOST:PORT of a port of its own for Prometheus and flower-watch; whoever "
+        "reaches it sees each hospital's numbers",
+    )
     tls: Path | None = Field(
         None,
         description="folder with ca.crt, server.crt, server.key and sites.json, made by "
@@ -152,6 +158,7 @@ def _serve(arguments: Sequence[str]) -> None:
     from server.members.admission import Admission
     from server.members.roster import Roster
     from server.members.sites import SiteList
+    from server.metrics.port import MetricsPort
     from server.rounds.loop import Rounds
     from server.run.records import AuditEvent, RunStatus, read_run_status
     from server.run.start import start_run
@@ -168,6 +175,7 @@ def _serve(arguments: Sequence[str]) -> None:
         tls, sites = ServerTLS(settings.tls), SiteList(settings.tls / "sites.json")
         for notice in sites.expiring(datetime.now(UTC)):
             log.warning("%s", notice)
+    port = MetricsPort(settings.metrics) if settings.metrics is not None else None
     check_free(settings.listen)
     tester, size = _tester(settings)
     start = start_run(settings, size)
@@ -180,7 +188,7 @@ def _serve(arguments: Sequence[str]) -> None:
     over = f"{plan.rounds} rounds are done"
     if folder.is_finished(plan.rounds):
         log.info("all %d rounds of this run are done already", plan.rounds)
-        with listening(roster, settings.listen, tls):
+        with listening(roster, settings.listen, tls), _telling(port, folder):
             results = _results(plan, folder, read_run_status(folder.path))
             roster.say_farewell(over, folder.hospitals(), RESTART_SECONDS, results)
         return
@@ -195,13 +203,28 @@ def _serve(arguments: Sequence[str]) -> None:
         log.info("%s: run %s in %s", version_line("flower-server"), plan.run, folder.path)
         began: Literal["started", "resumed"] = "resumed" if start.resumed else "started"
         folder.log.record(AuditEvent(event=began, details={"run": plan.run}))
-        with listening(roster, settings.listen, tls):
+        with listening(roster, settings.listen, tls), _telling(port, folder):
             result = rounds.run()
             ended = RunStatus(state="finished", **dict(result))
             folder.status.end(ended)
             folder.log.record(AuditEvent(event="finished", details={"rounds": plan.rounds}))
             _write_report(folder.path)
             roster.say_farewell(over, rounds.asked, results=_results(plan, folder, ended))
+
+
+@contextmanager
+def _telling(port: "MetricsPort | None", folder: "RunFolder") -> Iterator[None]:
+    """Tell how the run stands for the length of the block, if there is a port for it."""
+    from server.metrics.families import facts_of, families_of
+    from server.run.snapshot import snapshot_of
+
+    if port is None:
+        yield
+        return
+    with port.serving(
+        lambda: families_of(facts_of(folder)), lambda: snapshot_of(folder.path).model_dump_json()
+    ):
+        yield
 
 
 def _results(

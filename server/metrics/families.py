@@ -7,14 +7,18 @@ import os
 import statistics
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from time import time
 from typing import NamedTuple, get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from common.runtime.status import read_status
 from server.metrics.names import METRICS, PREFIX
 from server.metrics.rejections import REASONS, class_of
 from server.rounds.progress import Progress
+from server.run.folder import RunFolder
 from server.run.live import Doing, Live, Phase
 from server.run.records import (
     Event,
@@ -66,6 +70,25 @@ class Facts(NamedTuple):
     time: float
 
 
+def facts_of(folder: RunFolder) -> Facts:
+    """Return what is known of the run of this process; its rounds are in memory.
+
+    Raises:
+        BadInput: A file of the run is damaged.
+    """
+    status = read_status(folder.path, RunStatus)
+    return Facts(
+        folder=folder.path,
+        version=version("fedcxr"),
+        config=RunConfig.model_validate(folder.config),
+        status=status,
+        live=folder.live.current() if status.state in ("running", "waiting") else None,
+        rounds=tuple(folder.rounds()),
+        events=folder.events(),
+        time=time(),
+    )
+
+
 class Families:
     """Collects samples under the names and labels of :data:`METRICS`."""
 
@@ -80,9 +103,7 @@ class Families:
         if value is not None:
             self._families[name].add_metric(labels, value)
 
-    def add_one_of(
-        self, name: str, chosen: str, choices: Collection[str], *labels: str
-    ) -> None:
+    def add_one_of(self, name: str, chosen: str, choices: Collection[str], *labels: str) -> None:
         """Add a sample for each choice: 1 for the chosen one, 0 for the others."""
         for choice in choices:
             self.add(name, float(choice == chosen), *labels, choice)

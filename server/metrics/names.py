@@ -37,7 +37,9 @@ METRICS = {
     "phase_start_timestamp_seconds": Described("gauge", "When the phase began"),
     "round_seconds": Described("gauge", "Duration of the last round, by phase", ("phase",)),
     "usual_round_seconds": Described(
-        "gauge", "Median duration of the last ten rounds, by phase; from three rounds on", ("phase",)
+        "gauge",
+        "Median duration of the last ten rounds, by phase; from three rounds on",
+        ("phase",),
     ),
     "hospitals_needed": Described("gauge", "Hospitals that the round waits for or needs"),
     "hospitals_connected": Described("gauge", "Hospitals that are connected"),
@@ -55,7 +57,9 @@ METRICS = {
         "gauge", "1 for what the hospital does right now", ("hospital", "state")
     ),
     "hospital_last_seen_timestamp_seconds": Described(
-        "gauge", "When the server last heard of the hospital; now while it is connected", ("hospital",)
+        "gauge",
+        "When the server last heard of the hospital; now while it is connected",
+        ("hospital",),
     ),
     "hospital_missed_rounds": Described(
         "gauge", "Rounds in a row, up to the last one, without a valid reply", ("hospital",)

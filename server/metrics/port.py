@@ -35,6 +35,10 @@ IDLE_SECONDS = 10.0
 """After which a connection on which nothing comes is closed."""
 
 
+POLL_SECONDS = 0.1
+"""How long the end of the run may have to wait for the port."""
+
+
 class MetricsPort:
     """Answers GET requests, each on a thread of its own that does not keep the process.
 
@@ -69,7 +73,7 @@ class MetricsPort:
         registry = CollectorRegistry()
         registry.register(_Collector(metrics))
         self._server.registry, self._server.run = registry, run
-        Thread(target=self._server.serve_forever, daemon=True).start()
+        Thread(target=self._server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
         log.info("metrics on http://%s/metrics", self._address)
         try:
             yield
@@ -94,6 +98,7 @@ class _Server(ThreadingTCPServer):  # HTTPServer would look the host's name up
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
+    request_queue_size = 128
     registry: CollectorRegistry
     run: Callable[[], str]
 

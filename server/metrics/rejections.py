@@ -12,8 +12,8 @@ CLASSES = {
     "claim": "claims |tells no training loss",
     "weights": "tensor |the weights |not a safetensors blob|its update's norm",
     "pace": "its update moved",
-    "barred": "its certificate |the list has another certificate|.* is not on the list of hospitals"
-    "|.* was revoked on|the certificate of .* expired|.* is excluded from this run",
+    "barred": "it has no certificate|its certificate |the list has another certificate|"
+    "the certificate of .* expired|.* (is not on the list|was revoked on|is excluded from) ",
 }
 """How the sentences of a class begin, as a regular expression.
 
