@@ -1,6 +1,7 @@
 """A real Prometheus scrapes a real server."""
 
 import json
+import subprocess
 import urllib.request
 from pathlib import Path
 
@@ -22,6 +23,11 @@ def findings_told_without_a_policy(shard: Path) -> set[str]:
     reply, _ = hospital_of(shard).answer(instruction_of(plan_of(seed=SEED), 1), pack(STATE))
     assert reply.validation is not None
     return {f for f, auc in reply.validation.auc_by_finding.items() if auc is not None}
+
+
+def fetch(address: str, path: str) -> bytes:
+    with urllib.request.urlopen(f"http://{address}/{path}", timeout=10) as answer:
+        return bytes(answer.read())
 
 
 @needs_prometheus
@@ -58,8 +64,11 @@ def test_a_run_in_prometheus(federation: FaultyFederation, tmp_path: Path) -> No
         assert told["hospital-01"] == reported
         assert reported < known["hospital-01"]
 
-        with urllib.request.urlopen(f"http://{address}/run.json", timeout=10) as answer:
-            snapshot = Snapshot.model_validate_json(answer.read())
+        linted = subprocess.run(
+            ["promtool", "check", "metrics"], input=fetch(address, "metrics"), check=False
+        )
+        assert linted.returncode == 0
+        snapshot = Snapshot.model_validate_json(fetch(address, "run.json"))
         assert snapshot.live is not None
 
         federation.clients["hospital-02"].kill()

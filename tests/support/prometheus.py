@@ -22,9 +22,10 @@ RULES = MONITORING / "prometheus" / "alerts.yml"
 CONFIG = MONITORING / "prometheus" / "prometheus.yml"
 DASHBOARD = MONITORING / "grafana" / "dashboards" / "fedcxr.json"
 
+PROMETHEUS = shutil.which("prometheus")
+
 needs_prometheus = pytest.mark.skipif(
-    shutil.which("prometheus") is None or shutil.which("promtool") is None,
-    reason="Prometheus is not installed",
+    PROMETHEUS is None or shutil.which("promtool") is None, reason="Prometheus is not installed"
 )
 
 WORDS = frozenset({"and", "or", "unless", "bool", "offset"})

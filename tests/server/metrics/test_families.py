@@ -104,7 +104,7 @@ def test_the_last_reply_counts_and_bytes_add_up(tmp_path: Path) -> None:
     [("+++", 0), ("+--", 2), ("--+", 0), ("+x-", 2), ("---", 3), ("+ -", 1), ("+-  ", 1)],
 )
 def test_rounds_are_missed_until_a_reply_counts(tmp_path: Path, answers: str, missed: int) -> None:
-    fields = {
+    fields: dict[str, dict[str, object]] = {
         "+": {"hospitals": {"a": HOSPITAL, "b": HOSPITAL}},
         "-": {"hospitals": {"b": HOSPITAL}, "missing": ["a"]},
         "x": {"hospitals": {"b": HOSPITAL}, "rejected": {"a": "diverged"}},

@@ -14,6 +14,7 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from server.metrics.names import METRICS, PREFIX
+from server.metrics.rejections import REASONS
 from server.run.live import Doing
 from tests.support.prometheus import (
     CONFIG,
@@ -54,18 +55,19 @@ def test_rules_and_dashboard_name_no_metric_that_is_not_exported() -> None:
 
 
 def test_the_page_has_every_metric_with_its_labels_and_every_alert() -> None:
-    rows = dict(re.findall(r"^\| `(fedcxr_\w+)` \|([^|]*)\|", PAGE, re.MULTILINE))
-    assert rows.keys() == EXPORTED
-    for name, described in METRICS.items():
-        labels = tuple(re.findall(r"`(\w+)`", rows[PREFIX + name]))
-        assert labels == described.labels, name
+    rows = re.findall(r"^\| `fedcxr_(\w+)` \|([^|]*)\| (.*) \|$", PAGE, re.MULTILINE)
+    assert [(n, tuple(re.findall(r"`(\w+)`", labels)), text) for n, labels, text in rows] == [
+        (name, described.labels, described.text) for name, described in METRICS.items()
+    ]
+    for reason in REASONS:
+        assert f"\n| `{reason}` |" in PAGE
     for rule in alert_rules():
         assert f"| `{rule['alert']}` |" in PAGE
 
 
 @needs_prometheus
 def test_promtool_accepts_configuration_and_rules() -> None:
-    for command in (["config", CONFIG], ["rules", RULES]):
+    for command in (("config", CONFIG), ("rules", RULES)):
         result = subprocess.run(
             ["promtool", "check", *command], capture_output=True, text=True, check=False
         )
