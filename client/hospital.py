@@ -17,11 +17,12 @@ import torch
 from client.cancellation import NEVER, Cancellation, GivenUp
 from client.kept import KeptModels
 from client.policy import Policy
+from client.progress import Steps, Tell, tell_nobody
 from client.slots import slot
 from client.training import Diverged, labelled_fraction, train
 from common.bootstrap import Films
 from common.errors import BadInput
-from common.evaluation import predict, scores_of
+from common.evaluation import EVALUATION_BATCH, predict, scores_of
 from common.findings import UNKNOWN, count_by_finding
 from common.images import crop_size
 from common.model import (
@@ -162,7 +163,11 @@ class Hospital:
             )
 
     def answer(
-        self, instruction: Instruction, blob: bytes, cancellation: Cancellation = NEVER
+        self,
+        instruction: Instruction,
+        blob: bytes,
+        cancellation: Cancellation = NEVER,
+        tell: Tell = tell_nobody,
     ) -> tuple[Reply, bytes]:
         """Score the received weights, train them if asked, and return the reply and new weights.
 
@@ -175,10 +180,11 @@ class Hospital:
             instruction: What to do.
             blob: The weights to do it with.
             cancellation: Checked between batches and while it waits for a slot.
+            tell: Is told before each batch how many of the phase are done.
         """
         try:
             try:
-                return self._answer(instruction, blob, cancellation)
+                return self._answer(instruction, blob, cancellation, tell)
             except RuntimeError as error:  # of torch; out of memory and cuDNN's are such
                 if self.device.type == "cpu":
                     raise
@@ -187,7 +193,7 @@ class Hospital:
                 lost = isinstance(error, torch.AcceleratorError)
                 for_good = lost and not is_out_of_memory(error)
             # Retry outside `except`: the traceback keeps GPU tensors alive.
-            return self._answer_on_the_cpu(instruction, blob, cancellation, for_good)
+            return self._answer_on_the_cpu(instruction, blob, cancellation, tell, for_good)
         except NotAllowed as objection:
             log.error("round %d refused: %s", instruction.identity.round, objection)
             reason = f"against the site's policy: {objection}"
@@ -206,21 +212,26 @@ class Hospital:
         return Reply(identity=instruction.identity, status="failed", reason=reason), b""
 
     def _answer_on_the_cpu(
-        self, instruction: Instruction, blob: bytes, cancellation: Cancellation, for_good: bool
+        self,
+        instruction: Instruction,
+        blob: bytes,
+        cancellation: Cancellation,
+        tell: Tell,
+        for_good: bool,
     ) -> tuple[Reply, bytes]:
         accelerator, self.device = self.device, torch.device("cpu")
         self._model = None
         if not for_good:
             _give_memory_back(accelerator)
         try:
-            return self._answer(instruction, blob, cancellation)
+            return self._answer(instruction, blob, cancellation, tell)
         finally:
             if not for_good:
                 self.device = accelerator
                 self._model = None
 
     def _answer(
-        self, instruction: Instruction, blob: bytes, cancellation: Cancellation
+        self, instruction: Instruction, blob: bytes, cancellation: Cancellation, tell: Tell
     ) -> tuple[Reply, bytes]:
         self._check_run(instruction)
         training, validation = self._shard.split(instruction.seed)
@@ -231,7 +242,11 @@ class Hospital:
         model = self._receive(instruction, blob)
         with slot(self._slots_folder, self._slots, cancellation) as waited, _sharing(self.device):
             start = time.monotonic()
-            logits = predict(model, self._shard, validation, self.device, cancellation.check)
+            batches = math.ceil(len(validation) / EVALUATION_BATCH)
+            # Shares would tell the number of batches, and so about how many films there are.
+            may_tell = len(validation) >= self._policy.min_group
+            scoring = Steps(cancellation, tell if may_tell else tell_nobody, "scoring", batches)
+            logits = predict(model, self._shard, validation, self.device, scoring.check)
             scores = self._scores(validation, logits)
             evaluated = time.monotonic()
             seconds = {"wait": waited, "evaluate": evaluated - start, "train": 0.0}
@@ -246,7 +261,7 @@ class Hospital:
                 self.name,
                 self.device,
                 self.precision,
-                cancellation,
+                Steps(cancellation, tell, "training", instruction.training.steps(len(chosen))),
             )
             seconds["train"] = time.monotonic() - evaluated
         state = state_of(model)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
 
+from client.progress import Phase
 from common.audit import AuditLog
 from common.errors import BadInput
 from common.runtime.files import remedy
@@ -26,6 +27,8 @@ class ClientStatus(Status):
     device: str | None = Field(None, description="where it computes")
     run: str | None = None
     round: int | None = Field(None, description="the last one that it was asked for")
+    phase: Phase | None = Field(None, description="of the work on it")
+    share: float | None = Field(None, description="of the phase's batches that are done")
     until: AwareDatetime | None = Field(
         None, description="if it still works on a round then, it is stuck"
     )

@@ -7,7 +7,7 @@ See docs/decisions/0001-flower-transport.md and 0002-flower-service.md. With
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from threading import Timer
 from typing import Any
@@ -23,6 +23,7 @@ from flwr.proto.transport_pb2 import (
 
 from client.cancellation import Cancellation
 from client.hospital import Hospital
+from client.progress import Phase, now_and_then
 from client.state import ClientState, Standing
 from common.errors import BadInput
 from common.protocol import (
@@ -33,6 +34,7 @@ from common.protocol import (
     Greeting,
     Identity,
     Instruction,
+    Progress,
     ProtocolError,
     Rejection,
     parse_message,
@@ -89,12 +91,18 @@ class MessageHandler:
         self.farewell: Farewell | None = None
         self.heard = False
 
-    def answer(self, message: ServerMessage, connected: Callable[[], bool]) -> ClientMessage:
+    def answer(
+        self,
+        message: ServerMessage,
+        connected: Callable[[], bool],
+        send: Callable[[ClientMessage], object] = lambda _progress: None,
+    ) -> ClientMessage:
         """Return the answer to a message.
 
         Args:
             message: The server's.
             connected: Whether the server still waits for it.
+            send: Sends the server word of the progress meanwhile.
 
         Raises:
             BadInput: The server speaks another protocol.
@@ -105,7 +113,7 @@ class MessageHandler:
                 case "get_properties_ins":
                     return self._properties(_text(message.get_properties_ins.config))
                 case "fit_ins":
-                    return self._fit(message.fit_ins, connected)
+                    return self._fit(message.fit_ins, connected, send)
                 case "get_parameters_ins":
                     return self._parameters(_text(message.get_parameters_ins.config))
                 case other:
@@ -133,10 +141,7 @@ class MessageHandler:
                 self._state.note("rejected", **rejection.model_dump(exclude={"kind", "protocol"}))
             case Farewell() as farewell:
                 self.farewell = farewell
-        properties = {"message": Scalar(string=hello)}
-        return ClientMessage(
-            get_properties_res=ClientMessage.GetPropertiesRes(status=OK, properties=properties)
-        )
+        return _properties_of(hello)
 
     def _hello(self, greeting: Greeting) -> str:
         hello = self.hospital.greet(greeting)
@@ -156,7 +161,12 @@ class MessageHandler:
         self._write_status("connected", run=greeting.run)
         return hello.model_dump_json()
 
-    def _fit(self, ins: ServerMessage.FitIns, connected: Callable[[], bool]) -> ClientMessage:
+    def _fit(
+        self,
+        ins: ServerMessage.FitIns,
+        connected: Callable[[], bool],
+        send: Callable[[ClientMessage], object],
+    ) -> ClientMessage:
         """Do what an instruction says; keep the weights until they are fetched."""
         instruction = parse_message(INSTRUCTION, _text(ins.config))
         identity = instruction.identity
@@ -168,19 +178,27 @@ class MessageHandler:
             bytes=len(blob),
         )
         until = datetime.now(UTC) + timedelta(seconds=instruction.seconds + GRACE_SECONDS)
-        self._write_status(
-            "working", run=identity.run, round=identity.round, until=until.isoformat()
-        )
+        working = {"run": identity.run, "round": identity.round, "until": until}
+        self._write_status("working", **working)
         what = f"round {identity.round}: %.1f MB received, to train"
         if instruction.task == "evaluate":
             model = instruction.keep.model if instruction.keep else "final"
             what = f"the {model} model: %.1f MB received, to score"
         log.info(what, len(blob) / 1e6)
+
+        def tell(phase: Phase, share: float) -> None:
+            progress = Progress(identity=identity, phase=phase, share=share)
+            send(_properties_of(progress.model_dump_json()))
+            with suppress(BadInput):  # the next status says so, and ends the client
+                self._write_status("working", **working, phase=phase, share=round(share, 3))
+
         deadline = time.monotonic() + instruction.seconds
         self._ready = None
         with _ended_if_stuck(instruction, self._state):
             in_time = Cancellation(lambda: connected() and time.monotonic() < deadline)
-            reply, self._weights = self.hospital.answer(instruction, blob, in_time)
+            reply, self._weights = self.hospital.answer(
+                instruction, blob, in_time, now_and_then(tell)
+            )
         self._ready = identity if self._weights else None
         if reply.loss is not None:
             log.info(
@@ -222,6 +240,14 @@ class MessageHandler:
         return ClientMessage(
             get_parameters_res=ClientMessage.GetParametersRes(status=OK, parameters=parameters)
         )
+
+
+def _properties_of(message: str) -> ClientMessage:
+    """Return a message that is no reply to an instruction as it travels."""
+    properties = {"message": Scalar(string=message)}
+    return ClientMessage(
+        get_properties_res=ClientMessage.GetPropertiesRes(status=OK, properties=properties)
+    )
 
 
 def _text(config: Any) -> str:

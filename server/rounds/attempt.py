@@ -103,7 +103,7 @@ class Attempt:
             OSError: The disk is full.
         """
         found = self.collected
-        for outcome in ask_all(self._errands, timeout):
+        for outcome in ask_all(self._errands, timeout, self._folder.live):
             try:
                 self._check(outcome)
             except Rejected as reason:

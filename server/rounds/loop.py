@@ -22,6 +22,7 @@ from server.rounds.waiting import Waiting
 from server.run import console
 from server.run.folder import RunFolder
 from server.run.left_out import left_out
+from server.run.live import LiveWriter
 from server.run.records import (
     AuditEvent,
     Excluded,
@@ -98,6 +99,10 @@ class Rounds:
             NoQuorum: Too few hospitals came, or too few answered well.
             OSError: A file cannot be written; what was written before is whole.
         """
+        with LiveWriter(self.folder.path, self.folder.live):
+            return self._run()
+
+    def _run(self) -> Result:
         plan, done = self._plan, self._progress.round
         if done:
             log.info("going on after round %d of %d", done, plan.rounds)
@@ -143,6 +148,8 @@ class Rounds:
     def _write_status(self, state: RunState, **fields: int) -> None:
         done = self._progress.round if self.asked else None  # nobody was asked: no round yet
         rounds = self._plan.rounds
+        if state == "waiting":
+            self.folder.live.enter("waiting", fields["needed"])
         self.folder.status.write(RunStatus(state=state, round=done, rounds=rounds, **fields))
 
     def _round(self, number: int) -> None:
@@ -155,6 +162,8 @@ class Rounds:
             log.info("round %d of %d", number, plan.rounds)
             log.info(console.HEADER)
             out = self._outgoing(number, turn, "train")
+            identity = out.instruction.identity
+            self.folder.live.begin(identity, "hospitals", number, plan.needed)
             with self.folder.spool(out.returned) as spool:
                 attempt = Attempt(self._hospitals, self.folder, out, spool)
                 self.asked = set(attempt.collected.asked)
@@ -234,7 +243,8 @@ class Rounds:
     ) -> None:
         """Average, save, test and write the round's line."""
         replied = monotonic()
-        found = attempt.collected
+        found, live = attempt.collected, self.folder.live
+        live.enter("average")
         after = self._strategy.combine(out.trained, attempt.updates())
         if (flaw := flaw_of(after)) is not None:
             raise FedCXRError(
@@ -243,6 +253,7 @@ class Rounds:
             )
         self._set_state({**self._state, **after})
         averaged = monotonic()
+        live.enter("save")
         provenance = self._provenance.model_copy(update={"round": number})
         self.folder.write_checkpoint(
             number,
@@ -252,6 +263,8 @@ class Rounds:
             self._strategy.state_dict(),
         )
         saved = monotonic()
+        if self._test is not None:
+            live.enter("test")
         test = self._test(self._state) if self._test is not None else None
         hospitals = dict(sorted(found.hospitals.items()))
         answered = found.hospitals.keys() | found.rejected.keys()
@@ -335,6 +348,7 @@ class Rounds:
         plan = self._plan
         if plan.share_model:
             out = to_keep(out, model, number, plan.strategy)
+        self.folder.live.begin(out.instruction.identity, "closing", plan.rounds, plan.needed)
         attempt = Attempt(self._hospitals, self.folder, out)
         self.asked |= set(attempt.collected.asked)
         found = attempt.collect(plan.round_timeout)

@@ -1,6 +1,7 @@
 """One call for what happens in a run: the event, the audit line and the log line."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from common.audit import AuditLog
@@ -26,12 +27,16 @@ class RunLog:
 
     Args:
         run: The run's folder.
+        follow: Is told of everything that was written.
 
     Raises:
         BadInput: The audit log cannot be opened, or another server has it.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(
+        self, run: Path, follow: Callable[[Event | AuditEvent], None] = lambda _event: None
+    ) -> None:
+        self._follow = follow
         self._events = run / "events.jsonl"
         self._audit = AuditLog(run / "audit.jsonl")
 
@@ -50,6 +55,7 @@ class RunLog:
             append_json(self._events, {"time": now(), "event": event.event, **event.fields()})
         if event.in_audit:
             self._audit.write(event.event, **event.audit_fields())
+        self._follow(event)
 
 
 def _say(event: Event | AuditEvent) -> None:

@@ -136,19 +136,6 @@ class Result(Record):
     shared: SharedMean | None = Field(None, description="if the model is shared")
 
 
-class RunConfig(Training):
-    """What a run was started with; other options than those named here are kept as they are."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    run_id: str
-    init: str
-    rounds: int
-    architecture: str
-    strategy: str
-    seed: int
-
-
 class _Event(Record):
     """Something that happened; :meth:`server.run.log.RunLog.record` writes it."""
 
@@ -191,6 +178,7 @@ class Left(_Event):
 
     event: Literal["left"] = "left"
     site: str
+    reason: str = Field("", description="why the server has closed it")
 
 
 class Refused(_Event):
@@ -199,6 +187,10 @@ class Refused(_Event):
     event: Literal["refused"] = "refused"
     site: str
     reason: str
+
+
+CONNECTION_CLOSED = "its connection was closed"
+"""Why a hospital is lost that went away by itself."""
 
 
 class Lost(_Event):
@@ -294,6 +286,29 @@ class AuditEvent(_Event):
     def audit_fields(self) -> dict[str, Any]:
         """Return the fields."""
         return self.details
+
+
+class RunConfig(Training):
+    """What a run was started with; other options than those named here are kept as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    run_id: str
+    init: str
+    rounds: int
+    architecture: str
+    strategy: str
+    seed: int
+    changes: tuple[Changed, ...] = ()
+
+    def epochs_in(self, number: int) -> int:
+        """Return how many epochs hospitals train in a round."""
+        changed = [
+            change.new
+            for change in self.changes
+            if change.option == "local_epochs" and change.round < number
+        ]
+        return int(changed[-1]) if changed else self.local_epochs
 
 
 Event = Annotated[
