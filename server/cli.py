@@ -222,7 +222,8 @@ def _telling(port: "MetricsPort | None", folder: "RunFolder") -> Iterator[None]:
         yield
         return
     with port.serving(
-        lambda: families_of(facts_of(folder)), lambda: snapshot_of(folder.path).model_dump_json()
+        lambda: families_of(facts_of(folder)),
+        lambda: snapshot_of(folder.path, folder.live.current()).model_dump_json(),
     ):
         yield
 

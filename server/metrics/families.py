@@ -19,6 +19,7 @@ from server.metrics.names import METRICS, PREFIX
 from server.metrics.rejections import REASONS, class_of
 from server.rounds.progress import Progress
 from server.run.folder import RunFolder
+from server.run.forecast import seconds_left
 from server.run.live import Doing, Live, Phase
 from server.run.records import (
     Event,
@@ -117,7 +118,7 @@ def families_of(facts: Facts) -> Families:
     """Return the metrics of a run."""
     found = Families()
     _add_run(found, facts)
-    _add_rounds(found, facts.rounds)
+    _add_rounds(found, facts)
     _add_scores(found, facts)
     if facts.live is not None:
         _add_live(found, facts.live, facts.time)
@@ -133,11 +134,15 @@ def _add_run(found: Families, facts: Facts) -> None:
     found.add("run_info", 1, *labels)
     found.add_one_of("run_state", facts.status.state, get_args(RunState))
     found.add("run_folder_free_bytes", disk.f_bavail * disk.f_frsize)
-    found.add("planned_rounds", facts.status.rounds)
 
 
-def _add_rounds(found: Families, rounds: Sequence[RoundRecord]) -> None:
+def _add_rounds(found: Families, facts: Facts) -> None:
+    rounds, planned = facts.rounds, facts.status.rounds
+    found.add("planned_rounds", planned)
     found.add("completed_rounds_total", len(rounds))
+    if facts.live is not None and planned is not None:
+        totals = [record.seconds.total for record in rounds]
+        found.add("remaining_seconds", seconds_left(totals, planned))
     for phase in RoundSeconds.model_fields:
         seconds = [getattr(record.seconds, phase) for record in rounds[-USUAL:]]
         if seconds:

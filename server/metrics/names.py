@@ -29,6 +29,7 @@ METRICS = {
     "run_folder_free_bytes": Described("gauge", "Free on the disk of the run's folder"),
     "planned_rounds": Described("gauge", "Rounds that the run is to have"),
     "completed_rounds_total": Described("counter", "Rounds that are done"),
+    "remaining_seconds": Described("gauge", "Estimate for the rounds that are left"),
     "repeated_rounds_total": Described("counter", "Attempts with too few valid replies"),
     "best_round": Described("gauge", "Round of the model that hospitals scored best"),
     "round": Described("gauge", "Round that is going on; 0: none yet"),

@@ -178,7 +178,8 @@ def test_what_the_run_does_now(tmp_path: Path) -> None:
             "b": HospitalLive(doing="gone", since=before),
         },
     )
-    found = samples_of(facts_of(tmp_path, [], live=live))
+    found = samples_of(facts_of(tmp_path, [round_record(1)], live=live))
+    assert found["remaining_seconds"] == {(): 49}
     assert (found["round"][()], found["attempt"][()]) == (3, 2)
     assert [phase for (phase,), on in found["phase"].items() if on] == ["hospitals"]
     assert found["phase_start_timestamp_seconds"] == {(): before.timestamp()}
@@ -192,3 +193,5 @@ def test_what_the_run_does_now(tmp_path: Path) -> None:
         ("b",): before.timestamp(),
     }
     assert found["lost_replies_total"].keys() == {("a",), ("b",)}
+    over = facts_of(tmp_path, [round_record(1)])
+    assert not samples_of(over).keys() & {"remaining_seconds", "phase", "hospital_state"}
