@@ -215,16 +215,17 @@ def _serve(arguments: Sequence[str]) -> None:
 @contextmanager
 def _telling(port: "MetricsPort | None", folder: "RunFolder") -> Iterator[None]:
     """Tell how the run stands for the length of the block, if there is a port for it."""
-    from server.metrics.families import facts_of, families_of
+    from server.metrics.families import RunCollector
     from server.run.snapshot import snapshot_of
 
     if port is None:
         yield
         return
-    with port.serving(
-        lambda: families_of(facts_of(folder)),
-        lambda: snapshot_of(folder.path, folder.live.current()).model_dump_json(),
-    ):
+
+    def run() -> str:
+        return snapshot_of(folder.path, folder.live.current()).model_dump_json()
+
+    with port.serving(RunCollector(folder), run):
         yield
 
 

@@ -7,12 +7,14 @@ import os
 import statistics
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from time import time
 from typing import NamedTuple, get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from common.runtime.status import read_status
 from server.metrics.names import METRICS, PREFIX
@@ -25,6 +27,8 @@ from server.run.records import (
     Event,
     Excluded,
     HospitalRecord,
+    Joined,
+    Left,
     Lost,
     Repeated,
     ReplyRejected,
@@ -47,6 +51,10 @@ AWAY = ("late", "gone")
 """What a hospital does that is not connected; see :data:`server.run.live.Doing`."""
 
 
+SEEN = (Joined, Left, Lost, ReplyRejected)
+"""Events of a hospital that is connected, or was until then."""
+
+
 class Facts(NamedTuple):
     """What a run has written so far, and what it does now.
 
@@ -58,7 +66,7 @@ class Facts(NamedTuple):
         live: What it does now; None: nothing any more.
         rounds: Those that are done.
         events: So far.
-        time: Now, in seconds since 1970.
+        now: In seconds since 1970.
     """
 
     folder: Path
@@ -68,7 +76,7 @@ class Facts(NamedTuple):
     live: Live | None
     rounds: Sequence[RoundRecord]
     events: Sequence[Event]
-    time: float
+    now: float
 
 
 def facts_of(folder: RunFolder) -> Facts:
@@ -86,7 +94,7 @@ def facts_of(folder: RunFolder) -> Facts:
         live=folder.live.current() if status.state in ("running", "waiting") else None,
         rounds=tuple(folder.rounds()),
         events=folder.events(),
-        time=time(),
+        now=time(),
     )
 
 
@@ -114,6 +122,25 @@ class Families:
         return (family for family in self._families.values() if family.samples)
 
 
+class RunCollector(Collector):
+    """The metrics of the run of this process, as they are at each scrape.
+
+    Args:
+        folder: The run's.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    def collect(self) -> Families:
+        """Return the metrics as they are now.
+
+        Raises:
+            BadInput: A file of the run is damaged.
+        """
+        return families_of(facts_of(self._folder))
+
+
 def families_of(facts: Facts) -> Families:
     """Return the metrics of a run."""
     found = Families()
@@ -121,7 +148,8 @@ def families_of(facts: Facts) -> Families:
     _add_rounds(found, facts)
     _add_scores(found, facts)
     if facts.live is not None:
-        _add_live(found, facts.live, facts.time)
+        _add_live(found, facts.live)
+        _add_last_seen(found, facts.live, facts)
     _add_hospitals(found, facts.rounds)
     _add_counts(found, facts)
     return found
@@ -174,18 +202,28 @@ def _add_scores(found: Families, facts: Facts) -> None:
         found.add("best_round", number)
 
 
-def _add_live(found: Families, live: Live, time: float) -> None:
+def _add_live(found: Families, live: Live) -> None:
     found.add("round", live.round)
     found.add("attempt", live.attempt)
     found.add_one_of("phase", live.phase, get_args(Phase))
     found.add("phase_start_timestamp_seconds", live.since.timestamp())
     found.add("hospitals_needed", live.needed)
-    there = [hospital for hospital in live.hospitals.values() if hospital.doing not in AWAY]
-    found.add("hospitals_connected", len(there))
+    found.add("hospitals_connected", len(_connected(live)))
     for name, hospital in live.hospitals.items():
         found.add_one_of("hospital_state", hospital.doing, get_args(Doing), name)
-        seen = hospital.since.timestamp() if hospital.doing in AWAY else time
-        found.add("hospital_last_seen_timestamp_seconds", seen, name)
+
+
+def _connected(live: Live) -> list[str]:
+    return [name for name, hospital in live.hospitals.items() if hospital.doing not in AWAY]
+
+
+def _add_last_seen(found: Families, live: Live, facts: Facts) -> None:
+    """Add now for hospitals that are connected, and the last event of the others."""
+    last = {event.site: event.time for event in facts.events if isinstance(event, SEEN)}
+    seen = {name: datetime.fromisoformat(time).timestamp() for name, time in last.items()}
+    seen |= dict.fromkeys(_connected(live), facts.now)
+    for name, timestamp in sorted(seen.items()):
+        found.add("hospital_last_seen_timestamp_seconds", timestamp, name)
 
 
 def _add_hospitals(found: Families, rounds: Sequence[RoundRecord]) -> None:

@@ -10,7 +10,7 @@ Nothing that comes over it reaches the run.
 
 import logging
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -18,8 +18,6 @@ from socketserver import ThreadingTCPServer
 from threading import BoundedSemaphore, Thread
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
@@ -33,7 +31,6 @@ CONNECTIONS = 8
 
 IDLE_SECONDS = 10.0
 """After which a connection on which nothing comes is closed."""
-
 
 POLL_SECONDS = 0.1
 """How long the end of the run may have to wait for the port."""
@@ -61,18 +58,14 @@ class MetricsPort:
         self._address = address
 
     @contextmanager
-    def serving(
-        self, metrics: Callable[[], Iterable[Metric]], run: Callable[[], str]
-    ) -> Iterator[None]:
+    def serving(self, metrics: Collector, run: Callable[[], str]) -> Iterator[None]:
         """Answer for the length of the block.
 
         Args:
-            metrics: Returns the metrics as they are now; called for each request, by any thread.
+            metrics: Collected for each request, by any thread.
             run: Returns what ``/run.json`` is.
         """
-        registry = CollectorRegistry()
-        registry.register(_Collector(metrics))
-        self._server.registry, self._server.run = registry, run
+        self._server.metrics, self._server.run = metrics, run
         Thread(target=self._server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
         log.info("metrics on http://%s/metrics", self._address)
         try:
@@ -82,24 +75,12 @@ class MetricsPort:
             self._server.server_close()
 
 
-class _Collector(Collector):
-    def __init__(self, metrics: Callable[[], Iterable[Metric]]) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterable[Metric]:
-        return self._metrics()
-
-    def describe(self) -> Iterable[Metric]:
-        """Return nothing, so that the registry does not collect while it is set up."""
-        return ()
-
-
 class _Server(ThreadingTCPServer):  # HTTPServer would look the host's name up
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
     request_queue_size = 128
-    registry: CollectorRegistry
+    metrics: Collector
     run: Callable[[], str]
 
     def __init__(self, address: tuple[str, int]) -> None:
@@ -147,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _metrics(self) -> tuple[str, bytes]:
         encode, kind = choose_encoder(self.headers.get("Accept", ""))
-        return kind, encode(self.server.registry)
+        return kind, encode(self.server.metrics)
 
     def _run(self) -> tuple[str, bytes]:
         return "application/json", self.server.run().encode()

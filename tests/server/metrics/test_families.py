@@ -13,6 +13,8 @@ from server.run.records import (
     Event,
     Excluded,
     HospitalRecord,
+    Joined,
+    Left,
     Lost,
     Repeated,
     ReplyRejected,
@@ -178,7 +180,13 @@ def test_what_the_run_does_now(tmp_path: Path) -> None:
             "b": HospitalLive(doing="gone", since=before),
         },
     )
-    found = samples_of(facts_of(tmp_path, [round_record(1)], live=live))
+    joined = (NOW - timedelta(hours=1)).isoformat()
+    events: list[Event] = [
+        *(Joined(site=name, examples=1, time=joined) for name in "ab"),
+        Left(site="b", time=before.isoformat()),
+        Left(site="gone since the server was started", time=joined),
+    ]
+    found = samples_of(facts_of(tmp_path, [round_record(1)], live=live, events=events))
     assert found["remaining_seconds"] == {(): 49}
     assert (found["round"][()], found["attempt"][()]) == (3, 2)
     assert [phase for (phase,), on in found["phase"].items() if on] == ["hospitals"]
@@ -191,6 +199,7 @@ def test_what_the_run_does_now(tmp_path: Path) -> None:
     assert found["hospital_last_seen_timestamp_seconds"] == {
         ("a",): NOW.timestamp(),
         ("b",): before.timestamp(),
+        ("gone since the server was started",): NOW.timestamp() - 3600,
     }
     assert found["lost_replies_total"].keys() == {("a",), ("b",)}
     over = facts_of(tmp_path, [round_record(1)])

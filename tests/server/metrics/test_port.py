@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from common.errors import BadInput
 from common.net import split_address
@@ -14,14 +15,20 @@ from server.metrics.port import CONNECTIONS, MetricsPort
 from tests.support.waiting import wait_until
 
 
-def one_metric() -> Iterator[Metric]:
-    yield GaugeMetricFamily("fedcxr_round", "Round", value=3)
+class OneMetric(Collector):
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("fedcxr_round", "Round", value=3)
+
+
+class Broken(Collector):
+    def collect(self) -> Iterator[Metric]:
+        raise ValueError("/secret/place")
 
 
 @contextmanager
-def serving(metrics: object = one_metric) -> Iterator[str]:
+def serving(metrics: Collector | None = None) -> Iterator[str]:
     address = f"127.0.0.1:{free_port()}"
-    with MetricsPort(address).serving(metrics, lambda: '{"round": 3}'):  # type: ignore[arg-type]
+    with MetricsPort(address).serving(metrics or OneMetric(), lambda: '{"round": 3}'):
         yield address
 
 
@@ -54,10 +61,7 @@ def test_nothing_else_is_answered() -> None:
 
 
 def test_what_fails_is_answered_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
-    def broken() -> Iterator[Metric]:
-        raise ValueError("/secret/place")
-
-    with serving(broken) as address:
+    with serving(Broken()) as address:
         status, _, text = ask(address, "/metrics")
     assert (status, text) == (500, "see the server's log\n")
     assert [record.getMessage() for record in caplog.records][-1] == "no metrics: ValueError"
