@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from client.cancellation import NEVER, Cancellation, GivenUp
+from client.counted import CountedScores, counted
 from client.kept import KeptModels
 from client.policy import Policy
 from client.progress import Steps, Tell, tell_nobody
@@ -24,6 +25,7 @@ from common.bootstrap import Films
 from common.errors import BadInput
 from common.evaluation import EVALUATION_BATCH, predict, scores_of
 from common.findings import UNKNOWN, count_by_finding
+from common.histograms import histograms_of
 from common.images import crop_size
 from common.model import (
     build_model,
@@ -77,6 +79,8 @@ class Hospital:
 
     Attributes:
         device: Where it computes; the CPU once the accelerator has failed for good.
+        scored: Its own scores of the model that it received last; they stay here. None: it has
+            not scored it.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class Hospital:
         self._slots_folder = slots_folder
         self._precision = precision
         self._kept = kept
+        self.scored: CountedScores | None = None
         self._greeting: Greeting | None = None
         self._model: torch.nn.Module | None = None
         self._architecture: str | None = None
@@ -233,6 +238,7 @@ class Hospital:
     def _answer(
         self, instruction: Instruction, blob: bytes, cancellation: Cancellation, tell: Tell
     ) -> tuple[Reply, bytes]:
+        self.scored = None
         self._check_run(instruction)
         training, validation = self._shard.split(instruction.seed)
         shard, chosen = self._to_train_on(training, instruction)
@@ -252,7 +258,7 @@ class Hospital:
             seconds = {"wait": waited, "evaluate": evaluated - start, "train": 0.0}
             if instruction.task == "evaluate":
                 kept = self._keep(instruction, model, validation, logits)
-                return self._reply(instruction, seconds, validation=scores, kept=kept), b""
+                return self._reply(instruction, seconds, **scores, kept=kept), b""
             loss = train(
                 model,
                 shard,
@@ -269,7 +275,7 @@ class Hospital:
         reply = self._reply(
             instruction,
             seconds,
-            validation=scores,
+            **scores,
             examples=len(chosen),
             loss=loss,
             weights=fingerprint(weights),
@@ -299,11 +305,24 @@ class Hospital:
         if known is None or (instruction.identity.run, instruction.seed) != (known.run, known.seed):
             raise NotAllowed("an instruction of another run or seed than was greeted")
 
-    def _scores(self, validation: npt.NDArray[np.intp], logits: torch.Tensor) -> Scores:
-        """Return what may be told of a model's scores on the validation images."""
+    def _scores(
+        self, validation: npt.NDArray[np.intp], logits: torch.Tensor
+    ) -> dict[str, Scores | str | None]:
+        """Return the fields of a reply with what may be told of a model's scores.
+
+        Args:
+            validation: The validation images.
+            logits: float, N x 14: the model's, of these images.
+        """
         labels = self._shard.labelled()[validation]
         positives, negatives = count_by_finding(labels == 1), count_by_finding(labels == 0)
-        return self._policy.reported(scores_of(labels, logits), positives, negatives)
+        scores = scores_of(labels, logits)
+        self.scored = counted(scores, positives, negatives)
+        scores = self._policy.reported(scores, positives, negatives)
+        if scores.loss is None:  # none may be told, there are no images, or the model has diverged
+            return {"validation": scores}
+        told = self._policy.reported_histograms(histograms_of(labels, logits.float().cpu().numpy()))
+        return {"validation": scores, "histograms": told.to_text() if told else None}
 
     def _keep(
         self,

@@ -16,6 +16,7 @@ from common.net import LONGEST_SECONDS, Address
 from common.options import Architecture, HeadChoice, StrategyName, Training
 from common.runtime.cli import Settings, Stopped, leave, parse, run_command, version_line
 from common.runtime.guard import Guard
+from common.runtime.logs import LogFormat
 from common.runtime.memory import keep_one_arena
 from common.shard import SMALLEST
 from server.run.config import Changing
@@ -56,6 +57,17 @@ class ServerSettings(Settings, Training):
         gt=0,
         description="good replies that a round needs to count: up to 1 a share of --min-clients, "
         "above it a number; default: 0.8, and from three hospitals on at most all but one",
+    )
+    early_stop: int = Field(
+        0,
+        ge=0,
+        description="end the run after so many rounds in a row whose models did not gain; 0: never",
+    )
+    min_gain: float = Field(
+        0.001,
+        gt=0,
+        le=1,
+        description="for --early-stop: least gain over the best validation AUC before",
     )
     attempts: int = Field(3, ge=1, description="how often a round without a quorum is tried")
     round_timeout: float = Field(
@@ -114,6 +126,9 @@ class ServerSettings(Settings, Training):
         description="with --resume: lr=0.001 and the like, for the rounds that are left; recorded "
         "in the run",
     )
+    log_format: LogFormat = Field(
+        "text", description="text, or json: an object on each line, for machines"
+    )
     device: str = Field("auto", description="for --test: auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
 
@@ -166,7 +181,7 @@ def _serve(arguments: Sequence[str]) -> None:
     from server.transport.service import listening
     from server.transport.tls import ServerTLS
 
-    log_to_stderr(settings.debug)
+    log_to_stderr(settings.debug, settings.log_format)
     if settings.insecure:
         log.warning("--insecure: nothing is encrypted, and any client may take part")
     keep_one_arena()
@@ -185,11 +200,14 @@ def _serve(arguments: Sequence[str]) -> None:
     )
     admission = Admission(greeting, size, folder, sites, settings.max_examples)
     roster = Roster(admission, folder)
-    over = f"{plan.rounds} rounds are done"
     if folder.is_finished(plan.rounds):
-        log.info("all %d rounds of this run are done already", plan.rounds)
+        status = read_run_status(folder.path)
+        done = len(folder.rounds())
+        why = f": {status.reason}; --early-stop 0 and other --rounds go on" if status.reason else ""
+        log.info("all %d rounds of this run are done already%s", done, why)
         with listening(roster, settings.listen, tls), _telling(port, folder):
-            results = _results(plan, folder, read_run_status(folder.path))
+            results = _results(plan, folder, status)
+            over = f"{done} rounds are done"
             roster.say_farewell(over, folder.hospitals(), RESTART_SECONDS, results)
         return
     rounds = Rounds(plan, roster, folder, start.state, start.provenance, tester, start.strategy)
@@ -207,8 +225,9 @@ def _serve(arguments: Sequence[str]) -> None:
             result = rounds.run()
             ended = RunStatus(state="finished", **dict(result))
             folder.status.end(ended)
-            folder.log.record(AuditEvent(event="finished", details={"rounds": plan.rounds}))
+            folder.log.record(AuditEvent(event="finished", details={"rounds": result.round}))
             _write_report(folder.path)
+            over = f"{result.round} rounds are done"
             roster.say_farewell(over, rounds.asked, results=_results(plan, folder, ended))
 
 

@@ -37,9 +37,11 @@ from common.protocol import (
     Progress,
     ProtocolError,
     Rejection,
+    Reply,
     parse_message,
 )
 from common.runtime.guard import end_process
+from common.runtime.logs import fields
 from common.wire import fingerprint
 
 log = logging.getLogger(__name__)
@@ -125,9 +127,11 @@ class MessageHandler:
         """Note that the connection is lost."""
         self._state.write_status("connecting")
 
-    def _write_status(self, standing: Standing, **fields: Any) -> None:
+    def _write_status(self, standing: Standing, **values: Any) -> None:
         """Write how the client stands, and where it computes now."""
-        self._state.write_status(standing, device=str(self.hospital.device), **fields)
+        if (scored := self.hospital.scored) is not None:
+            values["scored"] = scored
+        self._state.write_status(standing, device=str(self.hospital.device), **values)
 
     def _properties(self, text: str) -> ClientMessage:
         """Answer a greeting with a hello, and other messages with nothing."""
@@ -137,7 +141,12 @@ class MessageHandler:
                 hello = self._hello(greeting)
             case Rejection() as rejection:
                 number = rejection.identity.round
-                log.warning("round %d: the reply was rejected: %s", number, rejection.reason)
+                log.warning(
+                    "round %d: the reply was rejected: %s",
+                    number,
+                    rejection.reason,
+                    extra=fields("rejected", round=number, reason=rejection.reason),
+                )
                 self._state.note("rejected", **rejection.model_dump(exclude={"kind", "protocol"}))
             case Farewell() as farewell:
                 self.farewell = farewell
@@ -155,6 +164,7 @@ class MessageHandler:
             hello.examples,
             self.hospital.device,
             self.hospital.precision,
+            extra=fields("joined", run=greeting.run, site=hello.site, examples=hello.examples),
         )
         self.run = greeting.run
         self._state.note("hello", run=greeting.run, hello=hello.model_dump())
@@ -184,7 +194,8 @@ class MessageHandler:
         if instruction.task == "evaluate":
             model = instruction.keep.model if instruction.keep else "final"
             what = f"the {model} model: %.1f MB received, to score"
-        log.info(what, len(blob) / 1e6)
+        told = fields("round", round=identity.round, attempt=identity.attempt, bytes=len(blob))
+        log.info(what, len(blob) / 1e6, extra=told)
 
         def tell(phase: Phase, share: float) -> None:
             progress = Progress(identity=identity, phase=phase, share=share)
@@ -200,15 +211,7 @@ class MessageHandler:
                 instruction, blob, in_time, now_and_then(tell)
             )
         self._ready = identity if self._weights else None
-        if reply.loss is not None:
-            log.info(
-                "round %d: loss %.4f over %d images in %.1f s, %.1f MB to send",
-                identity.round,
-                reply.loss,
-                reply.examples,
-                reply.seconds.train,
-                len(self._weights) / 1e6,
-            )
+        self._say(reply, len(self._weights))
         self._state.note("answered", reply=reply.model_dump(exclude={"kind", "protocol"}))
         self._write_status("connected", run=identity.run, round=identity.round)
         metrics = {"message": Scalar(string=reply.model_dump_json())}
@@ -217,6 +220,30 @@ class MessageHandler:
                 status=OK, num_examples=reply.examples, metrics=metrics, parameters=Parameters()
             )
         )
+
+    def _say(self, reply: Reply, size: int) -> None:
+        """Log how good the received model is here, and how the training went."""
+        number, scored = reply.identity.round, self.hospital.scored
+        if scored is not None:
+            told = fields("scored", round=number, auc=scored.auc, images=scored.films)
+            log.info("round %d: %s", number, scored.in_words(), extra=told)
+        if reply.loss is not None:
+            log.info(
+                "round %d: loss %.4f over %d images in %.1f s, %.1f MB to send",
+                number,
+                reply.loss,
+                reply.examples,
+                reply.seconds.train,
+                size / 1e6,
+                extra=fields(
+                    "reply",
+                    round=number,
+                    examples=reply.examples,
+                    loss=reply.loss,
+                    seconds=reply.seconds.train,
+                    bytes=size,
+                ),
+            )
 
     def _parameters(self, text: str) -> ClientMessage:
         """Hand over the weights of the last reply, once, and those of no other."""

@@ -16,9 +16,11 @@ from typing import NamedTuple, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from common.readings import Pooled
 from common.runtime.status import read_status
 from server.metrics.names import METRICS, PREFIX
 from server.metrics.rejections import REASONS, class_of
+from server.rounds.choosing import Choice
 from server.rounds.progress import Progress
 from server.run.folder import RunFolder
 from server.run.forecast import seconds_left
@@ -37,7 +39,9 @@ from server.run.records import (
     RunConfig,
     RunState,
     RunStatus,
+    Validation,
 )
+from server.strategies import STRATEGIES
 
 Family = CounterMetricFamily | GaugeMetricFamily
 
@@ -181,25 +185,34 @@ def _add_rounds(found: Families, facts: Facts) -> None:
 
 def _add_scores(found: Families, facts: Facts) -> None:
     """Add what is known of the newest models."""
-    progress = Progress.of(facts.rounds, [])
     last = facts.rounds[-1] if facts.rounds else None
-    validation = facts.status.validation or last
-    if facts.status.validation is not None:
-        progress.note_validation(len(facts.rounds), facts.status.validation.auc)
     if last is not None:
         found.add("training_loss", last.loss)
         if last.test is not None:
             found.add("test_auc", last.test.auc)
             for finding, auc in last.test.auc_by_finding.items():
                 found.add("test_finding_auc", auc, finding)
-    if validation is not None:
-        found.add("validation_auc", validation.auc)
-        for finding, auc in validation.auc_by_finding.items():
-            found.add("validation_finding_auc", auc, finding)
-    if progress.best is not None:
-        auc, number = progress.best
-        found.add("best_validation_auc", auc)
+    choice = Choice(STRATEGIES[facts.config.strategy].believes_claims)
+    Progress.of(facts.rounds, [], choice)
+    if facts.status.validation is not None:
+        choice.note(len(facts.rounds), facts.status.validation.auc, facts.status.pooled)
+        _add_validation(found, facts.status.validation, facts.status.pooled)
+    elif last is not None:
+        _add_validation(found, last, last.pooled)
+    if choice.best is not None:
+        best, number = choice.best
+        found.add("best_validation_auc", best, choice.by)
         found.add("best_round", number)
+
+
+def _add_validation(found: Families, mean: Validation, pooled: Pooled | None) -> None:
+    found.add("validation_auc", mean.auc, "mean")
+    for finding, auc in mean.auc_by_finding.items():
+        found.add("validation_finding_auc", auc, "mean", finding)
+    if pooled is not None:
+        found.add("validation_auc", pooled.auc, "pooled")
+        for finding, of in pooled.by_finding.items():
+            found.add("validation_finding_auc", of.auc, "pooled", finding)
 
 
 def _add_live(found: Families, live: Live) -> None:

@@ -31,7 +31,7 @@ METRICS = {
     "completed_rounds_total": Described("counter", "Rounds that are done"),
     "remaining_seconds": Described("gauge", "Estimate for the rounds that are left"),
     "repeated_rounds_total": Described("counter", "Attempts with too few valid replies"),
-    "best_round": Described("gauge", "Round of the model that hospitals scored best"),
+    "best_round": Described("gauge", "Round of the best model"),
     "round": Described("gauge", "Round that is going on; 0: none yet"),
     "attempt": Described("gauge", "Attempt at the round that is going on"),
     "phase": Described("gauge", "1 for the phase that the round is in", ("phase",)),
@@ -46,11 +46,13 @@ METRICS = {
     "hospitals_connected": Described("gauge", "Hospitals that are connected"),
     "training_loss": Described("gauge", "Mean training loss of the last round"),
     "validation_auc": Described(
-        "gauge", "Mean AUC of the newest model that the hospitals have scored"
+        "gauge", "AUC of the newest model that the hospitals have scored", ("kind",)
     ),
-    "best_validation_auc": Described("gauge", "The highest validation_auc so far"),
+    "best_validation_auc": Described(
+        "gauge", "The same of the best model, of the kind that chose it", ("kind",)
+    ),
     "validation_finding_auc": Described(
-        "gauge", "The same as validation_auc, by finding", ("finding",)
+        "gauge", "The same as validation_auc, by finding", ("kind", "finding")
     ),
     "test_auc": Described("gauge", "Mean AUC of the newest model on the server's test shard"),
     "test_finding_auc": Described("gauge", "The same as test_auc, by finding", ("finding",)),

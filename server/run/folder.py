@@ -5,6 +5,7 @@
     config.json     what the run was started with
     rounds.jsonl    one line for each round
     events.jsonl    one line for each event: hospitals that come and go, refusals, rejections
+    histograms/     round-NNNN.json, what each hospital told in the round; one more at the end
     audit.jsonl     what was sent to and came from each hospital; hash-chained
     excluded/       one file for each hospital that may not take part until it is removed
     replies/        what came in the round that is open
@@ -39,6 +40,7 @@ from common.runtime.files import (
 from common.runtime.status import StatusFile, read_status
 from common.state import Spec, State
 from server.run.config import Changing, check_unchanged, in_force
+from server.run.histograms import histograms_file
 from server.run.live import LIVE, LiveState
 from server.run.log import RunLog
 from server.run.records import (
@@ -140,7 +142,9 @@ class RunFolder:
         drop_torn_line(self.path / "events.jsonl")
         for name in ("status.json", LIVE, "best.pt", "final.pt", ".reserve"):
             drop_temporary(self.path / name)
-        last = self.checkpoint(len(self.rounds()))
+        done = len(self.rounds())
+        drop_temporary(histograms_file(self.path, done + 1))
+        last = self.checkpoint(done)
         for file in (self.path / "checkpoints").iterdir():
             if not file.match("round-*.pt") or file > last:
                 file.unlink()  # of a round without a line, which is done again

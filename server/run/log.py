@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.audit import AuditLog
 from common.runtime.files import append_json, now
+from common.runtime.logs import fields
 from server.run.records import (
     AuditEvent,
     Changed,
@@ -16,6 +17,7 @@ from server.run.records import (
     Lost,
     Refused,
     ReplyRejected,
+    StoppedEarly,
     Unusual,
 )
 
@@ -59,16 +61,19 @@ class RunLog:
 
 
 def _say(event: Event | AuditEvent) -> None:
+    told = fields(event.event, **event.fields()) if event.in_events else {}
     match event:
         case Joined():
             with_what = f", fedcxr {event.hello.version}" if event.hello else ""
-            log.info("%s joined with %d images%s", event.site, event.examples, with_what)
+            log.info(
+                "%s joined with %d images%s", event.site, event.examples, with_what, extra=told
+            )
         case Left():
-            log.info("%s left", event.site)
+            log.info("%s left", event.site, extra=told)
         case Refused():
-            log.warning("%s refused: %s", event.site, event.reason)
+            log.warning("%s refused: %s", event.site, event.reason, extra=told)
         case Lost() | ReplyRejected() | Unusual():
-            log.warning("  %-20s %s: %s", event.site, event.event, event.reason)
+            log.warning("  %-20s %s: %s", event.site, event.event, event.reason, extra=told)
         case Changed():
             log.warning(
                 "--change: %s is %g from round %d on, it was %g",
@@ -76,6 +81,11 @@ def _say(event: Event | AuditEvent) -> None:
                 event.new,
                 event.round + 1,
                 event.old,
+                extra=told,
             )
+        case StoppedEarly():
+            log.info("the run ends after round %d: %s", event.round, event.reason)
         case Excluded():
-            log.warning("%s is excluded after bad replies: %s", event.site, event.reason)
+            log.warning(
+                "%s is excluded after bad replies: %s", event.site, event.reason, extra=told
+            )

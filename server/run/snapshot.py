@@ -10,6 +10,9 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, Field, ValidationError
 
+from common.readings import Pooled
+from common.scores import AucByFinding
+from server.rounds.choosing import Choice
 from server.rounds.progress import Progress
 from server.run.forecast import seconds_left
 from server.run.left_out import left_out
@@ -27,6 +30,7 @@ from server.run.records import (
     read_rounds,
     read_run_status,
 )
+from server.strategies import STRATEGIES
 
 
 class RoundSummary(Record):
@@ -34,7 +38,6 @@ class RoundSummary(Record):
 
     round: int
     seconds: float
-    before: Validation = Field(description="of the model before the round")
     loss: float
     test_auc: float | None = Field(description="of the new model on the server's test shard")
     images: int = Field(description="trained on by all hospitals, as often as that was")
@@ -42,6 +45,14 @@ class RoundSummary(Record):
     hospitals: int = Field(description="that count")
     rejected: dict[str, str] = Field(description="the reason by the hospital's name")
     missing: list[str]
+
+
+class ModelAuc(Record):
+    """How good a round's model is on the hospitals' validation films."""
+
+    mean: float | None = Field(description="of the hospitals' AUCs")
+    pooled: float | None = Field(description="of all films together; None: no histograms")
+    by_finding: AucByFinding = Field(description="pooled where there are histograms")
 
 
 class HospitalSummary(Record):
@@ -66,17 +77,12 @@ class Snapshot(Record):
     reason: str = Field("", description="of its end")
     rounds: int = Field(description="that the run is to have")
     history: list[RoundSummary]
+    models: list[ModelAuc] = Field(description="from the initial one on, as far as scored")
     hospitals: dict[str, HospitalSummary]
     left_out: dict[str, str] = Field(description="why replies did not count, by the name")
-    validation: Validation | None = Field(None, description="of the final model")
     best_round: int | None = Field(None, description="whose model has the best AUC so far")
     seconds_left: float | None = Field(None, description="None: over, or no round is done yet")
     live: Live | None = Field(None, description="None: over, or not told")
-
-    @property
-    def aucs(self) -> list[Validation]:
-        """Of the models, from the initial one on, as far as the hospitals have scored them."""
-        return [*(each.before for each in self.history), *filter(None, [self.validation])]
 
 
 def snapshot_of(run: Path, live: Live | None = None) -> Snapshot:
@@ -93,7 +99,11 @@ def snapshot_of(run: Path, live: Live | None = None) -> Snapshot:
     records, events = read_rounds(run), read_events(run, damaged_too=True)
     rounds = status.rounds or config.rounds
     over = status.state not in ("running", "waiting")
-    best = Progress.of(records, events).best
+    choice = Choice(STRATEGIES[config.strategy].believes_claims)
+    best = Progress.of(records, events, choice).best
+    models = [_auc(record, record.pooled) for record in records]
+    if status.validation is not None:
+        models.append(_auc(status.validation, status.pooled))
     return Snapshot(
         time=datetime.now(UTC),
         run=config.run_id,
@@ -103,9 +113,9 @@ def snapshot_of(run: Path, live: Live | None = None) -> Snapshot:
         reason=status.reason or "",
         rounds=rounds,
         history=[_summary(record, config) for record in records],
+        models=models,
         hospitals=_hospitals(records, config),
         left_out=left_out(records, events),
-        validation=status.validation,
         best_round=status.best_round or (best[1] if best else None),
         seconds_left=None if over else _left(records, rounds),
         live=None if over else live or _read_live(run),
@@ -116,12 +126,18 @@ def _left(records: Sequence[RoundRecord], rounds: int) -> float | None:
     return seconds_left([record.seconds.total for record in records], rounds)
 
 
+def _auc(mean: Validation, pooled: Pooled | None) -> ModelAuc:
+    if pooled is None:
+        return ModelAuc(mean=mean.auc, pooled=None, by_finding=mean.auc_by_finding)
+    by_finding = {finding: of.auc for finding, of in pooled.by_finding.items()}
+    return ModelAuc(mean=mean.auc, pooled=pooled.auc, by_finding=by_finding)
+
+
 def _summary(record: RoundRecord, config: RunConfig) -> RoundSummary:
     hospitals = record.hospitals.values()
     return RoundSummary(
         round=record.round,
         seconds=record.seconds.total,
-        before=Validation(auc=record.auc, auc_by_finding=record.auc_by_finding),
         loss=record.loss,
         test_auc=record.test.auc if record.test else None,
         images=config.epochs_in(record.round) * sum(each.examples for each in hospitals),

@@ -113,6 +113,7 @@ def test_a_client_takes_nothing_but_the_protocol(
 ) -> None:
     class Nobody:
         name, device, precision = "nobody", "cpu", "fp32"
+        scored = None
 
         def greet(self, *_: object) -> Hello:
             return SOMEONE

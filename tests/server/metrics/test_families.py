@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from common.findings import FINDINGS
+from common.readings import FindingAuc, Pooled
 from server.metrics.families import Facts, families_of
 from server.metrics.names import METRICS, PREFIX
 from server.metrics.rejections import REASONS
@@ -85,7 +86,7 @@ def test_what_a_hospital_does_not_tell_is_absent(tmp_path: Path) -> None:
     assert found["hospital_finding_auc"].keys() == {("open", f) for f in FINDINGS if f != "Hernia"}
     assert found["hospital_validation_auc"] == {("open",): 0.75}
     assert found["hospital_validation_images"] == {("open",): 20}
-    assert ("Hernia",) not in found["validation_finding_auc"]
+    assert ("mean", "Hernia") not in found["validation_finding_auc"]
     assert found["hospital_training_loss"].keys() == {("open",), ("closed",)}
 
 
@@ -139,13 +140,36 @@ def test_the_best_model_is_the_one_that_hospitals_scored_best(tmp_path: Path) ->
     rounds = [round_record(n, auc=auc) for n, auc in enumerate([0.99, 0.7, 0.8, 0.75], start=1)]
     found = samples_of(facts_of(tmp_path, rounds))
     # The first AUC is that of the model that the run began with.
-    assert (found["best_round"][()], found["best_validation_auc"][()]) == (2, 0.8)
-    assert found["validation_auc"] == {(): 0.75}
+    assert (found["best_round"][()], found["best_validation_auc"]) == (2, {("mean",): 0.8})
+    assert found["validation_auc"] == {("mean",): 0.75}
     last = Validation(auc=0.9, auc_by_finding=dict.fromkeys(FINDINGS))
     ended = RunStatus(state="finished", rounds=4, validation=last)
     found = samples_of(facts_of(tmp_path, rounds, status=ended))
-    assert (found["best_round"][()], found["best_validation_auc"][()]) == (4, 0.9)
-    assert found["validation_auc"] == {(): 0.9}
+    assert (found["best_round"][()], found["best_validation_auc"]) == (4, {("mean",): 0.9})
+    assert found["validation_auc"] == {("mean",): 0.9}
+
+
+def pooled_of(auc: float) -> Pooled:
+    of = FindingAuc(auc=auc, low=None, high=None, bound=0, positives=1, negatives=1)
+    return Pooled(auc=auc, by_finding=dict.fromkeys(FINDINGS, of))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "best"), [("fedavg", {("pooled",): 0.7}), ("median", {("mean",): 0.6})]
+)
+def test_a_pooled_auc_stands_beside_the_mean_and_may_choose(
+    tmp_path: Path, strategy: str, best: Samples
+) -> None:
+    aucs = [(0.5, 0.5), (0.6, 0.6), (0.55, 0.7)]
+    rounds = [
+        round_record(number, auc=mean, pooled=pooled_of(pooled))
+        for number, (mean, pooled) in enumerate(aucs, start=1)
+    ]
+    config = CONFIG.model_copy(update={"strategy": strategy})
+    found = samples_of(facts_of(tmp_path, rounds, config=config))
+    assert found["validation_auc"] == {("mean",): 0.55, ("pooled",): 0.7}
+    assert found["best_validation_auc"] == best
+    assert found["validation_finding_auc"]["pooled", "Hernia"] == 0.7
 
 
 def test_what_goes_wrong_is_counted_by_hospital_and_class(tmp_path: Path) -> None:
