@@ -9,8 +9,8 @@ from common.runtime.files import sha256_of
 from common.shard import MANIFEST
 
 CHANGEABLE = frozenset(
-    {"run", "rounds", "min_clients", "quorum", "attempts", "round_timeout", "listen", "tls"}
-    | {"insecure", "resume", "device", "threads", "versions", "run_id", "max_examples"}
+    {"run", "rounds", "min_clients", "quorum", "attempts", "round_timeout", "listen", "metrics"}
+    | {"tls", "insecure", "resume", "device", "threads", "versions", "run_id", "max_examples"}
     | {"change", "changes", "share_model", "early_stop", "min_gain"}
 )
 """Options that ``--resume`` may change; all others decide the result."""
