@@ -19,6 +19,7 @@ from common.runtime.guard import Guard
 from common.runtime.logs import LogFormat
 from common.runtime.memory import keep_one_arena
 from common.shard import SMALLEST
+from common.track.options import TRACK_HELP, Track, check_usable
 from server.run.config import Changing
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ class ServerSettings(Settings, Training):
     log_format: LogFormat = Field(
         "text", description="text, or json: an object on each line, for machines"
     )
+    track: Track = Field([], description=TRACK_HELP)
     device: str = Field("auto", description="for --test: auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
 
@@ -166,6 +168,7 @@ class ServerSettings(Settings, Training):
 
 def _serve(arguments: Sequence[str]) -> None:
     settings = parse(ServerSettings, arguments)
+    check_usable(settings.track)
     guard = Guard()
 
     from common.protocol import Greeting
@@ -177,6 +180,7 @@ def _serve(arguments: Sequence[str]) -> None:
     from server.rounds.loop import Rounds
     from server.run.records import AuditEvent, RunStatus, read_run_status
     from server.run.start import start_run
+    from server.run.tracking import tracking
     from server.transport.port import check_free
     from server.transport.service import listening
     from server.transport.tls import ServerTLS
@@ -205,7 +209,12 @@ def _serve(arguments: Sequence[str]) -> None:
         done = len(folder.rounds())
         why = f": {status.reason}; --early-stop 0 and other --rounds go on" if status.reason else ""
         log.info("all %d rounds of this run are done already%s", done, why)
-        with listening(roster, settings.listen, tls), _telling(port, folder):
+        with (
+            tracking(settings.track, plan, folder) as told,
+            listening(roster, settings.listen, tls),
+            _telling(port, folder),
+        ):
+            told.finish(status)
             results = _results(plan, folder, status)
             over = f"{done} rounds are done"
             roster.say_farewell(over, folder.hospitals(), RESTART_SECONDS, results)
@@ -221,11 +230,16 @@ def _serve(arguments: Sequence[str]) -> None:
         log.info("%s: run %s in %s", version_line("flower-server"), plan.run, folder.path)
         began: Literal["started", "resumed"] = "resumed" if start.resumed else "started"
         folder.log.record(AuditEvent(event=began, details={"run": plan.run}))
-        with listening(roster, settings.listen, tls), _telling(port, folder):
+        with (
+            tracking(settings.track, plan, folder) as told,
+            listening(roster, settings.listen, tls),
+            _telling(port, folder),
+        ):
             result = rounds.run()
             ended = RunStatus(state="finished", **dict(result))
             folder.status.end(ended)
             folder.log.record(AuditEvent(event="finished", details={"rounds": result.round}))
+            told.finish(ended)
             _write_report(folder.path)
             over = f"{result.round} rounds are done"
             roster.say_farewell(over, rounds.asked, results=_results(plan, folder, ended))
