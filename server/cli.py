@@ -238,10 +238,10 @@ def _tester(settings: ServerSettings) -> "tuple[Tester | None, int]":
 
 def _write_report(run: Path) -> None:
     """Write the page on a run that is done; the run has not failed if that cannot be done."""
-    from server.run.report import write_report
+    from server.report.cli import write_report
 
     try:
-        write_report(run, run / "report.html")
+        write_report([run], run / "report.html")
     except Exception as error:  # noqa: BLE001 - the run is done, whatever the page is about
         reason = error if isinstance(error, FedCXRError) else type(error).__name__
         log.warning("no report: %s", reason)

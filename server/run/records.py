@@ -142,11 +142,20 @@ class RunConfig(Training):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     run_id: str
+    name: str | None = Field(None, description="that people chose")
     init: str
     rounds: int
     architecture: str
     strategy: str
     seed: int
+    image_size: int | None = None
+    init_sha256: str | None = None
+    test_sha256: str | None = None
+    origin: dict[str, Any] | None = Field(
+        None, description="provenance of the first model; None in runs of earlier versions"
+    )
+    versions: dict[str, str] = Field({}, description="of the server's programs")
+    changes: list[dict[str, Any]] = Field([], description="made when the run went on")
 
 
 class _Event(Record):

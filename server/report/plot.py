@@ -1,0 +1,232 @@
+"""A figure of the report: panels that fit a phone on the page, one picture as a file.
+
+Imports matplotlib.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from common.document import Figure, Table
+from common.drawing import Format, saved, styled, svg_of
+
+COLOURS = {
+    "#000000": "currentColor",
+    "#ffffff": "var(--paper)",
+    "#767676": "var(--muted)",
+    "#0072b2": "var(--blue)",
+    "#d55e00": "var(--red)",
+    "#009e73": "var(--green)",
+    "#cc79a7": "var(--pink)",
+    "#e69f00": "var(--gold)",
+    "#56b4e9": "var(--sky)",
+}
+"""What is drawn with, after Okabe and Ito, and what the page's style makes of it in light and dark."""
+
+INK, PAPER, MUTED, BLUE, RED, GREEN, PINK, GOLD, SKY = COLOURS
+
+SMALL: dict[str, Any] = {
+    "font_size": 8.5,
+    "axes_titlesize": 8.5,
+    "axes_titlelocation": "left",
+    "xtick_labelsize": 7.5,
+    "ytick_labelsize": 7.5,
+}
+
+DPI = 200
+
+DASHES = {"--": "5 3", "-.": "6 2 1 2", ":": "1.5 2"}
+
+SHAPES = {
+    "o": '<circle cx="14" cy="5" r="3"/>',
+    "s": '<path d="M11 2h6v6h-6z"/>',
+    "^": '<path d="M14 1l3.5 7h-7z"/>',
+    "v": '<path d="M14 9l3.5 -7h-7z"/>',
+    "D": '<path d="M14 1l4 4l-4 4l-4 -4z"/>',
+    "P": '<path d="M13 1h2v3h3v2h-3v3h-2v-3h-3v-2h3z"/>',
+}
+"""Of matplotlib's markers, for the legend on the page."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a line, or what else stands for one thing, is drawn; never by its colour alone.
+
+    Attributes:
+        colour: One of :data:`COLOURS`.
+        dash: matplotlib's ``-``, ``--``, ``-.`` or ``:``; empty: no line.
+        marker: matplotlib's ``o``, ``s``, ``^`` and the like; empty: none.
+        width: Of the line, in points.
+        filled: Whether it is an area.
+    """
+
+    colour: str
+    dash: str = "-"
+    marker: str = ""
+    width: float = 1.8
+    filled: bool = False
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """What :meth:`Axes.plot` takes."""
+        return {
+            "color": self.colour,
+            "linestyle": self.dash or "none",
+            "marker": self.marker,
+            "markersize": 3.5,
+            "linewidth": self.width,
+        }
+
+
+LOOKS = (
+    Look(BLUE, "-", "o"),
+    Look(RED, "--", "s"),
+    Look(GREEN, "-.", "^"),
+    Look(PINK, ":", "D"),
+    Look(GOLD, "-", "v"),
+    Look(SKY, "--", "P"),
+)
+"""Of several things that are told apart, in their order."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing of a figure.
+
+    Attributes:
+        title: Above it; empty: none.
+        paint: Function that draws into it.
+    """
+
+    title: str
+    paint: Callable[[Axes], None]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure.
+
+    Attributes:
+        name: Of its files, unique on a page.
+        title: What it is, in a few words.
+        caption: How to read it.
+        panels: Of the same axes; one fills the width, several are small.
+        table: All numbers in it.
+        keys: The legend.
+        x: Label of the axis across.
+        y: Label of the axis up.
+        size: Of a panel: width and height in inches.
+    """
+
+    name: str
+    title: str
+    caption: str
+    panels: Sequence[Panel]
+    table: Table
+    keys: Sequence[tuple[str, Look]] = ()
+    x: str = ""
+    y: str = ""
+    size: tuple[float, float] = (5.2, 3.0)
+
+    @property
+    def small(self) -> bool:
+        """Whether it has several panels."""
+        return len(self.panels) > 1
+
+
+def figure_of(plot: Plot) -> Figure:
+    """Return a figure for the page: a drawing for each panel, whose colours the page's style sets."""
+    axes = f" Across: {plot.x}. Up: {plot.y}." if plot.small and plot.x else ""
+    with styled(plot.name, **(SMALL if plot.small else {})):
+        panels = "".join(_svg(plot, panel) for panel in plot.panels)
+    kind = "panels" if plot.small else "panel"
+    keys = "".join(f"<li>{_sample(look)}{escape(label)}</li>" for label, look in plot.keys)
+    legend = f'<ul class="keys">{keys}</ul>' if keys else ""
+    drawing = f'{legend}<div class="{kind}">{panels}</div>'
+    return Figure(plot.name, f"{plot.title}. {plot.caption}{axes}", drawing, plot.table)
+
+
+def files_of(plot: Plot) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of a figure: PNG, PDF and CSV, by their names."""
+    forms: tuple[Format, ...] = ("png", "pdf")
+    with styled(plot.name, **(SMALL if plot.small else {})):
+        canvas = _canvas(plot)
+        for form in forms:
+            yield f"{plot.name}.{form}", saved(canvas, form, dpi=DPI)
+    yield f"{plot.name}.csv", csv_of(plot.table).encode()
+
+
+def csv_of(table: Table) -> str:
+    """Return a table as CSV."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerows([cell.text for cell in row] for row in (table.header, *table.rows))
+    return text.getvalue()
+
+
+def _svg(plot: Plot, panel: Panel) -> str:
+    canvas = Canvas(figsize=plot.size, layout=None if plot.small else "constrained")
+    if plot.small:
+        width, height = plot.size
+        left, right, top, bottom = 0.34 / width, 0.06 / width, 0.24 / height, 0.22 / height
+        axes = canvas.add_axes((left, bottom, 1 - left - right, 1 - top - bottom))
+    else:
+        axes = canvas.subplots()
+        axes.set(xlabel=plot.x, ylabel=plot.y)
+    axes.set_title(panel.title)
+    panel.paint(axes)
+    svg = svg_of(canvas, transparent=True)
+    for colour, variable in COLOURS.items():
+        svg = svg.replace(colour, variable)
+    label = escape(f"{plot.title}: {panel.title}" if panel.title else plot.title)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+def _canvas(plot: Plot) -> Canvas:
+    """Return all panels and the legend in one drawing."""
+    columns = min(len(plot.panels), 5)
+    rows = math.ceil(len(plot.panels) / columns)
+    width, height = plot.size
+    size = (max(columns * width, 5.2), rows * height + 0.3 * len(plot.keys) / 2 + 0.5)
+    canvas = Canvas(figsize=size, layout="constrained")
+    grid = list(canvas.subplots(rows, columns, squeeze=False).flat)
+    for panel, axes in zip(plot.panels, grid, strict=False):
+        axes.set_title(panel.title)
+        panel.paint(axes)
+    for axes in grid[len(plot.panels) :]:
+        axes.remove()
+    canvas.supxlabel(plot.x)
+    canvas.supylabel(plot.y)
+    canvas.suptitle(plot.title)
+    if plot.keys:
+        samples = [_handle(look) for _, look in plot.keys]
+        labels = [label for label, _ in plot.keys]
+        canvas.legend(samples, labels, loc="outside lower left", ncols=2)
+    return canvas
+
+
+def _sample(look: Look) -> str:
+    """Return a piece of the line, as it stands in the page's legend."""
+    colour = COLOURS[look.colour]
+    if look.filled:
+        inside = f'<path d="M4 0h20v10h-20z" fill="{colour}"/>'
+    else:
+        dashes = f' stroke-dasharray="{DASHES[look.dash]}"' if look.dash in DASHES else ""
+        line = f'<path d="M0 5h28" stroke="{colour}" stroke-width="{look.width}"{dashes}/>'
+        shape = SHAPES.get(look.marker, "")
+        inside = (line if look.dash else "") + f'<g fill="{colour}">{shape}</g>'
+    return f'<svg class="key" viewBox="0 0 28 10" aria-hidden="true">{inside}</svg>'
+
+
+def _handle(look: Look) -> Artist:
+    return Patch(color=look.colour) if look.filled else Line2D([], [], **look.line)
