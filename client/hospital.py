@@ -23,6 +23,7 @@ from common.bootstrap import Films
 from common.errors import BadInput
 from common.evaluation import predict, scores_of
 from common.findings import UNKNOWN, count_by_finding
+from common.histograms import histograms_of
 from common.images import crop_size
 from common.model import (
     build_model,
@@ -237,7 +238,7 @@ class Hospital:
             seconds = {"wait": waited, "evaluate": evaluated - start, "train": 0.0}
             if instruction.task == "evaluate":
                 kept = self._keep(instruction, model, validation, logits)
-                return self._reply(instruction, seconds, validation=scores, kept=kept), b""
+                return self._reply(instruction, seconds, **scores, kept=kept), b""
             loss = train(
                 model,
                 shard,
@@ -254,7 +255,7 @@ class Hospital:
         reply = self._reply(
             instruction,
             seconds,
-            validation=scores,
+            **scores,
             examples=len(chosen),
             loss=loss,
             weights=fingerprint(weights),
@@ -284,11 +285,22 @@ class Hospital:
         if known is None or (instruction.identity.run, instruction.seed) != (known.run, known.seed):
             raise NotAllowed("an instruction of another run or seed than was greeted")
 
-    def _scores(self, validation: npt.NDArray[np.intp], logits: torch.Tensor) -> Scores:
-        """Return what may be told of a model's scores on the validation images."""
+    def _scores(
+        self, validation: npt.NDArray[np.intp], logits: torch.Tensor
+    ) -> dict[str, Scores | str | None]:
+        """Return the fields of a reply with what may be told of a model's scores.
+
+        Args:
+            validation: The validation images.
+            logits: float, N x 14: the model's, of these images.
+        """
         labels = self._shard.labelled()[validation]
         positives, negatives = count_by_finding(labels == 1), count_by_finding(labels == 0)
-        return self._policy.reported(scores_of(labels, logits), positives, negatives)
+        scores = self._policy.reported(scores_of(labels, logits), positives, negatives)
+        if scores.loss is None:  # none may be told, there are no images, or the model has diverged
+            return {"validation": scores}
+        told = self._policy.reported_histograms(histograms_of(labels, logits.float().cpu().numpy()))
+        return {"validation": scores, "histograms": told.to_text() if told else None}
 
     def _keep(
         self,

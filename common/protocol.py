@@ -31,6 +31,7 @@ from pydantic import (
     ValidationError,
 )
 
+from common.histograms import HistogramsText
 from common.net import LONGEST_SECONDS, SiteName
 from common.options import Architecture, StrategyName, Training
 from common.scores import LARGEST_LOSS, MOST_IMAGES, AucOfAll, Scores
@@ -41,11 +42,11 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """128 random bits."""
 
-VERSION: Literal[3] = 3
-"""Of the protocol. Since 3 the greeting tells the training's settings, a reply may say that the
-training diverged, and hospitals may be given the final model and what came of the run. Since
-2 an instruction holds its training settings in one field, and hospitals are known by their
-certificates, not by signed hellos."""
+VERSION: Literal[4] = 4
+"""Of the protocol. Since 4 a reply may have histograms of the logits. Since 3 the greeting tells
+the training's settings, a reply may say that the training diverged, and hospitals may be given the
+final model and what came of the run. Since 2 an instruction holds its training settings in one
+field, and hospitals are known by their certificates, not by signed hellos."""
 
 MOST_ROUNDS = 2**31
 """A round's or an attempt's number is below this."""
@@ -66,7 +67,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    protocol: Literal[3] = VERSION
+    protocol: Literal[4] = VERSION
 
 
 class Identity(BaseModel):
@@ -163,6 +164,9 @@ class Reply(Message):
         None, ge=0, le=LARGEST_LOSS, description="mean training loss over the local epochs"
     )
     validation: Scores | None = Field(None, description="of the received model, before training")
+    histograms: HistogramsText | None = Field(
+        None, description="of the same model's logits, on the same films"
+    )
     seconds: Seconds = Seconds(wait=0, evaluate=0, train=0)
     weights: Sha256 | None = Field(None, description="hash of the blob to fetch, if it trained")
     kept: bool = Field(False, description="whether it has kept the model that is shared")
@@ -225,8 +229,8 @@ REPLY = TypeAdapter(Reply)
 
 MessageT = TypeVar("MessageT")
 
-LONGEST = 1 << 16
-"""Characters of a message; the longest that either side sends has some 2,000."""
+LONGEST = 1 << 17
+"""Characters of a message; the longest is a reply with histograms, which take at most 76,464."""
 
 
 class ProtocolError(ValueError):

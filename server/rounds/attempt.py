@@ -5,7 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from common.histograms import Histograms
 from common.protocol import Instruction
+from common.readings import aucs_of
 from common.scores import Scores
 from common.state import TRAINED, WEIGHTS, Spec, State, is_float, join, select, spec_of
 from common.wire import fingerprint, pack
@@ -67,6 +69,7 @@ class Collected:
     asked: list[str]
     hospitals: dict[str, HospitalRecord] = field(default_factory=dict)
     validations: dict[str, Scores] = field(default_factory=dict)
+    histograms: dict[str, Histograms] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
@@ -196,6 +199,7 @@ class Attempt:
         self._folder.log.record(AuditEvent(event="received", details=details))
         check_reply(reply, errand.connection.hello, errand.instruction)
         errand.connection.backbone = self._out.backbone
+        histograms = None if reply.histograms is None else Histograms.from_text(reply.histograms)
         if self._spool is not None:
             before = self._out.trained
             state = check_weights(
@@ -213,6 +217,7 @@ class Attempt:
                 len(blob),
                 norm,
                 pace_of(before, state, errand.instruction.training, reply.examples),
+                aucs_of(histograms) if histograms is not None else None,
             )
             self.collected.hospitals[outcome.name] = record
             log.info(console.hospital_row(outcome.name, record))
@@ -220,6 +225,8 @@ class Attempt:
             self.collected.kept.append(outcome.name)
         if reply.validation is not None:
             self.collected.validations[outcome.name] = reply.validation
+        if histograms is not None:
+            self.collected.histograms[outcome.name] = histograms
 
     def _lose(self, name: str, reason: str) -> None:
         self.collected.lost[name] = reason
@@ -232,6 +239,7 @@ class Attempt:
         errand.connection.tell(errand.instruction.identity, reason)
         self.collected.hospitals.pop(name, None)
         self.collected.validations.pop(name, None)
+        self.collected.histograms.pop(name, None)
         self.collected.rejected[name] = reason
         self._note(ReplyRejected, name, reason)
 

@@ -8,7 +8,9 @@ from typing import Literal
 
 from common.checkpoint import Provenance
 from common.errors import FedCXRError, NoQuorum
+from common.histograms import total
 from common.protocol import Identity, Instruction
+from common.readings import Pooled, pooled
 from common.scores import Scores, rounded
 from common.state import WEIGHTS, State, join, select
 from common.wire import fingerprint, pack
@@ -21,6 +23,7 @@ from server.rounds.sharing import best_model, shared_mean, to_keep
 from server.rounds.waiting import Waiting
 from server.run import console
 from server.run.folder import RunFolder
+from server.run.histograms import write_histograms
 from server.run.left_out import left_out
 from server.run.records import (
     AuditEvent,
@@ -113,7 +116,7 @@ class Rounds:
             self.asked.remove(name)  # or the first round would wait for it again
         for number in range(done + 1, plan.rounds + 1):
             self._round(number)
-        found, validation = self._closing_evaluation()
+        found, validation, of_all = self._closing_evaluation()
         self._share_best(found)
         self.folder.copy_checkpoint(plan.rounds, "final.pt")
         best = self._progress.best
@@ -128,6 +131,7 @@ class Rounds:
             rounds=plan.rounds,
             best_round=best[1] if best else plan.rounds,
             validation=validation,
+            pooled=of_all,
             shared=shared_mean(found.validations) if plan.share_model else None,
         )
 
@@ -266,6 +270,7 @@ class Rounds:
             hospitals=hospitals,
             rejected=found.rejected,
             missing=sorted((self._progress.known | set(found.asked)) - answered),
+            pooled=self._pooled(found, number),
             seconds=RoundSeconds(
                 hospitals=replied - start,
                 average=averaged - replied,
@@ -290,6 +295,12 @@ class Rounds:
         """Return the hospitals' mean AUC; one that lies must not choose the best model alone."""
         return across(found.validations, equal=not self._strategy.believes_claims)
 
+    def _pooled(self, found: Collected, number: int) -> Pooled | None:
+        """Keep the hospitals' histograms; return the AUC of all their films together."""
+        write_histograms(self.folder.path, number, found.histograms)
+        summed = total(found.histograms.values())
+        return pooled(summed) if summed else None
+
     def _keep_best(self) -> None:
         """Copy the model that the hospitals scored best so far, while it is among the last few."""
         best = self._progress.best
@@ -299,7 +310,7 @@ class Rounds:
             self.folder.copy_checkpoint(best[1], "best.pt")
         self._kept = best[1]
 
-    def _closing_evaluation(self) -> tuple[Collected, Validation]:
+    def _closing_evaluation(self) -> tuple[Collected, Validation, Pooled | None]:
         """Let the hospitals score the final model; no further round would."""
         log.info("the hospitals score the final model")
         plan = self._plan
@@ -307,14 +318,16 @@ class Rounds:
         self._hospitals.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
         found = self._evaluate(out, "final", plan.rounds)
         validation = self._across(found)
+        of_all = self._pooled(found, plan.rounds + 1)
         self._progress.note_validation(plan.rounds, validation.auc)
         self._keep_best()
         log.info(
-            "final model: validation AUC %s over %d hospitals",
+            "final model: validation AUC %s over %d hospitals, %s over all their films",
             rounded(validation.auc),
             len(found.validations),
+            rounded(of_all.auc if of_all else None),
         )
-        return found, validation
+        return found, validation, of_all
 
     def _share_best(self, final: Collected) -> None:
         """Give the hospitals the best model too, if it is shared and not the final one.

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from common.protocol import Reply
+from common.readings import FindingAuc
 from common.scores import Scores, mean_auc, weighted_auc
 from server.run.records import (
     Bytes,
@@ -28,6 +29,7 @@ def hospital_record(
     sent: int,
     update_norm: float,
     pace: Pace,
+    auc_intervals: dict[str, FindingAuc] | None,
 ) -> HospitalRecord:
     """Return a hospital's part of a round's line.
 
@@ -42,6 +44,7 @@ def hospital_record(
         sent: Bytes of weights that it sent.
         update_norm: Euclidean norm of the change of its weights.
         pace: How fast its update moved.
+        auc_intervals: Read from its histograms, if it told any.
     """
     seconds, scores = reply.seconds, reply.validation
     assert reply.loss is not None  # noqa: S101 - check_reply has seen to it
@@ -62,6 +65,7 @@ def hospital_record(
         bytes=Bytes(received=received, sent=sent),
         update_norm=update_norm,
         pace=pace,
+        auc_intervals=auc_intervals,
         weights_sha256=reply.weights,
     )
 

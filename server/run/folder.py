@@ -5,6 +5,7 @@
     config.json     what the run was started with
     rounds.jsonl    one line for each round
     events.jsonl    one line for each event: hospitals that come and go, refusals, rejections
+    histograms/     round-NNNN.json, what each hospital told in the round; one more at the end
     audit.jsonl     what was sent to and came from each hospital; hash-chained
     excluded/       one file for each hospital that may not take part until it is removed
     replies/        what came in the round that is open

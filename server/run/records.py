@@ -19,6 +19,7 @@ from common.audit import is_being_written
 from common.errors import BadInput, first_problem
 from common.options import Training
 from common.protocol import Hello
+from common.readings import FindingAuc, Pooled
 from common.runtime.status import Status, read_status
 from common.scores import AucByFinding, AucOfAll, Scores
 
@@ -68,6 +69,9 @@ class HospitalRecord(Record):
     bytes: Bytes
     update_norm: float = Field(description="Euclidean norm of the change of its weights")
     pace: Pace | None = Field(None, description="None in records of earlier versions")
+    auc_intervals: dict[str, FindingAuc] | None = Field(
+        None, description="of its own validation, from its histograms; None: it told none"
+    )
     weights_sha256: str | None
 
 
@@ -105,6 +109,9 @@ class RoundRecord(Validation):
     hospitals: dict[str, HospitalRecord]
     rejected: dict[str, str] = Field(description="the reason by the hospital's name")
     missing: list[str]
+    pooled: Pooled | None = Field(
+        None, description="of all hospitals' validation films; None: no hospital told histograms"
+    )
     seconds: RoundSeconds
     model_sha256: str
 
@@ -124,6 +131,7 @@ class RunStatus(Status):
     needed: int | None = Field(None, description="how many it waits for")
     best_round: int | None = None
     validation: Validation | None = Field(None, description="of the last model")
+    pooled: Pooled | None = Field(None, description="the same of all films together")
     shared: SharedMean | None = Field(None, description="if the model is shared")
 
 
@@ -133,6 +141,7 @@ class Result(Record):
     rounds: int
     best_round: int
     validation: Validation = Field(description="of the last model")
+    pooled: Pooled | None = Field(None, description="the same of all films together")
     shared: SharedMean | None = Field(None, description="if the model is shared")
 
 
