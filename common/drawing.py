@@ -5,6 +5,7 @@ The same input gives the same bytes.
 
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -23,6 +24,7 @@ STYLE: dict[Any, Any] = {
     "grid.alpha": 0.3,
     "legend.frameon": False,
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "pdf.fonttype": 42,
 }
 
@@ -42,7 +44,8 @@ def styled(name: str, **changes: Any) -> Iterator[None]:
         **changes: matplotlib's settings, with ``_`` for the dot.
     """
     changed = {key.replace("_", ".", 1): value for key, value in changes.items()}
-    with rc_context({**STYLE, **changed, "svg.hashsalt": name}):
+    with rc_context({**STYLE, **changed, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the page's reader has the font
         yield
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -14,6 +14,7 @@ from pydantic_settings import SettingsConfigDict
 from common.errors import BadInput, FedCXRError, NoQuorum, first_problem
 from common.net import LONGEST_SECONDS, Address
 from common.options import Architecture, HeadChoice, StrategyName, Training
+from common.protocol import Printable
 from common.runtime.cli import Settings, Stopped, leave, parse, run_command, version_line
 from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PAPER_IMAGE_SIZE = 256
+
+RunName = Annotated[Printable, Field(min_length=1, max_length=80)]
 
 RESTART_SECONDS = 180.0
 """How long a server whose run is done already waits for the hospitals, which may all be starting on
@@ -48,6 +51,9 @@ class ServerSettings(Settings, Training):
         "are known to be these, and stop if 14 of them may be others",
     )
     run: Path = Field(description="new folder for config, rounds, models and status")
+    name: RunName | None = Field(
+        None, description="the run's, for people: in the log and on the report"
+    )
     rounds: int = Field(50, ge=1, description="how many rounds")
     min_clients: int = Field(10, ge=1, description="hospitals to wait for before the first round")
     quorum: float | None = Field(
@@ -192,7 +198,8 @@ def _serve(arguments: Sequence[str]) -> None:
         done = len(folder.rounds())
         folder.status.write(RunStatus(state="running", round=done, rounds=plan.rounds))
         log_to_file(folder.path / "server.log")
-        log.info("%s: run %s in %s", version_line("flower-server"), plan.run, folder.path)
+        called = f"{plan.run} ({name})" if (name := folder.config.get("name")) else plan.run
+        log.info("%s: run %s in %s", version_line("flower-server"), called, folder.path)
         began: Literal["started", "resumed"] = "resumed" if start.resumed else "started"
         folder.log.record(AuditEvent(event=began, details={"run": plan.run}))
         with listening(roster, settings.listen, tls):

@@ -4,22 +4,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from common.document import Block, Items, Section, Table
+from common.document import Table
 from common.findings import FINDINGS
-from common.scores import rounded
 from server.report.curves import SMALL_SIZE
 from server.report.facts import ELSEWHERE, facts_of
+from server.report.painting import (
+    UNDEFINED,
+    limits_of,
+    line,
+    named,
+    numbers,
+    over_rounds,
+    table,
+    upwards,
+)
 from server.report.pairs import (
     Estimate,
     hospital_pairs,
     mean_of_pairs,
     mean_pooled_difference,
-    obstacles,
     pooled_differences,
     test_differences,
 )
-from server.report.painting import UNDEFINED, line, named, numbers, over_rounds, table, upwards
-from server.report.plot import LOOKS, MUTED, Look, Panel, Plot, figure_of
+from server.report.plot import LOOKS, MUTED, Look, Panel, Plot
 from server.report.run import Run
 
 Curve = Mapping[int, float | None]
@@ -87,7 +94,8 @@ def curves(runs: Sequence[Run]) -> Plot:
         [(run.name, look) for run, look in zip(runs, _looks(runs), strict=True)],
         x="rounds done",
         y="mean AUC",
-        size=(2.6, 2.2),
+        size=(2.6, 2.0),
+        limits=limits_of(points for of in found.values() for points in of),
     )
 
 
@@ -104,19 +112,22 @@ def findings(runs: Sequence[Run]) -> Plot:
 
         return inside
 
-    pairs = [(finding, run) for finding in FINDINGS for run in runs]
-    found = [of(run, finding) for finding, run in pairs]
-    rows = ([str(n), *numbers(*(points.get(n) for points in found))] for n in range(most + 1))
+    rows = (
+        [named(finding), str(n), *numbers(*(of(run, finding).get(n) for run in runs))]
+        for finding in FINDINGS
+        for n in range(most + 1)
+    )
     return Plot(
         "runs-findings",
         "AUC of each finding by round, of each run",
         f"On {what}.",
         [Panel(named(finding), paint(finding)) for finding in FINDINGS],
-        table(["Rounds done", *(f"{named(f)}, {run.name}" for f, run in pairs)], rows),
+        table(["Finding", "Rounds done", *(run.name for run in runs)], rows),
         [(run.name, look) for run, look in zip(runs, _looks(runs), strict=True)],
         x="rounds done",
         y="AUC",
         size=SMALL_SIZE,
+        limits=limits_of(of(run, finding) for finding in FINDINGS for run in runs),
     )
 
 

@@ -1,20 +1,29 @@
 """How good the models are, round by round: of all films, by finding and by hospital."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 from matplotlib.axes import Axes
 
 from common.findings import FINDINGS
 from common.readings import FindingAuc
-from common.scores import mean_auc
-from server.report.painting import UNDEFINED, band, line, named, numbers, over_rounds, table
+from server.report.painting import (
+    BAND,
+    band,
+    limits_of,
+    line,
+    named,
+    numbers,
+    over_rounds,
+    table,
+    with_counts,
+)
 from server.report.plot import BLUE, GREEN, MUTED, RED, Look, Panel, Plot
 from server.report.run import Run
 
 TEST, POOLED, MEAN = Look(BLUE, "-", "o"), Look(RED, "--", "s"), Look(GREEN, "-.", "^")
 
-SPREAD = Look(MUTED, filled=True)
+SPREAD = Look(MUTED, filled=True, alpha=BAND)
 
 MOST_PANELS = 30
 
@@ -66,10 +75,16 @@ def auc_by_round(run: Run) -> Plot:
         ]
         for number in sorted({*test, *pooled, *mean})
     )
-    header = (
-        "Rounds done|Test|Pooled|Pooled, low|Pooled, high|Hospitals' mean|Lowest hospital|"
-        "Highest hospital"
-    ).split("|")
+    header = [
+        "Rounds done",
+        "Test",
+        "Pooled",
+        "Pooled, low",
+        "Pooled, high",
+        "Hospitals' mean",
+        "Lowest hospital",
+        "Highest hospital",
+    ]
     keys = [
         *([(LABELS["test"], TEST)] if test else []),
         *([(LABELS["pooled"], POOLED)] if pooled else []),
@@ -91,31 +106,29 @@ def auc_by_round(run: Run) -> Plot:
 
 def auc_by_finding(run: Run) -> Plot:
     """Return each finding's AUC by round, in small panels."""
-    header = ["Rounds done"]
-    for finding in FINDINGS:
-        header += [f"{named(finding)}, {what}" for what in ("test", "pooled", "low", "high", "mean")]
+    header = "Finding|Rounds done|Test|Pooled|Low|High|With|Without|Hospitals' mean"
     rounds = sorted({*run.tests, *run.pooled, *run.validations})
-    columns = [column for finding in FINDINGS for column in _columns(run, finding)]
-    rows = ([str(n), *numbers(*(column.get(n) for column in columns))] for n in rounds)
+    rows = ([named(f), str(n), *_numbers(run, f, n)] for f in FINDINGS for n in rounds)
     keys = [(LABELS["mean"], MEAN)]
     keys = [(LABELS["pooled"], POOLED), *keys] if run.pooled else keys
     keys = [(LABELS["test"], TEST), *keys] if run.tests else keys
     return Plot(
         "findings",
         "AUC of each finding by round",
-        "In brackets: validation films with the finding, of all hospitals together."
+        "Beside the name: validation films with the finding, of all hospitals."
         if run.pooled
         else "How many films have each finding is not recorded.",
-        [Panel(_counted(run, finding), partial(_finding, run, finding)) for finding in FINDINGS],
-        table(header, rows),
+        [Panel(named(f), partial(_finding, run, f), _positives(run, f)) for f in FINDINGS],
+        table(header.split("|"), rows),
         keys,
         x="rounds done",
         y="AUC",
         size=SMALL_SIZE,
+        limits=limits_of(column for f in FINDINGS for column in _columns(run, f)),
     )
 
 
-SMALL_SIZE = (1.75, 1.4)
+SMALL_SIZE = (1.75, 1.25)
 
 
 def _columns(run: Run, finding: str) -> Iterator[Mapping[int, float | None]]:
@@ -126,6 +139,17 @@ def _columns(run: Run, finding: str) -> Iterator[Mapping[int, float | None]]:
     yield {n: of.low for n, of in pooled.items()}
     yield {n: of.high for n, of in pooled.items()}
     yield {n: of.auc_by_finding.get(finding) for n, of in run.validations.items()}
+
+
+def _numbers(run: Run, finding: str, number: int) -> list[str]:
+    """Return a finding's numbers after so many rounds, as cells."""
+    test, validation = run.tests.get(number), run.validations.get(number)
+    pooled = run.pooled.get(number)
+    return [
+        *numbers(test.auc_by_finding[finding] if test else None),
+        *with_counts(pooled.by_finding[finding] if pooled else None),
+        *numbers(validation.auc_by_finding.get(finding) if validation else None),
+    ]
 
 
 def _finding(run: Run, finding: str, axes: Axes) -> None:
@@ -147,9 +171,9 @@ def _ends(
     return {n: None if a is None or b is None else (a, b) for n, (a, b) in pairs.items()}
 
 
-def _counted(run: Run, finding: str) -> str:
+def _positives(run: Run, finding: str) -> str:
     last = run.last_pooled
-    return named(finding) + (f" ({last.by_finding[finding].positives})" if last else "")
+    return f"{last.by_finding[finding].positives} films" if last else ""
 
 
 def auc_by_hospital(run: Run) -> Plot:
@@ -158,16 +182,17 @@ def auc_by_hospital(run: Run) -> Plot:
     If there are more hospitals than panels that a page can bear, those with the lowest last AUC.
     """
     own = {name: run.own(name) for name in run.hospitals}
-    curves = {
-        name: {n: of.auc for n, of in by_round.items()} for name, by_round in own.items()
+    curves = {name: {n: of.auc for n, of in by_round.items()} for name, by_round in own.items()}
+    ends = {
+        name: {n: mean_interval(of.by_finding) for n, of in by_round.items()}
+        for name, by_round in own.items()
     }
     shown = sorted(curves, key=lambda name: _last(curves[name]))[:MOST_PANELS]
     mean = {number: of.auc for number, of in run.validations.items()}
 
     def paint(name: str) -> Callable[[Axes], None]:
         def inside(axes: Axes) -> None:
-            ends = {n: mean_interval(of.by_finding) for n, of in own[name].items()}
-            band(axes, ends, POOLED)
+            band(axes, ends[name], POOLED)
             line(axes, mean, Look(MUTED, ":", "", 1.2))
             line(axes, curves[name], Look(RED, "-", "", 1.5))
             over_rounds(axes, run.last.round)
@@ -185,19 +210,27 @@ def auc_by_hospital(run: Run) -> Plot:
     return Plot(
         "hospitals",
         "Mean AUC at each hospital by round",
-        "On the hospital's own validation films; their number is in brackets. An AUC of few films "
-        f"jumps by chance.{more}",
-        [Panel(f"{name} ({films[name]})", paint(name)) for name in sorted(shown)],
+        "On the hospital's own validation films. An AUC of few films jumps by chance, and its "
+        f"interval is wide.{more}",
+        [Panel(name, paint(name), f"{films[name]} films") for name in sorted(shown)],
         table(header, rows),
         [
             ("this hospital", Look(RED, "-", "")),
-            *([("its 95 % interval", Look(RED, filled=True))] if run.pooled else []),
+            *([("its 95 % interval", Look(RED, filled=True, alpha=BAND))] if run.pooled else []),
             ("mean of all", Look(MUTED, ":", "")),
         ],
         x="rounds done",
         y="mean AUC",
         size=SMALL_SIZE,
+        limits=limits_of([mean, *curves.values(), *_both(ends.values())]),
     )
+
+
+def _both(bands: Iterable[Mapping[int, Ends | None]]) -> Iterator[dict[int, float]]:
+    """Yield the lower and the upper ends of bands."""
+    for ends in bands:
+        for end in (0, 1):
+            yield {n: pair[end] for n, pair in ends.items() if pair is not None}
 
 
 def _last(curve: Mapping[int, float | None]) -> float:

@@ -36,9 +36,9 @@ def drift(run: Run) -> Iterator[Plot]:
     )
     cosines = {
         name: {
-            r.round: r.hospitals[name].cosine
+            r.round: getattr(r.hospitals[name], "cosine", None)
             for r in run.rounds
-            if name in r.hospitals and r.hospitals[name].cosine is not None
+            if name in r.hospitals and getattr(r.hospitals[name], "cosine", None) is not None
         }
         for name in run.hospitals
     }

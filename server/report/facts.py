@@ -1,4 +1,4 @@
-"""What a run was: in short, its first model, its options, its programs, and what all this is not."""
+"""What a run was: in short, its first model, options and programs, and what it does not say."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the figures have in common: lines with gaps, bands, and axes that say little.  Draws."""
+"""What the figures have in common: lines with gaps, bands, and axes that say little."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -6,12 +6,16 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from common.document import Cell, Table
+from common.readings import FindingAuc
 from common.scores import rounded
 from server.report.plot import Look
 
 UNDEFINED = "-"
 
 ROW_INCHES = 0.24
+
+BAND = 0.2
+"""Opacity of a band."""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], texts: bool = False) -> Table:
@@ -30,8 +34,15 @@ def numbers(*values: float | None) -> list[str]:
     return [rounded(value) for value in values]
 
 
+def with_counts(of: FindingAuc | None) -> list[str]:
+    """Return an AUC, the ends of its interval and its films with and without the finding."""
+    if of is None:
+        return [UNDEFINED] * 5
+    return [*numbers(of.auc, of.low, of.high), str(of.positives), str(of.negatives)]
+
+
 def line(axes: Axes, points: Mapping[int, float | None], look: Look) -> None:
-    """Draw a line over the rounds where it is defined; one point alone gets a marker."""
+    """Draw a line over the rounds where it is defined; one point alone is a dot."""
     known = [(x, y) for x, y in sorted(points.items()) if y is not None]
     if known:
         style = look.line if look.marker or len(known) > 1 else {**look.line, "marker": "o"}
@@ -43,7 +54,15 @@ def band(axes: Axes, ends: Mapping[int, tuple[float, float] | None], look: Look)
     known = [(x, *pair) for x, pair in sorted(ends.items()) if pair is not None]
     if known:
         x, low, high = zip(*known, strict=True)
-        axes.fill_between(x, low, high, color=look.colour, alpha=0.2, linewidth=0)
+        axes.fill_between(x, low, high, color=look.colour, alpha=BAND, linewidth=0)
+
+
+def limits_of(curves: Iterable[Mapping[int, float | None]]) -> tuple[float, float]:
+    """Return ends of an axis for all of several curves, with some room."""
+    known = [y for points in curves for y in points.values() if y is not None] or [0.0, 1.0]
+    low, high = min(known), max(known)
+    room = 0.05 * (high - low) or 0.05
+    return low - room, high + room
 
 
 def over_rounds(axes: Axes, rounds: int) -> None:

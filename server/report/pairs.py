@@ -18,7 +18,7 @@ from scipy.special import stdtrit
 
 from common.findings import FINDINGS
 from common.readings import FindingAuc
-from common.scores import AucByFinding, mean_auc
+from common.scores import mean_auc
 from server.report.curves import mean_interval
 from server.report.run import Own, Run
 
@@ -89,9 +89,7 @@ def mean_pooled_difference(first: Run, other: Run) -> Estimate | None:
     both = pooled_differences(first, other).keys()
     if one is None or two is None or not both:
         return None
-    a, b = (
-        _mean({finding: of.by_finding[finding] for finding in both}) for of in (one, two)
-    )
+    a, b = (_mean({finding: of.by_finding[finding] for finding in both}) for of in (one, two))
     return minus(b, a)
 
 
@@ -162,8 +160,10 @@ def obstacles(first: Run, other: Run) -> list[str]:
     a, b = first.config, other.config
     found = []
     if not same_test(first, other):
-        found.append("their test films are not the same, or not known to be: no difference of test "
-                     "AUCs is shown")
+        found.append(
+            "their test films are not the same, or not known to be: no difference of test "
+            "AUCs is shown"
+        )
     if a.seed != b.seed:
         found.append(
             f"their seeds differ ({a.seed}, {b.seed}): hospitals kept other films for validation, "

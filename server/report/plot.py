@@ -9,10 +9,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from textwrap import wrap
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -31,7 +32,7 @@ COLOURS = {
     "#e69f00": "var(--gold)",
     "#56b4e9": "var(--sky)",
 }
-"""What is drawn with, after Okabe and Ito, and what the page's style makes of it in light and dark."""
+"""What is drawn with, after Okabe and Ito, and the page's colours for it, light and dark."""
 
 INK, PAPER, MUTED, BLUE, RED, GREEN, PINK, GOLD, SKY = COLOURS
 
@@ -42,6 +43,11 @@ SMALL: dict[str, Any] = {
     "xtick_labelsize": 7.5,
     "ytick_labelsize": 7.5,
 }
+
+WIDE_INCHES = 4.0
+
+TITLE_LETTERS = 24
+"""Of a line above a panel."""
 
 DPI = 200
 
@@ -68,6 +74,8 @@ class Look:
         marker: matplotlib's ``o``, ``s``, ``^`` and the like; empty: none.
         width: Of the line, in points.
         filled: Whether it is an area.
+        hollow: Whether its marker is.
+        alpha: Opacity of an area.
     """
 
     colour: str
@@ -75,6 +83,8 @@ class Look:
     marker: str = ""
     width: float = 1.8
     filled: bool = False
+    hollow: bool = False
+    alpha: float = 1.0
 
     @property
     def line(self) -> dict[str, Any]:
@@ -84,6 +94,7 @@ class Look:
             "linestyle": self.dash or "none",
             "marker": self.marker,
             "markersize": 3.5,
+            "markerfacecolor": PAPER if self.hollow else self.colour,
             "linewidth": self.width,
         }
 
@@ -105,11 +116,18 @@ class Panel:
 
     Attributes:
         title: Above it; empty: none.
+        detail: Behind the title, such as how many films it is of.
         paint: Function that draws into it.
     """
 
     title: str
     paint: Callable[[Axes], None]
+    detail: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Title and detail."""
+        return f"{self.title} ({self.detail})" if self.detail else self.title
 
 
 @dataclass(frozen=True)
@@ -120,12 +138,13 @@ class Plot:
         name: Of its files, unique on a page.
         title: What it is, in a few words.
         caption: How to read it.
-        panels: Of the same axes; one fills the width, several are small.
+        panels: Of the same axes; narrow ones stand side by side.
         table: All numbers in it.
         keys: The legend.
         x: Label of the axis across.
         y: Label of the axis up.
         size: Of a panel: width and height in inches.
+        limits: Ends of all panels' axis up; None: each has its own.
     """
 
     name: str
@@ -137,23 +156,25 @@ class Plot:
     x: str = ""
     y: str = ""
     size: tuple[float, float] = (5.2, 3.0)
+    limits: tuple[float, float] | None = None
 
     @property
     def small(self) -> bool:
-        """Whether it has several panels."""
-        return len(self.panels) > 1
+        """Whether its panels are narrow."""
+        return self.size[0] < WIDE_INCHES
 
 
 def figure_of(plot: Plot) -> Figure:
-    """Return a figure for the page: a drawing for each panel, whose colours the page's style sets."""
+    """Return a figure for the page: a drawing for each panel, in the page's colours."""
     axes = f" Across: {plot.x}. Up: {plot.y}." if plot.small and plot.x else ""
     with styled(plot.name, **(SMALL if plot.small else {})):
-        panels = "".join(_svg(plot, panel) for panel in plot.panels)
+        panels = "".join(_drawings(plot))
     kind = "panels" if plot.small else "panel"
     keys = "".join(f"<li>{_sample(look)}{escape(label)}</li>" for label, look in plot.keys)
     legend = f'<ul class="keys">{keys}</ul>' if keys else ""
-    drawing = f'{legend}<div class="{kind}">{panels}</div>'
-    return Figure(plot.name, f"{plot.title}. {plot.caption}{axes}", drawing, plot.table)
+    narrowest = f"--panel: {5.4 * plot.size[0]:.1f}rem"
+    drawing = f'<h3>{escape(plot.title)}</h3>{legend}<div class="{kind}" style="{narrowest}">'
+    return Figure(plot.name, f"{plot.caption}{axes}", f"{drawing}{panels}</div>", plot.table)
 
 
 def files_of(plot: Plot) -> Iterator[tuple[str, bytes]]:
@@ -174,22 +195,38 @@ def csv_of(table: Table) -> str:
     return text.getvalue()
 
 
-def _svg(plot: Plot, panel: Panel) -> str:
+def _drawings(plot: Plot) -> Iterator[str]:
+    """Yield each panel's title and drawing; all are drawn with one pair of axes, which is fast."""
     canvas = Canvas(figsize=plot.size, layout=None if plot.small else "constrained")
     if plot.small:
         width, height = plot.size
-        left, right, top, bottom = 0.34 / width, 0.06 / width, 0.24 / height, 0.22 / height
+        left, right, top, bottom = 0.34 / width, 0.06 / width, 0.06 / height, 0.22 / height
         axes = canvas.add_axes((left, bottom, 1 - left - right, 1 - top - bottom))
     else:
         axes = canvas.subplots()
         axes.set(xlabel=plot.x, ylabel=plot.y)
-    axes.set_title(panel.title)
-    panel.paint(axes)
-    svg = svg_of(canvas, transparent=True)
+    for panel in plot.panels:
+        _paint(plot, panel, axes)
+        yield _titled(plot, panel, svg_of(canvas, transparent=True))
+        for artist in (*axes.lines, *axes.collections, *axes.patches, *axes.texts):
+            artist.remove()
+
+
+def _titled(plot: Plot, panel: Panel, svg: str) -> str:
+    """Return a panel in the page's colours under its title."""
     for colour, variable in COLOURS.items():
         svg = svg.replace(colour, variable)
-    label = escape(f"{plot.title}: {panel.title}" if panel.title else plot.title)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    label = escape(f"{plot.title}: {panel.heading}" if panel.title else plot.title)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    detail = f" <small>{escape(panel.detail)}</small>" if panel.detail else ""
+    title = f"<b>{escape(panel.title)}</b>{detail}" if panel.title else ""
+    return f"<div>{title}{svg}</div>"
+
+
+def _paint(plot: Plot, panel: Panel, axes: Axes) -> None:
+    panel.paint(axes)
+    if plot.limits is not None:
+        axes.set_ylim(*plot.limits)
 
 
 def _canvas(plot: Plot) -> Canvas:
@@ -201,8 +238,8 @@ def _canvas(plot: Plot) -> Canvas:
     canvas = Canvas(figsize=size, layout="constrained")
     grid = list(canvas.subplots(rows, columns, squeeze=False).flat)
     for panel, axes in zip(plot.panels, grid, strict=False):
-        axes.set_title(panel.title)
-        panel.paint(axes)
+        axes.set_title("\n".join(wrap(panel.heading, TITLE_LETTERS)))
+        _paint(plot, panel, axes)
     for axes in grid[len(plot.panels) :]:
         axes.remove()
     canvas.supxlabel(plot.x)
@@ -219,14 +256,19 @@ def _sample(look: Look) -> str:
     """Return a piece of the line, as it stands in the page's legend."""
     colour = COLOURS[look.colour]
     if look.filled:
-        inside = f'<path d="M4 0h20v10h-20z" fill="{colour}"/>'
+        inside = f'<path d="M4 0h20v10h-20z" fill="{colour}" opacity="{look.alpha}"/>'
     else:
         dashes = f' stroke-dasharray="{DASHES[look.dash]}"' if look.dash in DASHES else ""
         line = f'<path d="M0 5h28" stroke="{colour}" stroke-width="{look.width}"{dashes}/>'
         shape = SHAPES.get(look.marker, "")
-        inside = (line if look.dash else "") + f'<g fill="{colour}">{shape}</g>'
+        inside = line if look.dash else ""
+        inside += (
+            f'<g fill="{COLOURS[PAPER] if look.hollow else colour}" stroke="{colour}">{shape}</g>'
+        )
     return f'<svg class="key" viewBox="0 0 28 10" aria-hidden="true">{inside}</svg>'
 
 
 def _handle(look: Look) -> Artist:
-    return Patch(color=look.colour) if look.filled else Line2D([], [], **look.line)
+    return (
+        Patch(color=look.colour, alpha=look.alpha) if look.filled else Line2D([], [], **look.line)
+    )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator
 
@@ -11,7 +12,7 @@ from common.document import Table
 from common.findings import FINDINGS
 from common.histograms import Counts, Histograms
 from common.readings import (
-    FindingAuc,
+    Floats,
     OperatingPoint,
     calibration,
     finding_auc,
@@ -20,19 +21,19 @@ from common.readings import (
     youden,
 )
 from common.scores import rounded
-from server.report.curves import MEAN, POOLED, SMALL_SIZE, TEST
-from server.report.painting import UNDEFINED, named, numbers, table, upwards
+from server.report.curves import MEAN, POOLED
+from server.report.painting import UNDEFINED, named, numbers, table, upwards, with_counts
 from server.report.plot import BLUE, INK, MUTED, PAPER, RED, Look, Panel, Plot
 from server.report.run import Run
 
 ROC_STEPS = 20
 """Steps along the axis of a ROC curve's table."""
 
-SQUARE = (1.75, 1.65)
+SQUARE = (1.75, 1.5)
 
 
 def last_aucs(run: Run) -> Plot:
-    """Return each finding's AUC of the last model, with intervals and counts where they are told."""
+    """Return each finding's AUC of the last model, with intervals and counts if they are told."""
     number = run.last.round
     first, test = run.tests.get(0), run.tests.get(number)
     pooled = run.pooled.get(number)
@@ -58,13 +59,15 @@ def last_aucs(run: Run) -> Plot:
         yield named(finding)
         for scores in (first, test):
             yield rounded(scores.auc_by_finding[finding]) if scores else UNDEFINED
-        yield from _interval(by_finding.get(finding))
+        yield from with_counts(by_finding.get(finding))
         yield rounded(mean.get(finding))
 
-    header = "Finding|Test, first model|Test, last model|Pooled|Low|High|With|Without|Hospitals' mean"
+    header = (
+        "Finding|Test, first model|Test, last model|Pooled|Low|High|With|Without|Hospitals' mean"
+    )
     images = f" Test films: {test.images}." if test else ""
     keys = [
-        *([("test films, first model", Look(MUTED, "", "o"))] if first else []),
+        *([("test films, first model", Look(BLUE, "", "o", hollow=True))] if first else []),
         *([("test films, last model", Look(BLUE, "", "o"))] if test else []),
         *([("all hospitals' validation films, with 95 % interval", POOLED)] if pooled else []),
         ("mean of the hospitals' own AUCs", Look(MEAN.colour, "", "^")),
@@ -81,13 +84,6 @@ def last_aucs(run: Run) -> Plot:
         x="AUC",
         size=(5.2, 5.0),
     )
-
-
-def _interval(of: FindingAuc | None) -> list[str]:
-    """Return an AUC with its ends and counts, as cells."""
-    if of is None:
-        return [UNDEFINED] * 5
-    return [*numbers(of.auc, of.low, of.high), str(of.positives), str(of.negatives)]
 
 
 def roc(run: Run, films: Histograms) -> Plot:
@@ -117,10 +113,10 @@ def roc(run: Run, films: Histograms) -> Plot:
     return Plot(
         "roc",
         "ROC curves",
-        "Sensitivity against false alarms, over all thresholds; dotted: a coin. In brackets: the "
-        "AUC and the films with the finding. The table has the sensitivity at shares of false "
+        "Sensitivity against false alarms, over all thresholds; dotted: a coin. Beside the name: "
+        "the AUC and the films with the finding. The table has the sensitivity at shares of false "
         "alarms.",
-        [Panel(_with_auc(films, finding), paint(finding)) for finding in FINDINGS],
+        [Panel(named(f), paint(f), _auc_and_count(films, f)) for f in FINDINGS],
         table(
             ["1 - specificity", *map(named, FINDINGS)],
             ([f"{share:.2f}", *(at(finding, share) for finding in FINDINGS)] for share in shares),
@@ -136,16 +132,16 @@ def roc(run: Run, films: Histograms) -> Plot:
     )
 
 
-def _corners(across: "np.typing.NDArray[np.float64]", up: "np.typing.NDArray[np.float64]") -> "np.typing.NDArray[np.bool_]":
+def _corners(across: Floats, up: Floats) -> npt.NDArray[np.bool_]:
     """Return which points of a curve are needed to draw it: those where it turns."""
     moves = np.diff(np.stack([across, up]), axis=1)
     alike = (moves[:, 1:] == moves[:, :-1]).all(axis=0) & (moves[:, 1:] == 0).all(axis=0)
     return np.concatenate([[True], ~alike, [True]])
 
 
-def _with_auc(films: Histograms, finding: str) -> str:
+def _auc_and_count(films: Histograms, finding: str) -> str:
     of = finding_auc(*films.of(finding))
-    return f"{named(finding)} ({rounded(of.auc, 2)}; {of.positives})"
+    return f"{rounded(of.auc, 2)}, {of.positives} films"
 
 
 def _model(run: Run) -> str:
@@ -173,10 +169,6 @@ def reliability(run: Run, films: Histograms) -> Plot:
 
         return inside
 
-    def title(finding: str) -> str:
-        of = found[finding]
-        return f"{named(finding)} ({rounded(of.error, 2)})" if of else named(finding)
-
     rows = [
         [named(finding), *numbers(predicted, observed), str(count)]
         for finding, of in found.items()
@@ -188,8 +180,11 @@ def reliability(run: Run, films: Histograms) -> Plot:
         "Calibration",
         "What share of films has the finding, among films with about the same probability; on the "
         "dotted line the probabilities can be taken at their word. The larger a point, the more "
-        "films. In brackets: the expected calibration error.",
-        [Panel(title(finding), paint(finding)) for finding in FINDINGS],
+        "films. Error: the expected calibration error.",
+        [
+            Panel(named(f), paint(f), f"error {rounded(of.error, 2)}" if of else "")
+            for f, of in found.items()
+        ],
         table(["Finding", "Mean probability", "Share with it", "Films"], rows),
         [(_model(run), Look(RED, "-", "o"))],
         x="mean probability",

@@ -80,8 +80,8 @@ class Run:
     @cached_property
     def tests(self) -> dict[int, Scores]:
         """The scores on the test films, by rounds done."""
-        first = {0: event.test for event in self.events if isinstance(event, InitialModel)}
-        return first | {record.round: record.test for record in self.rounds if record.test}
+        found = [event.test for event in self.events if isinstance(event, InitialModel)]
+        return dict(enumerate(found[:1])) | {r.round: r.test for r in self.rounds if r.test}
 
     @cached_property
     def validations(self) -> dict[int, Validation]:
@@ -90,6 +90,11 @@ class Run:
         if self.status.validation is not None:
             found[self.last.round] = self.status.validation
         return found
+
+    @property
+    def validation(self) -> Validation:
+        """That of the last model; without AUCs if the run is not done."""
+        return self.validations.get(self.last.round, UNDEFINED)
 
     @cached_property
     def pooled(self) -> dict[int, Pooled]:

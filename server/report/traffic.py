@@ -28,9 +28,7 @@ LABELS = {
 
 def server_time(run: Run) -> Plot:
     """Return where each round's time went at the server."""
-    seconds = {
-        stage: [getattr(record.seconds, stage) for record in run.rounds] for stage in STAGES
-    }
+    seconds = {stage: [getattr(record.seconds, stage) for record in run.rounds] for stage in STAGES}
     rounds = [record.round for record in run.rounds]
 
     def paint(axes: Axes) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load
+from server.run.report import page
 
 from common.errors import BadInput
 from common.findings import FINDINGS
@@ -13,7 +14,6 @@ from common.protocol import Instruction, Reply
 from common.runtime.files import now, write_json
 from common.wire import fingerprint, pack
 from server.run.records import RunStatus
-from server.run.report import page
 from tests.support.commands import assert_one_line, run
 from tests.support.hospitals import lost, plan_of, rounds_of
 from tests.support.pages import rows_of
