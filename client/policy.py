@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from client.grouping import grouped
 from common.errors import BadInput, first_problem
 from common.findings import UNKNOWN
-from common.histograms import Counts, Histograms
+from common.histograms import Histograms
 from common.options import Mode
 from common.protocol import Instruction
 from common.scores import Scores, mean_auc
@@ -86,50 +87,14 @@ class Policy(BaseModel):
     def reported_histograms(self, histograms: Histograms) -> Histograms | None:
         """Return what may be told of histograms; None: nothing.
 
-        A finding that too few films have, or too few are known not to have, is left out, and bins
-        with too few films are merged with their neighbours, so that no count that is told is of
-        fewer than ``min_group``.
-
         Args:
             histograms: Of the validation images.
         """
         if not self.histograms:
             return None
         if self.min_group > 1:
-            histograms = self._without_small_groups(histograms)
+            histograms = grouped(histograms, self.min_group)
         return histograms if histograms.films else None
-
-    def _without_small_groups(self, histograms: Histograms) -> Histograms:
-        both = np.stack([histograms.positives, histograms.negatives])
-        told = (both.sum(axis=2) >= self.min_group).all(axis=0)
-        for counts in both:
-            for row, allowed in zip(counts, told, strict=True):
-                row[:] = merged(row, self.min_group) if allowed else 0
-        return Histograms(both[0], both[1])
-
-
-def merged(counts: Counts, least: int) -> Counts:
-    """Return counts in which no bin has fewer than ``least`` films, unless it has none.
-
-    Bins are grouped from the lowest on, each group as soon as it has enough films; what is left
-    over belongs to the last one. All films of a group are counted in the bin of the one in the
-    middle (the lower one of two), so that half of them lie on either side.
-
-    Args:
-        counts: int, 512, at least ``least`` films.
-        least: The smallest group.
-    """
-    reached = np.cumsum(counts)
-    result = np.zeros_like(counts)
-    start = 0
-    while (films := int(reached[-1]) - start) > 0:
-        end = int(reached[np.searchsorted(reached, start + least)])
-        if reached[-1] - end < least:
-            end = start + films
-        middle = start + (end - start + 1) // 2
-        result[np.searchsorted(reached, middle)] = end - start
-        start = end
-    return result
 
 
 def read_policy(path: Path | None) -> Policy:

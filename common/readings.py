@@ -177,7 +177,9 @@ def at_threshold(positives: Counts, negatives: Counts, threshold: float) -> Oper
         threshold: A logit.
     """
     points = operating_points(positives, negatives)
-    return points and min(points, key=lambda point: abs(point.threshold - threshold))
+    if points is None:
+        return None
+    return min(points, key=lambda point: abs(point.threshold - threshold))
 
 
 def youden(positives: Counts, negatives: Counts) -> OperatingPoint | None:
@@ -198,7 +200,9 @@ def sensitive(
 ) -> OperatingPoint | None:
     """Return the highest threshold that finds at least this share of the films with the finding."""
     points = operating_points(positives, negatives)
-    return points and next(point for point in points if point.sensitivity >= sensitivity)
+    if points is None:
+        return None
+    return next(point for point in points if point.sensitivity >= sensitivity)
 
 
 class Calibration(NamedTuple):

@@ -39,6 +39,7 @@ COUNTERS = st.sampled_from([7, 7, 7, 0, 6, 8, 2**24, 2**63 - 1, -1, -(2**63)])
 
 PLACES = [
     *(("examples",), ("loss",), ("validation",), ("seconds", "wait"), ("seconds", "train")),
+    ("histograms",),
     *(("validation", name) for name in SCORES),
     *(("validation", "auc_by_finding", finding) for finding in (FINDINGS[0], FINDINGS[13], "<b>")),
 ]
