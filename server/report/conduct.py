@@ -90,13 +90,13 @@ def incidents(run: Run) -> Table:
                 continue
         found[key] += 1
     rows = (
-        [site, what, str(times), _spans(rounds.get((site, what, why), [])), why]
+        [site, what, str(times), spans(rounds.get((site, what, why), [])), why]
         for (site, what, why), times in sorted(found.items())
     )
     return table(["Hospital", "What", "Times", "Rounds", "Why"], rows, texts=True)
 
 
-def _spans(numbers: Sequence[int]) -> str:
+def spans(numbers: Sequence[int]) -> str:
     """Return rounds in few words: 1 to 3, 7."""
     spans: list[list[int]] = []
     for number in sorted(set(numbers)):

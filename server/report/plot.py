@@ -49,7 +49,14 @@ WIDE_INCHES = 4.0
 TITLE_LETTERS = 24
 """Of a line above a panel."""
 
-DPI = 200
+TITLE_INCHES = 0.36
+
+KEY_INCHES = 0.2
+
+COLUMNS = 5
+"""Of small panels in a file."""
+
+DPI = 180
 
 DASHES = {"--": "5 3", "-.": "6 2 1 2", ":": "1.5 2"}
 
@@ -181,9 +188,10 @@ def files_of(plot: Plot) -> Iterator[tuple[str, bytes]]:
     """Yield the files of a figure: PNG, PDF and CSV, by their names."""
     forms: tuple[Format, ...] = ("png", "pdf")
     with styled(plot.name, **(SMALL if plot.small else {})):
-        canvas = _canvas(plot)
+        canvas = _whole(plot)
         for form in forms:
             yield f"{plot.name}.{form}", saved(canvas, form, dpi=DPI)
+            canvas.set_layout_engine("none")  # it is laid out, and the same in every form
     yield f"{plot.name}.csv", csv_of(plot.table).encode()
 
 
@@ -199,9 +207,7 @@ def _drawings(plot: Plot) -> Iterator[str]:
     """Yield each panel's title and drawing; all are drawn with one pair of axes, which is fast."""
     canvas = Canvas(figsize=plot.size, layout=None if plot.small else "constrained")
     if plot.small:
-        width, height = plot.size
-        left, right, top, bottom = 0.34 / width, 0.06 / width, 0.06 / height, 0.22 / height
-        axes = canvas.add_axes((left, bottom, 1 - left - right, 1 - top - bottom))
+        axes = _axes_in(canvas, plot.size, (0.0, 0.0), room=0.06)
     else:
         axes = canvas.subplots()
         axes.set(xlabel=plot.x, ylabel=plot.y)
@@ -210,6 +216,23 @@ def _drawings(plot: Plot) -> Iterator[str]:
         yield _titled(plot, panel, svg_of(canvas, transparent=True))
         for artist in (*axes.lines, *axes.collections, *axes.patches, *axes.texts):
             artist.remove()
+
+
+def _axes_in(
+    canvas: Canvas, size: tuple[float, float], corner: tuple[float, float], room: float
+) -> Axes:
+    """Return axes in a cell of a drawing; layouts by matplotlib take far longer.
+
+    Args:
+        canvas: The drawing.
+        size: Of the cell: width and height in inches.
+        corner: Its lower left one, in inches.
+        room: Inches above the axes.
+    """
+    width, height = canvas.get_size_inches()
+    left, bottom = corner[0] + 0.34, corner[1] + 0.22
+    inside = (size[0] - 0.4, size[1] - 0.22 - room)
+    return canvas.add_axes((left / width, bottom / height, inside[0] / width, inside[1] / height))
 
 
 def _titled(plot: Plot, panel: Panel, svg: str) -> str:
@@ -229,26 +252,42 @@ def _paint(plot: Plot, panel: Panel, axes: Axes) -> None:
         axes.set_ylim(*plot.limits)
 
 
-def _canvas(plot: Plot) -> Canvas:
+def _whole(plot: Plot) -> Canvas:
     """Return all panels and the legend in one drawing."""
-    columns = min(len(plot.panels), 5)
-    rows = math.ceil(len(plot.panels) / columns)
+    samples = [_handle(look) for _, look in plot.keys]
+    labels = [label for label, _ in plot.keys]
+    if plot.small:
+        canvas = _grid(plot)
+        canvas.legend(samples, labels, loc="lower left", ncols=2)
+        return canvas
     width, height = plot.size
-    size = (max(columns * width, 5.2), rows * height + 0.3 * len(plot.keys) / 2 + 0.5)
-    canvas = Canvas(figsize=size, layout="constrained")
-    grid = list(canvas.subplots(rows, columns, squeeze=False).flat)
-    for panel, axes in zip(plot.panels, grid, strict=False):
+    canvas = Canvas(figsize=(width, height + KEY_INCHES * (len(labels) + 2)), layout="constrained")
+    axes = canvas.subplots()
+    axes.set(xlabel=plot.x, ylabel=plot.y)
+    _paint(plot, plot.panels[0], axes)
+    canvas.suptitle(plot.title)
+    if labels:
+        canvas.legend(samples, labels, loc="outside lower left", fontsize=9)
+    return canvas
+
+
+def _grid(plot: Plot) -> Canvas:
+    """Return small panels in rows, with room for the legend below and their titles above."""
+    columns = min(len(plot.panels), COLUMNS)
+    rows = math.ceil(len(plot.panels) / columns)
+    width, height = plot.size[0], plot.size[1] + TITLE_INCHES
+    below = KEY_INCHES * (1 + math.ceil(len(plot.keys) / 2)) + 0.1
+    canvas = Canvas(figsize=(max(columns * width + 0.2, 5.2), rows * height + below + 0.35))
+    whole = canvas.get_size_inches()
+    for i, panel in enumerate(plot.panels):
+        row, column = divmod(i, columns)
+        corner = (0.2 + column * width, below + (rows - 1 - row) * height)
+        axes = _axes_in(canvas, (width, height), corner, TITLE_INCHES)
         axes.set_title("\n".join(wrap(panel.heading, TITLE_LETTERS)))
         _paint(plot, panel, axes)
-    for axes in grid[len(plot.panels) :]:
-        axes.remove()
-    canvas.supxlabel(plot.x)
-    canvas.supylabel(plot.y)
-    canvas.suptitle(plot.title)
-    if plot.keys:
-        samples = [_handle(look) for _, look in plot.keys]
-        labels = [label for label, _ in plot.keys]
-        canvas.legend(samples, labels, loc="outside lower left", ncols=2)
+    canvas.suptitle(plot.title, y=1 - 0.1 / whole[1], va="top")
+    canvas.text(0.5, (below - 0.08) / whole[1], plot.x, ha="center", va="center")
+    canvas.text(0.1 / whole[0], 0.5, plot.y, ha="center", va="center", rotation=90)
     return canvas
 
 
