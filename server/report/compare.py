@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from common.document import Table
+from common.document import Items, Table
 from common.findings import FINDINGS
 from server.report.curves import SMALL_SIZE
 from server.report.facts import ELSEWHERE, facts_of
@@ -26,7 +26,7 @@ from server.report.pairs import (
     pooled_differences,
     test_differences,
 )
-from server.report.plot import LOOKS, MUTED, Look, Panel, Plot
+from server.report.plot import INK, LOOKS, MUTED, Look, Panel, Plot
 from server.report.run import Run
 
 Curve = Mapping[int, float | None]
@@ -40,7 +40,7 @@ PATHS = {"run", "listen", "tls", "init", "test", "name", "run_id"}
 def side_by_side(runs: Sequence[Run]) -> Table:
     """Return the runs in short, a column for each."""
     facts = [facts_of(run) for run in runs]
-    names = list(dict.fromkeys(name for of in facts for name in of))
+    names = [name for name in dict.fromkeys(name for of in facts for name in of) if name != "Name"]
     rows = ([name, *(of.get(name, UNDEFINED) for of in facts)] for name in names)
     return table(["", *(run.name for run in runs)], rows, texts=True)
 
@@ -159,7 +159,7 @@ def finding_differences(runs: Sequence[Run]) -> Plot:
 
     def paint(axes: Axes) -> None:
         axes.axvline(0, color=MUTED, linewidth=1, linestyle=":")
-        for i, (test, of, look) in enumerate(zip(tests, pooled, _looks(others), strict=True)):
+        for i, (test, of, look) in enumerate(zip(tests, pooled, _looks(runs)[1:], strict=True)):
             shift = 0.6 * ((i + 0.5) / len(others) - 0.5)
             for row, name in enumerate(names):
                 if name in test:
@@ -174,14 +174,16 @@ def finding_differences(runs: Sequence[Run]) -> Plot:
         for run, test, of in zip(others, tests, pooled, strict=True)
     )
     keys = [
-        (f"{run.name}: all validation films", Look(look.colour, "-", look.marker))
-        for run, look in zip(others, _looks(others), strict=True)
+        (f"{run.name}, validation films of all hospitals", look)
+        for run, look in zip(others, _looks(runs)[1:], strict=True)
     ]
+    if any(tests):
+        keys.append(("test films", Look(INK, "", "|")))
     return Plot(
         "runs-differences",
         f"Difference to {first.name}, last models",
-        "Right of 0: better than it. A stroke is the difference on the test films, of which no "
-        "interval can be had without each film's score. The intervals of 95 % on the validation "
+        "Right of 0: better than it. On the test films no interval can be had without each film's "
+        "score. The intervals of 95 % on the validation "
         "films take the two models' films as different ones: on the same films they are wider than "
         "they need be. They are not adjusted for the number of findings.",
         [Panel("", paint)],
@@ -201,7 +203,7 @@ def hospital_differences(runs: Sequence[Run]) -> Plot:
 
     def paint(axes: Axes) -> None:
         axes.axvline(0, color=MUTED, linewidth=1, linestyle=":")
-        for i, (of, mean, look) in enumerate(zip(pairs, means, _looks(others), strict=True)):
+        for i, (of, mean, look) in enumerate(zip(pairs, means, _looks(runs)[1:], strict=True)):
             shift = 0.6 * ((i + 0.5) / len(others) - 0.5)
             for row, name in enumerate(names):
                 if name in of:
@@ -233,10 +235,39 @@ def hospital_differences(runs: Sequence[Run]) -> Plot:
         "between hospitals, all counting the same; single ones have none.",
         [Panel("", paint)],
         table(header.split("|"), rows()),
-        [(run.name, look) for run, look in zip(others, _looks(others), strict=True)],
+        [(run.name, look) for run, look in zip(others, _looks(runs)[1:], strict=True)],
         x=f"own mean AUC minus that in {first.name}",
         size=(5.2, 1.3 + 0.28 * (len(names) + 1)),
     )
+
+
+def in_words(runs: Sequence[Run]) -> Items:
+    """Return what the differences come to, a sentence for each kind of films and run."""
+    first, found = runs[0], []
+    for run in runs[1:]:
+        if test := test_differences(first, run):
+            better = sum(value > 0 for value in test.values())
+            mean = _signed(sum(test.values()) / len(test))
+            found.append(
+                f"{run.name}, test films: better than {first.name} in {better} of {len(test)} "
+                f"findings, by {mean} in the mean; how surely is not known without each film's "
+                "score."
+            )
+        kinds = {
+            "validation films of all hospitals": mean_pooled_difference(first, run),
+            "mean of the hospitals": mean_of_pairs(hospital_pairs(first, run)),
+        }
+        for kind, of in kinds.items():
+            if of is not None:
+                found.append(f"{run.name}, {kind}: {_signed(of.value)}{_surely(of)}.")
+    return Items(found or ["The runs have no numbers in common."])
+
+
+def _surely(of: Estimate) -> str:
+    if of.low is None or of.high is None:
+        return ", without an interval"
+    between = f", between {_signed(of.low)} and {_signed(of.high)}"
+    return between if of.low > 0 or of.high < 0 else f"{between}: it may be no difference at all"
 
 
 def _estimate(axes: Axes, of: Estimate, height: float, look: Look) -> None:

@@ -14,6 +14,7 @@ from server.report.compare import (
     finding_differences,
     findings,
     hospital_differences,
+    in_words,
     side_by_side,
     what_differs,
 )
@@ -168,7 +169,10 @@ def _comparison(runs: Sequence[Run]) -> Chapter:
         [
             Part("Side by side", [side_by_side(runs)]),
             Part("Round by round", [curves(runs), findings(runs)]),
-            Part("Differences", [finding_differences(runs), hospital_differences(runs)]),
+            Part(
+                "Differences",
+                [in_words(runs), finding_differences(runs), hospital_differences(runs)],
+            ),
             Part("What differs in how they ran", [what_differs(runs)]),
         ],
     )

@@ -66,6 +66,7 @@ SHAPES = {
     "^": '<path d="M14 1l3.5 7h-7z"/>',
     "v": '<path d="M14 9l3.5 -7h-7z"/>',
     "D": '<path d="M14 1l4 4l-4 4l-4 -4z"/>',
+    "|": '<path d="M13 1h2v8h-2z"/>',
     "P": '<path d="M13 1h2v3h3v2h-3v3h-2v-3h-3v-2h3z"/>',
 }
 """Of matplotlib's markers, for the legend on the page."""
