@@ -83,7 +83,9 @@ def auc_of(positives: Counts, negatives: Counts) -> float | None:
     """
     if not positives.any() or not negatives.any():
         return None
-    return float(positives @ _placement(negatives) / positives.sum())
+    # Whole numbers, so that equal films give equal AUCs; as floats, so that none overflows.
+    wins = positives.astype(np.float64) @ (2 * np.cumsum(negatives) - negatives)
+    return float(wins / positives.sum(dtype=np.float64) / negatives.sum() / 2)
 
 
 def binning_bound(positives: Counts, negatives: Counts) -> float | None:

@@ -62,6 +62,17 @@ class ServerSettings(Settings, Training):
         description="good replies that a round needs to count: up to 1 a share of --min-clients, "
         "above it a number; default: 0.8, and from three hospitals on at most all but one",
     )
+    early_stop: int = Field(
+        0,
+        ge=0,
+        description="end the run after so many rounds in a row whose models did not gain; 0: never",
+    )
+    min_gain: float = Field(
+        0.001,
+        gt=0,
+        le=1,
+        description="for --early-stop: least gain over the best validation AUC before",
+    )
     attempts: int = Field(3, ge=1, description="how often a round without a quorum is tried")
     round_timeout: float = Field(
         3600, gt=0, le=LONGEST_SECONDS, description="seconds that a round may take"
@@ -183,11 +194,14 @@ def _serve(arguments: Sequence[str]) -> None:
     )
     admission = Admission(greeting, size, folder, sites, settings.max_examples)
     roster = Roster(admission, folder)
-    over = f"{plan.rounds} rounds are done"
     if folder.is_finished(plan.rounds):
-        log.info("all %d rounds of this run are done already", plan.rounds)
+        status = read_run_status(folder.path)
+        done = len(folder.rounds())
+        why = f": {status.reason}; --early-stop 0 and other --rounds go on" if status.reason else ""
+        log.info("all %d rounds of this run are done already%s", done, why)
         with listening(roster, settings.listen, tls):
-            results = _results(plan, folder, read_run_status(folder.path))
+            results = _results(plan, folder, status)
+            over = f"{done} rounds are done"
             roster.say_farewell(over, folder.hospitals(), RESTART_SECONDS, results)
         return
     rounds = Rounds(plan, roster, folder, start.state, start.provenance, tester, start.strategy)
@@ -206,8 +220,9 @@ def _serve(arguments: Sequence[str]) -> None:
             result = rounds.run()
             ended = RunStatus(state="finished", **dict(result))
             folder.status.end(ended)
-            folder.log.record(AuditEvent(event="finished", details={"rounds": plan.rounds}))
+            folder.log.record(AuditEvent(event="finished", details={"rounds": result.round}))
             _write_report(folder.path)
+            over = f"{result.round} rounds are done"
             roster.say_farewell(over, rounds.asked, results=_results(plan, folder, ended))
 
 

@@ -10,7 +10,16 @@ from common.document import Table
 from server.report.painting import UNDEFINED, height_of, table, upwards
 from server.report.plot import BLUE, MUTED, RED, Look, Panel, Plot
 from server.report.run import Run
-from server.run.records import Changed, Excluded, Lost, Refused, Repeated, ReplyRejected, Unusual
+from server.run.records import (
+    Changed,
+    Excluded,
+    Lost,
+    Refused,
+    Repeated,
+    ReplyRejected,
+    StoppedEarly,
+    Unusual,
+)
 
 COUNTED = Look(BLUE, "", "o")
 REJECTED = Look(RED, "", "D")
@@ -82,6 +91,9 @@ def incidents(run: Run) -> Table:
                 key = (event.site, event.event, event.reason)
             case Repeated():
                 key = ("all", "repeated", "fewer good replies than the round needs")
+                rounds.setdefault(key, []).append(event.round)
+            case StoppedEarly():
+                key = ("all", "stopped early", event.reason)
                 rounds.setdefault(key, []).append(event.round)
             case Changed():
                 key = ("all", "changed", f"{event.option} from {event.old:g} to {event.new:g}")

@@ -36,9 +36,9 @@ def drift(run: Run) -> Iterator[Plot]:
     )
     cosines = {
         name: {
-            r.round: getattr(r.hospitals[name], "cosine", None)
+            r.round: r.hospitals[name].cosine
             for r in run.rounds
-            if name in r.hospitals and getattr(r.hospitals[name], "cosine", None) is not None
+            if name in r.hospitals and r.hospitals[name].cosine is not None
         }
         for name in run.hospitals
     }
@@ -48,8 +48,8 @@ def drift(run: Run) -> Iterator[Plot]:
             run,
             "cosine",
             "Direction of the updates",
-            "Cosine between a hospital's update and the mean of all: 1 is the same direction, 0 "
-            "has nothing in common with it, below 0 it works against it.",
+            "Cosine between a hospital's update and the change that the round made of all: 1 is the "
+            "same direction, 0 has nothing in common with it, below 0 it works against it.",
             cosines,
             sorted(known, key=lambda name: mean(known[name]) if known[name] else 2.0),
         )

@@ -10,12 +10,21 @@ from common.scores import rounded
 from server.report.curves import mean_interval
 from server.report.painting import UNDEFINED, named, table
 from server.report.run import Run
+from server.run.records import ChosenBy
 
 FEW = 20
 """With fewer films with a finding, its AUC and interval are told to be read with care."""
 
 ELSEWHERE = {"run_id", "name", "origin", "versions", "changes", "change", "resume"}
 """Fields of the configuration that are shown in another place, or say how to start the server."""
+
+
+CHOSEN: dict[ChosenBy | None, str] = {
+    None: "",
+    "pooled": ", by the AUC of all hospitals' validation films",
+    "mean": ", by the mean of the hospitals' AUCs",
+}
+"""What chose the best model."""
 
 
 def facts_of(run: Run) -> dict[str, str]:
@@ -51,7 +60,11 @@ def _state(run: Run) -> str:
 
 def _best(run: Run) -> str:
     best = run.status.best_round
-    return "" if best is None else f"; the best model is that of round {best}"
+    return (
+        ""
+        if best is None
+        else f"; the best model is that of round {best}{CHOSEN[run.status.best_by]}"
+    )
 
 
 def _with_ends(value: float | None, ends: tuple[float, float] | None) -> str:

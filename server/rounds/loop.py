@@ -17,6 +17,8 @@ from common.wire import fingerprint, pack
 from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected, Round
 from server.rounds.checks import DIVERGED, flaw_of
+from server.rounds.choosing import Choice
+from server.rounds.drift import cosines
 from server.rounds.plan import Plan
 from server.rounds.progress import Progress, across, at_fault, mean_loss
 from server.rounds.sharing import best_model, shared_mean, to_keep
@@ -37,6 +39,7 @@ from server.run.records import (
     RoundSeconds,
     RunState,
     RunStatus,
+    StoppedEarly,
     Validation,
 )
 from server.strategies import make_strategy
@@ -89,7 +92,8 @@ class Rounds:
         self._provenance = provenance
         self._test = test
         self._waiting = Waiting(plan, hospitals, self._write_status)
-        self._progress = Progress.of(folder.rounds(), folder.events())
+        choice = Choice(self._strategy.believes_claims, plan.min_gain)
+        self._progress = Progress.of(folder.rounds(), folder.events(), choice)
         self._kept: int | None = None
         self.asked = folder.to_return()
         self._backbone = fingerprint(pack(select(state, "backbone")))
@@ -114,22 +118,35 @@ class Rounds:
         for name in sorted(self.asked - self._hospitals.present().keys()):
             self.folder.log.record(Left(site=name))
             self.asked.remove(name)  # or the first round would wait for it again
+        reason = None
         for number in range(done + 1, plan.rounds + 1):
+            if reason := self._progress.choice.why_stop(plan.early_stop):
+                self.folder.log.record(StoppedEarly(round=number - 1, reason=reason))
+                break
             self._round(number)
+        last = self._progress.round
+        if (test := self.folder.rounds()[-1].test) is not None:
+            for row in console.findings_table({"test AUC": test.auc_by_finding}):
+                log.info(row)
         found, validation, of_all = self._closing_evaluation()
         self._share_best(found)
-        self.folder.copy_checkpoint(plan.rounds, "final.pt")
-        best = self._progress.best
+        self.folder.copy_checkpoint(last, "final.pt")
+        best, by = self._progress.best, self._progress.choice.by
         if best is None:
-            self.folder.copy_checkpoint(plan.rounds, "best.pt")
+            self.folder.copy_checkpoint(last, "best.pt")
+        else:
+            log.info("best model: of round %d, %s validation AUC %s", best[1], by, rounded(best[0]))
         if lost := left_out(self.folder.rounds(), self.folder.events()):
             what = "; ".join(f"{name}: {why}" for name, why in lost.items())
-            log.warning("%d rounds are done; not every hospital counts: %s", plan.rounds, what)
+            log.warning("%d rounds are done; not every hospital counts: %s", last, what)
         else:
-            log.info("%d rounds are done; every reply counts", plan.rounds)
+            log.info("%d rounds are done; every reply counts", last)
         return Result(
+            round=last,
             rounds=plan.rounds,
-            best_round=best[1] if best else plan.rounds,
+            reason=reason,
+            best_round=best[1] if best else last,
+            best_by=by if best else None,
             validation=validation,
             pooled=of_all,
             shared=shared_mean(found.validations) if plan.share_model else None,
@@ -239,12 +256,14 @@ class Rounds:
         """Average, save, test and write the round's line."""
         replied = monotonic()
         found = attempt.collected
-        after = self._strategy.combine(out.trained, attempt.updates())
+        updates = attempt.updates()
+        after = self._strategy.combine(out.trained, updates)
         if (flaw := flaw_of(after)) is not None:
             raise FedCXRError(
                 f"round {number}: --strategy {self._plan.strategy} made a model that cannot be "
                 f"used: {flaw}; nothing was sent, the run is as it was after round {number - 1}"
             )
+        drift = cosines(out.trained, after, updates)
         self._set_state({**self._state, **after})
         averaged = monotonic()
         provenance = self._provenance.model_copy(update={"round": number})
@@ -257,7 +276,10 @@ class Rounds:
         )
         saved = monotonic()
         test = self._test(self._state) if self._test is not None else None
-        hospitals = dict(sorted(found.hospitals.items()))
+        hospitals = {
+            name: record.model_copy(update={"cosine": drift[name]})
+            for name, record in sorted(found.hospitals.items())
+        }
         answered = found.hospitals.keys() | found.rejected.keys()
         validation = self._across(found)
         record = RoundRecord(
@@ -287,9 +309,6 @@ class Rounds:
         self._keep_best()
         self._write_status("running")
         log.info(console.summary(record, self._plan.rounds, len(found.asked)))
-        if test is not None and number == self._plan.rounds:
-            for row in console.findings_table({"test AUC": test.auc_by_finding}):
-                log.info(row)
 
     def _across(self, found: Collected) -> Validation:
         """Return the hospitals' mean AUC; one that lies must not choose the best model alone."""
@@ -313,13 +332,13 @@ class Rounds:
     def _closing_evaluation(self) -> tuple[Collected, Validation, Pooled | None]:
         """Let the hospitals score the final model; no further round would."""
         log.info("the hospitals score the final model")
-        plan = self._plan
-        out = self._outgoing(plan.rounds + 1, 1, "evaluate")
+        last = self._progress.round
+        out = self._outgoing(last + 1, 1, "evaluate")
         self._hospitals.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
-        found = self._evaluate(out, "final", plan.rounds)
+        found = self._evaluate(out, "final", last)
         validation = self._across(found)
-        of_all = self._pooled(found, plan.rounds + 1)
-        self._progress.note_validation(plan.rounds, validation.auc)
+        of_all = self._pooled(found, last + 1)
+        self._progress.choice.note(last, validation.auc, of_all)
         self._keep_best()
         log.info(
             "final model: validation AUC %s over %d hospitals, %s over all their films",
@@ -334,12 +353,12 @@ class Rounds:
 
         Their scores of it are known since the round after it, and change nothing.
         """
-        plan, best = self._plan, self._progress.best
-        if not plan.share_model or best is None or best[1] == plan.rounds:
+        plan, best, last = self._plan, self._progress.best, self._progress.round
+        if not plan.share_model or best is None or best[1] == last:
             return
         if (state := best_model(self.folder, best[1], plan.architecture)) is None:
             return
-        out = self._outgoing(plan.rounds + 1, 2, "evaluate")
+        out = self._outgoing(last + 1, 2, "evaluate")
         self._hospitals.wait_for_return(final.validations, RECONNECT_GRACE_SECONDS)
         self._evaluate(replace(out, state=state, packed=pack(state)), "best", best[1])
 

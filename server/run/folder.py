@@ -39,6 +39,7 @@ from common.runtime.files import (
 from common.runtime.status import StatusFile, read_status
 from common.state import Spec, State
 from server.run.config import Changing, check_unchanged, in_force
+from server.run.histograms import histograms_file
 from server.run.log import RunLog
 from server.run.records import (
     Changed,
@@ -137,7 +138,9 @@ class RunFolder:
         drop_torn_line(self.path / "events.jsonl")
         for name in ("status.json", "best.pt", "final.pt", ".reserve"):
             drop_temporary(self.path / name)
-        last = self.checkpoint(len(self.rounds()))
+        done = len(self.rounds())
+        drop_temporary(histograms_file(self.path, done + 1))
+        last = self.checkpoint(done)
         for file in (self.path / "checkpoints").iterdir():
             if not file.match("round-*.pt") or file > last:
                 file.unlink()  # of a round without a line, which is done again

@@ -17,7 +17,8 @@ from common.runtime.files import write_whole
 TEXTS = TypeAdapter(dict[str, HistogramsText])
 
 
-def _file(run: Path, number: int) -> Path:
+def histograms_file(run: Path, number: int) -> Path:
+    """Return the path of the histograms of a round."""
     return run / "histograms" / f"round-{number:04d}.json"
 
 
@@ -27,7 +28,7 @@ def write_histograms(run: Path, number: int, histograms: Mapping[str, Histograms
     Raises:
         OSError: The file cannot be written.
     """
-    file = _file(run, number)
+    file = histograms_file(run, number)
     if not histograms:
         file.unlink(missing_ok=True)  # of an attempt that a killed server had begun to write down
         return
@@ -46,7 +47,7 @@ def read_histograms(run: Path, number: int) -> dict[str, Histograms]:
     Raises:
         BadInput: The file is damaged.
     """
-    file = _file(run, number)
+    file = histograms_file(run, number)
     try:
         texts = TEXTS.validate_json(file.read_bytes())
     except FileNotFoundError:

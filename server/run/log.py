@@ -15,6 +15,7 @@ from server.run.records import (
     Lost,
     Refused,
     ReplyRejected,
+    StoppedEarly,
     Unusual,
 )
 
@@ -71,5 +72,7 @@ def _say(event: Event | AuditEvent) -> None:
                 event.round + 1,
                 event.old,
             )
+        case StoppedEarly():
+            log.info("the run ends after round %d: %s", event.round, event.reason)
         case Excluded():
             log.warning("%s is excluded after bad replies: %s", event.site, event.reason)

@@ -26,6 +26,10 @@ from common.scores import AucByFinding, AucOfAll, Scores
 RunState = Literal["running", "waiting", "finished", "no quorum", "stopped", "failed"]
 
 
+ChosenBy = Literal["pooled", "mean"]
+"""Validation AUC that chooses the best model: that of all films, or the hospitals' mean."""
+
+
 class Record(BaseModel):
     """Base of what stands in a run's files."""
 
@@ -69,6 +73,9 @@ class HospitalRecord(Record):
     bytes: Bytes
     update_norm: float = Field(description="Euclidean norm of the change of its weights")
     pace: Pace | None = Field(None, description="None in records of earlier versions")
+    cosine: float | None = Field(
+        None, ge=-1, le=1, description="of its update to the change of the model in the round"
+    )
     auc_intervals: dict[str, FindingAuc] | None = Field(
         None, description="of its own validation, from its histograms; None: it told none"
     )
@@ -130,6 +137,7 @@ class RunStatus(Status):
     hospitals: int | None = Field(None, description="that are there, while it waits for more")
     needed: int | None = Field(None, description="how many it waits for")
     best_round: int | None = None
+    best_by: ChosenBy | None = Field(None, description="the AUC that chose the best model")
     validation: Validation | None = Field(None, description="of the last model")
     pooled: Pooled | None = Field(None, description="the same of all films together")
     shared: SharedMean | None = Field(None, description="if the model is shared")
@@ -138,8 +146,11 @@ class RunStatus(Status):
 class Result(Record):
     """What a run that is done came to."""
 
-    rounds: int
+    round: int = Field(description="the last one that is done")
+    rounds: int = Field(description="that the run was to have")
+    reason: str | None = Field(description="why it has fewer; None: it has them all")
     best_round: int
+    best_by: ChosenBy | None = Field(description="the AUC that chose the best model; None: none")
     validation: Validation = Field(description="of the last model")
     pooled: Pooled | None = Field(None, description="the same of all films together")
     shared: SharedMean | None = Field(None, description="if the model is shared")
@@ -288,6 +299,14 @@ class Resumed(_Event):
     round: int = Field(description="the last one that is done")
 
 
+class StoppedEarly(_Event):
+    """No further round is worth it."""
+
+    event: Literal["stopped early"] = "stopped early"
+    round: int = Field(description="the last one that is done")
+    reason: str
+
+
 class InitialModel(_Event):
     """How good the first model is on the server's test shard."""
 
@@ -325,6 +344,7 @@ Event = Annotated[
     | Repeated
     | Changed
     | Resumed
+    | StoppedEarly
     | InitialModel,
     Field(discriminator="event"),
 ]

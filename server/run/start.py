@@ -80,6 +80,8 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         round_timeout=settings.round_timeout,
         seed=settings.seed,
         share_model=settings.shares_model,
+        early_stop=settings.early_stop,
+        min_gain=settings.min_gain,
     )
     init = Path(settings.init).name
     provenance = Provenance(

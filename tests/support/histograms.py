@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.findings import FINDINGS, UNKNOWN
-from common.histograms import Histograms
+from common.histograms import BINS, SHAPE, Histograms
 
 
 def some_films(
@@ -21,3 +21,12 @@ def some_films(
 def same_counts(a: Histograms, b: Histograms) -> bool:
     """Return whether two have the same counts."""
     return bool((a.positives == b.positives).all() and (a.negatives == b.negatives).all())
+
+
+def histograms_with(auc: float, films: int = 100) -> Histograms:
+    """Return histograms in which every finding has this AUC, over so many films of each kind."""
+    positives, negatives = np.zeros(SHAPE, np.int64)
+    negatives[:, BINS // 2] = films
+    positives[:, BINS - 1] = round(auc * films)
+    positives[:, 0] = films - positives[:, BINS - 1]
+    return Histograms(positives, negatives)

@@ -52,7 +52,7 @@ def test_several_runs_stand_side_by_side(runs: list[Path]) -> None:
     assert rows["seed"] == ["6"]  # of the last run's own configuration
     tables = Figures(text).tables
     assert tables.keys() > OF_SEVERAL
-    assert len(tables) == len(OF_SEVERAL) + 3 * 12
+    assert len(tables) == len(OF_SEVERAL) + 3 * 13
     assert f"{names[2]} and {names[0]}: their seeds differ (5, 6)" in text
     assert f"{names[2]} and {names[0]}: their test films are not the same" in text
     assert f"{names[1]} and {names[0]}: they have done 3 and 2 rounds" in text
