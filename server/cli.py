@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -14,6 +14,7 @@ from pydantic_settings import SettingsConfigDict
 from common.errors import BadInput, FedCXRError, NoQuorum, first_problem
 from common.net import LONGEST_SECONDS, Address
 from common.options import Architecture, HeadChoice, StrategyName, Training
+from common.protocol import Printable
 from common.runtime.cli import Settings, Stopped, leave, parse, run_command, version_line
 from common.runtime.guard import Guard
 from common.runtime.logs import LogFormat
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 PAPER_IMAGE_SIZE = 256
 
+RunName = Annotated[Printable, Field(min_length=1, max_length=80)]
+
 RESTART_SECONDS = 180.0
 """How long a server whose run is done already waits for the hospitals, which may all be starting on
 one machine."""
@@ -51,6 +54,9 @@ class ServerSettings(Settings, Training):
         "are known to be these, and stop if 14 of them may be others",
     )
     run: Path = Field(description="new folder for config, rounds, models and status")
+    name: RunName | None = Field(
+        None, description="the run's, for people: in the log and on the report"
+    )
     rounds: int = Field(50, ge=1, description="how many rounds")
     min_clients: int = Field(10, ge=1, description="hospitals to wait for before the first round")
     quorum: float | None = Field(
@@ -227,7 +233,8 @@ def _serve(arguments: Sequence[str]) -> None:
         done = len(folder.rounds())
         folder.status.write(RunStatus(state="running", round=done, rounds=plan.rounds))
         log_to_file(folder.path / "server.log")
-        log.info("%s: run %s in %s", version_line("flower-server"), plan.run, folder.path)
+        called = f"{plan.run} ({name})" if (name := folder.config.get("name")) else plan.run
+        log.info("%s: run %s in %s", version_line("flower-server"), called, folder.path)
         began: Literal["started", "resumed"] = "resumed" if start.resumed else "started"
         folder.log.record(AuditEvent(event=began, details={"run": plan.run}))
         with (
@@ -298,10 +305,10 @@ def _tester(settings: ServerSettings) -> "tuple[Tester | None, int]":
 
 def _write_report(run: Path) -> None:
     """Write the page on a run that is done; the run has not failed if that cannot be done."""
-    from server.run.report import write_report
+    from server.report.cli import write_report
 
     try:
-        write_report(run, run / "report.html")
+        write_report([run], run / "report.html")
     except Exception as error:  # noqa: BLE001 - the run is done, whatever the page is about
         reason = error if isinstance(error, FedCXRError) else type(error).__name__
         log.warning("no report: %s", reason)
