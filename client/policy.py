@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from client.grouping import grouped
 from common.errors import BadInput, first_problem
 from common.findings import UNKNOWN
+from common.histograms import Histograms
 from common.options import Mode
 from common.protocol import Instruction
 from common.scores import Scores, mean_auc
@@ -28,6 +30,7 @@ class Policy(BaseModel):
         description="a number about fewer images than this is not reported, nor are so few "
         "trained on",
     )
+    histograms: bool = Field(True, description="whether histograms of the logits are reported")
 
     def objection(self, instruction: Instruction, examples: int) -> str | None:
         """Return what an instruction asks for that is not allowed; None: nothing.
@@ -80,6 +83,18 @@ class Policy(BaseModel):
             for finding, auc in scores.auc_by_finding.items()
         }
         return scores.model_copy(update={"auc": mean_auc(by_finding), "auc_by_finding": by_finding})
+
+    def reported_histograms(self, histograms: Histograms) -> Histograms | None:
+        """Return what may be told of histograms; None: nothing.
+
+        Args:
+            histograms: Of the validation images.
+        """
+        if not self.histograms:
+            return None
+        if self.min_group > 1:
+            histograms = grouped(histograms, self.min_group)
+        return histograms if histograms.films else None
 
 
 def read_policy(path: Path | None) -> Policy:

@@ -4,8 +4,9 @@
 
     server                                  hospital
     Greeting  (run, seed)            ->
-                                     <-     Hello    (site, examples, ...)
+                                     <-     Hello    (site, examples, ...)     or Check
     Instruction + weights            ->                                       once a round
+                                     <-     Progress (share of batches)        every few seconds
                                      <-     Reply    (hash of the weights, metrics, ...)
     Fetch                            ->                                       when there is room
                                      <-     weights
@@ -31,6 +32,7 @@ from pydantic import (
     ValidationError,
 )
 
+from common.histograms import HistogramsText
 from common.net import LONGEST_SECONDS, SiteName
 from common.options import Architecture, StrategyName, Training
 from common.scores import LARGEST_LOSS, MOST_IMAGES, AucOfAll, Scores
@@ -41,11 +43,12 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """128 random bits."""
 
-VERSION: Literal[3] = 3
-"""Of the protocol. Since 3 the greeting tells the training's settings, a reply may say that the
-training diverged, and hospitals may be given the final model and what came of the run. Since
-2 an instruction holds its training settings in one field, and hospitals are known by their
-certificates, not by signed hellos."""
+VERSION: Literal[4] = 4
+"""Of the protocol. Since 4 hospitals tell how far they are, a reply may have histograms of the
+logits, and a client may say that it only checks its connection. Since 3 the greeting tells the
+training's settings, a reply may say that the training diverged, and hospitals may be given the
+final model and what came of the run. Since 2 an instruction holds its training settings in one
+field, and hospitals are known by their certificates, not by signed hellos."""
 
 MOST_ROUNDS = 2**31
 """A round's or an attempt's number is below this."""
@@ -66,7 +69,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    protocol: Literal[3] = VERSION
+    protocol: Literal[4] = VERSION
 
 
 class Identity(BaseModel):
@@ -112,6 +115,14 @@ class Hello(Message):
     process: Process = Field(description="of the client's process, the same at every connection")
 
 
+class Check(Message):
+    """The answer to the greeting of a client that only looks whether it could join."""
+
+    kind: Literal["check"] = "check"
+    site: SiteName
+    version: Printable = Field(max_length=64, description="of the client")
+
+
 class Keep(BaseModel):
     """Says that the hospital may keep the model that it is to score, and which one that is."""
 
@@ -139,6 +150,15 @@ class Instruction(Message):
     keep: Keep | None = Field(None, description="with evaluate: if the model is shared")
 
 
+class Progress(Message):
+    """Tells how far a hospital is with an instruction, ahead of its reply."""
+
+    kind: Literal["progress"] = "progress"
+    identity: Identity
+    phase: Literal["scoring", "training"]
+    share: float = Field(ge=0, le=1, description="of the phase's batches that are done")
+
+
 class Seconds(BaseModel):
     """How long a hospital took, measured by its own clock."""
 
@@ -163,6 +183,9 @@ class Reply(Message):
         None, ge=0, le=LARGEST_LOSS, description="mean training loss over the local epochs"
     )
     validation: Scores | None = Field(None, description="of the received model, before training")
+    histograms: HistogramsText | None = Field(
+        None, description="of the same model's logits, on the same films"
+    )
     seconds: Seconds = Seconds(wait=0, evaluate=0, train=0)
     weights: Sha256 | None = Field(None, description="hash of the blob to fetch, if it trained")
     kept: bool = Field(False, description="whether it has kept the model that is shared")
@@ -220,13 +243,16 @@ Call = Annotated[Greeting | Rejection | Ping | Farewell, Field(discriminator="ki
 CALL: TypeAdapter[Call] = TypeAdapter(Call)
 INSTRUCTION = TypeAdapter(Instruction)
 FETCH = TypeAdapter(Fetch)
-HELLO = TypeAdapter(Hello)
+HELLO: TypeAdapter[Hello | Check] = TypeAdapter(
+    Annotated[Hello | Check, Field(discriminator="kind")]
+)
+PROGRESS = TypeAdapter(Progress)
 REPLY = TypeAdapter(Reply)
 
 MessageT = TypeVar("MessageT")
 
-LONGEST = 1 << 16
-"""Characters of a message; the longest that either side sends has some 2,000."""
+LONGEST = 1 << 17
+"""Characters of a message; the longest is a reply with histograms, which take at most 76,464."""
 
 
 class ProtocolError(ValueError):

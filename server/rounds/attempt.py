@@ -5,7 +5,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from common.histograms import Histograms
 from common.protocol import Instruction
+from common.readings import aucs_of
+from common.runtime.logs import fields
 from common.scores import Scores
 from common.state import TRAINED, WEIGHTS, Spec, State, is_float, join, select, spec_of
 from common.wire import fingerprint, pack
@@ -67,6 +70,7 @@ class Collected:
     asked: list[str]
     hospitals: dict[str, HospitalRecord] = field(default_factory=dict)
     validations: dict[str, Scores] = field(default_factory=dict)
+    histograms: dict[str, Histograms] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
@@ -103,7 +107,7 @@ class Attempt:
             OSError: The disk is full.
         """
         found = self.collected
-        for outcome in ask_all(self._errands, timeout):
+        for outcome in ask_all(self._errands, timeout, self._folder.live):
             try:
                 self._check(outcome)
             except Rejected as reason:
@@ -196,6 +200,7 @@ class Attempt:
         self._folder.log.record(AuditEvent(event="received", details=details))
         check_reply(reply, errand.connection.hello, errand.instruction)
         errand.connection.backbone = self._out.backbone
+        histograms = None if reply.histograms is None else Histograms.from_text(reply.histograms)
         if self._spool is not None:
             before = self._out.trained
             state = check_weights(
@@ -213,13 +218,29 @@ class Attempt:
                 len(blob),
                 norm,
                 pace_of(before, state, errand.instruction.training, reply.examples),
+                aucs_of(histograms) if histograms is not None else None,
             )
             self.collected.hospitals[outcome.name] = record
-            log.info(console.hospital_row(outcome.name, record))
+            self._say(outcome.name, record)
         if reply.kept:
             self.collected.kept.append(outcome.name)
         if reply.validation is not None:
             self.collected.validations[outcome.name] = reply.validation
+        if histograms is not None:
+            self.collected.histograms[outcome.name] = histograms
+
+    def _say(self, name: str, record: HospitalRecord) -> None:
+        told = fields(
+            "reply",
+            round=self._out.instruction.identity.round,
+            site=name,
+            examples=record.examples,
+            loss=record.loss,
+            auc=record.auc,
+            seconds=record.seconds.train,
+            bytes=record.bytes.sent,
+        )
+        log.info(console.hospital_row(name, record), extra=told)
 
     def _lose(self, name: str, reason: str) -> None:
         self.collected.lost[name] = reason
@@ -232,6 +253,7 @@ class Attempt:
         errand.connection.tell(errand.instruction.identity, reason)
         self.collected.hospitals.pop(name, None)
         self.collected.validations.pop(name, None)
+        self.collected.histograms.pop(name, None)
         self.collected.rejected[name] = reason
         self._note(ReplyRejected, name, reason)
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from common.histograms import Histograms
 from common.protocol import Hello, Instruction, Reply
 from common.state import WEIGHTS, Spec, State, split
 from common.wire import WireError, unpack
-from server.rounds.pace import steps_of
 
 DIVERGED = "the training diverged at learning rate"
 
@@ -40,12 +40,23 @@ def check_reply(reply: Reply, hello: Hello, instruction: Instruction) -> None:
             f"claims {reply.validation.images} validation images, having announced "
             f"{hello.validation}"
         )
+    _check_histograms(reply)
     if instruction.task == "evaluate":
         return
     if not 0 < reply.examples <= hello.examples:
         raise Rejected(f"claims {reply.examples} examples, having announced {hello.examples}")
     if reply.loss is None:
         raise Rejected("tells no training loss")
+
+
+def _check_histograms(reply: Reply) -> None:
+    """Check that histograms count no more films than the scores beside them are of."""
+    if reply.histograms is None:
+        return
+    films = Histograms.from_text(reply.histograms).films
+    images = reply.validation.images if reply.validation is not None else 0
+    if films > images:
+        raise Rejected(f"its histograms are of {films} images, its scores of {images}")
 
 
 def check_weights(
@@ -78,7 +89,7 @@ def check_weights(
         raise Rejected(str(error)) from None
     if (flaw := flaw_of(state)) is not None:
         raise Rejected(flaw)
-    steps = steps_of(instruction.training, reply.examples)
+    steps = instruction.training.steps(reply.examples)
     for name, array in state.items():
         if np.issubdtype(array.dtype, np.integer):
             _check_counter(name, before[name], array, steps)

@@ -8,20 +8,28 @@ from typing import Literal
 
 from common.checkpoint import Provenance
 from common.errors import FedCXRError, NoQuorum
+from common.histograms import total
 from common.protocol import Identity, Instruction
+from common.readings import Pooled, pooled
+from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import Scores, rounded
 from common.state import WEIGHTS, State, join, select
 from common.wire import fingerprint, pack
 from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected, Round
 from server.rounds.checks import DIVERGED, flaw_of
+from server.rounds.choosing import Choice
+from server.rounds.drift import cosines
 from server.rounds.plan import Plan
 from server.rounds.progress import Progress, across, at_fault, mean_loss
 from server.rounds.sharing import best_model, shared_mean, to_keep
 from server.rounds.waiting import Waiting
 from server.run import console
 from server.run.folder import RunFolder
+from server.run.forecast import seconds_left
+from server.run.histograms import write_histograms
 from server.run.left_out import left_out
+from server.run.live import LiveWriter
 from server.run.records import (
     AuditEvent,
     Excluded,
@@ -34,6 +42,7 @@ from server.run.records import (
     RoundSeconds,
     RunState,
     RunStatus,
+    StoppedEarly,
     Validation,
 )
 from server.strategies import make_strategy
@@ -86,7 +95,8 @@ class Rounds:
         self._provenance = provenance
         self._test = test
         self._waiting = Waiting(plan, hospitals, self._write_status)
-        self._progress = Progress.of(folder.rounds(), folder.events())
+        choice = Choice(self._strategy.believes_claims, plan.min_gain)
+        self._progress = Progress.of(folder.rounds(), folder.events(), choice)
         self._kept: int | None = None
         self.asked = folder.to_return()
         self._backbone = fingerprint(pack(select(state, "backbone")))
@@ -98,6 +108,10 @@ class Rounds:
             NoQuorum: Too few hospitals came, or too few answered well.
             OSError: A file cannot be written; what was written before is whole.
         """
+        with LiveWriter(self.folder.path, self.folder.live):
+            return self._run()
+
+    def _run(self) -> Result:
         plan, done = self._plan, self._progress.round
         if done:
             log.info("going on after round %d of %d", done, plan.rounds)
@@ -111,23 +125,37 @@ class Rounds:
         for name in sorted(self.asked - self._hospitals.present().keys()):
             self.folder.log.record(Left(site=name))
             self.asked.remove(name)  # or the first round would wait for it again
+        reason = None
         for number in range(done + 1, plan.rounds + 1):
+            if reason := self._progress.choice.why_stop(plan.early_stop):
+                self.folder.log.record(StoppedEarly(round=number - 1, reason=reason))
+                break
             self._round(number)
-        found, validation = self._closing_evaluation()
+        last = self._progress.round
+        if (test := self.folder.rounds()[-1].test) is not None:
+            for row in console.findings_table({"test AUC": test.auc_by_finding}):
+                log.info(row, extra=FOR_PEOPLE)
+        found, validation, of_all = self._closing_evaluation()
         self._share_best(found)
-        self.folder.copy_checkpoint(plan.rounds, "final.pt")
-        best = self._progress.best
+        self.folder.copy_checkpoint(last, "final.pt")
+        best, by = self._progress.best, self._progress.choice.by
         if best is None:
-            self.folder.copy_checkpoint(plan.rounds, "best.pt")
+            self.folder.copy_checkpoint(last, "best.pt")
+        else:
+            log.info("best model: of round %d, %s validation AUC %s", best[1], by, rounded(best[0]))
         if lost := left_out(self.folder.rounds(), self.folder.events()):
             what = "; ".join(f"{name}: {why}" for name, why in lost.items())
-            log.warning("%d rounds are done; not every hospital counts: %s", plan.rounds, what)
+            log.warning("%d rounds are done; not every hospital counts: %s", last, what)
         else:
-            log.info("%d rounds are done; every reply counts", plan.rounds)
+            log.info("%d rounds are done; every reply counts", last)
         return Result(
+            round=last,
             rounds=plan.rounds,
-            best_round=best[1] if best else plan.rounds,
+            reason=reason,
+            best_round=best[1] if best else last,
+            best_by=by if best else None,
             validation=validation,
+            pooled=of_all,
             shared=shared_mean(found.validations) if plan.share_model else None,
         )
 
@@ -143,6 +171,8 @@ class Rounds:
     def _write_status(self, state: RunState, **fields: int) -> None:
         done = self._progress.round if self.asked else None  # nobody was asked: no round yet
         rounds = self._plan.rounds
+        if state == "waiting":
+            self.folder.live.enter("waiting", fields["needed"])
         self.folder.status.write(RunStatus(state=state, round=done, rounds=rounds, **fields))
 
     def _round(self, number: int) -> None:
@@ -152,9 +182,12 @@ class Rounds:
                 self._waiting.give_up(plan.needed)
             self._hospitals.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
             start = monotonic()
-            log.info("round %d of %d", number, plan.rounds)
-            log.info(console.HEADER)
+            told = fields("round", round=number, rounds=plan.rounds, attempt=turn)
+            log.info("round %d of %d", number, plan.rounds, extra=told)
+            log.info(console.HEADER, extra=FOR_PEOPLE)
             out = self._outgoing(number, turn, "train")
+            identity = out.instruction.identity
+            self.folder.live.begin(identity, "hospitals", number, plan.needed)
             with self.folder.spool(out.returned) as spool:
                 attempt = Attempt(self._hospitals, self.folder, out, spool)
                 self.asked = set(attempt.collected.asked)
@@ -234,15 +267,19 @@ class Rounds:
     ) -> None:
         """Average, save, test and write the round's line."""
         replied = monotonic()
-        found = attempt.collected
-        after = self._strategy.combine(out.trained, attempt.updates())
+        found, live = attempt.collected, self.folder.live
+        live.enter("average")
+        updates = attempt.updates()
+        after = self._strategy.combine(out.trained, updates)
         if (flaw := flaw_of(after)) is not None:
             raise FedCXRError(
                 f"round {number}: --strategy {self._plan.strategy} made a model that cannot be "
                 f"used: {flaw}; nothing was sent, the run is as it was after round {number - 1}"
             )
+        drift = cosines(out.trained, after, updates)
         self._set_state({**self._state, **after})
         averaged = monotonic()
+        live.enter("save")
         provenance = self._provenance.model_copy(update={"round": number})
         self.folder.write_checkpoint(
             number,
@@ -252,8 +289,13 @@ class Rounds:
             self._strategy.state_dict(),
         )
         saved = monotonic()
+        if self._test is not None:
+            live.enter("test")
         test = self._test(self._state) if self._test is not None else None
-        hospitals = dict(sorted(found.hospitals.items()))
+        hospitals = {
+            name: record.model_copy(update={"cosine": drift[name]})
+            for name, record in sorted(found.hospitals.items())
+        }
         answered = found.hospitals.keys() | found.rejected.keys()
         validation = self._across(found)
         record = RoundRecord(
@@ -266,6 +308,7 @@ class Rounds:
             hospitals=hospitals,
             rejected=found.rejected,
             missing=sorted((self._progress.known | set(found.asked)) - answered),
+            pooled=self._pooled(found, number),
             seconds=RoundSeconds(
                 hospitals=replied - start,
                 average=averaged - replied,
@@ -281,14 +324,37 @@ class Rounds:
         self._progress.note(record)
         self._keep_best()
         self._write_status("running")
-        log.info(console.summary(record, self._plan.rounds, len(found.asked)))
-        if test is not None and number == self._plan.rounds:
-            for row in console.findings_table({"test AUC": test.auc_by_finding}):
-                log.info(row)
+        self._say(record, len(found.asked))
+
+    def _say(self, record: RoundRecord, asked: int) -> None:
+        """Log a round that is done, the best one so far and how long the others will take."""
+        rounds, best = self._plan.rounds, self._progress.best
+        left = seconds_left([each.seconds.total for each in self.folder.rounds()], rounds)
+        told = fields(
+            "round done",
+            round=record.round,
+            rounds=rounds,
+            hospitals=len(record.hospitals),
+            asked=asked,
+            seconds=record.seconds.total,
+            loss=record.loss,
+            auc=record.auc,
+            test_auc=record.test.auc if record.test else None,
+            best_round=best[1] if best else None,
+            best_auc=best[0] if best else None,
+            seconds_left=left,
+        )
+        log.info(console.summary(record, rounds, asked, best, left), extra=told)
 
     def _across(self, found: Collected) -> Validation:
         """Return the hospitals' mean AUC; one that lies must not choose the best model alone."""
         return across(found.validations, equal=not self._strategy.believes_claims)
+
+    def _pooled(self, found: Collected, number: int) -> Pooled | None:
+        """Keep the hospitals' histograms; return the AUC of all their films together."""
+        write_histograms(self.folder.path, number, found.histograms)
+        summed = total(found.histograms.values())
+        return pooled(summed) if summed else None
 
     def _keep_best(self) -> None:
         """Copy the model that the hospitals scored best so far, while it is among the last few."""
@@ -299,34 +365,36 @@ class Rounds:
             self.folder.copy_checkpoint(best[1], "best.pt")
         self._kept = best[1]
 
-    def _closing_evaluation(self) -> tuple[Collected, Validation]:
+    def _closing_evaluation(self) -> tuple[Collected, Validation, Pooled | None]:
         """Let the hospitals score the final model; no further round would."""
         log.info("the hospitals score the final model")
-        plan = self._plan
-        out = self._outgoing(plan.rounds + 1, 1, "evaluate")
+        last = self._progress.round
+        out = self._outgoing(last + 1, 1, "evaluate")
         self._hospitals.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
-        found = self._evaluate(out, "final", plan.rounds)
+        found = self._evaluate(out, "final", last)
         validation = self._across(found)
-        self._progress.note_validation(plan.rounds, validation.auc)
+        of_all = self._pooled(found, last + 1)
+        self._progress.choice.note(last, validation.auc, of_all)
         self._keep_best()
         log.info(
-            "final model: validation AUC %s over %d hospitals",
+            "final model: validation AUC %s over %d hospitals, %s over all their films",
             rounded(validation.auc),
             len(found.validations),
+            rounded(of_all.auc if of_all else None),
         )
-        return found, validation
+        return found, validation, of_all
 
     def _share_best(self, final: Collected) -> None:
         """Give the hospitals the best model too, if it is shared and not the final one.
 
         Their scores of it are known since the round after it, and change nothing.
         """
-        plan, best = self._plan, self._progress.best
-        if not plan.share_model or best is None or best[1] == plan.rounds:
+        plan, best, last = self._plan, self._progress.best, self._progress.round
+        if not plan.share_model or best is None or best[1] == last:
             return
         if (state := best_model(self.folder, best[1], plan.architecture)) is None:
             return
-        out = self._outgoing(plan.rounds + 1, 2, "evaluate")
+        out = self._outgoing(last + 1, 2, "evaluate")
         self._hospitals.wait_for_return(final.validations, RECONNECT_GRACE_SECONDS)
         self._evaluate(replace(out, state=state, packed=pack(state)), "best", best[1])
 
@@ -335,6 +403,8 @@ class Rounds:
         plan = self._plan
         if plan.share_model:
             out = to_keep(out, model, number, plan.strategy)
+        last = self._progress.round
+        self.folder.live.begin(out.instruction.identity, "closing", last, plan.needed)
         attempt = Attempt(self._hospitals, self.folder, out)
         self.asked |= set(attempt.collected.asked)
         found = attempt.collect(plan.round_timeout)

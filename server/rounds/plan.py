@@ -26,6 +26,8 @@ class Plan:
     round_timeout: float
     seed: int
     share_model: bool = False
+    early_stop: int = 0
+    min_gain: float = 0.001
 
     @property
     def needed(self) -> int:

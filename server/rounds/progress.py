@@ -4,7 +4,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from common.protocol import Reply
+from common.readings import FindingAuc
 from common.scores import Scores, mean_auc, weighted_auc
+from server.rounds.choosing import Choice
 from server.run.records import (
     Bytes,
     Event,
@@ -28,6 +30,7 @@ def hospital_record(
     sent: int,
     update_norm: float,
     pace: Pace,
+    auc_intervals: dict[str, FindingAuc] | None,
 ) -> HospitalRecord:
     """Return a hospital's part of a round's line.
 
@@ -42,6 +45,7 @@ def hospital_record(
         sent: Bytes of weights that it sent.
         update_norm: Euclidean norm of the change of its weights.
         pace: How fast its update moved.
+        auc_intervals: Read from its histograms, if it told any.
     """
     seconds, scores = reply.seconds, reply.validation
     assert reply.loss is not None  # noqa: S101 - check_reply has seen to it
@@ -62,6 +66,7 @@ def hospital_record(
         bytes=Bytes(received=received, sent=sent),
         update_norm=update_norm,
         pace=pace,
+        auc_intervals=auc_intervals,
         weights_sha256=reply.weights,
     )
 
@@ -108,22 +113,29 @@ class Progress:
         round: The last one that is done.
         known: Hospitals that took part.
         paces: Of the updates that counted, by the hospital's name, in the order of the rounds.
-        best: Validation AUC and round of the model that the hospitals scored best.
+        choice: Of the best model.
     """
 
     round: int = 0
     known: set[str] = field(default_factory=set)
     paces: dict[str, list[Pace]] = field(default_factory=dict)
-    best: tuple[float, int] | None = None
+    choice: Choice = field(default_factory=Choice)
     _strikes: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, records: Iterable[RoundRecord], events: Iterable[Event]) -> "Progress":
+    def of(
+        cls, records: Iterable[RoundRecord], events: Iterable[Event], choice: Choice | None = None
+    ) -> "Progress":
         """Return what the lines of ``rounds.jsonl`` and of ``events.jsonl`` say.
 
         A round that was repeated has its event :class:`Repeated` before it has a line.
+
+        Args:
+            records: The rounds that are done.
+            events: Of the run.
+            choice: Follows the scores; default: a new one.
         """
-        progress = cls()
+        progress = cls(choice=choice or Choice())
         entries: list[Repeated | RoundRecord] = [e for e in events if isinstance(e, Repeated)]
         entries += records
         for entry in sorted(entries, key=lambda entry: entry.round):
@@ -132,19 +144,19 @@ class Progress:
                 progress.note(entry)
         return progress
 
+    @property
+    def best(self) -> tuple[float, int] | None:
+        """Validation AUC and round of the best model."""
+        return self.choice.best
+
     def note(self, record: RoundRecord) -> None:
         """Count a round as done; its AUC is that of the model before the round."""
-        self.note_validation(record.round - 1, record.auc)
+        self.choice.note(record.round - 1, record.auc, record.pooled)
         self.known |= record.cohort
         for name, hospital in record.hospitals.items():
             if hospital.pace is not None:
                 self.paces.setdefault(name, []).append(hospital.pace)
         self.round = record.round
-
-    def note_validation(self, number: int, auc: float | None) -> None:
-        """Note the hospitals' score of the model of a round."""
-        if number and auc is not None and (self.best is None or auc > self.best[0]):
-            self.best = (auc, number)
 
     def struck_out(self, good: Collection[str], bad: Collection[str]) -> list[str]:
         """Count bad replies in a row; return the hospitals that must be excluded now."""

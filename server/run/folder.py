@@ -5,6 +5,7 @@
     config.json     what the run was started with
     rounds.jsonl    one line for each round
     events.jsonl    one line for each event: hospitals that come and go, refusals, rejections
+    histograms/     round-NNNN.json, what each hospital told in the round; one more at the end
     audit.jsonl     what was sent to and came from each hospital; hash-chained
     excluded/       one file for each hospital that may not take part until it is removed
     replies/        what came in the round that is open
@@ -12,6 +13,7 @@
     best.pt         the model with the best validation AUC
     final.pt        the model after the last round
     status.json     how the run stands; a terminal state once the process has ended
+    live.json       what the run and each hospital are doing right now
     server.log      what the server said
     report.html     a page on the run, once it is done
 """
@@ -38,6 +40,8 @@ from common.runtime.files import (
 from common.runtime.status import StatusFile, read_status
 from common.state import Spec, State
 from server.run.config import Changing, check_unchanged, in_force
+from server.run.histograms import histograms_file
+from server.run.live import LIVE, LiveState
 from server.run.log import RunLog
 from server.run.records import (
     Changed,
@@ -70,6 +74,7 @@ class RunFolder:
         path: The folder.
         config: What the run was started with.
         log: Takes what happens in the run.
+        live: What the run is doing right now.
         status: How the run stands.
         observers: Called with each round after it is written.
     """
@@ -77,7 +82,8 @@ class RunFolder:
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path = path
         self.config = config
-        self.log = RunLog(path)
+        self.live = LiveState()
+        self.log = RunLog(path, self.live.note)
         self.status = StatusFile(path)
         self.observers: list[Callable[[RoundRecord], None]] = []
         self._rounds: list[RoundRecord] | None = None
@@ -136,9 +142,11 @@ class RunFolder:
 
     def _drop_what_is_half_written(self) -> None:
         drop_torn_line(self.path / "events.jsonl")
-        for name in ("status.json", "best.pt", "final.pt", ".reserve"):
+        for name in ("status.json", LIVE, "best.pt", "final.pt", ".reserve"):
             drop_temporary(self.path / name)
-        last = self.checkpoint(len(self.rounds()))
+        done = len(self.rounds())
+        drop_temporary(histograms_file(self.path, done + 1))
+        last = self.checkpoint(done)
         for file in (self.path / "checkpoints").iterdir():
             if not file.match("round-*.pt") or file > last:
                 file.unlink()  # of a round without a line, which is done again

@@ -17,12 +17,17 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from common.audit import is_being_written
 from common.errors import BadInput, first_problem
-from common.options import Training
+from common.options import StrategyName, Training
 from common.protocol import Hello
+from common.readings import FindingAuc, Pooled
 from common.runtime.status import Status, read_status
 from common.scores import AucByFinding, AucOfAll, Scores
 
 RunState = Literal["running", "waiting", "finished", "no quorum", "stopped", "failed"]
+
+
+ChosenBy = Literal["pooled", "mean"]
+"""Validation AUC that chooses the best model: that of all films, or the hospitals' mean."""
 
 
 class Record(BaseModel):
@@ -68,6 +73,12 @@ class HospitalRecord(Record):
     bytes: Bytes
     update_norm: float = Field(description="Euclidean norm of the change of its weights")
     pace: Pace | None = Field(None, description="None in records of earlier versions")
+    cosine: float | None = Field(
+        None, ge=-1, le=1, description="of its update to the change of the model in the round"
+    )
+    auc_intervals: dict[str, FindingAuc] | None = Field(
+        None, description="of its own validation, from its histograms; None: it told none"
+    )
     weights_sha256: str | None
 
 
@@ -105,6 +116,9 @@ class RoundRecord(Validation):
     hospitals: dict[str, HospitalRecord]
     rejected: dict[str, str] = Field(description="the reason by the hospital's name")
     missing: list[str]
+    pooled: Pooled | None = Field(
+        None, description="of all hospitals' validation films; None: no hospital told histograms"
+    )
     seconds: RoundSeconds
     model_sha256: str
 
@@ -123,30 +137,23 @@ class RunStatus(Status):
     hospitals: int | None = Field(None, description="that are there, while it waits for more")
     needed: int | None = Field(None, description="how many it waits for")
     best_round: int | None = None
+    best_by: ChosenBy | None = Field(None, description="the AUC that chose the best model")
     validation: Validation | None = Field(None, description="of the last model")
+    pooled: Pooled | None = Field(None, description="the same of all films together")
     shared: SharedMean | None = Field(None, description="if the model is shared")
 
 
 class Result(Record):
     """What a run that is done came to."""
 
-    rounds: int
+    round: int = Field(description="the last one that is done")
+    rounds: int = Field(description="that the run was to have")
+    reason: str | None = Field(description="why it has fewer; None: it has them all")
     best_round: int
+    best_by: ChosenBy | None = Field(description="the AUC that chose the best model; None: none")
     validation: Validation = Field(description="of the last model")
+    pooled: Pooled | None = Field(None, description="the same of all films together")
     shared: SharedMean | None = Field(None, description="if the model is shared")
-
-
-class RunConfig(Training):
-    """What a run was started with; other options than those named here are kept as they are."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    run_id: str
-    init: str
-    rounds: int
-    architecture: str
-    strategy: str
-    seed: int
 
 
 class _Event(Record):
@@ -191,6 +198,7 @@ class Left(_Event):
 
     event: Literal["left"] = "left"
     site: str
+    reason: str = Field("", description="why the server has closed it")
 
 
 class Refused(_Event):
@@ -199,6 +207,11 @@ class Refused(_Event):
     event: Literal["refused"] = "refused"
     site: str
     reason: str
+    times: int = Field(1, description="that it was, since the last line that says so")
+
+
+CONNECTION_CLOSED = "its connection was closed"
+"""Why a hospital is lost that went away by itself."""
 
 
 class Lost(_Event):
@@ -270,6 +283,14 @@ class Resumed(_Event):
     round: int = Field(description="the last one that is done")
 
 
+class StoppedEarly(_Event):
+    """No further round is worth it."""
+
+    event: Literal["stopped early"] = "stopped early"
+    round: int = Field(description="the last one that is done")
+    reason: str
+
+
 class InitialModel(_Event):
     """How good the first model is on the server's test shard."""
 
@@ -296,6 +317,37 @@ class AuditEvent(_Event):
         return self.details
 
 
+class RunConfig(Training):
+    """What a run was started with; other options than those named here are kept as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    run_id: str
+    name: str | None = Field(None, description="that people chose")
+    init: str
+    rounds: int
+    architecture: str
+    strategy: StrategyName
+    seed: int
+    image_size: int | None = None
+    init_sha256: str | None = None
+    test_sha256: str | None = None
+    origin: dict[str, Any] | None = Field(
+        None, description="provenance of the first model; None in runs of earlier versions"
+    )
+    versions: dict[str, str] = Field({}, description="of the server's programs")
+    changes: tuple[Changed, ...] = Field((), description="made when the run went on")
+
+    def epochs_in(self, number: int) -> int:
+        """Return how many epochs hospitals train in a round."""
+        changed = [
+            change.new
+            for change in self.changes
+            if change.option == "local_epochs" and change.round < number
+        ]
+        return int(changed[-1]) if changed else self.local_epochs
+
+
 Event = Annotated[
     Joined
     | Left
@@ -307,6 +359,7 @@ Event = Annotated[
     | Repeated
     | Changed
     | Resumed
+    | StoppedEarly
     | InitialModel,
     Field(discriminator="event"),
 ]

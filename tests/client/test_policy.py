@@ -3,15 +3,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from client.hospital import Hospital
 from client.policy import Policy, read_policy
 from common.errors import BadInput
+from common.evaluation import predict
 from common.findings import FINDINGS, UNKNOWN
+from common.histograms import Histograms, histograms_of
+from common.model import build_model, load_state
 from common.scores import Scores
 from common.shard import create_shard
 from common.state import spec_of
 from common.wire import pack, unpack
+from tests.support.histograms import same_counts
 from tests.support.hospitals import GREETING, STATE, hospital_of, instruction_of, plan_of
 from tests.support.shards import make_shard
 
@@ -44,6 +49,22 @@ def test_what_a_site_does_not_allow_is_answered_by_a_reason(
     reply, weights = hospital.answer(instruction_of(plan_of(**changes), 1), BLOB)
     assert (reply.status, weights, reply.weights) == ("failed", b"", None)
     assert why in reply.reason
+
+
+def test_the_progress_tells_nothing_of_a_validation_that_is_withheld(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "a")
+    _, validation = shard.split(plan_of().seed)
+    for limit, phases in (
+        (len(validation), {"scoring", "training"}),
+        (len(validation) + 1, {"training"}),
+    ):
+        told: list[str] = []
+        hospital_with(shard.path, min_group=limit).answer(
+            instruction_of(plan_of(), 1),
+            BLOB,
+            tell=lambda phase, _share: told.append(phase),  # noqa: B023
+        )
+        assert set(told) == phases
 
 
 def test_fewer_images_than_a_group_may_be_scored_with_but_not_trained_on(tmp_path: Path) -> None:
@@ -139,6 +160,42 @@ def test_few_films_without_a_finding_are_a_small_group_too(
     counts = (dict.fromkeys(FINDINGS, positives), dict.fromkeys(FINDINGS, negatives))
     reported = Policy(min_group=5).reported(scores, *counts)
     assert reported.auc_by_finding["Mass"] == (0.5 if told else None)
+
+
+def test_histograms_are_told_as_far_as_the_policy_allows(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "a", images=160, unknown=0.1)
+    instruction = instruction_of(plan_of(), 1)
+    validation = shard.split(instruction.seed)[1]
+    labels = shard.labelled()[validation]
+
+    def told(**limits: object) -> Histograms | None:
+        reply, _ = hospital_with(shard.path, **limits).answer(instruction, BLOB)
+        assert reply.validation is not None
+        return None if reply.histograms is None else Histograms.from_text(reply.histograms)
+
+    model = build_model("densenet-tiny")
+    load_state(model, STATE)
+    logits = predict(model, shard, validation, torch.device("cpu")).numpy()
+    whole, some = told(), told(min_group=3)
+    assert whole is not None
+    assert same_counts(whole, histograms_of(labels, logits))
+    assert some is not None
+    for row, column in enumerate(labels.T):
+        enough = min((column == 1).sum(), (column == 0).sum()) >= 6
+        for counts in (some.positives[row], some.negatives[row]):
+            assert counts.any() == enough
+            assert not np.isin(counts, [1, 2]).any()
+    assert 0 < some.positives.any(axis=1).sum() < 14
+    assert told(histograms=False) is None
+    assert told(min_group=len(validation) + 1) is None
+    assert told(min_group=len(validation)) is None  # of one group there is nothing to tell
+
+
+def test_a_model_that_has_diverged_has_no_histograms(tmp_path: Path) -> None:
+    spoilt = {**STATE, "classifier.bias": np.full_like(STATE["classifier.bias"], np.nan)}
+    instruction = instruction_of(plan_of(), 1, task="evaluate")
+    reply, _ = hospital_with(make_shard(tmp_path / "a").path).answer(instruction, pack(spoilt))
+    assert (reply.status, reply.histograms) == ("ok", None)
 
 
 def test_a_shard_below_the_smallest_group_does_not_take_part(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import json
 import tracemalloc
 from typing import Any
 
+import numpy as np
 import pytest
 
 from common.findings import FINDINGS
+from common.histograms import BINS, SHAPE, Histograms, histograms_of
 from common.options import Training
 from common.protocol import (
     CALL,
@@ -15,9 +17,12 @@ from common.protocol import (
     REPLY,
     VERSION,
     Farewell,
+    Hello,
     ProtocolError,
     parse_message,
 )
+from common.scores import MOST_IMAGES
+from tests.support.histograms import some_films
 from tests.support.messages import HELLO_WORDS, REPLY_WORDS, SCORES
 from tests.support.messages import INSTRUCTION as ORDER
 
@@ -25,11 +30,25 @@ IDENTITY = {"run": "r", "round": 3, "attempt": 1}
 SECONDS = {"wait": 0, "evaluate": 1, "train": 1}
 
 
+TEXT = histograms_of(*some_films(10, 0)).to_text()
+
+
 def test_ordinary_words_are_understood() -> None:
-    assert parse_message(HELLO, json.dumps(HELLO_WORDS)).validation == 0
+    hello = parse_message(HELLO, json.dumps(HELLO_WORDS))
+    assert isinstance(hello, Hello)
+    assert hello.validation == 0
     reply = parse_message(REPLY, json.dumps(REPLY_WORDS))
     assert reply.validation is not None
     assert tuple(reply.validation.auc_by_finding) == FINDINGS
+    told = parse_message(REPLY, json.dumps({**REPLY_WORDS, "histograms": TEXT}))
+    assert told.histograms == TEXT
+
+
+def test_histograms_of_any_counts_fit_into_a_message() -> None:
+    counts = np.random.default_rng(0).integers(0, MOST_IMAGES // BINS // 2, SHAPE)
+    counts[:, :, :200] *= 2
+    text = Histograms(*counts).to_text()
+    assert parse_message(REPLY, json.dumps({**REPLY_WORDS, "histograms": text})).histograms == text
 
 
 @pytest.mark.parametrize(
@@ -49,6 +68,10 @@ def test_ordinary_words_are_understood() -> None:
         {"validation": {**SCORES, "auc_by_finding": dict.fromkeys(FINDINGS, 1.01)}},
         {"validation": {**SCORES, "auc_by_finding": dict.fromkeys(FINDINGS[1:], 0.5)}},
         {"validation": {**SCORES, "auc_by_finding": dict.fromkeys([*FINDINGS, "<b>"], 0.5)}},
+        {"histograms": ""},
+        {"histograms": "AAAA"},
+        {"histograms": TEXT[:-8]},
+        {"histograms": "A" * 200_000},
         {"reason": "two\nlines"},
         {"reason": "\x1b[31mred"},
         {"reason": "\u202eturned round"},
@@ -61,7 +84,7 @@ def test_a_reply_with_an_impossible_number_or_text_is_no_message(change: dict[st
 
 def test_what_is_too_long_is_not_looked_at() -> None:
     # A description of a million errors would take gigabytes.
-    long = json.dumps({**REPLY_WORDS, **{str(number): 0 for number in range(10_000)}})
+    long = json.dumps({**REPLY_WORDS, **{str(number): 0 for number in range(20_000)}})
     tracemalloc.start()
     with pytest.raises(ProtocolError, match="no message"):
         parse_message(REPLY, long)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from common.findings import FINDINGS
+from common.histograms import histograms_of
 from common.options import Training
 from common.protocol import Identity
 from common.scores import Scores
@@ -9,6 +10,7 @@ from common.state import State, spec_of
 from common.wire import fingerprint, pack
 from server.rounds.checks import Rejected, check_reply, check_weights
 from server.rounds.pace import update_norm
+from tests.support.histograms import some_films
 from tests.support.messages import GOOD, HELLO, INSTRUCTION
 
 IDENTITY = Identity(run="r", round=3, attempt=1)
@@ -34,6 +36,19 @@ def test_validation_images_are_bounded_in_the_closing_evaluation_too() -> None:
     evaluate = INSTRUCTION.model_copy(update={"task": "evaluate"})
     with pytest.raises(Rejected, match="claims 11 validation images"):
         check_reply(GOOD.model_copy(update={"validation": scores_of(11)}), HELLO, evaluate)
+
+
+@pytest.mark.parametrize("task", ["train", "evaluate"])
+@pytest.mark.parametrize("scores", [None, scores_of(9)])
+def test_histograms_of_more_films_than_the_scores_are_of_are_rejected(
+    task: str, scores: Scores | None
+) -> None:
+    text = histograms_of(*some_films(10, 0, unknown=0)).to_text()
+    instruction = INSTRUCTION.model_copy(update={"task": task})
+    good = {"validation": scores_of(10), "histograms": text}
+    check_reply(GOOD.model_copy(update=good), HELLO, instruction)
+    with pytest.raises(Rejected, match=r"its histograms are of 10 images, its scores of [09]"):
+        check_reply(GOOD.model_copy(update={**good, "validation": scores}), HELLO, instruction)
 
 
 @pytest.mark.fault(

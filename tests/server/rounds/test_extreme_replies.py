@@ -17,7 +17,7 @@ from common.checkpoint import Provenance, read_checkpoint
 from common.findings import FINDINGS
 from common.model import build_model, state_of
 from common.options import StrategyName
-from common.protocol import HELLO, REPLY, Hello, Identity, Instruction, Reply, parse_message
+from common.protocol import REPLY, Hello, Identity, Instruction, Reply, parse_message
 from common.state import State, is_float
 from common.wire import fingerprint, pack
 from server.rounds.ask import Connection, Weights
@@ -39,6 +39,7 @@ COUNTERS = st.sampled_from([7, 7, 7, 0, 6, 8, 2**24, 2**63 - 1, -1, -(2**63)])
 
 PLACES = [
     *(("examples",), ("loss",), ("validation",), ("seconds", "wait"), ("seconds", "train")),
+    ("histograms",),
     *(("validation", name) for name in SCORES),
     *(("validation", "auc_by_finding", finding) for finding in (FINDINGS[0], FINDINGS[13], "<b>")),
 ]
@@ -80,14 +81,16 @@ class Scripted:
     """A hospital that says and sends what is written."""
 
     def __init__(self, hello: dict[str, Any], words: dict[str, Any], state: State) -> None:
-        self.hello: Hello = parse_message(HELLO, json.dumps(hello))
+        self.hello = Hello.model_validate(hello)
         self.peer: Peer | None = None
         self.backbone: str | None = None
         self._words = words
         self._blob = pack(state)
 
-    def ask(self, instruction: Instruction, weights: Weights, timeout: float) -> Reply:
-        del weights, timeout
+    def ask(
+        self, instruction: Instruction, weights: Weights, timeout: float, follow: object
+    ) -> Reply:
+        del weights, timeout, follow
         identity = instruction.identity.model_dump()
         changes = {"identity": identity, "weights": fingerprint(self._blob)}
         return parse_message(REPLY, json.dumps({**self._words, **changes}))
