@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from common.findings import FINDINGS
+from common.readings import Pooled
 from common.runtime.cli import Stopped
 from common.scores import AucByFinding, Scores
 from common.track.base import End, Model, Scalar, TrackedRun
@@ -59,12 +60,14 @@ class Tracking:
 
     def finish(self, ended: RunStatus) -> None:
         """Tell of the last model."""
+        number = ended.round or self._plan.rounds  # earlier versions wrote no round here
         if ended.validation is not None:
-            self._trackers.points("validation", self._plan.rounds, _validation(ended.validation))
+            values = _validation(ended.validation, ended.pooled)
+            self._trackers.points("validation", number, values)
         final, best = (self._folder.path / name for name in ("final.pt", "best.pt"))
         text = (
             f"The model of the federated run {self._folder.path.resolve().name} ({self._plan.run}) "
-            f"after {self._plan.rounds} rounds.\n\n"
+            f"after {number} rounds.\n\n"
             f"- `final.pt`: after the last round\n"
             f"- `best.pt`: after round {ended.best_round}, best on the hospitals' own validation\n"
             "\nBoth are read with `torch.load(path, weights_only=True)`, where `state_dict` has "
@@ -107,7 +110,7 @@ def curves_of(record: RoundRecord) -> list[Curves]:
     The hospitals' validation is of the model before the round, and so belongs to that step.
     """
     before, number = record.round - 1, record.round
-    validation, of_round = _validation(record), _round(record)
+    validation, of_round = _validation(record, record.pooled), _round(record)
     for name, hospital in record.hospitals.items():
         prefix = f"hospital/{name}/"
         validation |= {prefix + key: value for key, value in _own_validation(hospital).items()}
@@ -118,8 +121,13 @@ def curves_of(record: RoundRecord) -> list[Curves]:
     return curves
 
 
-def _validation(validation: Validation) -> dict[str, float | None]:
-    return {"auc": validation.auc, **_by_finding(validation.auc_by_finding)}
+def _validation(mean: Validation, pooled: Pooled | None) -> dict[str, float | None]:
+    values = {"auc": mean.auc, **_by_finding(mean.auc_by_finding)}
+    if pooled is not None:
+        aucs = {finding: found.auc for finding, found in pooled.by_finding.items()}
+        of_all = {"auc": pooled.auc, **_by_finding(aucs)}
+        values |= {f"pooled/{name}": value for name, value in of_all.items()}
+    return values
 
 
 def _scores(scores: Scores) -> dict[str, float | None]:

@@ -54,6 +54,10 @@ def expected(run: Path) -> dict[str, Curve]:
         f"validation/auc/{finding}": [
             (step, model["auc_by_finding"][finding]) for step, model in models
         ],
+        "validation/pooled/auc": [
+            *((line["round"] - 1, line["pooled"]["auc"]) for line in lines),
+            (4, status_of(run)["pooled"]["auc"]),
+        ],
         "validation/hospital/hospital-00/images": [
             (step - 1, hospital["validation_images"]) for step, hospital in ours
         ],
