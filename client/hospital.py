@@ -79,8 +79,7 @@ class Hospital:
 
     Attributes:
         device: Where it computes; the CPU once the accelerator has failed for good.
-        scored: Its own scores of the model that it received last; they stay here. None: it has
-            not scored it.
+        scored: Its own scores of the model that it has scored last, if any; they stay here.
     """
 
     def __init__(
@@ -238,7 +237,6 @@ class Hospital:
     def _answer(
         self, instruction: Instruction, blob: bytes, cancellation: Cancellation, tell: Tell
     ) -> tuple[Reply, bytes]:
-        self.scored = None
         self._check_run(instruction)
         training, validation = self._shard.split(instruction.seed)
         shard, chosen = self._to_train_on(training, instruction)

@@ -114,7 +114,7 @@ class Picture:
         rows = [
             [
                 text(name),
-                *(_doing(live.get(name), run.time, 20 if wide else 10, plain) if run.live else []),
+                *(_doing(live.get(name), run.time, 20 if wide else 8, plain) if run.live else []),
                 *_numbers(run.hospitals.get(name), wide),
             ]
             for name in shown

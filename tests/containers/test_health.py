@@ -45,6 +45,8 @@ def look(folder: Path, status: dict[str, Any], now: datetime = NOW) -> str:
 def test_a_client_is_healthy_while_it_is_connected(tmp_path: Path) -> None:
     assert look(tmp_path, {"state": "connected", "device": "cpu"}) == "connected, on cpu"
     assert look(tmp_path, WORKING) == "working, on cpu, round 3"
+    halfway = {**WORKING, "phase": "training", "share": 0.5}
+    assert look(tmp_path, halfway) == "working, on cpu, round 3, training 50%"
 
 
 @pytest.mark.parametrize(

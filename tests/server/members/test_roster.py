@@ -137,3 +137,15 @@ def test_each_hospital_is_told_its_own_result_whenever_it_comes(tmp_path: Path) 
         name: Farewell(outcome="finished", reason="over", result=result(name))
         for name in ("a", "b")
     }
+
+
+def test_who_is_let_go_is_gone_from_the_live_state_with_the_reason(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", {})
+    roster = Roster(Admission(Greeting(run="r", seed=0), HELLO.image_size, folder), folder)
+    connection: Any = Name(1)
+    roster.enter(connection)
+    assert folder.live.current().hospitals[HELLO.site].doing == "waiting"
+    roster.dismiss(HELLO.site, "excluded")
+    gone = folder.live.current().hospitals[HELLO.site]
+    assert (gone.doing, gone.reason) == ("gone", "excluded")
+    assert folder.to_return() == set(), "nobody waits for it"
