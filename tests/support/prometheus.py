@@ -91,10 +91,10 @@ class Prometheus:
 def scraping(target: str, folder: Path) -> Iterator[Prometheus]:
     """Run Prometheus with the configuration that is shipped, but for the target and its pace."""
     config = yaml.safe_load(CONFIG.read_text())
-    config["global"] = {"scrape_interval": "200ms", "evaluation_interval": "200ms"}
+    config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
     config["rule_files"] = [str(RULES)]
     (config["scrape_configs"][0]["static_configs"][0])["targets"] = [target]
-    config["scrape_configs"][0]["scrape_timeout"] = "200ms"
+    config["scrape_configs"][0]["scrape_timeout"] = "500ms"
     folder.mkdir()
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     prometheus = Prometheus(f"127.0.0.1:{free_port()}")
