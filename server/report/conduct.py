@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from common.document import Table
+from server.report.look import BLUE, MUTED, RED, Look
 from server.report.painting import UNDEFINED, height_of, table, upwards
-from server.report.plot import BLUE, MUTED, RED, Look, Panel, Plot
+from server.report.plot import Panel, Plot
 from server.report.run import Run
 from server.run.records import (
     Changed,

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from common.findings import FINDINGS
 from common.readings import FindingAuc
+from server.report.look import BLUE, GREEN, MUTED, RED, Look
 from server.report.painting import (
     BAND,
     band,
@@ -18,7 +19,7 @@ from server.report.painting import (
     table,
     with_counts,
 )
-from server.report.plot import BLUE, GREEN, MUTED, RED, Look, Panel, Plot
+from server.report.plot import Panel, Plot
 from server.report.run import Run
 
 TEST, POOLED, MEAN = Look(BLUE, "-", "o"), Look(RED, "--", "s"), Look(GREEN, "-.", "^")

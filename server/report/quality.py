@@ -22,8 +22,9 @@ from common.readings import (
 )
 from common.scores import rounded
 from server.report.curves import MEAN, POOLED
-from server.report.painting import UNDEFINED, named, numbers, table, upwards, with_counts
-from server.report.plot import BLUE, INK, MUTED, PAPER, RED, Look, Panel, Plot
+from server.report.look import BLUE, INK, MUTED, PAPER, RED, Look
+from server.report.painting import UNDEFINED, named, numbers, short, table, upwards, with_counts
+from server.report.plot import Panel, Plot
 from server.report.run import Run
 
 ROC_STEPS = 20
@@ -238,7 +239,9 @@ def class_shares(run: Run) -> Plot:
                 if len(names) <= SHARES_WRITTEN:
                     axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center")
         upwards(axes, [named(finding) for finding in FINDINGS])
-        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set_xticks(
+            range(len(names)), [*map(short, names)], rotation=60, ha="right", rotation_mode="anchor"
+        )
         axes.set_xlim(-0.5, max(len(names), 1) - 0.5)
         axes.grid(visible=False)
 

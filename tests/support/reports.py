@@ -1,11 +1,14 @@
 """Recorded runs to report on, and what stands on a report's page."""
 
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
 from common.checkpoint import Provenance
+from common.document import Table
 from common.model import build_model, state_of
 from common.runtime.files import write_json
+from server.report.page import Chapter
 from server.rounds.loop import Rounds
 from server.rounds.testing import Tester
 from server.run.folder import RunFolder
@@ -63,6 +66,15 @@ def recorded_run(
     done.folder.status.end(RunStatus(state="finished", **dict(result)))
     write_json(folder / "config.json", {**CONFIG, "rounds": rounds, "seed": seed, **config})
     return folder
+
+
+def tables_of(chapters: Sequence[Chapter]) -> dict[str, list[list[str]]]:
+    """Return the cells of each figure's table, the header's too, by the figure's name."""
+    return {plot.name: cells(plot.table) for chapter in chapters for plot in chapter.plots}
+
+
+def cells(table: Table) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in (table.header, *table.rows)]
 
 
 class Figures(HTMLParser):

@@ -26,7 +26,7 @@ main()
         ("client.cli", ["--help"], 0, "--slots-dir"),
         ("common.audit_cli", ["verify", "--help"], 0, "--head"),
         ("experiments.compose.containers", ["chaos", "--help"], 0, "--seconds"),
-        ("server.run.report", ["--help"], 0, "--out"),
+        ("server.report.cli", ["--help"], 0, "--figures"),
         ("radiographs.cli", ["--help"], 0, "chestxray14"),
         ("radiographs.cli", ["synthetic", "--help"], 0, "--hospitals"),
         ("radiographs.cli", ["chestxray14", "--help"], 0, "--allow-missing"),
