@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from common.document import Items, Table
 from common.findings import FINDINGS
 from server.report.curves import SMALL_SIZE
-from server.report.facts import ELSEWHERE, facts_of
+from server.report.facts import facts_of, options_of
 from server.report.look import INK, LOOKS, MUTED, Look
 from server.report.painting import (
     UNDEFINED,
@@ -35,9 +35,6 @@ Curve = Mapping[int, float | None]
 
 MEAN = "Mean"
 
-PATHS = {"run", "listen", "tls", "init", "test", "name", "run_id"}
-"""Options that say where something is, which is no difference between runs."""
-
 
 def side_by_side(runs: Sequence[Run]) -> Table:
     """Return the runs in short, a column for each."""
@@ -49,7 +46,7 @@ def side_by_side(runs: Sequence[Run]) -> Table:
 
 def what_differs(runs: Sequence[Run]) -> Table:
     """Return the options that are not the same in all runs."""
-    configs = [run.config.model_dump(mode="json", exclude=ELSEWHERE | PATHS) for run in runs]
+    configs = [options_of(run) for run in runs]
     names = list(dict.fromkeys(name for config in configs for name in config))
     rows = (
         [name, *values]

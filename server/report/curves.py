@@ -116,7 +116,7 @@ def auc_by_finding(run: Run) -> Plot:
     return Plot(
         "findings",
         "AUC of each finding by round",
-        "Beside the name: validation films with the finding, of all hospitals."
+        "Under the name: validation films with the finding, of all hospitals."
         if run.pooled
         else "How many films have each finding is not recorded.",
         [Panel(named(f), partial(_finding, run, f), _positives(run, f)) for f in FINDINGS],

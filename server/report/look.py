@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 COLOURS = {
-    "#000000": "currentColor",
+    "#1a1a1a": "currentColor",
     "#ffffff": "var(--paper)",
     "#767676": "var(--muted)",
     "#0072b2": "var(--blue)",

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure as Canvas
 
 from common.document import Figure, Table
 from common.drawing import Format, saved, styled, svg_of
-from server.report.look import COLOURS, Look, handle, sample
+from server.report.look import COLOURS, INK, Look, handle, sample
 
 SMALL: dict[str, Any] = {
     "font_size": 8.5,
@@ -164,6 +164,7 @@ def _titled(plot: Plot, panel: Panel, svg: str) -> str:
     """Return a panel in the page's colours under its title."""
     for colour, variable in COLOURS.items():
         svg = svg.replace(colour, variable)
+    svg = svg.replace("#000000", COLOURS[INK])  # of axes
     label = escape(f"{plot.title}: {panel.heading}" if panel.title else plot.title)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     detail = f" <small>{escape(panel.detail)}</small>" if panel.detail else ""

@@ -40,6 +40,7 @@ def last_aucs(run: Run) -> Plot:
     pooled = run.pooled.get(number)
     by_finding = {} if pooled is None else pooled.by_finding
     mean = run.validation.auc_by_finding
+    positives = run.config.test_positives or {}
 
     def paint(axes: Axes) -> None:
         upwards(axes, [named(finding) for finding in FINDINGS])
@@ -60,11 +61,13 @@ def last_aucs(run: Run) -> Plot:
         yield named(finding)
         for scores in (first, test):
             yield rounded(scores.auc_by_finding[finding]) if scores else UNDEFINED
+        yield str(positives[finding]) if finding in positives else UNDEFINED
         yield from with_counts(by_finding.get(finding))
         yield rounded(mean.get(finding))
 
     header = (
-        "Finding|Test, first model|Test, last model|Pooled|Low|High|With|Without|Hospitals' mean"
+        "Finding|Test, first model|Test, last model|Test films with it|Pooled|Low|High|With|"
+        "Without|Hospitals' mean"
     )
     images = f" Test films: {test.images}." if test else ""
     keys = [
@@ -114,7 +117,7 @@ def roc(run: Run, films: Histograms) -> Plot:
     return Plot(
         "roc",
         "ROC curves",
-        "Sensitivity against false alarms, over all thresholds; dotted: a coin. Beside the name: "
+        "Sensitivity against false alarms, over all thresholds; dotted: a coin. Under the name: "
         "the AUC and the films with the finding. The table has the sensitivity at shares of false "
         "alarms.",
         [Panel(named(f), paint(f), _auc_and_count(films, f)) for f in FINDINGS],
@@ -178,7 +181,7 @@ def reliability(run: Run, films: Histograms) -> Plot:
     ]
     return Plot(
         "calibration",
-        "Calibration",
+        "Reliability curves",
         "What share of films has the finding, among films with about the same probability; on the "
         "dotted line the probabilities can be taken at their word. The larger a point, the more "
         "films. Error: the expected calibration error.",

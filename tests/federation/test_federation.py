@@ -40,6 +40,7 @@ def test_three_hospitals_end_with_the_exact_weighted_mean(
     config = json.loads((run / "config.json").read_text())
     assert (config["rounds"], config["seed"], config["mode"]) == (2, SEED, "finetune")
     assert (config["name"], config["origin"]["method"]) == ("Pilot", "random")
+    assert config["test_positives"] == test.manifest.counts
     assert "<h1>Run Pilot</h1>" in (run / "report.html").read_text()
     for line in lines_of(run):
         assert list(line["hospitals"]) == ["hospital-00", "hospital-01", "hospital-02"]

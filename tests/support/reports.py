@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.checkpoint import Provenance
 from common.document import Table
+from common.findings import FINDINGS
 from common.model import build_model, state_of
 from common.runtime.files import write_json
 from server.report.page import Chapter
@@ -30,6 +31,7 @@ CONFIG: dict[str, object] = {
     "seed": 5,
     "image_size": 40,
     "test_sha256": "a" * 64,
+    "test_positives": dict.fromkeys(FINDINGS, 7),
     "origin": {"method": "simclr", "epochs": 8, "settings": {"temperature": 0.2}},
     "versions": {"torch": "2.0"},
 }
