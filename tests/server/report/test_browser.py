@@ -36,7 +36,7 @@ def test_the_page_fits_a_phone_and_a_desk_in_light_and_dark(tmp_path: Path) -> N
         recorded_run(tmp_path / "a", {"hospital-01": lost}, rounds=2, name=LONG),
         tmp_path / "b",
     ]
-    shutil.copytree(*runs)
+    shutil.copytree(runs[0], runs[1])
     write_json(runs[1] / "config.json", {**CONFIG, "run_id": "b" * 12, "seed": 6})
     file = tmp_path / "report.html"
     file.write_text(page_of(chapters_of(read_runs(runs))))

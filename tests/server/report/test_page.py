@@ -68,7 +68,7 @@ def test_a_hospital_that_was_left_out_stands_at_the_top(
     )
     attended = tables_of(found)["attendance"]
     assert attended[3][2].startswith("rejected: tensor")
-    assert attended[4][2] == "missing: not connected"
+    assert attended[4][2] == "missing: excluded"
 
 
 def spoiled(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
