@@ -17,6 +17,7 @@ from common.options import Architecture, HeadChoice, StrategyName, Training
 from common.protocol import Printable
 from common.runtime.cli import Settings, Stopped, leave, parse, run_command, version_line
 from common.runtime.guard import Guard
+from common.runtime.logs import LogFormat
 from common.runtime.memory import keep_one_arena
 from common.shard import SMALLEST
 from server.run.config import Changing
@@ -125,6 +126,9 @@ class ServerSettings(Settings, Training):
         description="with --resume: lr=0.001 and the like, for the rounds that are left; recorded "
         "in the run",
     )
+    log_format: LogFormat = Field(
+        "text", description="text, or json: an object on each line, for machines"
+    )
     device: str = Field("auto", description="for --test: auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
 
@@ -176,7 +180,7 @@ def _serve(arguments: Sequence[str]) -> None:
     from server.transport.service import listening
     from server.transport.tls import ServerTLS
 
-    log_to_stderr(settings.debug)
+    log_to_stderr(settings.debug, settings.log_format)
     if settings.insecure:
         log.warning("--insecure: nothing is encrypted, and any client may take part")
     keep_one_arena()

@@ -132,7 +132,7 @@ def configuration(run: Run) -> Table:
     """Return what the run was started with, and what was changed since."""
     rows = list(_flat(options_of(run)))
     rows += [
-        [f"{change['option']}, from round {change['round'] + 1} on", f"{change['new']:g}"]
+        [f"{change.option}, from round {change.round + 1} on", f"{change.new:g}"]
         for change in run.config.changes
     ]
     return table(["Option", "Value"], rows, texts=True)

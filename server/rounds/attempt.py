@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from common.histograms import Histograms
 from common.protocol import Instruction
 from common.readings import aucs_of
+from common.runtime.logs import fields
 from common.scores import Scores
 from common.state import TRAINED, WEIGHTS, Spec, State, is_float, join, select, spec_of
 from common.wire import fingerprint, pack
@@ -106,7 +107,7 @@ class Attempt:
             OSError: The disk is full.
         """
         found = self.collected
-        for outcome in ask_all(self._errands, timeout):
+        for outcome in ask_all(self._errands, timeout, self._folder.live):
             try:
                 self._check(outcome)
             except Rejected as reason:
@@ -220,13 +221,26 @@ class Attempt:
                 aucs_of(histograms) if histograms is not None else None,
             )
             self.collected.hospitals[outcome.name] = record
-            log.info(console.hospital_row(outcome.name, record))
+            self._say(outcome.name, record)
         if reply.kept:
             self.collected.kept.append(outcome.name)
         if reply.validation is not None:
             self.collected.validations[outcome.name] = reply.validation
         if histograms is not None:
             self.collected.histograms[outcome.name] = histograms
+
+    def _say(self, name: str, record: HospitalRecord) -> None:
+        told = fields(
+            "reply",
+            round=self._out.instruction.identity.round,
+            site=name,
+            examples=record.examples,
+            loss=record.loss,
+            auc=record.auc,
+            seconds=record.seconds.train,
+            bytes=record.bytes.sent,
+        )
+        log.info(console.hospital_row(name, record), extra=told)
 
     def _lose(self, name: str, reason: str) -> None:
         self.collected.lost[name] = reason

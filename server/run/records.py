@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from common.audit import is_being_written
 from common.errors import BadInput, first_problem
-from common.options import Training
+from common.options import StrategyName, Training
 from common.protocol import Hello
 from common.readings import FindingAuc, Pooled
 from common.runtime.status import Status, read_status
@@ -156,31 +156,6 @@ class Result(Record):
     shared: SharedMean | None = Field(None, description="if the model is shared")
 
 
-class RunConfig(Training):
-    """What a run was started with; other options than those named here are kept as they are."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    run_id: str
-    name: str | None = Field(None, description="that people chose")
-    init: str
-    rounds: int
-    architecture: str
-    strategy: str
-    seed: int
-    image_size: int | None = None
-    init_sha256: str | None = None
-    test_sha256: str | None = None
-    test_positives: dict[str, int] | None = Field(
-        None, description="test films that have each finding; None: no test, or not recorded"
-    )
-    origin: dict[str, Any] | None = Field(
-        None, description="provenance of the first model; None in runs of earlier versions"
-    )
-    versions: dict[str, str] = Field({}, description="of the server's programs")
-    changes: list[dict[str, Any]] = Field([], description="made when the run went on")
-
-
 class _Event(Record):
     """Something that happened; :meth:`server.run.log.RunLog.record` writes it."""
 
@@ -223,6 +198,7 @@ class Left(_Event):
 
     event: Literal["left"] = "left"
     site: str
+    reason: str = Field("", description="why the server has closed it")
 
 
 class Refused(_Event):
@@ -231,6 +207,10 @@ class Refused(_Event):
     event: Literal["refused"] = "refused"
     site: str
     reason: str
+
+
+CONNECTION_CLOSED = "its connection was closed"
+"""Why a hospital is lost that went away by itself."""
 
 
 class Lost(_Event):
@@ -334,6 +314,40 @@ class AuditEvent(_Event):
     def audit_fields(self) -> dict[str, Any]:
         """Return the fields."""
         return self.details
+
+
+class RunConfig(Training):
+    """What a run was started with; other options than those named here are kept as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    run_id: str
+    name: str | None = Field(None, description="that people chose")
+    init: str
+    rounds: int
+    architecture: str
+    strategy: StrategyName
+    seed: int
+    image_size: int | None = None
+    init_sha256: str | None = None
+    test_sha256: str | None = None
+    test_positives: dict[str, int] | None = Field(
+        None, description="test films that have each finding; None: no test, or not recorded"
+    )
+    origin: dict[str, Any] | None = Field(
+        None, description="provenance of the first model; None in runs of earlier versions"
+    )
+    versions: dict[str, str] = Field({}, description="of the server's programs")
+    changes: tuple[Changed, ...] = Field((), description="made when the run went on")
+
+    def epochs_in(self, number: int) -> int:
+        """Return how many epochs hospitals train in a round."""
+        changed = [
+            change.new
+            for change in self.changes
+            if change.option == "local_epochs" and change.round < number
+        ]
+        return int(changed[-1]) if changed else self.local_epochs
 
 
 Event = Annotated[
