@@ -103,12 +103,7 @@ class Picture:
             by_hurry = sorted(names, key=lambda name: (_hurry(live.get(name)), name))
             shown = by_hurry[: room - 1]
             rest = f"and {len(names) - len(shown)} more hospitals"
-        headings = [
-            "hospital",
-            *(["does", ">for"] if run.live else []),
-            ">AUC (films)",
-            ">images/s",
-        ]
+        headings = ["hospital", *(["does", ">for"] if run.live else []), ">AUC (films)", ">images/s"]
         if wide:
             headings += [">loss", ">trained on", ">last round"]
         rows = [
