@@ -43,7 +43,7 @@ def styled(name: str, **changes: Any) -> Iterator[None]:
         name: The drawing's, unique within a page: identifiers within the SVG follow from it.
         **changes: matplotlib's settings, with ``_`` for the dot.
     """
-    changed = {key.replace("_", ".", 1): value for key, value in changes.items()}
+    changed: dict[Any, Any] = {key.replace("_", ".", 1): value for key, value in changes.items()}
     with rc_context({**STYLE, **changed, "svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the page's reader has the font
         yield

@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from common.document import Items, Table
 from common.findings import FINDINGS
 from server.report.curves import SMALL_SIZE
-from server.report.facts import ELSEWHERE, facts_of
+from server.report.facts import facts_of, options_of
+from server.report.look import INK, LOOKS, MUTED, Look
 from server.report.painting import (
     UNDEFINED,
     limits_of,
@@ -15,6 +16,7 @@ from server.report.painting import (
     named,
     numbers,
     over_rounds,
+    short,
     table,
     upwards,
 )
@@ -26,15 +28,12 @@ from server.report.pairs import (
     pooled_differences,
     test_differences,
 )
-from server.report.plot import INK, LOOKS, MUTED, Look, Panel, Plot
+from server.report.plot import Panel, Plot
 from server.report.run import Run
 
 Curve = Mapping[int, float | None]
 
 MEAN = "Mean"
-
-PATHS = {"run", "listen", "tls", "init", "test", "name", "run_id"}
-"""Options that say where something is, which is no difference between runs."""
 
 
 def side_by_side(runs: Sequence[Run]) -> Table:
@@ -47,7 +46,7 @@ def side_by_side(runs: Sequence[Run]) -> Table:
 
 def what_differs(runs: Sequence[Run]) -> Table:
     """Return the options that are not the same in all runs."""
-    configs = [run.config.model_dump(mode="json", exclude=ELSEWHERE | PATHS) for run in runs]
+    configs = [options_of(run) for run in runs]
     names = list(dict.fromkeys(name for config in configs for name in config))
     rows = (
         [name, *values]
@@ -189,7 +188,7 @@ def finding_differences(runs: Sequence[Run]) -> Plot:
         [Panel("", paint)],
         table(["Finding", "Run", "Test", "Pooled", "Low", "High"], rows),
         keys,
-        x=f"AUC minus that of {first.name}",
+        x=f"AUC minus that of {short(first.name)}",
         size=(5.2, 5.4),
     )
 
@@ -236,7 +235,7 @@ def hospital_differences(runs: Sequence[Run]) -> Plot:
         [Panel("", paint)],
         table(header.split("|"), rows()),
         [(run.name, look) for run, look in zip(others, _looks(runs)[1:], strict=True)],
-        x=f"own mean AUC minus that in {first.name}",
+        x=f"own mean AUC minus that in {short(first.name)}",
         size=(5.2, 1.3 + 0.28 * (len(names) + 1)),
     )
 

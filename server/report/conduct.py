@@ -1,5 +1,6 @@
 """Who took part, and what went wrong."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -7,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from common.document import Table
+from server.report.look import BLUE, MUTED, RED, Look
 from server.report.painting import UNDEFINED, height_of, table, upwards
-from server.report.plot import BLUE, MUTED, RED, Look, Panel, Plot
+from server.report.plot import Panel, Plot
 from server.report.run import Run
 from server.run.records import (
     Changed,
@@ -30,6 +32,10 @@ def attendance(run: Run) -> Plot:
     """Return in which rounds each hospital counted, was rejected or did not reply."""
     lost = {(e.round, e.site): e.reason for e in run.events if isinstance(e, Lost)}
 
+    names = {e.site for e in run.events if isinstance(e, Excluded)}
+    # A hospital is excluded after a bad reply.
+    excluded = {name: r.round for r in run.rounds for name in r.rejected if name in names}
+
     def state(number: int, name: str) -> tuple[str, Look | None]:
         record = run.rounds[number]
         if name in record.hospitals:
@@ -37,7 +43,8 @@ def attendance(run: Run) -> Plot:
         if name in record.rejected:
             return f"rejected: {record.rejected[name]}", REJECTED
         if name in record.missing:
-            why = lost.get((record.round, name), "not connected")
+            gone = "excluded" if record.round > excluded.get(name, math.inf) else "not connected"
+            why = lost.get((record.round, name), gone)
             return f"missing: {why}", MISSING
         return UNDEFINED, None
 
@@ -64,14 +71,14 @@ def attendance(run: Run) -> Plot:
     )
     return Plot(
         "attendance",
-        "Who took part",
+        "Rounds of each hospital",
         "A mark for each round and hospital; none: it had not joined yet.",
         [Panel("", paint)],
         table(["Round", *run.hospitals], rows, texts=True),
         [
             ("its update counted", COUNTED),
             ("rejected", REJECTED),
-            ("late, cut off or not connected", MISSING),
+            ("late, cut off, not connected or excluded", MISSING),
         ],
         x="round",
         size=(5.2, height_of(len(run.hospitals))),
@@ -82,6 +89,7 @@ def incidents(run: Run) -> Table:
     """Return what went wrong and what was changed, the same things of a hospital in one row."""
     found: Counter[tuple[str, str, str]] = Counter()
     rounds: dict[tuple[str, str, str], list[int]] = {}
+    key: tuple[str, str, str]
     for event in run.events:
         match event:
             case Lost() | ReplyRejected() | Unusual():

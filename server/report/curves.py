@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from common.findings import FINDINGS
 from common.readings import FindingAuc
+from server.report.look import BLUE, GREEN, MUTED, RED, Look
 from server.report.painting import (
     BAND,
     band,
@@ -18,7 +19,7 @@ from server.report.painting import (
     table,
     with_counts,
 )
-from server.report.plot import BLUE, GREEN, MUTED, RED, Look, Panel, Plot
+from server.report.plot import Panel, Plot
 from server.report.run import Run
 
 TEST, POOLED, MEAN = Look(BLUE, "-", "o"), Look(RED, "--", "s"), Look(GREEN, "-.", "^")
@@ -115,7 +116,7 @@ def auc_by_finding(run: Run) -> Plot:
     return Plot(
         "findings",
         "AUC of each finding by round",
-        "Beside the name: validation films with the finding, of all hospitals."
+        "Under the name: validation films with the finding, of all hospitals."
         if run.pooled
         else "How many films have each finding is not recorded.",
         [Panel(named(f), partial(_finding, run, f), _positives(run, f)) for f in FINDINGS],

@@ -6,8 +6,9 @@ from statistics import mean, median
 from matplotlib.axes import Axes
 
 from common.scores import rounded
+from server.report.look import LOOKS, MUTED, Look
 from server.report.painting import line, over_rounds, table
-from server.report.plot import LOOKS, MUTED, Look, Panel, Plot
+from server.report.plot import Panel, Plot
 from server.report.run import Run
 
 HIGHLIGHTED = 3
@@ -48,8 +49,8 @@ def drift(run: Run) -> Iterator[Plot]:
             run,
             "cosine",
             "Direction of the updates",
-            "Cosine between a hospital's update and the change that the round made of all: 1 is the "
-            "same direction, 0 has nothing in common with it, below 0 it works against it.",
+            "Cosine between a hospital's update and the change that came of all: 1 is the same "
+            "direction, 0 has nothing in common with it, below 0 it works against it.",
             cosines,
             sorted(known, key=lambda name: mean(known[name]) if known[name] else 2.0),
         )

@@ -15,7 +15,10 @@ from server.run.records import ChosenBy
 FEW = 20
 """With fewer films with a finding, its AUC and interval are told to be read with care."""
 
-ELSEWHERE = {"run_id", "name", "origin", "versions", "changes", "change", "resume"}
+ELSEWHERE = {
+    *("run_id", "name", "origin", "versions", "changes", "test_positives"),
+    *("run", "listen", "tls", "resume", "change"),
+}
 """Fields of the configuration that are shown in another place, or say how to start the server."""
 
 
@@ -118,12 +121,18 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[list[str]]:
             yield [label, str(value)]
 
 
+def options_of(run: Run) -> dict[str, Any]:
+    """Return the options that make a run what it is; of files their names, not where they are."""
+    values = run.config.model_dump(mode="json", exclude=ELSEWHERE)
+    files = {name: Path(values[name]).name for name in ("init", "test") if values.get(name)}
+    return values | files
+
+
 def configuration(run: Run) -> Table:
     """Return what the run was started with, and what was changed since."""
-    values = run.config.model_dump(mode="json", exclude=ELSEWHERE)
-    rows = list(_flat(values))
+    rows = list(_flat(options_of(run)))
     rows += [
-        [f"{change['option']}, from round {change['round'] + 1} on", f"{change['new']:g}"]
+        [f"{change.option}, from round {change.round + 1} on", f"{change.new:g}"]
         for change in run.config.changes
     ]
     return table(["Option", "Value"], rows, texts=True)
@@ -161,6 +170,12 @@ def cautions(run: Run) -> list[str]:
                 f"Fewer than {FEW} validation films with the finding, so that its AUC says little "
                 f"and its interval is too narrow: {', '.join(few)}."
             )
+    positives = run.config.test_positives or {}
+    if few := [f"{named(f)} ({count})" for f, count in positives.items() if count < FEW]:
+        found.append(
+            f"Fewer than {FEW} test films with the finding, so that its AUC says little: "
+            f"{', '.join(few)}."
+        )
     if run.config.architecture == "densenet-tiny":
         found.append("The model is densenet-tiny, which is for tests of everything but learning.")
     return found

@@ -8,11 +8,14 @@ from matplotlib.ticker import MaxNLocator
 from common.document import Cell, Table
 from common.readings import FindingAuc
 from common.scores import rounded
-from server.report.plot import Look
+from server.report.look import Look
 
 UNDEFINED = "-"
 
 ROW_INCHES = 0.24
+
+LONGEST = 24
+"""Letters of a name in a drawing."""
 
 BAND = 0.2
 """Opacity of a band."""
@@ -72,9 +75,14 @@ def over_rounds(axes: Axes, rounds: int) -> None:
     axes.set_xlim(-0.02 * rounds, 1.02 * rounds)
 
 
+def short(name: str) -> str:
+    """Return a name that leaves room for a drawing; the table has all of it."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def upwards(axes: Axes, names: Sequence[str]) -> None:
     """Give each row of a chart its name, the first one on top."""
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [short(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
 

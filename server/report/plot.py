@@ -12,29 +12,12 @@ from html import escape
 from textwrap import wrap
 from typing import Any
 
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from common.document import Figure, Table
 from common.drawing import Format, saved, styled, svg_of
-
-COLOURS = {
-    "#000000": "currentColor",
-    "#ffffff": "var(--paper)",
-    "#767676": "var(--muted)",
-    "#0072b2": "var(--blue)",
-    "#d55e00": "var(--red)",
-    "#009e73": "var(--green)",
-    "#cc79a7": "var(--pink)",
-    "#e69f00": "var(--gold)",
-    "#56b4e9": "var(--sky)",
-}
-"""What is drawn with, after Okabe and Ito, and the page's colours for it, light and dark."""
-
-INK, PAPER, MUTED, BLUE, RED, GREEN, PINK, GOLD, SKY = COLOURS
+from server.report.look import COLOURS, INK, Look, handle, sample
 
 SMALL: dict[str, Any] = {
     "font_size": 8.5,
@@ -57,65 +40,6 @@ COLUMNS = 5
 """Of small panels in a file."""
 
 DPI = 180
-
-DASHES = {"--": "5 3", "-.": "6 2 1 2", ":": "1.5 2"}
-
-SHAPES = {
-    "o": '<circle cx="14" cy="5" r="3"/>',
-    "s": '<path d="M11 2h6v6h-6z"/>',
-    "^": '<path d="M14 1l3.5 7h-7z"/>',
-    "v": '<path d="M14 9l3.5 -7h-7z"/>',
-    "D": '<path d="M14 1l4 4l-4 4l-4 -4z"/>',
-    "|": '<path d="M13 1h2v8h-2z"/>',
-    "P": '<path d="M13 1h2v3h3v2h-3v3h-2v-3h-3v-2h3z"/>',
-}
-"""Of matplotlib's markers, for the legend on the page."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a line, or what else stands for one thing, is drawn; never by its colour alone.
-
-    Attributes:
-        colour: One of :data:`COLOURS`.
-        dash: matplotlib's ``-``, ``--``, ``-.`` or ``:``; empty: no line.
-        marker: matplotlib's ``o``, ``s``, ``^`` and the like; empty: none.
-        width: Of the line, in points.
-        filled: Whether it is an area.
-        hollow: Whether its marker is.
-        alpha: Opacity of an area.
-    """
-
-    colour: str
-    dash: str = "-"
-    marker: str = ""
-    width: float = 1.8
-    filled: bool = False
-    hollow: bool = False
-    alpha: float = 1.0
-
-    @property
-    def line(self) -> dict[str, Any]:
-        """What :meth:`Axes.plot` takes."""
-        return {
-            "color": self.colour,
-            "linestyle": self.dash or "none",
-            "marker": self.marker,
-            "markersize": 3.5,
-            "markerfacecolor": PAPER if self.hollow else self.colour,
-            "linewidth": self.width,
-        }
-
-
-LOOKS = (
-    Look(BLUE, "-", "o"),
-    Look(RED, "--", "s"),
-    Look(GREEN, "-.", "^"),
-    Look(PINK, ":", "D"),
-    Look(GOLD, "-", "v"),
-    Look(SKY, "--", "P"),
-)
-"""Of several things that are told apart, in their order."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +102,7 @@ def figure_of(plot: Plot) -> Figure:
     with styled(plot.name, **(SMALL if plot.small else {})):
         panels = "".join(_drawings(plot))
     kind = "panels" if plot.small else "panel"
-    keys = "".join(f"<li>{_sample(look)}{escape(label)}</li>" for label, look in plot.keys)
+    keys = "".join(f"<li>{sample(look)}{escape(label)}</li>" for label, look in plot.keys)
     legend = f'<ul class="keys">{keys}</ul>' if keys else ""
     narrowest = f"--panel: {5.4 * plot.size[0]:.1f}rem"
     drawing = f'<h3>{escape(plot.title)}</h3>{legend}<div class="{kind}" style="{narrowest}">'
@@ -240,6 +164,7 @@ def _titled(plot: Plot, panel: Panel, svg: str) -> str:
     """Return a panel in the page's colours under its title."""
     for colour, variable in COLOURS.items():
         svg = svg.replace(colour, variable)
+    svg = svg.replace("#000000", COLOURS[INK])  # of axes
     label = escape(f"{plot.title}: {panel.heading}" if panel.title else plot.title)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     detail = f" <small>{escape(panel.detail)}</small>" if panel.detail else ""
@@ -255,7 +180,7 @@ def _paint(plot: Plot, panel: Panel, axes: Axes) -> None:
 
 def _whole(plot: Plot) -> Canvas:
     """Return all panels and the legend in one drawing."""
-    samples = [_handle(look) for _, look in plot.keys]
+    samples = [handle(look) for _, look in plot.keys]
     labels = [label for label, _ in plot.keys]
     if plot.small:
         canvas = _grid(plot)
@@ -290,25 +215,3 @@ def _grid(plot: Plot) -> Canvas:
     canvas.text(0.5, (below - 0.08) / whole[1], plot.x, ha="center", va="center")
     canvas.text(0.1 / whole[0], 0.5, plot.y, ha="center", va="center", rotation=90)
     return canvas
-
-
-def _sample(look: Look) -> str:
-    """Return a piece of the line, as it stands in the page's legend."""
-    colour = COLOURS[look.colour]
-    if look.filled:
-        inside = f'<path d="M4 0h20v10h-20z" fill="{colour}" opacity="{look.alpha}"/>'
-    else:
-        dashes = f' stroke-dasharray="{DASHES[look.dash]}"' if look.dash in DASHES else ""
-        line = f'<path d="M0 5h28" stroke="{colour}" stroke-width="{look.width}"{dashes}/>'
-        shape = SHAPES.get(look.marker, "")
-        inside = line if look.dash else ""
-        inside += (
-            f'<g fill="{COLOURS[PAPER] if look.hollow else colour}" stroke="{colour}">{shape}</g>'
-        )
-    return f'<svg class="key" viewBox="0 0 28 10" aria-hidden="true">{inside}</svg>'
-
-
-def _handle(look: Look) -> Artist:
-    return (
-        Patch(color=look.colour, alpha=look.alpha) if look.filled else Line2D([], [], **look.line)
-    )

@@ -22,8 +22,9 @@ from common.readings import (
 )
 from common.scores import rounded
 from server.report.curves import MEAN, POOLED
-from server.report.painting import UNDEFINED, named, numbers, table, upwards, with_counts
-from server.report.plot import BLUE, INK, MUTED, PAPER, RED, Look, Panel, Plot
+from server.report.look import BLUE, INK, MUTED, PAPER, RED, Look
+from server.report.painting import UNDEFINED, named, numbers, short, table, upwards, with_counts
+from server.report.plot import Panel, Plot
 from server.report.run import Run
 
 ROC_STEPS = 20
@@ -39,6 +40,7 @@ def last_aucs(run: Run) -> Plot:
     pooled = run.pooled.get(number)
     by_finding = {} if pooled is None else pooled.by_finding
     mean = run.validation.auc_by_finding
+    positives = run.config.test_positives or {}
 
     def paint(axes: Axes) -> None:
         upwards(axes, [named(finding) for finding in FINDINGS])
@@ -59,11 +61,13 @@ def last_aucs(run: Run) -> Plot:
         yield named(finding)
         for scores in (first, test):
             yield rounded(scores.auc_by_finding[finding]) if scores else UNDEFINED
+        yield str(positives[finding]) if finding in positives else UNDEFINED
         yield from with_counts(by_finding.get(finding))
         yield rounded(mean.get(finding))
 
     header = (
-        "Finding|Test, first model|Test, last model|Pooled|Low|High|With|Without|Hospitals' mean"
+        "Finding|Test, first model|Test, last model|Test films with it|Pooled|Low|High|With|"
+        "Without|Hospitals' mean"
     )
     images = f" Test films: {test.images}." if test else ""
     keys = [
@@ -113,7 +117,7 @@ def roc(run: Run, films: Histograms) -> Plot:
     return Plot(
         "roc",
         "ROC curves",
-        "Sensitivity against false alarms, over all thresholds; dotted: a coin. Beside the name: "
+        "Sensitivity against false alarms, over all thresholds; dotted: a coin. Under the name: "
         "the AUC and the films with the finding. The table has the sensitivity at shares of false "
         "alarms.",
         [Panel(named(f), paint(f), _auc_and_count(films, f)) for f in FINDINGS],
@@ -177,7 +181,7 @@ def reliability(run: Run, films: Histograms) -> Plot:
     ]
     return Plot(
         "calibration",
-        "Calibration",
+        "Reliability curves",
         "What share of films has the finding, among films with about the same probability; on the "
         "dotted line the probabilities can be taken at their word. The larger a point, the more "
         "films. Error: the expected calibration error.",
@@ -238,7 +242,9 @@ def class_shares(run: Run) -> Plot:
                 if len(names) <= SHARES_WRITTEN:
                     axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center")
         upwards(axes, [named(finding) for finding in FINDINGS])
-        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set_xticks(
+            range(len(names)), [*map(short, names)], rotation=60, ha="right", rotation_mode="anchor"
+        )
         axes.set_xlim(-0.5, max(len(names), 1) - 0.5)
         axes.grid(visible=False)
 

@@ -5,8 +5,9 @@ from statistics import mean
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from server.report.look import BLUE, GOLD, GREEN, MUTED, RED, SKY, Look
 from server.report.painting import height_of, table, upwards
-from server.report.plot import BLUE, GOLD, GREEN, MUTED, RED, SKY, Look, Panel, Plot
+from server.report.plot import Panel, Plot
 from server.report.run import Run
 from server.run.records import HospitalRecord
 

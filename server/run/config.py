@@ -6,12 +6,13 @@ from typing import Any, Literal, get_args
 
 from common.errors import BadInput
 from common.runtime.files import sha256_of
-from common.shard import MANIFEST
+from common.shard import MANIFEST, Manifest
 
 CHANGEABLE = frozenset(
     {"run", "rounds", "min_clients", "quorum", "attempts", "round_timeout", "listen", "metrics"}
     | {"tls", "insecure", "resume", "device", "threads", "versions", "run_id", "max_examples"}
     | {"change", "changes", "share_model", "early_stop", "min_gain", "track", "name", "origin"}
+    | {"test_positives"}
 )
 """Options that ``--resume`` may change; all others decide the result."""
 
@@ -35,6 +36,13 @@ def hashes_of(init: str, test: Path | None) -> dict[str, str | None]:
         INPUTS[name]: sha256_of(file) if file is not None and file.is_file() else None
         for name, file in files.items()
     }
+
+
+def positives_of(test: Path | None) -> dict[str, int] | None:
+    """Return how many films of a checked shard have each finding; None without a shard."""
+    if test is None:
+        return None
+    return Manifest.model_validate_json((test / MANIFEST).read_bytes()).counts
 
 
 def in_force(config: Mapping[str, Any]) -> dict[str, float]:

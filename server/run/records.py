@@ -332,6 +332,9 @@ class RunConfig(Training):
     image_size: int | None = None
     init_sha256: str | None = None
     test_sha256: str | None = None
+    test_positives: dict[str, int] | None = Field(
+        None, description="test films that have each finding; None: no test, or not recorded"
+    )
     origin: dict[str, Any] | None = Field(
         None, description="provenance of the first model; None in runs of earlier versions"
     )

@@ -13,7 +13,7 @@ from common.options import Architecture, Training
 from common.state import State
 from common.wire import fingerprint, pack
 from server.rounds.plan import Plan
-from server.run.config import hashes_of, in_force
+from server.run.config import hashes_of, in_force, positives_of
 from server.run.folder import RunFolder
 from server.strategies import make_strategy
 from server.strategies.base import Strategy
@@ -67,7 +67,9 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
             settings.init, settings.architecture, settings.seed, settings.head
         )
     if not resumed:
-        first = {"origin": origin.model_dump(mode="json", exclude_none=True)} if origin else {}
+        first = {"test_positives": positives_of(settings.test)}
+        if origin is not None:
+            first["origin"] = origin.model_dump(mode="json", exclude_none=True)
         folder = RunFolder.create(settings.run, config | first)
     run = folder.config["run_id"]
     plan = Plan(

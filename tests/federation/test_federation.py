@@ -21,7 +21,7 @@ def test_three_hospitals_end_with_the_exact_weighted_mean(
     shards = make_hospitals(tmp_path / "data", 3)
     test = make_shard(tmp_path / "data" / "test", images=60, seed=9)
     run = tmp_path / "run"
-    federation.start_server(options(run, 3, test=test.path))
+    federation.start_server(options(run, 3, test=test.path, name="Pilot"))
     for shard in shards:
         federation.start_client(shard)
     assert federation.wait(120) == dict.fromkeys(
@@ -39,6 +39,9 @@ def test_three_hospitals_end_with_the_exact_weighted_mean(
     assert status_of(run)["state"] == "finished"
     config = json.loads((run / "config.json").read_text())
     assert (config["rounds"], config["seed"], config["mode"]) == (2, SEED, "finetune")
+    assert (config["name"], config["origin"]["method"]) == ("Pilot", "random")
+    assert config["test_positives"] == test.manifest.counts
+    assert "<h1>Run Pilot</h1>" in (run / "report.html").read_text()
     for line in lines_of(run):
         assert list(line["hospitals"]) == ["hospital-00", "hospital-01", "hospital-02"]
         assert line["rejected"] == {}
@@ -46,6 +49,7 @@ def test_three_hospitals_end_with_the_exact_weighted_mean(
         assert 0 <= line["test"]["auc"] <= 1
         assert len(line["test"]["auc_by_finding"]) == 14
     log = log_of(federation, "server")
+    assert f"run {config['run_id']} (Pilot) in " in log
     assert "round 2 of 2: 3 of 3 hospitals" in log
     assert "Traceback" not in log
     assert "train-" not in log

@@ -24,10 +24,10 @@ from server.members.roster import Roster
 from server.members.sites import SiteList
 from server.provision.cli import command
 from server.provision.federation import renew, renew_server
+from server.report.cli import write_report
 from server.rounds.loop import Rounds
 from server.run.folder import RunFolder
 from server.run.records import RunStatus
-from server.run.report import write_report
 from server.run.start import Start, start_run
 from server.transport.port import check_free
 from server.transport.service import listening
@@ -178,7 +178,7 @@ def test_a_run_can_be_begun_or_gone_on_with(place: Place, remedy: Remedy) -> Non
 
 
 def reports(run: str, out: str = "page.html") -> Step:
-    return lambda p: write_report(p / run, p / out)
+    return lambda p: write_report([p / run], p / out)
 
 
 @each(

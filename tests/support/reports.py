@@ -1,11 +1,15 @@
 """Recorded runs to report on, and what stands on a report's page."""
 
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
 from common.checkpoint import Provenance
+from common.document import Table
+from common.findings import FINDINGS
 from common.model import build_model, state_of
 from common.runtime.files import write_json
+from server.report.page import Chapter
 from server.rounds.loop import Rounds
 from server.rounds.testing import Tester
 from server.run.folder import RunFolder
@@ -27,6 +31,7 @@ CONFIG: dict[str, object] = {
     "seed": 5,
     "image_size": 40,
     "test_sha256": "a" * 64,
+    "test_positives": dict.fromkeys(FINDINGS, 7),
     "origin": {"method": "simclr", "epochs": 8, "settings": {"temperature": 0.2}},
     "versions": {"torch": "2.0"},
 }
@@ -63,6 +68,15 @@ def recorded_run(
     done.folder.status.end(RunStatus(state="finished", **dict(result)))
     write_json(folder / "config.json", {**CONFIG, "rounds": rounds, "seed": seed, **config})
     return folder
+
+
+def tables_of(chapters: Sequence[Chapter]) -> dict[str, list[list[str]]]:
+    """Return the cells of each figure's table, the header's too, by the figure's name."""
+    return {plot.name: cells(plot.table) for chapter in chapters for plot in chapter.plots}
+
+
+def cells(table: Table) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in (table.header, *table.rows)]
 
 
 class Figures(HTMLParser):

@@ -16,14 +16,16 @@ from common.protocol import Instruction, Reply
 from common.runtime.files import now, write_json
 from common.scores import rounded
 from common.wire import fingerprint, pack
+from server.report.cli import write_report
 from server.report.conduct import spans
-from server.report.page import chapters_of, page_of, read_runs
+from server.report.facts import cautions, facts_of
+from server.report.page import Chapter, chapters_of, page_of, read_runs
 from server.run.histograms import read_histograms
 from server.run.records import read_rounds, read_run_status
 from tests.support.commands import assert_one_line, run
 from tests.support.hospitals import lost
 from tests.support.pages import rows_of
-from tests.support.reports import TEST_FILMS, Figures, recorded_run
+from tests.support.reports import TEST_FILMS, Figures, recorded_run, tables_of
 
 OF_A_RUN = {
     *("auc", "last", "findings", "hospitals", "roc", "calibration", "shares", "attendance"),
@@ -31,8 +33,8 @@ OF_A_RUN = {
 }
 
 
-def page(*folders: Path) -> str:
-    return page_of(chapters_of(read_runs(folders)))
+def chapters(folder: Path) -> list[Chapter]:
+    return chapters_of(read_runs([folder]))
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,12 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run from which one hospital was away; look, but do not write."""
     folder = tmp_path_factory.mktemp("recorded") / "run"
     return recorded_run(folder, {"hospital-01": lost}, name="Pilot <b>")
+
+
+@pytest.fixture(scope="module")
+def text(recorded: Path) -> str:
+    """The page on it."""
+    return page_of(chapters(recorded))
 
 
 @pytest.fixture
@@ -51,16 +59,16 @@ def test_a_hospital_that_was_left_out_stands_at_the_top(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    text = page(recorded_run(tmp_path / "run", {"hospital-01": spoiled}, rounds=4))
+    found = chapters(recorded_run(tmp_path / "run", {"hospital-01": spoiled}, rounds=4))
+    top = found[0].top
     what = "hospital-01: excluded, rejected in 3 of 4 rounds (tensor &#x27;&lt;b"
-    assert text.index("Not every hospital counts") < text.index("<table")
-    assert what in text
+    assert top.index("Not every hospital counts") < top.index(what) < top.index("<table")
     assert "4 rounds are done; not every hospital counts: hospital-01: excluded" in (
         caplog.records[-1].getMessage()
     )
-    attended = Figures(text).tables["attendance"]
+    attended = tables_of(found)["attendance"]
     assert attended[3][2].startswith("rejected: tensor")
-    assert attended[4][2] == "missing: not connected"
+    assert attended[4][2] == "missing: excluded"
 
 
 def spoiled(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
@@ -71,8 +79,7 @@ def spoiled(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply,
     return reply.model_copy(update={"weights": fingerprint(blob)}), blob
 
 
-def test_the_page_has_every_finding_and_every_hospital(recorded: Path) -> None:
-    text = page(recorded)
+def test_the_page_has_every_finding_and_every_hospital(text: str) -> None:
     rows = rows_of(text)
     assert "<h1>Run Pilot &lt;b&gt;</h1>" in text
     assert rows["Run"] == ["0123456789ab"]
@@ -85,25 +92,21 @@ def test_the_page_has_every_finding_and_every_hospital(recorded: Path) -> None:
     assert "Not a medical device" in text
 
 
-def test_nothing_on_the_page_comes_from_elsewhere(recorded: Path) -> None:
-    text = page(recorded)
-    names = (
-        r"http://www\.w3\.org/(?:2000/svg|1999/xlink)"  # of SVG's elements, which nobody fetches
-    )
-    assert not re.findall(rf"https?:(?!{names[5:]})", text)
+def test_nothing_on_the_page_comes_from_elsewhere(text: str) -> None:
+    # Names of SVG's elements, which nobody fetches.
+    assert not re.findall(r"https?:(?!//www\.w3\.org/(?:2000/svg|1999/xlink))", text)
     assert not re.findall(r"(?:src|href)\s*=\s*[\"'](?!#)", text)
     assert not re.findall(r"url\((?!#)", text)
     assert not re.findall(r"<(?:script|link|img|iframe|object|base)\b|@import", text)
 
 
 def test_every_figure_has_its_numbers_on_the_page_and_in_files(
-    recorded: Path, tmp_path: Path
+    recorded: Path, text: str, tmp_path: Path
 ) -> None:
     out, figures = tmp_path / "report.html", tmp_path / "a" / "figures"
-    result = run("flower-report", recorded, "--out", out, "--figures", figures)
-    assert (result.returncode, result.stdout, result.stderr) == (0, f"{out}\n", "")
-    assert out.read_text() == page(recorded)
-    found = Figures(out.read_text())
+    write_report([recorded], out, figures)
+    assert out.read_text() == text
+    found = Figures(text)
     assert found.tables.keys() == OF_A_RUN
     assert {name for name, count in found.drawings.items() if count == len(FINDINGS)} == {
         *("findings", "roc", "calibration")
@@ -118,8 +121,15 @@ def test_every_figure_has_its_numbers_on_the_page_and_in_files(
     assert len(list(figures.iterdir())) == 3 * len(OF_A_RUN)
 
 
-def test_the_numbers_are_those_of_the_records(recorded: Path) -> None:
-    tables = Figures(page(recorded)).tables
+def test_the_command_writes_the_same_page(recorded: Path, text: str, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    result = run("flower-report", recorded, "--out", out, timeout=200)
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{out}\n", "")
+    assert out.read_text() == text
+
+
+def test_the_numbers_are_those_of_the_records(recorded: Path, text: str) -> None:
+    tables = Figures(text).tables
     rounds, status = read_rounds(recorded), read_run_status(recorded)
     assert status.pooled is not None
     assert status.validation is not None
@@ -128,9 +138,10 @@ def test_the_numbers_are_those_of_the_records(recorded: Path) -> None:
         assert test is not None
         assert row[0] == finding.replace("_", " ")
         assert row[2] == rounded(test.auc_by_finding[finding])
-        assert row[3:6] == [rounded(of.auc), rounded(of.low), rounded(of.high)]
-        assert row[6:8] == [str(of.positives), str(of.negatives)]
-        assert row[8] == rounded(status.validation.auc_by_finding[finding])
+        assert row[3] == "7"
+        assert row[4:7] == [rounded(of.auc), rounded(of.low), rounded(of.high)]
+        assert row[7:9] == [str(of.positives), str(of.negatives)]
+        assert row[9] == rounded(status.validation.auc_by_finding[finding])
     by_round = tables["auc"][1:]
     assert [row[0] for row in by_round] == ["0", "1", "2", "3"]
     assert rounds[0].pooled is not None
@@ -146,15 +157,15 @@ def test_the_numbers_are_those_of_the_records(recorded: Path) -> None:
     assert tables["traffic"][3] == ["hospital-02", *[f"{sent / 1e6:.1f}"] * 2]
 
 
-def test_class_shares_are_those_of_the_hospitals_films(recorded: Path) -> None:
-    table = Figures(page(recorded)).tables["shares"]
+def test_class_shares_are_those_of_the_hospitals_films(recorded: Path, text: str) -> None:
+    tables = Figures(text).tables
+    table, last = tables["shares"], tables["last"]
     histograms = read_histograms(recorded, 4)
     assert table[0] == ["Finding", *histograms]
-    last = Figures(page(recorded)).tables["last"]
     for row, of_all in zip(table[1:], last[1:], strict=True):
         counts = [[int(number) for number in cell.split(" of ")] for cell in row[1:]]
         positives, known = (sum(column) for column in zip(*counts, strict=True))
-        assert [positives, known - positives] == [int(text) for text in of_all[6:8]]
+        assert [positives, known - positives] == [int(text) for text in of_all[7:9]]
 
 
 def test_a_run_of_an_earlier_version_says_what_is_not_recorded(folder: Path) -> None:
@@ -170,7 +181,7 @@ def test_a_run_of_an_earlier_version_says_what_is_not_recorded(folder: Path) -> 
     write_json(folder / "status.json", status)
     config = json.loads((folder / "config.json").read_text())
     write_json(folder / "config.json", {n: v for n, v in config.items() if n in OLD})
-    text = page(folder)
+    text = page_of(chapters(folder))
     assert Figures(text).tables.keys() == OF_A_RUN - {"roc", "calibration", "shares", "cosine"}
     rows = rows_of(text)
     assert rows["Mean AUC, validation films of all hospitals"] == ["not recorded"]
@@ -189,17 +200,17 @@ OLD = {
 def test_a_run_that_was_stopped_is_measured_by_what_it_was_to_do_last(folder: Path) -> None:
     stopped = {"state": "stopped", "time": now(), "reason": "SIGTERM", "rounds": 5}
     write_json(folder / "status.json", stopped)
-    text = page(folder)
-    assert rows_of(text)["Rounds"] == ["3 of 5"]
-    assert "The run is not done: stopped" in text
+    run = read_runs([folder])[0]
+    assert facts_of(run)["Rounds"] == "3 of 5"
+    assert cautions(run)[0].startswith("The run is not done: stopped")
 
 
 def test_what_is_half_written_is_left_out(folder: Path) -> None:
-    whole = page(folder)
+    whole = tables_of(chapters(folder))
     for name in ("rounds.jsonl", "events.jsonl"):
         with (folder / name).open("a") as file:
             file.write('{"round": 4, "hosp')
-    assert page(folder) == whole
+    assert tables_of(chapters(folder)) == whole
 
 
 def test_a_file_that_says_something_else_is_named_or_left_out(folder: Path) -> None:
@@ -209,11 +220,11 @@ def test_a_file_that_says_something_else_is_named_or_left_out(folder: Path) -> N
         for content in ("[]\n", "{}\n", "5\n"):
             (folder / name).write_text(content)
             with suppress(BadInput):
-                page(folder)
+                chapters(folder)
         (folder / name).write_bytes(whole)
     (folder / "config.json").write_text("{}")
     with pytest.raises(BadInput, match="restore it from a backup"):
-        page(folder)
+        chapters(folder)
 
 
 def test_bad_input_is_one_line(folder: Path, tmp_path: Path) -> None:

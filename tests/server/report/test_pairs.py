@@ -11,8 +11,9 @@ from scipy.stats import ttest_1samp
 
 from common.findings import FINDINGS
 from common.readings import FindingAuc
+from server.report.compare import what_differs
 from server.report.curves import mean_interval
-from server.report.page import chapters_of, page_of, read_runs
+from server.report.page import chapters_of, read_runs
 from server.report.pairs import (
     Estimate,
     Pair,
@@ -23,8 +24,7 @@ from server.report.pairs import (
     pooled_differences,
     test_differences,
 )
-from tests.support.pages import rows_of
-from tests.support.reports import Figures, recorded_run
+from tests.support.reports import cells, recorded_run, tables_of
 
 test_differences.__test__ = False  # type: ignore[attr-defined]
 
@@ -44,18 +44,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def test_several_runs_stand_side_by_side(runs: list[Path]) -> None:
     read = read_runs(runs)
-    text = page_of(chapters_of(read))
+    chapters = chapters_of(read)
     names = ["same name (0123456789ab)", f"same name ({'b' * 12})", "c" * 12]
     assert [run.name for run in read] == names
-    rows = rows_of(text)
-    assert f"<h1>3 runs: {', '.join(names)}</h1>" in text
-    assert rows["seed"] == ["6"]  # of the last run's own configuration
-    tables = Figures(text).tables
+    assert [chapter.title for chapter in chapters] == [
+        f"3 runs: {', '.join(names)}",
+        *(f"Run {name}" for name in names),
+    ]
+    tables = tables_of(chapters)
     assert tables.keys() > OF_SEVERAL
     assert len(tables) == len(OF_SEVERAL) + 3 * 13
-    assert f"{names[2]} and {names[0]}: their seeds differ (5, 6)" in text
-    assert f"{names[2]} and {names[0]}: their test films are not the same" in text
-    assert f"{names[1]} and {names[0]}: they have done 3 and 2 rounds" in text
+    top = chapters[0].top
+    assert f"{names[2]} and {names[0]}: their seeds differ (5, 6)" in top
+    assert f"{names[2]} and {names[0]}: their test films are not the same" in top
+    assert f"{names[1]} and {names[0]}: they have done 3 and 2 rounds" in top
+    assert ["seed", "5", "5", "6"] in cells(what_differs(read))
     first, second, _ = read
     assert first.last.test is not None
     assert second.last.test is not None
