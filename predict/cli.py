@@ -31,7 +31,10 @@ def _predict(arguments: Sequence[str]) -> None:
     if not rows:
         reasons = ", ".join(f"{reason} ({n})" for reason, n in Counter(refused.values()).items())
         raise BadInput(f"none of {len(refused)} files can be used: {reasons}")
-    text = as_csv(rows) if settings.format == "csv" else as_json(rows, job.name, job.size)
+    if settings.format == "csv":
+        text = as_csv(rows, job.calibration)
+    else:
+        text = as_json(rows, job.name, job.size, job.calibration)
     _write(text, settings.out)
 
 

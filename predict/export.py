@@ -83,5 +83,6 @@ def _metadata(model: Model, size: int, out: Path) -> Metadata:
             image_size=size,
             preparation=how.preparation.format(size=size, side=crop_size(size)),
             provenance=model.provenance,
+            calibration=dict(model.calibration),
         ),
     )

@@ -27,6 +27,7 @@ class Job:
     Attributes:
         name: The model's file.
         size: S, pixels along each side of the films.
+        calibration: What is known of the model's probabilities and thresholds.
 
     Raises:
         BadInput: The model or the device cannot be used.
@@ -43,6 +44,7 @@ class Job:
                 f"{model.file} does not tell the size of its films: {self.size} is taken (--size)",
                 file=sys.stderr,
             )
+        self.calibration = model.calibration
         self._network = model.network(self._device)
 
     def predict_one(self, file: Path) -> Prediction | str:
@@ -50,7 +52,8 @@ class Job:
         pixels = read_one(file, self._settings.wanted, self.size)
         if isinstance(pixels, str):
             return pixels
-        (prediction,) = predict(self._network, [Film(file, pixels)], self._device)
+        films = [Film(file, pixels)]
+        (prediction,) = predict(self._network, films, self._device, self.calibration)
         return prediction
 
     def heatmaps(self) -> GradCam:
@@ -72,8 +75,8 @@ class Job:
         writer, paths = self._heatmaps(files)
         films = read_films(list(files), settings.wanted, self.size, settings.workers, refused)
         rows: list[Row] = []
-        for prediction in predict(self._network, films, self._device):
-            film, probabilities = prediction
+        for prediction in predict(self._network, films, self._device, self.calibration):
+            film, probabilities, called = prediction
             if (cause := dullness(film)) is not None:
                 print(
                     f"dull: {film.file}: the model sees little on it; likely cause: {cause}",
@@ -82,7 +85,7 @@ class Job:
             path = paths.get(film.file)
             if writer is not None and path is not None:
                 writer.write(prediction, path)
-            rows.append(Row(film.file, tuple(map(str, probabilities)), path))
+            rows.append(Row(film.file, tuple(map(str, probabilities)), called, path))
         tell_refused(refused)
         return rows, refused
 

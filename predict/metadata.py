@@ -16,6 +16,7 @@ from common.findings import FINDINGS
 from common.options import Architecture
 from common.runtime.files import sha256_of
 from common.shard import SMALLEST
+from predict.calibration import Calibrated
 
 TASK = "Findings on frontal chest radiographs"
 
@@ -67,6 +68,9 @@ class Exported(BaseModel):
     )
     preparation: str = Field(description="how a film becomes the input")
     provenance: Provenance | None = Field(description="where the weights came from")
+    calibration: dict[str, Calibrated] = Field(
+        {}, description="how logits become calibrated probabilities, and thresholds, by finding"
+    )
 
 
 class Metadata(BaseModel):

@@ -4,16 +4,17 @@ After Mitchell et al., "Model cards for model reporting", FAT* 2019. It says wha
 the run's folder tell, and names what they do not.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from common.findings import FINDINGS
-from common.scores import AucByFinding
+from common.readings import Pooled
+from common.scores import Scores
+from predict.calibration import Calibration
 from predict.metadata import INTENDED_USE, Metadata
 from predict.model_file import Model
 from predict.run_folder import Round, Validation, final_validation, rounds_of
 
 LIMITS = (
-    "The probabilities are not calibrated, and no threshold is recommended.",
     "The labels of public sets such as ChestX-ray14 were drawn from reports by a program and are "
     "wrong for a part of the films.",
     "It knows frontal films of the hospitals that trained it. On films of other machines, of "
@@ -48,6 +49,7 @@ def model_card(model: Model, name: str, metadata: Metadata) -> str:
         *_section("Origin", [f"- {origin.describe()}", *_run(model)]),
         *_section("Hospitals", _hospitals(model)),
         *_section("Metrics", _metrics(model)),
+        *_section("Thresholds", _thresholds(own.calibration)),
         *_section("Limits", [f"- {limit}" for limit in LIMITS]),
     ]
     return "\n".join(lines)
@@ -69,7 +71,7 @@ def scores_of(model: Model) -> tuple[Round | None, Validation | None]:
     after = rounds.get(number + 1)
     if after is not None:
         validation: Validation | None = Validation(
-            auc=after.auc, auc_by_finding=after.auc_by_finding
+            auc=after.auc, auc_by_finding=after.auc_by_finding, pooled=after.pooled
         )
     elif number == max(rounds, default=None):
         validation = final_validation(model.run)
@@ -132,19 +134,53 @@ def _metrics(model: Model) -> Iterator[str]:
     if validation is None and test is None:
         yield "Not known: the run tells no score of this model."
         return
-    columns: list[tuple[str, float | None, AucByFinding]] = []
+    columns: list[tuple[str, str, Mapping[str, str]]] = []
     if validation is not None:
-        columns.append(("mean AUC at the hospitals", validation.auc, validation.auc_by_finding))
+        columns.append(_column("mean AUC at the hospitals", validation))
+    if validation is not None and validation.pooled is not None:
+        columns.append(_pooled_column(validation.pooled))
     if test is not None:
-        columns.append((f"AUC on {test.images} test films", test.auc, test.auc_by_finding))
+        columns.append(_column(f"AUC on {test.images} test films", test))
     yield f"| finding | {' | '.join(title for title, _, _ in columns)} |"
     yield f"|---|{'---|' * len(columns)}"
-    yield f"| **mean** | {' | '.join(_number(mean) for _, mean, _ in columns)} |"
+    yield f"| **mean** | {' | '.join(mean for _, mean, _ in columns)} |"
     for finding in FINDINGS:
-        values = " | ".join(_number(by.get(finding)) for _, _, by in columns)
+        values = " | ".join(by[finding] for _, _, by in columns)
         yield f"| {finding.replace('_', ' ')} | {values} |"
     yield ""
-    yield "The run tells no confidence intervals."
+    yield "Intervals are DeLong's, 95 %, over films, not over patients. Other columns have none."
+
+
+def _column(title: str, scores: Validation | Scores) -> tuple[str, str, dict[str, str]]:
+    by = {finding: _number(scores.auc_by_finding.get(finding)) for finding in FINDINGS}
+    return title, _number(scores.auc), by
+
+
+def _pooled_column(pooled: Pooled) -> tuple[str, str, dict[str, str]]:
+    by = {}
+    for finding, of in pooled.by_finding.items():
+        between = "" if of.low is None else f" ({_number(of.low)} to {_number(of.high)})"
+        by[finding] = f"{_number(of.auc)}{between}, {of.positives} of {of.positives + of.negatives}"
+    title = "AUC of all hospitals' validation films together, films with the finding"
+    return title, _number(pooled.auc), by
+
+
+def _thresholds(calibration: Calibration) -> Iterator[str]:
+    if not calibration:
+        yield "None: the run tells too little, and the probabilities are not calibrated."
+        return
+    yield "| finding | calibrated probability | sensitivity | specificity | films with it |"
+    yield "|---|---|---|---|---|"
+    for finding, of in calibration.items():
+        values = (of.probability(of.threshold), of.sensitivity, of.specificity)
+        numbers = " | ".join(_number(float(value)) for value in values)
+        yield f"| {finding.replace('_', ' ')} | {numbers} | {of.positives} |"
+    yield ""
+    yield (
+        "Line and threshold of each finding were fitted to the hospitals' validation films, and "
+        "sensitivity and specificity are of the same films: on others they will be lower. Findings "
+        "that are not named have too few films, and their probabilities are not calibrated."
+    )
 
 
 def _number(value: float | None) -> str:

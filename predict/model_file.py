@@ -12,6 +12,7 @@ from common.errors import BadInput
 from common.model import build_model, load_state
 from common.options import Architecture
 from common.state import State
+from predict.calibration import Calibration, calibration_of
 from predict.metadata import read_metadata
 from predict.run_folder import Run, model_of, run_of
 
@@ -27,6 +28,7 @@ class Model:
         provenance: Where the weights came from.
         run: The run in whose folder it lies, if it is that run's.
         size: S, pixels along each side of the films that it was trained on; None: not known.
+        calibration: What its run tells of probabilities and thresholds; empty: nothing.
     """
 
     file: Path
@@ -35,6 +37,7 @@ class Model:
     provenance: Provenance
     run: Run | None
     size: int | None
+    calibration: Calibration
 
     def network(self, device: torch.device) -> DenseNet:
         """Return the network on a device, in evaluation mode."""
@@ -60,7 +63,8 @@ def read_model(path: Path, head: Literal["keep"] | None = None) -> Model:
         state, provenance = read_checkpoint(file, exported.architecture, 0, "keep")
         if exported.provenance is not None:
             provenance = exported.provenance
-        return Model(file, exported.architecture, state, provenance, None, exported.image_size)
+        size, calibration = exported.image_size, exported.calibration
+        return Model(file, exported.architecture, state, provenance, None, size, calibration)
     architecture = read_architecture(file)
     state, provenance = read_checkpoint(file, architecture, 0, head)
     if provenance.taken is not None and ", head kept" not in provenance.taken:
@@ -73,5 +77,7 @@ def read_model(path: Path, head: Literal["keep"] | None = None) -> Model:
     run = run_of(file)
     if run is not None and run.config.run_id != provenance.run:
         run = None
-    size = None if run is None else run.config.image_size
-    return Model(file, architecture, state, provenance, run, size)
+    if run is None or provenance.round is None:
+        return Model(file, architecture, state, provenance, run, None, {})
+    calibration = calibration_of(run, provenance.round)
+    return Model(file, architecture, state, provenance, run, run.config.image_size, calibration)

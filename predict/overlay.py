@@ -32,7 +32,7 @@ def draw(method: GradCam, prediction: Prediction, finding: str) -> Image.Image:
         Unreadable: The film can no longer be read.
         OSError: Nor can its file.
     """
-    film, probabilities = prediction
+    film, probabilities, _ = prediction
     heat = method.heat(film.pixels, finding)
     probability = float(probabilities[FINDINGS.index(finding)])
     return overlay(read_film(film.file, SHOWN), heat, finding, probability)

@@ -26,6 +26,7 @@ from urllib.parse import parse_qs, urlsplit
 from common.errors import BadInput
 from common.findings import FINDINGS
 from common.net import split_address
+from predict.calibration import Calibration
 from predict.films import dullness
 from predict.job import Job
 from predict.overlay import draw
@@ -106,7 +107,10 @@ class PageServer(ThreadingHTTPServer):
         self._lock = Lock()
         page = (files("predict") / "page.html").read_text(encoding="utf-8")
         self.page = Template(page).substitute(
-            model=escape(Path(job.name).name), size=job.size, limit=LIMIT_MB
+            model=escape(Path(job.name).name),
+            size=job.size,
+            limit=LIMIT_MB,
+            calibrated=_calibrated(job.calibration),
         )
         super().__init__(address, Handler)
 
@@ -136,6 +140,7 @@ class PageServer(ThreadingHTTPServer):
                 name: float(str(value))
                 for name, value in zip(FINDINGS, prediction.probabilities, strict=True)
             },
+            "called": prediction.called,
             "finding": shown,
             "heatmap": f"data:image/png;base64,{image}",
             "note": f"The model sees little on this film; likely cause: {cause}." if cause else "",
@@ -146,6 +151,18 @@ class PageServer(ThreadingHTTPServer):
         error = sys.exception()
         if not isinstance(error, OSError):
             log.error("a request failed: %s", type(error).__name__, exc_info=_if_debug())
+
+
+def _calibrated(calibration: Calibration) -> str:
+    """Return what the page says of its probabilities."""
+    if not calibration:
+        return "the probabilities are not calibrated"
+    if len(calibration) == len(FINDINGS):
+        return "the probabilities are calibrated on the hospitals' validation films"
+    return (
+        f"the probabilities of {len(calibration)} of the {len(FINDINGS)} findings are calibrated "
+        "on the hospitals' validation films, those of the others are not"
+    )
 
 
 class Handler(BaseHTTPRequestHandler):

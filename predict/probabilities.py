@@ -15,17 +15,25 @@ from torch import nn
 
 from common.evaluation import EVALUATION_BATCH, logits_of
 from common.findings import FINDINGS
+from predict.calibration import Calibration
 from predict.films import Film
 
 Probabilities = npt.NDArray[np.float32]
-"""float32, 14: the sigmoid of the logits, in the order of FINDINGS. They are not calibrated."""
+"""float32, 14, in the order of FINDINGS: sigmoids of the logits, calibrated or not."""
 
 
 class Prediction(NamedTuple):
-    """What a model says of a film."""
+    """What a model says of a film.
+
+    Attributes:
+        film: The film.
+        probabilities: Of the findings.
+        called: Findings whose threshold it reaches, of those that have one.
+    """
 
     film: Film
     probabilities: Probabilities
+    called: tuple[str, ...]
 
     @property
     def likeliest(self) -> str:
@@ -34,7 +42,7 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    network: nn.Module, films: Iterable[Film], device: torch.device
+    network: nn.Module, films: Iterable[Film], device: torch.device, calibration: Calibration
 ) -> Iterator[Prediction]:
     """Yield what a model says of films, in their order.
 
@@ -42,10 +50,17 @@ def predict(
         network: In evaluation mode, on the device.
         films: Of one size.
         device: Where to compute.
+        calibration: Of the model.
     """
     left = iter(films)
     while batch := list(islice(left, EVALUATION_BATCH)):
         with torch.inference_mode():
             logits = logits_of(network, np.stack([film.pixels for film in batch]), device)
-        probabilities = torch.sigmoid(logits.float()).cpu().numpy()
-        yield from map(Prediction, batch, probabilities)
+        plain = torch.sigmoid(logits.float()).cpu().numpy()
+        values = logits.double().cpu().numpy()
+        for film, own, probabilities in zip(batch, values, plain, strict=True):
+            by_finding = dict(zip(FINDINGS, own.tolist(), strict=True))
+            for finding, of in calibration.items():
+                probabilities[FINDINGS.index(finding)] = of.probability(by_finding[finding])
+            called = (f for f, of in calibration.items() if by_finding[f] >= of.threshold)
+            yield Prediction(film, probabilities, tuple(called))

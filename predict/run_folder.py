@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import BadInput, first_problem
 from common.options import Training
+from common.readings import Pooled
 from common.scores import AucByFinding, Scores
 from common.shard import SMALLEST
 
@@ -47,19 +48,22 @@ class Round(BaseModel):
     hospitals: dict[str, Part]
     rejected: dict[str, str]
     missing: list[str]
+    pooled: Pooled | None = Field(None, description="of all validation films; None: not told")
 
 
 class Validation(BaseModel):
-    """The hospitals' mean AUC on their own validation images."""
+    """The hospitals' mean AUC on their own validation images, and that of all of these together."""
 
     auc: float | None
     auc_by_finding: AucByFinding
+    pooled: Pooled | None = Field(None, description="None: not told")
 
 
 class Status(BaseModel):
     """How a run ended."""
 
     validation: Validation | None = Field(None, description="of the model after the last round")
+    pooled: Pooled | None = Field(None, description="of the same model; None: not told")
 
 
 class Run(NamedTuple):
@@ -137,9 +141,12 @@ def final_validation(run: Run) -> Validation | None:
     """
     path = run.folder / "status.json"
     try:
-        return _parse(Status, path.read_bytes(), path).validation
+        status = _parse(Status, path.read_bytes(), path)
     except FileNotFoundError:
         return None
+    if status.validation is None:
+        return None
+    return status.validation.model_copy(update={"pooled": status.pooled})
 
 
 def _parse(model: type[ModelT], text: bytes, path: Path) -> ModelT:
