@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -14,11 +14,13 @@ from pydantic_settings import SettingsConfigDict
 from common.errors import BadInput, FedCXRError, NoQuorum, first_problem
 from common.net import LONGEST_SECONDS, Address
 from common.options import Architecture, HeadChoice, StrategyName, Training
+from common.protocol import Printable
 from common.runtime.cli import Settings, Stopped, leave, parse, run_command, version_line
 from common.runtime.guard import Guard
 from common.runtime.logs import LogFormat
 from common.runtime.memory import keep_one_arena
 from common.shard import SMALLEST
+from common.track.options import TRACK_HELP, Track, check_usable
 from server.run.config import Changing
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PAPER_IMAGE_SIZE = 256
+
+RunName = Annotated[Printable, Field(min_length=1, max_length=80)]
 
 RESTART_SECONDS = 180.0
 """How long a server whose run is done already waits for the hospitals, which may all be starting on
@@ -50,6 +54,9 @@ class ServerSettings(Settings, Training):
         "are known to be these, and stop if 14 of them may be others",
     )
     run: Path = Field(description="new folder for config, rounds, models and status")
+    name: RunName | None = Field(
+        None, description="the run's, for people: in the log and on the report"
+    )
     rounds: int = Field(50, ge=1, description="how many rounds")
     min_clients: int = Field(10, ge=1, description="hospitals to wait for before the first round")
     quorum: float | None = Field(
@@ -129,6 +136,7 @@ class ServerSettings(Settings, Training):
     log_format: LogFormat = Field(
         "text", description="text, or json: an object on each line, for machines"
     )
+    track: Track = Field([], description=TRACK_HELP)
     device: str = Field("auto", description="for --test: auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
 
@@ -166,6 +174,7 @@ class ServerSettings(Settings, Training):
 
 def _serve(arguments: Sequence[str]) -> None:
     settings = parse(ServerSettings, arguments)
+    check_usable(settings.track)
     guard = Guard()
 
     from common.protocol import Greeting
@@ -177,6 +186,7 @@ def _serve(arguments: Sequence[str]) -> None:
     from server.rounds.loop import Rounds
     from server.run.records import AuditEvent, RunStatus, read_run_status
     from server.run.start import start_run
+    from server.run.tracking import tracking
     from server.transport.port import check_free
     from server.transport.service import listening
     from server.transport.tls import ServerTLS
@@ -205,7 +215,12 @@ def _serve(arguments: Sequence[str]) -> None:
         done = len(folder.rounds())
         why = f": {status.reason}; --early-stop 0 and other --rounds go on" if status.reason else ""
         log.info("all %d rounds of this run are done already%s", done, why)
-        with listening(roster, settings.listen, tls), _telling(port, folder):
+        with (
+            tracking(settings.track, plan, folder) as told,
+            listening(roster, settings.listen, tls),
+            _telling(port, folder),
+        ):
+            told.finish(status)
             results = _results(plan, folder, status)
             over = f"{done} rounds are done"
             roster.say_farewell(over, folder.hospitals(), RESTART_SECONDS, results)
@@ -218,14 +233,20 @@ def _serve(arguments: Sequence[str]) -> None:
         done = len(folder.rounds())
         folder.status.write(RunStatus(state="running", round=done, rounds=plan.rounds))
         log_to_file(folder.path / "server.log")
-        log.info("%s: run %s in %s", version_line("flower-server"), plan.run, folder.path)
+        called = f"{plan.run} ({name})" if (name := folder.config.get("name")) else plan.run
+        log.info("%s: run %s in %s", version_line("flower-server"), called, folder.path)
         began: Literal["started", "resumed"] = "resumed" if start.resumed else "started"
         folder.log.record(AuditEvent(event=began, details={"run": plan.run}))
-        with listening(roster, settings.listen, tls), _telling(port, folder):
+        with (
+            tracking(settings.track, plan, folder) as told,
+            listening(roster, settings.listen, tls),
+            _telling(port, folder),
+        ):
             result = rounds.run()
             ended = RunStatus(state="finished", **dict(result))
             folder.status.end(ended)
             folder.log.record(AuditEvent(event="finished", details={"rounds": result.round}))
+            told.finish(ended)
             _write_report(folder.path)
             over = f"{result.round} rounds are done"
             roster.say_farewell(over, rounds.asked, results=_results(plan, folder, ended))
@@ -270,7 +291,9 @@ def _tester(settings: ServerSettings) -> "tuple[Tester | None, int]":
 
     if settings.test is None:
         return None, settings.image_size or PAPER_IMAGE_SIZE
-    tester = Tester(settings.test, settings.architecture, settings.device, settings.threads)
+    tester = Tester(
+        settings.test, settings.architecture, settings.device, settings.threads, settings.mode
+    )
     size = settings.image_size or tester.image_size
     if tester.image_size != size:
         raise BadInput(
@@ -282,10 +305,10 @@ def _tester(settings: ServerSettings) -> "tuple[Tester | None, int]":
 
 def _write_report(run: Path) -> None:
     """Write the page on a run that is done; the run has not failed if that cannot be done."""
-    from server.run.report import write_report
+    from server.report.cli import write_report
 
     try:
-        write_report(run, run / "report.html")
+        write_report([run], run / "report.html")
     except Exception as error:  # noqa: BLE001 - the run is done, whatever the page is about
         reason = error if isinstance(error, FedCXRError) else type(error).__name__
         log.warning("no report: %s", reason)

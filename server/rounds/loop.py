@@ -19,6 +19,7 @@ from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected, Round
 from server.rounds.checks import DIVERGED, flaw_of
 from server.rounds.choosing import Choice
+from server.rounds.drift import cosines
 from server.rounds.plan import Plan
 from server.rounds.progress import Progress, across, at_fault, mean_loss
 from server.rounds.sharing import best_model, shared_mean, to_keep
@@ -268,12 +269,14 @@ class Rounds:
         replied = monotonic()
         found, live = attempt.collected, self.folder.live
         live.enter("average")
-        after = self._strategy.combine(out.trained, attempt.updates())
+        updates = attempt.updates()
+        after = self._strategy.combine(out.trained, updates)
         if (flaw := flaw_of(after)) is not None:
             raise FedCXRError(
                 f"round {number}: --strategy {self._plan.strategy} made a model that cannot be "
                 f"used: {flaw}; nothing was sent, the run is as it was after round {number - 1}"
             )
+        drift = cosines(out.trained, after, updates)
         self._set_state({**self._state, **after})
         averaged = monotonic()
         live.enter("save")
@@ -289,7 +292,10 @@ class Rounds:
         if self._test is not None:
             live.enter("test")
         test = self._test(self._state) if self._test is not None else None
-        hospitals = dict(sorted(found.hospitals.items()))
+        hospitals = {
+            name: record.model_copy(update={"cosine": drift[name]})
+            for name, record in sorted(found.hospitals.items())
+        }
         answered = found.hospitals.keys() | found.rejected.keys()
         validation = self._across(found)
         record = RoundRecord(

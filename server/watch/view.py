@@ -17,7 +17,7 @@ WIDE = 110
 """Columns from which the table has more of them."""
 
 RESERVED_LINES = 14
-"""Lines of the picture that are not hospitals."""
+"""Lines of the picture that are neither hospitals nor findings."""
 
 FEWEST_HOSPITALS = 5
 """Are shown however low the terminal is."""
@@ -56,7 +56,7 @@ class Picture:
     Args:
         snapshot: The run.
         findings: Whether each finding has its curve.
-        notice: A line at the end, such as that the server does not answer.
+        notice: A line below the heading, such as that the server does not answer.
     """
 
     def __init__(self, snapshot: Snapshot, findings: bool = False, notice: str = "") -> None:
@@ -67,8 +67,11 @@ class Picture:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the parts from top to bottom."""
         width, plain = options.max_width, options.ascii_only
-        room = max(FEWEST_HOSPITALS, console.height - RESERVED_LINES)
+        reserved = RESERVED_LINES + (len(FINDINGS) if self._findings else 0)
+        room = max(FEWEST_HOSPITALS, console.height - reserved)
         yield from self._heading(width, plain)
+        if self._notice:
+            yield text(self._notice, "yellow")
         if self._run.hospitals or self._run.live:
             yield ""
             yield self._hospitals(width, plain, room)
@@ -76,8 +79,6 @@ class Picture:
         if self._run.history:
             yield ""
             yield from self._curves(width, plain)
-        if self._notice:
-            yield text(self._notice, "yellow")
 
     def _heading(self, width: int, plain: bool) -> Iterator[RenderableType]:
         run = self._run
