@@ -244,6 +244,7 @@ class Somebody:
     """A hospital that says hello."""
 
     name, device, precision = "north", "cpu", "fp32"
+    scored = None
 
     def greet(self, _greeting: Greeting) -> Any:
         return HELLO.model_copy(update={"site": self.name, "image_size": 40})

@@ -177,6 +177,7 @@ class Newcomer:
 
     device = "cpu"
     precision = "fp32"
+    scored = None
 
     def __init__(self, number: int) -> None:
         self.name = f"hospital-{number:03d}"
