@@ -20,10 +20,12 @@ from common.runtime.guard import Guard
 from common.runtime.logs import LogFormat
 from common.runtime.memory import keep_one_arena
 from common.shard import SMALLEST
+from common.track.options import TRACK_HELP, Track, check_usable
 from server.run.config import Changing
 
 if TYPE_CHECKING:
     from common.protocol import RunResult
+    from server.metrics.port import MetricsPort
     from server.rounds.plan import Plan
     from server.rounds.testing import Tester
     from server.run.folder import RunFolder
@@ -104,6 +106,11 @@ class ServerSettings(Settings, Training):
     )
     test: Path | None = Field(None, description="labelled shard to score every new model on")
     listen: Address = Field("0.0.0.0:8080", description="HOST:PORT")
+    metrics: Address | None = Field(
+        None,
+        description="HOST:PORT of a port of its own for Prometheus and flower-watch; whoever "
+        "reaches it sees each hospital's numbers",
+    )
     tls: Path | None = Field(
         None,
         description="folder with ca.crt, server.crt, server.key and sites.json, made by "
@@ -129,6 +136,7 @@ class ServerSettings(Settings, Training):
     log_format: LogFormat = Field(
         "text", description="text, or json: an object on each line, for machines"
     )
+    track: Track = Field([], description=TRACK_HELP)
     device: str = Field("auto", description="for --test: auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
 
@@ -166,6 +174,7 @@ class ServerSettings(Settings, Training):
 
 def _serve(arguments: Sequence[str]) -> None:
     settings = parse(ServerSettings, arguments)
+    check_usable(settings.track)
     guard = Guard()
 
     from common.protocol import Greeting
@@ -173,9 +182,11 @@ def _serve(arguments: Sequence[str]) -> None:
     from server.members.admission import Admission
     from server.members.roster import Roster
     from server.members.sites import SiteList
+    from server.metrics.port import MetricsPort
     from server.rounds.loop import Rounds
     from server.run.records import AuditEvent, RunStatus, read_run_status
     from server.run.start import start_run
+    from server.run.tracking import tracking
     from server.transport.port import check_free
     from server.transport.service import listening
     from server.transport.tls import ServerTLS
@@ -189,6 +200,7 @@ def _serve(arguments: Sequence[str]) -> None:
         tls, sites = ServerTLS(settings.tls), SiteList(settings.tls / "sites.json")
         for notice in sites.expiring(datetime.now(UTC)):
             log.warning("%s", notice)
+    port = MetricsPort(settings.metrics) if settings.metrics is not None else None
     check_free(settings.listen)
     tester, size = _tester(settings)
     start = start_run(settings, size)
@@ -203,7 +215,12 @@ def _serve(arguments: Sequence[str]) -> None:
         done = len(folder.rounds())
         why = f": {status.reason}; --early-stop 0 and other --rounds go on" if status.reason else ""
         log.info("all %d rounds of this run are done already%s", done, why)
-        with listening(roster, settings.listen, tls):
+        with (
+            tracking(settings.track, plan, folder) as told,
+            listening(roster, settings.listen, tls),
+            _telling(port, folder),
+        ):
+            told.finish(status)
             results = _results(plan, folder, status)
             over = f"{done} rounds are done"
             roster.say_farewell(over, folder.hospitals(), RESTART_SECONDS, results)
@@ -220,14 +237,36 @@ def _serve(arguments: Sequence[str]) -> None:
         log.info("%s: run %s in %s", version_line("flower-server"), called, folder.path)
         began: Literal["started", "resumed"] = "resumed" if start.resumed else "started"
         folder.log.record(AuditEvent(event=began, details={"run": plan.run}))
-        with listening(roster, settings.listen, tls):
+        with (
+            tracking(settings.track, plan, folder) as told,
+            listening(roster, settings.listen, tls),
+            _telling(port, folder),
+        ):
             result = rounds.run()
             ended = RunStatus(state="finished", **dict(result))
             folder.status.end(ended)
             folder.log.record(AuditEvent(event="finished", details={"rounds": result.round}))
+            told.finish(ended)
             _write_report(folder.path)
             over = f"{result.round} rounds are done"
             roster.say_farewell(over, rounds.asked, results=_results(plan, folder, ended))
+
+
+@contextmanager
+def _telling(port: "MetricsPort | None", folder: "RunFolder") -> Iterator[None]:
+    """Tell how the run stands for the length of the block, if there is a port for it."""
+    from server.metrics.families import RunCollector
+    from server.run.snapshot import snapshot_of
+
+    if port is None:
+        yield
+        return
+
+    def run() -> str:
+        return snapshot_of(folder.path, folder.live.current()).model_dump_json()
+
+    with port.serving(RunCollector(folder), run):
+        yield
 
 
 def _results(
@@ -252,7 +291,9 @@ def _tester(settings: ServerSettings) -> "tuple[Tester | None, int]":
 
     if settings.test is None:
         return None, settings.image_size or PAPER_IMAGE_SIZE
-    tester = Tester(settings.test, settings.architecture, settings.device, settings.threads)
+    tester = Tester(
+        settings.test, settings.architecture, settings.device, settings.threads, settings.mode
+    )
     size = settings.image_size or tester.image_size
     if tester.image_size != size:
         raise BadInput(

@@ -207,6 +207,7 @@ class Refused(_Event):
     event: Literal["refused"] = "refused"
     site: str
     reason: str
+    times: int = Field(1, description="that it was, since the last line that says so")
 
 
 CONNECTION_CLOSED = "its connection was closed"

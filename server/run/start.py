@@ -56,7 +56,10 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         raise BadInput(f"--change: there is no run in {settings.run}; leave the option out")
     done = len(folder.rounds()) if resumed else 0
     if done > settings.rounds:
-        raise BadInput(f"--rounds {settings.rounds}: the run has done {done} rounds already")
+        raise BadInput(
+            f"--rounds {settings.rounds}: the run has done {done} rounds already; "
+            f"give {done} or more"
+        )
     if done:
         state, origin = _last_model(folder, done, settings.architecture)
     else:

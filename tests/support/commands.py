@@ -19,6 +19,7 @@ def run(
         "flower-data": "radiographs.cli",
         "flower-provision": "server.provision.cli",
         "flower-report": "server.report.cli",
+        "flower-watch": "server.watch.cli",
     }.get(command, f"{command.removeprefix('flower-')}.cli")
     given = [str(argument) for argument in arguments]
     with TemporaryDirectory() as folder:
