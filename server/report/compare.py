@@ -182,9 +182,9 @@ def finding_differences(runs: Sequence[Run]) -> Plot:
         "runs-differences",
         f"Difference to {first.name}, last models",
         "Right of 0: better than it. On the test films no interval can be had without each film's "
-        "score. The intervals of 95 % on the validation "
-        "films take the two models' films as different ones: on the same films they are wider than "
-        "they need be. They are not adjusted for the number of findings.",
+        "score. The intervals of 95 % on the validation films take the two models' films as "
+        "different ones: on the same films they are as a rule too wide. They are not adjusted for "
+        "the number of findings.",
         [Panel("", paint)],
         table(["Finding", "Run", "Test", "Pooled", "Low", "High"], rows),
         keys,

@@ -5,7 +5,7 @@ uncertainty depends on what is paired:
 
 - Test films: they are the same, but without each film's score there is no interval.
 - Pooled validation films: an interval from both AUCs' own, as if the films were others. On the same
-  films the AUCs of two models go up and down together, so that it is wider than it need be.
+  films the AUCs of two models as a rule go up and down together, so that it is too wide.
 - Hospitals: pairs that are independent of each other, so that their mean has Student's interval.
 """
 

@@ -34,7 +34,8 @@ def test_three_hospitals_end_with_the_exact_weighted_mean(
     assert provenance.round == 2
     assert {file.name for file in run.iterdir()} == {
         *("config.json", "rounds.jsonl", "events.jsonl", "audit.jsonl", "checkpoints"),
-        *("best.pt", "final.pt", "status.json", "server.log", "report.html"),
+        *("best.pt", "final.pt", "status.json", "live.json", "server.log", "report.html"),
+        "histograms",
     }
     assert status_of(run)["state"] == "finished"
     config = json.loads((run / "config.json").read_text())

@@ -26,6 +26,6 @@ def test_the_model_is_shared_with_hospitals_on_a_list_unless_said_otherwise(
 def test_a_runs_name_is_text_that_does_no_harm_in_a_log() -> None:
     options = ["--init", "random", "--run", "r", "--insecure", "--name"]
     assert parse(ServerSettings, [*options, "Pilot, März"]).name == "Pilot, März"
-    for name in ("a\nb", "\x1b[31m", "", "x" * 81):
+    for name in ("a\nb", "\x1b[31m", "x" * 81):
         with pytest.raises(BadInput, match="--name"):
             parse(ServerSettings, [*options, name])
