@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 from importlib.metadata import version
+from ipaddress import ip_network
 from pathlib import Path
 
 import docker
@@ -97,9 +98,16 @@ class Server:
         return (folder / "status.json").exists() and status_of(folder)["state"] == "finished"
 
 
+def restarts(container: Container) -> int:
+    """Return how often the engine has started a container again."""
+    container.reload()
+    return int(container.attrs["RestartCount"])
+
+
 def test_deploy_md_walked_from_zero(tmp_path: Path) -> None:
     engine, port = docker.from_env(), free_port()
-    gateway = engine.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
+    (addresses,) = engine.networks.get("bridge").attrs["IPAM"]["Config"]
+    gateway = addresses.get("Gateway") or str(ip_network(addresses["Subnet"])[1])  # of a new one
     srv, federation = tmp_path / "srv", tmp_path / "federation"
     places = {
         "/srv/fedcxr": srv,
@@ -158,6 +166,7 @@ def test_deploy_md_walked_from_zero(tmp_path: Path) -> None:
             hospital.run("sudo chown", kit.folder)
             wait_until(lambda: "listening" in server.log())
             hospital.run("docker compose run --rm client check", kit.folder)
+            assert f"{name} checks its connection" in server.log()
             hospital.run("docker compose up", kit.folder)
         wait_until(lambda: server.done() >= 1, 300)
         first = lines_of(server.runs / "first")[0]
@@ -179,6 +188,8 @@ def test_deploy_md_walked_from_zero(tmp_path: Path) -> None:
         text = (ROOT / "docs/deploy.md").read_text()
         assert all(line in text for line in said)
         wait_until(lambda: "refused coast: coast was revoked" in clients["coast"].logs().decode())
+        wait_until(lambda: restarts(clients["coast"]) >= 2, 120)
+        assert server.log().count("coast refused") == 1
 
         joined = server.log().count("coast joined")
         provision(["flower-provision", "renew", "federation", "coast"])
