@@ -24,10 +24,10 @@ from server.members.roster import Roster
 from server.members.sites import SiteList
 from server.provision.cli import command
 from server.provision.federation import renew, renew_server
+from server.report.cli import write_report
 from server.rounds.loop import Rounds
 from server.run.folder import RunFolder
 from server.run.records import RunStatus
-from server.run.report import write_report
 from server.run.start import Start, start_run
 from server.transport.port import check_free
 from server.transport.service import listening
@@ -177,8 +177,11 @@ def test_a_run_can_be_begun_or_gone_on_with(place: Place, remedy: Remedy) -> Non
     remedy.helps(place)
 
 
-def reports(run: str, out: str = "page.html") -> Step:
-    return lambda p: write_report(p / run, p / out)
+def reports(*runs: str, out: str = "page.html", figures: str | None = None) -> Step:
+    def step(p: Place) -> None:
+        write_report([p / run for run in runs], p / out, p / figures if figures else None)
+
+    return step
 
 
 @each(
@@ -187,7 +190,13 @@ def reports(run: str, out: str = "page.html") -> Step:
         mended("restore it from a backup", spoils(file), reports("run"), restores(file))
         for file in ("run/config.json", "run/status.json", "run/rounds.jsonl")
     ),
-    instead("give --out another file", reports("run", "kits"), reports("run")),
+    instead("give --out another file", reports("run", out="kits"), reports("run")),
+    instead(
+        "give --figures another folder",
+        reports("run", figures="run/config.json"),
+        reports("run", figures="figures"),
+    ),
+    instead("leave one out", reports("run", "run"), reports("run")),
 )
 def test_a_run_can_be_reported(place: Place, remedy: Remedy) -> None:
     remedy.helps(place)
