@@ -177,8 +177,11 @@ def test_a_run_can_be_begun_or_gone_on_with(place: Place, remedy: Remedy) -> Non
     remedy.helps(place)
 
 
-def reports(run: str, out: str = "page.html") -> Step:
-    return lambda p: write_report([p / run], p / out)
+def reports(*runs: str, out: str = "page.html", figures: str | None = None) -> Step:
+    def step(p: Place) -> None:
+        write_report([p / run for run in runs], p / out, p / figures if figures else None)
+
+    return step
 
 
 @each(
@@ -187,7 +190,13 @@ def reports(run: str, out: str = "page.html") -> Step:
         mended("restore it from a backup", spoils(file), reports("run"), restores(file))
         for file in ("run/config.json", "run/status.json", "run/rounds.jsonl")
     ),
-    instead("give --out another file", reports("run", "kits"), reports("run")),
+    instead("give --out another file", reports("run", out="kits"), reports("run")),
+    instead(
+        "give --figures another folder",
+        reports("run", figures="run/config.json"),
+        reports("run", figures="figures"),
+    ),
+    instead("leave one out", reports("run", "run"), reports("run")),
 )
 def test_a_run_can_be_reported(place: Place, remedy: Remedy) -> None:
     remedy.helps(place)
