@@ -67,6 +67,11 @@ class ServerSettings(Settings, Training):
         le=1,
         description="for --early-stop: least gain over the best validation AUC before",
     )
+    canary: bool = Field(
+        False,
+        description="before the first round, let each hospital train on a few batches; end with "
+        "exit code 3 if fewer than the quorum are fine",
+    )
     attempts: int = Field(3, ge=1, description="how often a round without a quorum is tried")
     round_timeout: float = Field(
         3600, gt=0, le=LONGEST_SECONDS, description="seconds that a round may take"

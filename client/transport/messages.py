@@ -172,9 +172,11 @@ class MessageHandler:
             "working", run=identity.run, round=identity.round, until=until.isoformat()
         )
         what = f"round {identity.round}: %.1f MB received, to train"
+        if instruction.batches is not None:
+            what = "canary: %.1f MB received, to train on a few films"
         if instruction.task == "evaluate":
-            model = instruction.keep.model if instruction.keep else "final"
-            what = f"the {model} model: %.1f MB received, to score"
+            model = f"the {instruction.keep.model} model" if instruction.keep else "a model"
+            what = f"{model}: %.1f MB received, to score"
         log.info(what, len(blob) / 1e6)
         deadline = time.monotonic() + instruction.seconds
         self._ready = None

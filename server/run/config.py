@@ -11,7 +11,7 @@ from common.shard import MANIFEST
 CHANGEABLE = frozenset(
     {"run", "rounds", "min_clients", "quorum", "attempts", "round_timeout", "listen", "tls"}
     | {"insecure", "resume", "device", "threads", "versions", "run_id", "max_examples"}
-    | {"change", "changes", "share_model", "early_stop", "min_gain"}
+    | {"change", "changes", "share_model", "early_stop", "min_gain", "canary"}
 )
 """Options that ``--resume`` may change; all others decide the result."""
 
