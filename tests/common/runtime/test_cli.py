@@ -27,6 +27,8 @@ main()
         ("common.audit_cli", ["verify", "--help"], 0, "--head"),
         ("experiments.compose.containers", ["chaos", "--help"], 0, "--seconds"),
         ("server.run.report", ["--help"], 0, "--out"),
+        ("server.evaluate.cli", ["--help"], 0, "--min-clients"),
+        ("server.evaluate.cli", ["m.pt", "--out", "x.txt"], 2, "must end with .csv or .json"),
         ("radiographs.cli", ["--help"], 0, "chestxray14"),
         ("radiographs.cli", ["synthetic", "--help"], 0, "--hospitals"),
         ("radiographs.cli", ["chestxray14", "--help"], 0, "--allow-missing"),
