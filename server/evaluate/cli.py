@@ -91,7 +91,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
     models = read_models(settings.models, settings.architecture, settings.head)
     seed = seed_for(models, settings.seed)
     tester, size = tester_of(settings)
-    folder, resumed = _open_folder(settings, models, seed, size)
+    folder, resumed = open_folder(settings, models, seed, size)
     plan = Plan(
         run=folder.config["run_id"],
         architecture=settings.architecture,
@@ -135,7 +135,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
                 roster.say_farewell(over, scoring.asked)
 
 
-def _open_folder(
+def open_folder(
     settings: EvaluateSettings, models: "Sequence[Model]", seed: int, size: int
 ) -> "tuple[RunFolder, bool]":
     """Return the folder, and whether the evaluation in it goes on.
