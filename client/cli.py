@@ -17,6 +17,7 @@ from common.net import SITE_NAME, Address, SiteName
 from common.options import Precision
 from common.runtime.cli import Settings, Stopped, leave, parse, run_command
 from common.runtime.guard import Guard
+from common.runtime.logs import LogFormat
 from common.runtime.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ class ClientSettings(Settings):
         "auto", description="of the training; auto: bf16 where the device has instructions for it"
     )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
+    log_format: LogFormat = Field(
+        "text", description="text, or json: an object on each line, for machines"
+    )
     slots: int = Field(1, ge=1, description="clients of this machine that may compute at once")
     slots_dir: Path | None = Field(None, description="folder through which they take turns")
     patience: float = Field(
@@ -120,7 +124,7 @@ def _take_part(arguments: Sequence[str]) -> None:
     from common.runtime.logs import log_to_stderr
     from common.shard import open_for_training
 
-    log_to_stderr(settings.debug)
+    log_to_stderr(settings.debug, settings.log_format)
     if notice is not None:
         log.warning("%s", notice)
     keep_freed_memory()

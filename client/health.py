@@ -42,7 +42,10 @@ def standing(folder: Path, now: datetime) -> str:
     if status.state == "waiting":
         return "the run is over, waiting for the next one"
     standing = f"{status.state}, on {status.device}"
-    return standing if status.round is None else f"{standing}, round {status.round}"
+    if status.round is None:
+        return standing
+    share = f", {status.phase} {status.share:.0%}" if status.share is not None else ""
+    return f"{standing}, round {status.round}{share}"
 
 
 def _look_at_gpu() -> None:

@@ -16,8 +16,10 @@ import torch
 
 from client.canary import few_of, peak_memory
 from client.cancellation import NEVER, Cancellation, GivenUp
+from client.counted import CountedScores, counted
 from client.kept import KeptModels
 from client.policy import Policy
+from client.progress import Steps, Tell, tell_nobody
 from client.slots import slot
 from client.training import Diverged, labelled_fraction, train
 from common.bootstrap import Films
@@ -78,6 +80,8 @@ class Hospital:
 
     Attributes:
         device: Where it computes; the CPU once the accelerator has failed for good.
+        scored: Its own scores of the model that it received last; they stay here. None: it has
+            not scored it.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Hospital:
         self._slots_folder = slots_folder
         self._precision = precision
         self._kept = kept
+        self.scored: CountedScores | None = None
         self._greeting: Greeting | None = None
         self._model: torch.nn.Module | None = None
         self._architecture: str | None = None
@@ -164,7 +169,11 @@ class Hospital:
             )
 
     def answer(
-        self, instruction: Instruction, blob: bytes, cancellation: Cancellation = NEVER
+        self,
+        instruction: Instruction,
+        blob: bytes,
+        cancellation: Cancellation = NEVER,
+        tell: Tell = tell_nobody,
     ) -> tuple[Reply, bytes]:
         """Score the received weights, train them if asked, and return the reply and new weights.
 
@@ -177,10 +186,11 @@ class Hospital:
             instruction: What to do.
             blob: The weights to do it with.
             cancellation: Checked between batches and while it waits for a slot.
+            tell: Is told before each batch how many of the phase are done.
         """
         try:
             try:
-                return self._answer(instruction, blob, cancellation)
+                return self._answer(instruction, blob, cancellation, tell)
             except RuntimeError as error:  # of torch; out of memory and cuDNN's are such
                 if self.device.type == "cpu":
                     raise
@@ -189,7 +199,7 @@ class Hospital:
                 lost = isinstance(error, torch.AcceleratorError)
                 for_good = lost and not is_out_of_memory(error)
             # Retry outside `except`: the traceback keeps GPU tensors alive.
-            return self._answer_on_the_cpu(instruction, blob, cancellation, for_good)
+            return self._answer_on_the_cpu(instruction, blob, cancellation, tell, for_good)
         except NotAllowed as objection:
             log.error("round %d refused: %s", instruction.identity.round, objection)
             reason = f"against the site's policy: {objection}"
@@ -208,22 +218,28 @@ class Hospital:
         return Reply(identity=instruction.identity, status="failed", reason=reason), b""
 
     def _answer_on_the_cpu(
-        self, instruction: Instruction, blob: bytes, cancellation: Cancellation, for_good: bool
+        self,
+        instruction: Instruction,
+        blob: bytes,
+        cancellation: Cancellation,
+        tell: Tell,
+        for_good: bool,
     ) -> tuple[Reply, bytes]:
         accelerator, self.device = self.device, torch.device("cpu")
         self._model = None
         if not for_good:
             _give_memory_back(accelerator)
         try:
-            return self._answer(instruction, blob, cancellation)
+            return self._answer(instruction, blob, cancellation, tell)
         finally:
             if not for_good:
                 self.device = accelerator
                 self._model = None
 
     def _answer(
-        self, instruction: Instruction, blob: bytes, cancellation: Cancellation
+        self, instruction: Instruction, blob: bytes, cancellation: Cancellation, tell: Tell
     ) -> tuple[Reply, bytes]:
+        self.scored = None
         self._check_run(instruction)
         training, validation = self._shard.split(instruction.seed)
         shard, chosen = self._to_train_on(training, instruction)
@@ -233,7 +249,11 @@ class Hospital:
         model = self._receive(instruction, blob)
         with slot(self._slots_folder, self._slots, cancellation) as waited, _sharing(self.device):
             start = time.monotonic()
-            logits = predict(model, self._shard, validation, self.device, cancellation.check)
+            batches = math.ceil(len(validation) / EVALUATION_BATCH)
+            # Shares would tell the number of batches, and so about how many films there are.
+            may_tell = len(validation) >= self._policy.min_group
+            scoring = Steps(cancellation, tell if may_tell else tell_nobody, "scoring", batches)
+            logits = predict(model, self._shard, validation, self.device, scoring.check)
             scores = self._scores(validation, logits)
             evaluated = time.monotonic()
             seconds = {"wait": waited, "evaluate": evaluated - start, "train": 0.0}
@@ -248,7 +268,7 @@ class Hospital:
                 self.name,
                 self.device,
                 self.precision,
-                cancellation,
+                Steps(cancellation, tell, "training", instruction.training.steps(len(chosen))),
             )
             seconds["train"] = time.monotonic() - evaluated
         state = state_of(model)
@@ -358,7 +378,9 @@ class Hospital:
         """
         labels = self._shard.labelled()[validation]
         positives, negatives = count_by_finding(labels == 1), count_by_finding(labels == 0)
-        scores = self._policy.reported(scores_of(labels, logits), positives, negatives)
+        scores = scores_of(labels, logits)
+        self.scored = counted(scores, positives, negatives)
+        scores = self._policy.reported(scores, positives, negatives)
         if scores.loss is None:  # none may be told, there are no images, or the model has diverged
             return {"validation": scores}
         told = self._policy.reported_histograms(histograms_of(labels, logits.float().cpu().numpy()))

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from client.counted import FEW
 from client.state import ClientState
 from common.bootstrap import Bootstrap, Estimate, Films
 from common.checkpoint import Provenance, write_checkpoint
@@ -33,11 +34,6 @@ from common.wire import fingerprint, pack
 log = logging.getLogger(__name__)
 
 FILES = ("final.pt", "final.json", "best.pt", "best.json", "report.html")
-
-
-FEW = 5
-"""With fewer films that have a finding, or that do not, an AUC has no interval: from one or two a
-bootstrap draws hardly anything else than the same again."""
 
 
 class Interval(BaseModel):
@@ -60,6 +56,9 @@ class OwnScores(BaseModel):
     films: int
     patients: int
     positives: dict[str, int] = Field(description="films with each finding")
+    negatives: dict[str, int] | None = Field(
+        None, description="films without it; None in files of earlier versions"
+    )
     auc_by_finding: dict[str, Interval | None]
 
 
@@ -183,6 +182,7 @@ def own_scores(keep: Keep, films: Films, logits: npt.NDArray[np.float32], seed: 
         films=len(films.labels),
         patients=len(set(films.patients)),
         positives=dict(zip(FINDINGS, positives, strict=True)),
+        negatives=dict(zip(FINDINGS, negatives, strict=True)),
         auc_by_finding=dict(zip(FINDINGS, map(_interval, estimates, few), strict=True)),
     )
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
+from client.counted import FEW, with_counts
 from client.exchanged import Exchanged, exchanged
-from client.kept import FEW, KeptModels, OwnScores, read_own_scores
+from client.kept import KeptModels, OwnScores, read_own_scores
 from common.findings import FINDINGS
 from common.page import fill, rows
 from common.protocol import RunResult
@@ -117,9 +118,12 @@ def _with_interval(scores: OwnScores, finding: str) -> str:
     own = scores.auc_by_finding[finding]
     if own is None:
         return "-"
-    if own.low is None:
-        return rounded(own.auc)
+    positives = scores.positives[finding]
+    known = scores.negatives
+    negatives = scores.films - positives if known is None else known[finding]
     text = f"{rounded(own.auc)} ({rounded(own.low)} to {rounded(own.high)})"
+    if own.low is None:
+        text = with_counts(own.auc, positives, negatives)
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
 
+from client.counted import CountedScores
+from client.progress import Phase
 from common.audit import AuditLog
 from common.errors import BadInput
 from common.runtime.files import remedy
@@ -26,6 +28,11 @@ class ClientStatus(Status):
     device: str | None = Field(None, description="where it computes")
     run: str | None = None
     round: int | None = Field(None, description="the last one that it was asked for")
+    phase: Phase | None = Field(None, description="of the work on it")
+    share: float | None = Field(None, description="of the phase's batches that are done")
+    scored: CountedScores | None = Field(
+        None, description="its own scores of the model that it received last"
+    )
     until: AwareDatetime | None = Field(
         None, description="if it still works on a round then, it is stuck"
     )

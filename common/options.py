@@ -1,5 +1,6 @@
 """Types of values that options, messages and files share; imports no torch."""
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,3 +45,7 @@ class Training(BaseModel):
     label_fraction: float = Field(
         1.0, gt=0, le=1, description="share of its labels that a hospital uses"
     )
+
+    def steps(self, images: int) -> int:
+        """Return the optimiser's steps that a hospital takes in a round on so many images."""
+        return self.local_epochs * math.ceil(images / self.batch_size)

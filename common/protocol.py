@@ -6,6 +6,7 @@
     Greeting  (run, seed)            ->
                                      <-     Hello    (site, examples, ...)
     Instruction + weights            ->                                       once a round
+                                     <-     Progress (share of batches)        every few seconds
                                      <-     Reply    (hash of the weights, metrics, ...)
     Fetch                            ->                                       when there is room
                                      <-     weights
@@ -43,11 +44,11 @@ Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """128 random bits."""
 
 VERSION: Literal[4] = 4
-"""Of the protocol. Since 4 a reply may have histograms of the logits, and an instruction may ask
-for a canary. Since 3 the greeting tells
-the training's settings, a reply may say that the training diverged, and hospitals may be given the
-final model and what came of the run. Since 2 an instruction holds its training settings in one
-field, and hospitals are known by their certificates, not by signed hellos."""
+"""Of the protocol. Since 4 hospitals tell how far they are, a reply may have histograms of the
+logits, and an instruction may ask for a canary. Since 3 the greeting tells the training's settings,
+a reply may say that the training diverged, and hospitals may be given the final model and what came
+of the run. Since 2 an instruction holds its training settings in one field, and hospitals are known
+by their certificates, not by signed hellos."""
 
 MOST_ROUNDS = 2**31
 """A round's or an attempt's number is below this."""
@@ -151,6 +152,15 @@ class Instruction(Message):
     )
 
 
+class Progress(Message):
+    """Tells how far a hospital is with an instruction, ahead of its reply."""
+
+    kind: Literal["progress"] = "progress"
+    identity: Identity
+    phase: Literal["scoring", "training"]
+    share: float = Field(ge=0, le=1, description="of the phase's batches that are done")
+
+
 class Seconds(BaseModel):
     """How long a hospital took, measured by its own clock."""
 
@@ -242,6 +252,7 @@ CALL: TypeAdapter[Call] = TypeAdapter(Call)
 INSTRUCTION = TypeAdapter(Instruction)
 FETCH = TypeAdapter(Fetch)
 HELLO = TypeAdapter(Hello)
+PROGRESS = TypeAdapter(Progress)
 REPLY = TypeAdapter(Reply)
 
 MessageT = TypeVar("MessageT")

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from common.net import LONGEST_SECONDS, Address
 from common.options import Architecture
 from common.runtime.cli import Settings
+from common.runtime.logs import LogFormat
 from common.shard import SMALLEST
 
 PAPER_IMAGE_SIZE = 256
@@ -48,6 +49,9 @@ class ServingSettings(Settings):
     )
     insecure: bool = Field(
         False, description="serve without encryption; any client may take part, by any name"
+    )
+    log_format: LogFormat = Field(
+        "text", description="text, or json: an object on each line, for machines"
     )
     device: str = Field("auto", description="for --test: auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")

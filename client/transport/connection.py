@@ -160,7 +160,7 @@ def _one_connection(handler: MessageHandler, channel: grpc.Channel, proxy: Proxy
         try:
             for message in call:
                 silence.cancel()
-                answers.put(handler.answer(message, call.is_active))
+                answers.put(handler.answer(message, call.is_active, answers.put))
                 if handler.farewell is not None:
                     answers.put(None)  # the server closes the connection once it has read this
         except grpc.RpcError as error:

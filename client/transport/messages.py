@@ -7,7 +7,7 @@ See docs/decisions/0001-flower-transport.md and 0002-flower-service.md. With
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from threading import Timer
 from typing import Any
@@ -23,6 +23,7 @@ from flwr.proto.transport_pb2 import (
 
 from client.cancellation import Cancellation
 from client.hospital import Hospital
+from client.progress import Phase, now_and_then
 from client.state import ClientState, Standing
 from common.errors import BadInput
 from common.protocol import (
@@ -33,11 +34,14 @@ from common.protocol import (
     Greeting,
     Identity,
     Instruction,
+    Progress,
     ProtocolError,
     Rejection,
+    Reply,
     parse_message,
 )
 from common.runtime.guard import end_process
+from common.runtime.logs import fields
 from common.wire import fingerprint
 
 log = logging.getLogger(__name__)
@@ -89,12 +93,18 @@ class MessageHandler:
         self.farewell: Farewell | None = None
         self.heard = False
 
-    def answer(self, message: ServerMessage, connected: Callable[[], bool]) -> ClientMessage:
+    def answer(
+        self,
+        message: ServerMessage,
+        connected: Callable[[], bool],
+        send: Callable[[ClientMessage], object] = lambda _progress: None,
+    ) -> ClientMessage:
         """Return the answer to a message.
 
         Args:
             message: The server's.
             connected: Whether the server still waits for it.
+            send: Sends the server word of the progress meanwhile.
 
         Raises:
             BadInput: The server speaks another protocol.
@@ -105,7 +115,7 @@ class MessageHandler:
                 case "get_properties_ins":
                     return self._properties(_text(message.get_properties_ins.config))
                 case "fit_ins":
-                    return self._fit(message.fit_ins, connected)
+                    return self._fit(message.fit_ins, connected, send)
                 case "get_parameters_ins":
                     return self._parameters(_text(message.get_parameters_ins.config))
                 case other:
@@ -117,9 +127,11 @@ class MessageHandler:
         """Note that the connection is lost."""
         self._state.write_status("connecting")
 
-    def _write_status(self, standing: Standing, **fields: Any) -> None:
+    def _write_status(self, standing: Standing, **values: Any) -> None:
         """Write how the client stands, and where it computes now."""
-        self._state.write_status(standing, device=str(self.hospital.device), **fields)
+        if (scored := self.hospital.scored) is not None:
+            values["scored"] = scored
+        self._state.write_status(standing, device=str(self.hospital.device), **values)
 
     def _properties(self, text: str) -> ClientMessage:
         """Answer a greeting with a hello, and other messages with nothing."""
@@ -129,14 +141,16 @@ class MessageHandler:
                 hello = self._hello(greeting)
             case Rejection() as rejection:
                 number = rejection.identity.round
-                log.warning("round %d: the reply was rejected: %s", number, rejection.reason)
+                log.warning(
+                    "round %d: the reply was rejected: %s",
+                    number,
+                    rejection.reason,
+                    extra=fields("rejected", round=number, reason=rejection.reason),
+                )
                 self._state.note("rejected", **rejection.model_dump(exclude={"kind", "protocol"}))
             case Farewell() as farewell:
                 self.farewell = farewell
-        properties = {"message": Scalar(string=hello)}
-        return ClientMessage(
-            get_properties_res=ClientMessage.GetPropertiesRes(status=OK, properties=properties)
-        )
+        return _properties_of(hello)
 
     def _hello(self, greeting: Greeting) -> str:
         hello = self.hospital.greet(greeting)
@@ -150,13 +164,19 @@ class MessageHandler:
             hello.examples,
             self.hospital.device,
             self.hospital.precision,
+            extra=fields("joined", run=greeting.run, site=hello.site, examples=hello.examples),
         )
         self.run = greeting.run
         self._state.note("hello", run=greeting.run, hello=hello.model_dump())
         self._write_status("connected", run=greeting.run)
         return hello.model_dump_json()
 
-    def _fit(self, ins: ServerMessage.FitIns, connected: Callable[[], bool]) -> ClientMessage:
+    def _fit(
+        self,
+        ins: ServerMessage.FitIns,
+        connected: Callable[[], bool],
+        send: Callable[[ClientMessage], object],
+    ) -> ClientMessage:
         """Do what an instruction says; keep the weights until they are fetched."""
         instruction = parse_message(INSTRUCTION, _text(ins.config))
         identity = instruction.identity
@@ -168,31 +188,32 @@ class MessageHandler:
             bytes=len(blob),
         )
         until = datetime.now(UTC) + timedelta(seconds=instruction.seconds + GRACE_SECONDS)
-        self._write_status(
-            "working", run=identity.run, round=identity.round, until=until.isoformat()
-        )
+        working = {"run": identity.run, "round": identity.round, "until": until}
+        self._write_status("working", **working)
         what = f"round {identity.round}: %.1f MB received, to train"
         if instruction.batches is not None:
             what = "canary: %.1f MB received, to train on a few films"
         if instruction.task == "evaluate":
             model = f"the {instruction.keep.model} model" if instruction.keep else "a model"
             what = f"{model}: %.1f MB received, to score"
-        log.info(what, len(blob) / 1e6)
+        told = fields("round", round=identity.round, attempt=identity.attempt, bytes=len(blob))
+        log.info(what, len(blob) / 1e6, extra=told)
+
+        def tell(phase: Phase, share: float) -> None:
+            progress = Progress(identity=identity, phase=phase, share=share)
+            send(_properties_of(progress.model_dump_json()))
+            with suppress(BadInput):  # the next status says so, and ends the client
+                self._write_status("working", **working, phase=phase, share=round(share, 3))
+
         deadline = time.monotonic() + instruction.seconds
         self._ready = None
         with _ended_if_stuck(instruction, self._state):
             in_time = Cancellation(lambda: connected() and time.monotonic() < deadline)
-            reply, self._weights = self.hospital.answer(instruction, blob, in_time)
-        self._ready = identity if self._weights else None
-        if reply.loss is not None:
-            log.info(
-                "round %d: loss %.4f over %d images in %.1f s, %.1f MB to send",
-                identity.round,
-                reply.loss,
-                reply.examples,
-                reply.seconds.train,
-                len(self._weights) / 1e6,
+            reply, self._weights = self.hospital.answer(
+                instruction, blob, in_time, now_and_then(tell)
             )
+        self._ready = identity if self._weights else None
+        self._say(reply, len(self._weights))
         self._state.note("answered", reply=reply.model_dump(exclude={"kind", "protocol"}))
         self._write_status("connected", run=identity.run, round=identity.round)
         metrics = {"message": Scalar(string=reply.model_dump_json())}
@@ -201,6 +222,30 @@ class MessageHandler:
                 status=OK, num_examples=reply.examples, metrics=metrics, parameters=Parameters()
             )
         )
+
+    def _say(self, reply: Reply, size: int) -> None:
+        """Log how good the received model is here, and how the training went."""
+        number, scored = reply.identity.round, self.hospital.scored
+        if scored is not None:
+            told = fields("scored", round=number, auc=scored.auc, images=scored.films)
+            log.info("round %d: %s", number, scored.in_words(), extra=told)
+        if reply.loss is not None:
+            log.info(
+                "round %d: loss %.4f over %d images in %.1f s, %.1f MB to send",
+                number,
+                reply.loss,
+                reply.examples,
+                reply.seconds.train,
+                size / 1e6,
+                extra=fields(
+                    "reply",
+                    round=number,
+                    examples=reply.examples,
+                    loss=reply.loss,
+                    seconds=reply.seconds.train,
+                    bytes=size,
+                ),
+            )
 
     def _parameters(self, text: str) -> ClientMessage:
         """Hand over the weights of the last reply, once, and those of no other."""
@@ -224,6 +269,14 @@ class MessageHandler:
         return ClientMessage(
             get_parameters_res=ClientMessage.GetParametersRes(status=OK, parameters=parameters)
         )
+
+
+def _properties_of(message: str) -> ClientMessage:
+    """Return a message that is no reply to an instruction as it travels."""
+    properties = {"message": Scalar(string=message)}
+    return ClientMessage(
+        get_properties_res=ClientMessage.GetPropertiesRes(status=OK, properties=properties)
+    )
 
 
 def _text(config: Any) -> str:

@@ -27,6 +27,7 @@ from pydantic_settings import (
 
 from common.errors import BadInput, FedCXRError
 from common.protocol import VERSION
+from common.runtime.logs import print_last_line
 
 
 class Settings(BaseSettings):
@@ -187,7 +188,7 @@ def run_command(
     try:
         command(given)
     except Stopped as stopped:
-        print(f"{name}: stopped by {stopped}", file=sys.stderr)
+        print_last_line(name, f"stopped by {stopped}")
         return stopped.exit_code
     except BrokenPipeError:
         # The reader of the output, such as head, has closed it.
@@ -256,5 +257,5 @@ def _fail(name: str, arguments: Sequence[str], message: str, code: int) -> int:
         traceback.print_exc()
     elif code == FedCXRError.exit_code:
         message += "; --debug shows where"
-    print(f"{name}: error: {message}", file=sys.stderr)
+    print_last_line(name, f"error: {message}")
     return code

@@ -4,12 +4,14 @@ Messages are handed over as they are, and weights as the blob that would travel,
 same models as one over gRPC. For grids of experiments: no processes, no sockets, one torch.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from threading import Lock
 
+from client.cancellation import NEVER
 from client.hospital import Hospital
+from client.progress import Phase, now_and_then
 from common.certificates import Peer
-from common.protocol import Greeting, Hello, Identity, Instruction, Reply
+from common.protocol import Greeting, Hello, Identity, Instruction, Progress, Reply
 from server.members.admission import Admission
 from server.rounds.ask import Connection, Weights
 
@@ -32,11 +34,23 @@ class InProcessConnection:
         self._turn = turn
         self._weights = b""
 
-    def ask(self, instruction: Instruction, weights: Weights, timeout: float) -> Reply:
+    def ask(
+        self,
+        instruction: Instruction,
+        weights: Weights,
+        timeout: float,
+        follow: Callable[[Progress], object],
+    ) -> Reply:
         """Do what the instruction says and return the reply; nothing is late here."""
         del timeout
+
+        def tell(phase: Phase, share: float) -> None:
+            follow(Progress(identity=instruction.identity, phase=phase, share=share))
+
         with self._turn:
-            reply, self._weights = self._hospital.answer(instruction, weights.blob)
+            reply, self._weights = self._hospital.answer(
+                instruction, weights.blob, NEVER, now_and_then(tell)
+            )
         return reply
 
     def fetch(self, identity: Identity, timeout: float) -> bytes:

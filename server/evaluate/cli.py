@@ -84,7 +84,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from server.transport.port import check_free
     from server.transport.service import listening
 
-    log_to_stderr(settings.debug)
+    log_to_stderr(settings.debug, settings.log_format)
     keep_one_arena()
     tls, sites = certificates(settings)
     check_free(settings.listen)

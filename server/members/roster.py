@@ -114,7 +114,10 @@ class Roster:
             if self._connections.get(name) is not connection:
                 return
             del self._connections[name]
-        self._refuse(connection, reason)
+        try:
+            self._folder.log.record(Left(site=name, reason=reason))
+        finally:
+            self._refuse(connection, reason)
 
     def say_farewell(
         self,

@@ -1,13 +1,13 @@
 """What the round loop needs of a transport."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from queue import Empty, Queue
 from threading import Semaphore, Thread
 from time import monotonic
 from typing import NamedTuple, Protocol
 
 from common.certificates import Peer
-from common.protocol import Hello, Identity, Instruction, ProtocolError, Reply
+from common.protocol import Hello, Identity, Instruction, Progress, ProtocolError, Reply
 from common.wire import fingerprint
 from server.rounds.checks import Rejected
 
@@ -49,8 +49,20 @@ class Connection(Protocol):
     hello: Hello
     backbone: str | None
 
-    def ask(self, instruction: Instruction, weights: Weights, timeout: float) -> Reply:
+    def ask(
+        self,
+        instruction: Instruction,
+        weights: Weights,
+        timeout: float,
+        follow: Callable[[Progress], object],
+    ) -> Reply:
         """Send an instruction with its weights and wait for the reply.
+
+        Args:
+            instruction: What the hospital is to do.
+            weights: What it is to do it with.
+            timeout: Seconds.
+            follow: Is told how far it is.
 
         Raises:
             HospitalLost: No reply within ``timeout`` seconds.
@@ -87,6 +99,16 @@ class Hospitals(Protocol):
         """Tell a hospital that it may not take part any more."""
 
 
+class Follower(Protocol):
+    """Follows what hospitals do while they are asked, from any thread."""
+
+    def progress(self, name: str, progress: Progress) -> None:
+        """Note how far a hospital is."""
+
+    def sending(self, name: str, identity: Identity) -> None:
+        """Note that a hospital has replied, and that its weights are fetched."""
+
+
 class Errand(NamedTuple):
     """What one hospital is asked.
 
@@ -117,7 +139,7 @@ class Outcome(NamedTuple):
     fetched: float
 
 
-def ask_all(errands: dict[str, Errand], timeout: float) -> Iterator[Outcome]:
+def ask_all(errands: dict[str, Errand], timeout: float, follower: Follower) -> Iterator[Outcome]:
     """Ask all hospitals at once and yield what comes of it, as it comes, until the deadline.
 
     No more than :data:`TRANSFERS` replies have their weights here at a time: a hospital keeps its
@@ -128,6 +150,7 @@ def ask_all(errands: dict[str, Errand], timeout: float) -> Iterator[Outcome]:
     Args:
         errands: By the hospital's name.
         timeout: Seconds.
+        follower: Is told what they do meanwhile.
     """
     deadline = monotonic() + timeout
     room = Semaphore(TRANSFERS)
@@ -138,8 +161,14 @@ def ask_all(errands: dict[str, Errand], timeout: float) -> Iterator[Outcome]:
         answer: tuple[Reply, bytes] | HospitalLost | Rejected
         asked = start
         try:
-            reply = errand.connection.ask(errand.instruction, errand.weights, deadline - start)
+            reply = errand.connection.ask(
+                errand.instruction,
+                errand.weights,
+                deadline - start,
+                lambda progress: follower.progress(name, progress),
+            )
             asked = monotonic()
+            follower.sending(name, errand.instruction.identity)
             answer = (reply, _fetch(errand, reply, deadline, room))
         except HospitalLost as lost:
             answer = lost

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from common.histograms import Histograms
 from common.protocol import Hello, Instruction
 from common.readings import aucs_of
+from common.runtime.logs import fields
 from common.scores import Scores
 from common.state import TRAINED, WEIGHTS, Spec, State, is_float, join, select, spec_of
 from common.wire import fingerprint, pack
@@ -107,7 +108,7 @@ class Attempt:
             OSError: The disk is full.
         """
         found = self.collected
-        for outcome in ask_all(self._errands, timeout):
+        for outcome in ask_all(self._errands, timeout, self._folder.live):
             try:
                 self._check(outcome)
             except Rejected as reason:
@@ -227,7 +228,7 @@ class Attempt:
             )
             self.collected.hospitals[outcome.name] = record
             if errand.instruction.batches is None:
-                log.info(console.hospital_row(outcome.name, record))
+                self._say(outcome.name, record)
         if reply.memory is not None:
             self.collected.memory[outcome.name] = reply.memory
         if reply.kept:
@@ -236,6 +237,19 @@ class Attempt:
             self.collected.validations[outcome.name] = reply.validation
         if histograms is not None:
             self.collected.histograms[outcome.name] = histograms
+
+    def _say(self, name: str, record: HospitalRecord) -> None:
+        told = fields(
+            "reply",
+            round=self._out.instruction.identity.round,
+            site=name,
+            examples=record.examples,
+            loss=record.loss,
+            auc=record.auc,
+            seconds=record.seconds.train,
+            bytes=record.bytes.sent,
+        )
+        log.info(console.hospital_row(name, record), extra=told)
 
     def _lose(self, name: str, reason: str) -> None:
         self.collected.lost[name] = reason

@@ -2,15 +2,15 @@
 
 import logging
 from collections.abc import Mapping
-from datetime import timedelta
 
 from common.errors import NoQuorum
 from common.evaluation import EVALUATION_BATCH
 from common.protocol import Hello
+from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import rounded
 from server.rounds.attempt import Collected
-from server.rounds.pace import steps_of
 from server.rounds.plan import Plan
+from server.run.forecast import in_words
 from server.run.records import CanaryHospital, CanaryRound, HospitalRecord
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ BATCHES = 3
 CANARY_SECONDS = 900.0
 """How long it may take; a DenseNet-121 travels both ways in 452 s at 1 Mbit/s."""
 
-HEADER = "  hospital              images   loss   s/batch  MB in  MB out  GB used  a round"
+HEADER = "  hospital              images   loss   s/batch  MB in  MB out  GB used    a round"
 
 
 def canary_round(
@@ -46,7 +46,7 @@ def canary_round(
             ok=True,
             examples=record.examples,
             loss=record.loss,
-            batch_seconds=record.seconds.train / steps_of(plan.training, record.examples),
+            batch_seconds=record.seconds.train / plan.training.steps(record.examples),
             bytes=record.bytes,
             memory=found.memory.get(name),
             round_seconds=round_seconds(plan, record, hellos[name]),
@@ -90,10 +90,10 @@ def say(plan: Plan, canary: CanaryRound) -> None:
         NoQuorum: Too few hospitals are fine for a round to count; names what each of the others
             failed for.
     """
-    log.info(HEADER)
+    log.info(HEADER, extra=FOR_PEOPLE)
     for name, each in canary.hospitals.items():
         if each.ok:
-            log.info(_row(name, each))
+            log.info(_row(name, each), extra=FOR_PEOPLE)
     failed = {name: each.reason for name, each in canary.hospitals.items() if not each.ok}
     for name, reason in failed.items():
         log.warning("  %-20s failed: %s", name, reason)
@@ -115,12 +115,8 @@ def say(plan: Plan, canary: CanaryRound) -> None:
         in_words(canary.round_seconds),
         plan.rounds,
         in_words(canary.run_seconds),
+        extra=fields("canary", **canary.fields()),
     )
-
-
-def in_words(seconds: float) -> str:
-    """Return a duration as h:mm:ss, or in seconds if it is less than a minute."""
-    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
 
 
 def _row(name: str, each: CanaryHospital) -> str:
@@ -131,5 +127,5 @@ def _row(name: str, each: CanaryHospital) -> str:
     return (
         f"  {name:<20} {each.examples:>7} {rounded(each.loss):>6} {rounded(each.batch_seconds):>9} "
         f"{size.received / 1e6:>6.1f} {size.sent / 1e6:>7.1f} {rounded(memory, 1):>8} "
-        f"{in_words(took):>8}"
+        f"{in_words(took):>10}"
     )

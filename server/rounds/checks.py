@@ -13,7 +13,6 @@ from common.histograms import Histograms
 from common.protocol import Hello, Instruction, Reply
 from common.state import WEIGHTS, Spec, State, split
 from common.wire import WireError, unpack
-from server.rounds.pace import steps_of
 
 DIVERGED = "the training diverged at learning rate"
 
@@ -90,7 +89,7 @@ def check_weights(
         raise Rejected(str(error)) from None
     if (flaw := flaw_of(state)) is not None:
         raise Rejected(flaw)
-    steps = steps_of(instruction.training, reply.examples)
+    steps = instruction.training.steps(reply.examples)
     for name, array in state.items():
         if np.issubdtype(array.dtype, np.integer):
             _check_counter(name, before[name], array, steps)

@@ -11,6 +11,7 @@ from common.errors import FedCXRError, NoQuorum
 from common.histograms import total
 from common.protocol import Identity, Instruction
 from common.readings import Pooled, pooled
+from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import Scores, rounded
 from common.state import WEIGHTS, State, join, select
 from common.wire import fingerprint, pack
@@ -19,14 +20,17 @@ from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected, Round
 from server.rounds.checks import DIVERGED, flaw_of
 from server.rounds.choosing import Choice
+from server.rounds.drift import cosines
 from server.rounds.plan import Plan
 from server.rounds.progress import Progress, across, at_fault, mean_loss
 from server.rounds.sharing import best_model, shared_mean, to_keep
 from server.rounds.waiting import Waiting
 from server.run import console
 from server.run.folder import RunFolder
+from server.run.forecast import seconds_left
 from server.run.histograms import write_histograms
 from server.run.left_out import left_out
+from server.run.live import LiveWriter
 from server.run.records import (
     AuditEvent,
     Excluded,
@@ -105,6 +109,10 @@ class Rounds:
             NoQuorum: Too few hospitals came, or too few answered well.
             OSError: A file cannot be written; what was written before is whole.
         """
+        with LiveWriter(self.folder.path, self.folder.live):
+            return self._run()
+
+    def _run(self) -> Result:
         plan, done = self._plan, self._progress.round
         if done:
             log.info("going on after round %d of %d", done, plan.rounds)
@@ -129,7 +137,7 @@ class Rounds:
         last = self._progress.round
         if (test := self.folder.rounds()[-1].test) is not None:
             for row in console.findings_table({"test AUC": test.auc_by_finding}):
-                log.info(row)
+                log.info(row, extra=FOR_PEOPLE)
         found, validation, of_all = self._closing_evaluation()
         self._share_best(found)
         self.folder.copy_checkpoint(last, "final.pt")
@@ -166,6 +174,8 @@ class Rounds:
     def _write_status(self, state: RunState, **fields: int) -> None:
         done = self._progress.round if self.asked else None  # nobody was asked: no round yet
         rounds = self._plan.rounds
+        if state == "waiting":
+            self.folder.live.enter("waiting", fields["needed"])
         self.folder.status.write(RunStatus(state=state, round=done, rounds=rounds, **fields))
 
     def _round(self, number: int) -> None:
@@ -175,9 +185,12 @@ class Rounds:
                 self._waiting.give_up(plan.needed)
             self._hospitals.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
             start = monotonic()
-            log.info("round %d of %d", number, plan.rounds)
-            log.info(console.HEADER)
+            told = fields("round", round=number, rounds=plan.rounds, attempt=turn)
+            log.info("round %d of %d", number, plan.rounds, extra=told)
+            log.info(console.HEADER, extra=FOR_PEOPLE)
             out = self._outgoing(number, turn, "train")
+            identity = out.instruction.identity
+            self.folder.live.begin(identity, "hospitals", number, plan.needed)
             with self.folder.spool(out.returned) as spool:
                 attempt = Attempt(self._hospitals, self.folder, out, spool)
                 self.asked = set(attempt.collected.asked)
@@ -215,6 +228,7 @@ class Rounds:
         out = self._outgoing(0, 1, "train")
         few = {"batches": canary.BATCHES, "seconds": patience}
         out = replace(out, instruction=out.instruction.model_copy(update=few))
+        self.folder.live.begin(out.instruction.identity, "hospitals", 0, plan.needed)
         with self.folder.spool(out.returned) as spool:
             attempt = Attempt(self._hospitals, self.folder, out, spool)
             found = attempt.collect(patience)
@@ -277,15 +291,19 @@ class Rounds:
     ) -> None:
         """Average, save, test and write the round's line."""
         replied = monotonic()
-        found = attempt.collected
-        after = self._strategy.combine(out.trained, attempt.updates())
+        found, live = attempt.collected, self.folder.live
+        live.enter("average")
+        updates = attempt.updates()
+        after = self._strategy.combine(out.trained, updates)
         if (flaw := flaw_of(after)) is not None:
             raise FedCXRError(
                 f"round {number}: --strategy {self._plan.strategy} made a model that cannot be "
                 f"used: {flaw}; nothing was sent, the run is as it was after round {number - 1}"
             )
+        drift = cosines(out.trained, after, updates)
         self._set_state({**self._state, **after})
         averaged = monotonic()
+        live.enter("save")
         provenance = self._provenance.model_copy(update={"round": number})
         self.folder.write_checkpoint(
             number,
@@ -295,8 +313,13 @@ class Rounds:
             self._strategy.state_dict(),
         )
         saved = monotonic()
+        if self._test is not None:
+            live.enter("test")
         test = self._test(self._state) if self._test is not None else None
-        hospitals = dict(sorted(found.hospitals.items()))
+        hospitals = {
+            name: record.model_copy(update={"cosine": drift[name]})
+            for name, record in sorted(found.hospitals.items())
+        }
         answered = found.hospitals.keys() | found.rejected.keys()
         validation = self._across(found)
         record = RoundRecord(
@@ -325,7 +348,27 @@ class Rounds:
         self._progress.note(record)
         self._keep_best()
         self._write_status("running")
-        log.info(console.summary(record, self._plan.rounds, len(found.asked)))
+        self._say(record, len(found.asked))
+
+    def _say(self, record: RoundRecord, asked: int) -> None:
+        """Log a round that is done, the best one so far and how long the others will take."""
+        rounds, best = self._plan.rounds, self._progress.best
+        left = seconds_left([each.seconds.total for each in self.folder.rounds()], rounds)
+        told = fields(
+            "round done",
+            round=record.round,
+            rounds=rounds,
+            hospitals=len(record.hospitals),
+            asked=asked,
+            seconds=record.seconds.total,
+            loss=record.loss,
+            auc=record.auc,
+            test_auc=record.test.auc if record.test else None,
+            best_round=best[1] if best else None,
+            best_auc=best[0] if best else None,
+            seconds_left=left,
+        )
+        log.info(console.summary(record, rounds, asked, best, left), extra=told)
 
     def _across(self, found: Collected) -> Validation:
         """Return the hospitals' mean AUC; one that lies must not choose the best model alone."""
@@ -384,6 +427,8 @@ class Rounds:
         plan = self._plan
         if plan.share_model:
             out = to_keep(out, model, number, plan.strategy)
+        last = self._progress.round
+        self.folder.live.begin(out.instruction.identity, "closing", last, plan.needed)
         attempt = Attempt(self._hospitals, self.folder, out)
         self.asked |= set(attempt.collected.asked)
         found = attempt.collect(plan.round_timeout)

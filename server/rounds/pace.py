@@ -28,11 +28,6 @@ FEWEST = 3
 """Of two updates none can be called the outlier."""
 
 
-def steps_of(training: Training, examples: int) -> int:
-    """Return the optimiser's steps that a hospital takes on so many images."""
-    return training.local_epochs * math.ceil(examples / training.batch_size)
-
-
 def effective_steps(steps: int, momentum: float) -> float:
     """Return how far SGD with momentum goes in so many steps along one unit gradient at rate 1.
 
@@ -65,7 +60,7 @@ def pace_of(before: State, after: State, training: Training, examples: int) -> P
         training: How it was trained.
         examples: Images that it was trained on.
     """
-    steps = steps_of(training, examples)
+    steps = training.steps(examples)
     parameters = {n: a for n, a in after.items() if not n.endswith(STATISTICS)}
     running = {n: a for n, a in after.items() if n.endswith(STATISTICS)}
     moved = 1 - (1 - STATISTICS_MOMENTUM) ** steps

@@ -2,6 +2,7 @@
 
 from common.findings import FINDINGS
 from common.scores import AucByFinding, rounded
+from server.run.forecast import in_words
 from server.run.records import HospitalRecord, RoundRecord
 
 HEADER = "  hospital              images   loss    AUC   train s  wait s   MB in  MB out"
@@ -17,13 +18,29 @@ def hospital_row(name: str, record: HospitalRecord) -> str:
     )
 
 
-def summary(record: RoundRecord, rounds: int, asked: int) -> str:
-    """Return the line that closes a round."""
+def summary(
+    record: RoundRecord,
+    rounds: int,
+    asked: int,
+    best: tuple[float, int] | None,
+    left: float | None,
+) -> str:
+    """Return the line that closes a round.
+
+    Args:
+        record: Of the round.
+        rounds: That the run is to have.
+        asked: Hospitals that were asked.
+        best: AUC and round of the best model so far, if any has been scored.
+        left: Seconds that the rounds to come will take.
+    """
     test = f", test AUC {rounded(record.test.auc)}" if record.test else ""
     before = f"validation AUC before it {rounded(record.auc)}"
     return (
         f"round {record.round} of {rounds}: {len(record.hospitals)} of {asked} hospitals in "
         f"{record.seconds.total:.1f} s: loss {rounded(record.loss)}, {before}{test}"
+        f"{f'; best so far: round {best[1]} with {best[0]:.3f}' if best else ''}"
+        f"{f'; about {in_words(left)} left' if left else ''}"
     )
 
 

@@ -13,6 +13,7 @@
     best.pt         the model with the best validation AUC
     final.pt        the model after the last round
     status.json     how the run stands; a terminal state once the process has ended
+    live.json       what the run and each hospital are doing right now
     server.log      what the server said
     report.html     a page on the run, once it is done
 """
@@ -40,6 +41,7 @@ from common.runtime.status import StatusFile, read_status
 from common.state import Spec, State
 from server.run.config import Changing, check_unchanged, in_force
 from server.run.histograms import histograms_file
+from server.run.live import LIVE, LiveState
 from server.run.log import RunLog
 from server.run.records import (
     Changed,
@@ -72,13 +74,15 @@ class RunFolder:
         path: The folder.
         config: What the run was started with.
         log: Takes what happens in the run.
+        live: What the run is doing right now.
         status: How the run stands.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path = path
         self.config = config
-        self.log = RunLog(path)
+        self.live = LiveState()
+        self.log = RunLog(path, self.live.note)
         self.status = StatusFile(path)
         self._rounds: list[RoundRecord] | None = None
 
@@ -136,7 +140,7 @@ class RunFolder:
 
     def _drop_what_is_half_written(self) -> None:
         drop_torn_line(self.path / "events.jsonl")
-        for name in ("status.json", "best.pt", "final.pt", ".reserve"):
+        for name in ("status.json", LIVE, "best.pt", "final.pt", ".reserve"):
             drop_temporary(self.path / name)
         done = len(self.rounds())
         drop_temporary(histograms_file(self.path, done + 1))

@@ -1,10 +1,12 @@
 """One call for what happens in a run: the event, the audit line and the log line."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from common.audit import AuditLog
 from common.runtime.files import append_json, now
+from common.runtime.logs import fields
 from server.run.records import (
     AuditEvent,
     Changed,
@@ -27,12 +29,16 @@ class RunLog:
 
     Args:
         run: The run's folder.
+        follow: Is told of everything that was written.
 
     Raises:
         BadInput: The audit log cannot be opened, or another server has it.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(
+        self, run: Path, follow: Callable[[Event | AuditEvent], None] = lambda _event: None
+    ) -> None:
+        self._follow = follow
         self._events = run / "events.jsonl"
         self._audit = AuditLog(run / "audit.jsonl")
 
@@ -51,19 +57,23 @@ class RunLog:
             append_json(self._events, {"time": now(), "event": event.event, **event.fields()})
         if event.in_audit:
             self._audit.write(event.event, **event.audit_fields())
+        self._follow(event)
 
 
 def _say(event: Event | AuditEvent) -> None:
+    told = fields(event.event, **event.fields()) if event.in_events else {}
     match event:
         case Joined():
             with_what = f", fedcxr {event.hello.version}" if event.hello else ""
-            log.info("%s joined with %d images%s", event.site, event.examples, with_what)
+            log.info(
+                "%s joined with %d images%s", event.site, event.examples, with_what, extra=told
+            )
         case Left():
-            log.info("%s left", event.site)
+            log.info("%s left", event.site, extra=told)
         case Refused():
-            log.warning("%s refused: %s", event.site, event.reason)
+            log.warning("%s refused: %s", event.site, event.reason, extra=told)
         case Lost() | ReplyRejected() | Unusual():
-            log.warning("  %-20s %s: %s", event.site, event.event, event.reason)
+            log.warning("  %-20s %s: %s", event.site, event.event, event.reason, extra=told)
         case Changed():
             log.warning(
                 "--change: %s is %g from round %d on, it was %g",
@@ -71,8 +81,11 @@ def _say(event: Event | AuditEvent) -> None:
                 event.new,
                 event.round + 1,
                 event.old,
+                extra=told,
             )
         case StoppedEarly():
             log.info("the run ends after round %d: %s", event.round, event.reason)
         case Excluded():
-            log.warning("%s is excluded after bad replies: %s", event.site, event.reason)
+            log.warning(
+                "%s is excluded after bad replies: %s", event.site, event.reason, extra=told
+            )

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from common.audit import is_being_written
 from common.errors import BadInput, first_problem
-from common.options import Training
+from common.options import StrategyName, Training
 from common.protocol import Hello
 from common.readings import FindingAuc, Pooled
 from common.runtime.status import Status, read_status
@@ -73,6 +73,9 @@ class HospitalRecord(Record):
     bytes: Bytes
     update_norm: float = Field(description="Euclidean norm of the change of its weights")
     pace: Pace | None = Field(None, description="None in records of earlier versions")
+    cosine: float | None = Field(
+        None, ge=-1, le=1, description="of its update to the change of the model in the round"
+    )
     auc_intervals: dict[str, FindingAuc] | None = Field(
         None, description="of its own validation, from its histograms; None: it told none"
     )
@@ -153,19 +156,6 @@ class Result(Record):
     shared: SharedMean | None = Field(None, description="if the model is shared")
 
 
-class RunConfig(Training):
-    """What a run was started with; other options than those named here are kept as they are."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    run_id: str
-    init: str
-    rounds: int
-    architecture: str
-    strategy: str
-    seed: int
-
-
 class _Event(Record):
     """Something that happened; :meth:`server.run.log.RunLog.record` writes it."""
 
@@ -208,6 +198,7 @@ class Left(_Event):
 
     event: Literal["left"] = "left"
     site: str
+    reason: str = Field("", description="why the server has closed it")
 
 
 class Refused(_Event):
@@ -216,6 +207,10 @@ class Refused(_Event):
     event: Literal["refused"] = "refused"
     site: str
     reason: str
+
+
+CONNECTION_CLOSED = "its connection was closed"
+"""Why a hospital is lost that went away by itself."""
 
 
 class Lost(_Event):
@@ -347,6 +342,29 @@ class AuditEvent(_Event):
     def audit_fields(self) -> dict[str, Any]:
         """Return the fields."""
         return self.details
+
+
+class RunConfig(Training):
+    """What a run was started with; other options than those named here are kept as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    run_id: str
+    init: str
+    rounds: int
+    architecture: str
+    strategy: StrategyName
+    seed: int
+    changes: tuple[Changed, ...] = ()
+
+    def epochs_in(self, number: int) -> int:
+        """Return how many epochs hospitals train in a round."""
+        changed = [
+            change.new
+            for change in self.changes
+            if change.option == "local_epochs" and change.round < number
+        ]
+        return int(changed[-1]) if changed else self.local_epochs
 
 
 Event = Annotated[

@@ -77,6 +77,17 @@ class SpooledUpdates:
         for name, file in self._files.items():
             yield Update(name, self.infos[name], split(unpack(file.read_bytes(), self._spec)))
 
+    def tensors(self, names: Collection[str]) -> Iterator[tuple[str, str, npt.NDArray[Any]]]:
+        """Yield tensors of the weights one at a time: the hospital's name, the tensor's, values.
+
+        Args:
+            names: Of the tensors.
+        """
+        for hospital, path in self._files.items():
+            with safe_open(path, framework="numpy") as file:
+                for tensor in names:
+                    yield hospital, tensor, file.get_tensor(tensor)
+
     def columns(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """Yield each tensor of the weights, by name: n hospitals x its shape."""
         with ExitStack() as stack:

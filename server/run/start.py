@@ -43,7 +43,7 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         BadInput: The folder has another run, or a file of it is missing or damaged.
     """
     versions = {name: version(name) for name in ("fedcxr", "flwr", "numpy", "torch")}
-    config = settings.model_dump(mode="json", exclude={"debug"})
+    config = settings.model_dump(mode="json", exclude={"debug", "log_format"})
     config |= {"run_id": secrets.token_hex(6), "image_size": size, "versions": versions}
     config |= hashes_of(settings.init, settings.test)
     resumed = settings.resume and not RunFolder.is_new(settings.run)

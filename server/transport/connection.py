@@ -12,6 +12,7 @@ from flwr.proto.transport_pb2 import ClientMessage, Parameters, Scalar, ServerMe
 from common.certificates import Peer
 from common.protocol import (
     HELLO,
+    PROGRESS,
     REPLY,
     Farewell,
     Fetch,
@@ -20,6 +21,8 @@ from common.protocol import (
     Identity,
     Instruction,
     Message,
+    Progress,
+    ProtocolError,
     Rejection,
     Reply,
     parse_message,
@@ -34,6 +37,10 @@ GREETING_SECONDS = 10.0
 
 ANSWER_SECONDS = 5.0
 """How long a hospital may take to answer a message that asks for no work."""
+
+PROGRESS_BURST = 10
+"""How often a hospital may tell its progress beyond once a second; an honest one does so every two
+seconds, but a slow line may deliver several at once."""
 
 
 class Outbox:
@@ -109,7 +116,13 @@ class FlowerConnection:
         self._may_stay = may_stay
         self._turn = Lock()  # a stream takes one message at a time
 
-    def ask(self, instruction: Instruction, weights: Weights, timeout: float) -> Reply:
+    def ask(
+        self,
+        instruction: Instruction,
+        weights: Weights,
+        timeout: float,
+        follow: Callable[[Progress], object],
+    ) -> Reply:
         """Send an instruction with its weights and wait for the reply."""
         deadline = monotonic() + timeout
         with self._own_turn(timeout):
@@ -119,7 +132,7 @@ class FlowerConnection:
                 data = self._outbox.serialised(instruction, weights)
                 self._stream.send(data, min(TRANSFER_SECONDS, deadline - monotonic()))
                 del data
-            answer = self._stream.receive(deadline - monotonic())
+            answer = self._reply(instruction.identity, deadline, follow)
         return parse_message(REPLY, answer.fit_res.metrics["message"].string)
 
     def fetch(self, identity: Identity, timeout: float) -> bytes:
@@ -158,6 +171,35 @@ class FlowerConnection:
     def close(self) -> None:
         """Close the connection."""
         self._stream.close()
+
+    def _reply(
+        self, identity: Identity, deadline: float, follow: Callable[[Progress], object]
+    ) -> ClientMessage:
+        """Return what comes after all that the hospital tells of its progress.
+
+        Raises:
+            HospitalLost: It does not come before the deadline.
+            ProtocolError: What is told of the progress is of another instruction, cannot be
+                understood or comes too often; the stream, which may hold more, is closed then.
+        """
+        start = monotonic()
+        answer = self._stream.receive(deadline - start)
+        told = 0
+        while answer.WhichOneof("msg") == "get_properties_res":
+            told += 1
+            try:
+                if told > PROGRESS_BURST + monotonic() - start:
+                    raise ProtocolError("its progress too often")
+                text = answer.get_properties_res.properties["message"].string
+                progress = parse_message(PROGRESS, text)
+                if progress.identity != identity:
+                    raise ProtocolError("with the progress of another instruction")
+            except ProtocolError:
+                self._stream.cancel()
+                raise
+            follow(progress)
+            answer = self._stream.receive_another(deadline - monotonic())
+        return answer
 
     def _exchange(self, data: bytes, timeout: float) -> ClientMessage:
         with self._own_turn(timeout):

@@ -9,8 +9,12 @@ import grpc
 from flwr.proto.transport_pb2 import ClientMessage
 
 from server.rounds.ask import HospitalLost
+from server.run.records import CONNECTION_CLOSED
 
 T = TypeVar("T")
+
+NOTHING = b""
+"""Put in a message's place where only another answer is wanted."""
 
 
 class Stream:
@@ -32,12 +36,14 @@ class Stream:
     def serve(self, answers: Iterator[ClientMessage]) -> Iterator[bytes]:
         """Yield each message as it travels and take its answer, until the stream is closed.
 
-        One answer is read for each message, so that a peer cannot fill the memory.
+        One answer is read for each message, and another one when it is asked for, so that a peer
+        cannot fill the memory.
         """
         try:
             while (data := self._outgoing.get()) is not None:
-                yield data  # gRPC comes back once it is sent
-                self._sent.put(True)
+                if data != NOTHING:
+                    yield data  # gRPC comes back once it is sent
+                    self._sent.put(True)
                 self._answers.put(next(answers))
         except (StopIteration, grpc.RpcError):
             return  # the hospital has closed the connection
@@ -60,6 +66,15 @@ class Stream:
             HospitalLost: It did not come within ``timeout`` seconds; the stream is closed then.
         """
         return self._wait(self._answers, timeout)
+
+    def receive_another(self, timeout: float) -> ClientMessage:
+        """Wait for one more answer to the same message.
+
+        Raises:
+            HospitalLost: It did not come within ``timeout`` seconds; the stream is closed then.
+        """
+        self._outgoing.put(NOTHING)
+        return self.receive(timeout)
 
     def close(self) -> None:
         """End the stream, from any thread, as often as one likes."""
@@ -92,5 +107,5 @@ class Stream:
             raise HospitalLost("no answer in time") from None
         if item is None:
             queue.put(None)  # for the next call
-            raise HospitalLost("its connection was closed")
+            raise HospitalLost(CONNECTION_CLOSED)
         return item

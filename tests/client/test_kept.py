@@ -10,8 +10,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from client import kept as kept_module
+from client.counted import FEW
 from client.hospital import Hospital
-from client.kept import FEW, Interval, KeptModels, own_scores, read_own_scores
+from client.kept import Interval, KeptModels, own_scores, read_own_scores
 from client.state import ClientState
 from common.bootstrap import Films
 from common.checkpoint import read_checkpoint
@@ -204,6 +205,7 @@ def test_labels_that_are_unknown_count_neither_as_films_with_a_finding_nor_as_ot
     keep = Keep(model="final", round=1, strategy="fedavg", sha256="0" * 64)
     found = own_scores(keep, Films(labels, list("abcdefghijkl")), logits, 0)
     assert list(found.positives.values()) == [6, 6, *[0] * 12]
+    assert list((found.negatives or {}).values()) == [6, 3, *[0] * 12]
     first, second, *others = found.auc_by_finding.values()
     assert first == Interval(auc=1, low=1, high=1)
     assert second == Interval(auc=1, low=None, high=None)  # three films are known to be without

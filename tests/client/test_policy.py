@@ -51,6 +51,22 @@ def test_what_a_site_does_not_allow_is_answered_by_a_reason(
     assert why in reply.reason
 
 
+def test_the_progress_tells_nothing_of_a_validation_that_is_withheld(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "a")
+    _, validation = shard.split(plan_of().seed)
+    for limit, phases in (
+        (len(validation), {"scoring", "training"}),
+        (len(validation) + 1, {"training"}),
+    ):
+        told: list[str] = []
+        hospital_with(shard.path, min_group=limit).answer(
+            instruction_of(plan_of(), 1),
+            BLOB,
+            tell=lambda phase, _share: told.append(phase),  # noqa: B023
+        )
+        assert set(told) == phases
+
+
 def test_fewer_images_than_a_group_may_be_scored_with_but_not_trained_on(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "a")
     training, _ = shard.split(plan_of().seed)

@@ -67,7 +67,8 @@ def test_the_page_has_the_hospitals_part_and_its_numbers_beside_the_others() -> 
     assert rows["Finding"] == [*headings, "Final model, all hospitals"]
     assert rows["Effusion"] == ["2", "0.700 (0.600 to 0.800)", "0.600 (0.500 to 0.700)", "0.560"]
     assert rows["Mass"][1:] == ["-", "0.600 (0.500 to 0.700)", "0.620"]
-    assert rows["Nodule"][1] == "0.900"
+    nodules = FINDINGS.index("Nodule")
+    assert rows["Nodule"][1] == f"0.900 ({nodules} of 31 films)"
     assert rows["Hernia"][3] == "-"
     # Fair: of Mass, Nodule and Hernia two lack a number somewhere.
     whole = [FEDERATION[f] for f in FINDINGS if f not in ("Mass", "Hernia")]

@@ -20,11 +20,13 @@ from common.protocol import (
     FETCH,
     HELLO,
     INSTRUCTION,
+    PROGRESS,
     REPLY,
     VERSION,
     Greeting,
     Hello,
     Ping,
+    Progress,
     ProtocolError,
     Reply,
     parse_message,
@@ -38,7 +40,7 @@ from tests.support.messages import GOOD
 from tests.support.messages import HELLO as SOMEONE
 from tests.support.messages import INSTRUCTION as ORDER
 
-READERS: list[TypeAdapter[Any]] = [CALL, FETCH, HELLO, INSTRUCTION, REPLY]
+READERS: list[TypeAdapter[Any]] = [CALL, FETCH, HELLO, INSTRUCTION, PROGRESS, REPLY]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -50,7 +52,8 @@ STATE: State = {
 }
 BLOB, SPEC = pack(STATE), spec_of(STATE)
 GREETING = Greeting(run="r", seed=0)
-MESSAGES = [message.model_dump_json() for message in (GOOD, SOMEONE, ORDER)]
+HALFWAY = Progress(identity=ORDER.identity, phase="training", share=0.5)
+MESSAGES = [message.model_dump_json() for message in (GOOD, SOMEONE, ORDER, HALFWAY)]
 
 
 @st.composite
@@ -110,12 +113,12 @@ def test_a_client_takes_nothing_but_the_protocol(
 ) -> None:
     class Nobody:
         name, device, precision = "nobody", "cpu", "fp32"
+        scored = None
 
         def greet(self, *_: object) -> Hello:
             return SOMEONE
 
-        def answer(self, instruction: object, blob: bytes, cancellation: object) -> Any:
-            del instruction, blob, cancellation
+        def answer(self, *_arguments: object) -> Any:
             return GOOD, b"weights"
 
     handler = MessageHandler(Nobody(), ClientState(None))  # type: ignore[arg-type]
@@ -179,4 +182,4 @@ def test_a_server_takes_nothing_but_the_protocol(answer: bytes) -> None:
     assert connection.answers(Ping())
     assert isinstance(connection.fetch(ORDER.identity, 1), bytes)
     with suppress(ProtocolError):
-        assert isinstance(connection.ask(ORDER, Weights(b"weights"), 1), Reply)
+        assert isinstance(connection.ask(ORDER, Weights(b"weights"), 1, print), Reply)

@@ -116,9 +116,9 @@ class Watching(MessageHandler):
         super().__init__(*arguments)
         self.seen: list[str | None] = []
 
-    def answer(self, message: ServerMessage, connected: Any) -> ClientMessage:
+    def answer(self, message: ServerMessage, *arguments: Any) -> ClientMessage:
         self.seen.append(message.WhichOneof("msg"))
-        return super().answer(message, connected)
+        return super().answer(message, *arguments)
 
 
 @pytest.mark.fault(

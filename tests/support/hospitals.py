@@ -8,11 +8,12 @@ import torch
 
 from client.hospital import Hospital
 from client.policy import Policy
+from client.progress import Phase
 from common.certificates import Peer
 from common.checkpoint import Provenance
 from common.model import build_model, state_of
 from common.options import Mode, Precision, Training
-from common.protocol import Greeting, Hello, Identity, Instruction, Reply
+from common.protocol import Greeting, Hello, Identity, Instruction, Progress, Reply
 from common.shard import open_shard
 from common.state import State, select, spec_of
 from common.wire import fingerprint, pack, unpack
@@ -47,9 +48,20 @@ class LocalConnection:
         self._fault = fault
         self._weights = b""
 
-    def ask(self, instruction: Instruction, weights: Weights, timeout: float) -> Reply:
+    def ask(
+        self,
+        instruction: Instruction,
+        weights: Weights,
+        timeout: float,
+        follow: Callable[[Progress], object],
+    ) -> Reply:
         del timeout
-        answer = self._hospital.answer(instruction, self._receives(instruction, weights.blob))
+
+        def tell(phase: Phase, share: float) -> None:
+            follow(Progress(identity=instruction.identity, phase=phase, share=share))
+
+        blob = self._receives(instruction, weights.blob)
+        answer = self._hospital.answer(instruction, blob, tell=tell)
         reply, self._weights = self._fault(instruction, *answer) if self._fault else answer
         return reply
 

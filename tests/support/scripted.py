@@ -19,6 +19,7 @@ from tests.support.messages import HELLO
 
 class Somebody:
     name, device, precision = HELLO.site, "cpu", "fp32"
+    scored = None
 
     def greet(self, _greeting: Greeting) -> Hello:
         return HELLO

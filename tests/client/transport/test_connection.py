@@ -10,6 +10,7 @@ import pytest
 from flwr.proto.transport_pb2 import Scalar, ServerMessage
 
 from client.cancellation import Cancellation, GivenUp
+from client.progress import Tell
 from client.state import ClientState
 from client.transport import connection
 from client.transport.connection import take_part
@@ -53,9 +54,9 @@ def test_work_that_nobody_waits_for_is_given_up() -> None:
         gave_up = False
 
         def answer(
-            self, instruction: Instruction, blob: bytes, cancellation: Cancellation
+            self, instruction: Instruction, blob: bytes, cancellation: Cancellation, tell: Tell
         ) -> tuple[Reply, bytes]:
-            del instruction, blob
+            del instruction, blob, tell
             deadline = time.monotonic() + 10
             with suppress(GivenUp):
                 while time.monotonic() < deadline:

@@ -1,30 +1,49 @@
 """Weights leave a hospital once, and only for the reply that they belong to."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from flwr.proto.transport_pb2 import ClientMessage, Parameters, Scalar, ServerMessage
 
+from client import progress
 from client.exchanged import exchanged
 from client.state import ClientState
 from client.transport.messages import MessageHandler
 from common.model import build_model, state_of
-from common.protocol import Fetch, Greeting, Hello, Identity, Message, Reply
+from common.protocol import (
+    PROGRESS,
+    Fetch,
+    Greeting,
+    Hello,
+    Identity,
+    Message,
+    Progress,
+    Reply,
+    parse_message,
+)
 from common.wire import fingerprint, pack
-from tests.support.hospitals import hospital_of, instruction_of, plan_of
+from tests.support.hospitals import GREETING, hospital_of, instruction_of, plan_of
 from tests.support.shards import make_shard
 
 BLOB = pack(state_of(build_model("densenet-tiny", 1)))
 
 
-def ask(handler: MessageHandler, kind: str, message: Message, *tensors: bytes) -> ClientMessage:
+def ask(
+    handler: MessageHandler,
+    kind: str,
+    message: Message,
+    *tensors: bytes,
+    send: Callable[[ClientMessage], object] = print,
+) -> ClientMessage:
     question = ServerMessage()
     part = getattr(question, kind)
     part.config["message"].CopyFrom(Scalar(string=message.model_dump_json()))
     if tensors:
         part.parameters.CopyFrom(Parameters(tensors=tensors))
-    return handler.answer(question, lambda: True)
+    return handler.answer(question, lambda: True, send)
 
 
 def fetch(handler: MessageHandler, identity: Identity) -> list[bytes]:
@@ -63,6 +82,51 @@ def test_the_status_says_where_the_hospital_computes_now(tmp_path: Path) -> None
     ask(handler, "fit_ins", instruction_of(plan_of(), 1), BLOB)  # the CPU has taken over
     status = json.loads((state / "status.json").read_text())
     assert (status["state"], status["device"]) == ("connected", "cpu")
+
+
+def test_progress_is_told_while_the_hospital_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "TELL_SECONDS", 0)
+    hospital = hospital_of(make_shard(tmp_path / "a").path)
+    state = tmp_path / "state"
+    handler = MessageHandler(hospital, ClientState(state))
+    told: list[Progress] = []
+    standing: list[dict[str, Any]] = []
+
+    def send(message: ClientMessage) -> None:
+        text = message.get_properties_res.properties["message"].string
+        told.append(parse_message(PROGRESS, text))
+        standing.append(json.loads((state / "status.json").read_text()))
+
+    instruction = instruction_of(plan_of(local_epochs=2), 1)
+    ask(handler, "fit_ins", instruction, BLOB, send=send)
+    assert {each.identity for each in told} == {instruction.identity}
+    phases = [each.phase for each in told]
+    assert phases == sorted(phases)
+    assert set(phases) == {"scoring", "training"}
+    training = [each.share for each in told if each.phase == "training"]
+    steps = len(training)
+    assert steps == instruction.training.steps(hospital.greet(GREETING).examples) > 2
+    assert training == [step / steps for step in range(steps)]
+    assert [(s["phase"], s["share"]) for s in standing[1:]] == [
+        (each.phase, round(each.share, 3)) for each in told[:-1]
+    ]
+    assert {s["state"] for s in standing} == {"working"}
+    last = json.loads((state / "status.json").read_text())
+    assert (last["state"], last["round"]) == ("connected", 1)
+    assert "share" not in last
+
+
+def test_progress_is_told_every_two_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(progress, "monotonic", lambda: clock[0])
+    told: list[float] = []
+    tell = progress.now_and_then(lambda _phase, share: told.append(share))
+    for step in range(100):
+        clock[0] = 0.1 * step
+        tell("training", clock[0])
+    assert told == pytest.approx([2, 4, 6, 8], abs=0.11)
 
 
 def test_what_was_exchanged_in_a_run_is_told_from_the_audit_log(tmp_path: Path) -> None:

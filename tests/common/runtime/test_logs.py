@@ -1,3 +1,4 @@
+import json
 import logging
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.runtime.logs import log_to_file, log_to_stderr
+from common.runtime.logs import FOR_PEOPLE, fields, log_to_file, log_to_stderr, print_last_line
 from tests.support.commands import untouched_environment
 
 
@@ -77,3 +78,35 @@ def test_grpc_writes_no_lines_of_its_own_when_a_server_ends() -> None:
         env=untouched_environment(),
     )
     assert (result.stdout, result.stderr) == ("UNAVAILABLE\n", "")
+
+
+def test_a_line_for_machines_is_an_object_whatever_it_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_to_stderr(False, "json")
+    log_to_file(tmp_path / "file.log")
+    log = logging.getLogger("server.some")
+    log.warning('  %s said\n"%s"', "a", "\N{BLACK STAR}", extra=fields("said", site="a", loss=None))
+    log.info("a table's heading", extra=FOR_PEOPLE)
+    try:
+        raise ValueError
+    except ValueError:
+        log.exception("failed")
+    print_last_line("flower-server", "error: no room")
+    shown = capsys.readouterr().err
+    said, failed, ended = map(json.loads, shown.splitlines())
+    assert said["time"].endswith("+00:00")
+    del said["time"]
+    assert said == {
+        "level": "warning",
+        "logger": "server.some",
+        "message": 'a said\n"\N{BLACK STAR}"',
+        "event": "said",
+        "site": "a",
+    }
+    assert failed["traceback"].endswith("ValueError")
+    assert (ended["logger"], ended["message"]) == ("flower-server", "error: no room")
+    assert shown.startswith((tmp_path / "file.log").read_text())
+    log_to_stderr(False)
+    print_last_line("flower-server", "error: no room")
+    assert capsys.readouterr().err == "flower-server: error: no room\n"

@@ -248,6 +248,7 @@ def test_a_kit_is_filled_in(federation: Path) -> None:
         "max_examples": None,
         "modes": ["finetune", "linear"],
         "min_group": 5,
+        "histograms": True,
     }
     page = (kit / "README.md").read_text()
     for value in ("localhost:8443", "north", f"{NOW + 30 * DAY:%Y-%m-%d}", "chown -R 10001 ."):

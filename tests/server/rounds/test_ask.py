@@ -8,6 +8,7 @@ import pytest
 from common.protocol import Identity, Instruction, Reply
 from server.rounds import ask
 from server.rounds.ask import Errand, HospitalLost, Weights, ask_all
+from server.run.live import LiveState
 from tests.support.messages import GOOD, INSTRUCTION
 
 
@@ -17,8 +18,10 @@ class Replying:
     def __init__(self) -> None:
         self.allowed: list[float] = []
 
-    def ask(self, instruction: Instruction, weights: Weights, timeout: float) -> Reply:
-        del instruction, weights, timeout
+    def ask(
+        self, instruction: Instruction, weights: Weights, timeout: float, follow: object
+    ) -> Reply:
+        del instruction, weights, timeout, follow
         return GOOD
 
     def fetch(self, identity: Identity, timeout: float) -> bytes:
@@ -37,7 +40,7 @@ class Losing(Replying):
 
 def outcomes(hospitals: list[Any], timeout: float) -> Iterator[object]:
     errands = {str(i): Errand(h, INSTRUCTION, Weights(b"")) for i, h in enumerate(hospitals)}
-    return (outcome.answer for outcome in ask_all(errands, timeout))
+    return (outcome.answer for outcome in ask_all(errands, timeout, LiveState()))
 
 
 def test_weights_may_take_their_time_and_no_more_than_there_is() -> None:

@@ -87,8 +87,10 @@ class Scripted:
         self._words = words
         self._blob = pack(state)
 
-    def ask(self, instruction: Instruction, weights: Weights, timeout: float) -> Reply:
-        del weights, timeout
+    def ask(
+        self, instruction: Instruction, weights: Weights, timeout: float, follow: object
+    ) -> Reply:
+        del weights, timeout, follow
         identity = instruction.identity.model_dump()
         changes = {"identity": identity, "weights": fingerprint(self._blob)}
         return parse_message(REPLY, json.dumps({**self._words, **changes}))

@@ -19,7 +19,7 @@ from common.shard import Shard, open_shard
 from common.state import State
 from server.run.histograms import read_histograms
 from server.run.records import read_rounds
-from tests.support.hospitals import plan_of, rounds_of
+from tests.support.hospitals import Fault, plan_of, rounds_of
 from tests.support.shards import make_hospitals, make_shard
 
 PLAN = plan_of(rounds=2)
@@ -87,7 +87,7 @@ def test_forged_histograms_cost_a_hospital_its_round(tmp_path: Path) -> None:
         return reply.model_copy(update={"histograms": None}), blob
 
     shards = make_hospitals(tmp_path / "data", 3, images=80)
-    faults = {"hospital-01": forging, "hospital-02": silent}
+    faults: dict[str, Fault] = {"hospital-01": forging, "hospital-02": silent}
     folder = tmp_path / "run"
     result = rounds_of(PLAN, shards, folder, faults).run()
     for number, record in enumerate(read_rounds(folder), start=1):

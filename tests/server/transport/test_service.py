@@ -338,23 +338,23 @@ def test_weights_are_sent_a_few_at_a_time_and_not_to_hospitals_dismissed_meanwhi
         return FlowerConnection(stream, None, HELLO, outbox, lambda _connection: allowed[0])
 
     slow.send_now.clear()
-    first = threading.Thread(target=connection_to(slow).ask, args=(INSTRUCTION, weights, 60))
+    first = threading.Thread(target=connection_to(slow).ask, args=(INSTRUCTION, weights, 60, print))
     first.start()
     wait_until(lambda: len(slow.data) == 1, 10)
     waiting = connection_to(other)
     with pytest.raises(HospitalLost, match="its turn to be sent the weights did not come"):
-        waiting.ask(INSTRUCTION, weights, 0.2)
+        waiting.ask(INSTRUCTION, weights, 0.2, print)
     assert other.data == []
     slow.send_now.set()
     first.join(10)
-    assert waiting.ask(INSTRUCTION, weights, 10) == GOOD
+    assert waiting.ask(INSTRUCTION, weights, 10, print) == GOOD
     assert other.data[0] is slow.data[0], "all hospitals share what is serialised"
     sent = ServerMessage.FromString(other.data[0]).fit_ins
     assert sent.parameters.tensors == [b"weights"]
     assert parse_message(INSTRUCTION_READER, sent.config["message"].string) == INSTRUCTION
     allowed[0] = False
     with pytest.raises(HospitalLost, match="may not take part any more"):
-        waiting.ask(INSTRUCTION, weights, 10)
+        waiting.ask(INSTRUCTION, weights, 10, print)
     assert len(other.data) == 1
 
 
