@@ -11,11 +11,19 @@ MEAN = "mean"
 
 
 class Estimate(NamedTuple):
-    """A number with the ends of its 95 % interval, if it has one."""
+    """A number read from histograms.
+
+    Attributes:
+        value: The number.
+        low: Of its 95 % interval; None: it has none.
+        high: The same.
+        bound: How far binning may have moved it.
+    """
 
     value: float
     low: float | None = None
     high: float | None = None
+    bound: float = 0.0
 
 
 def minus(one: Estimate, other: Estimate) -> Estimate:
@@ -28,13 +36,14 @@ def minus(one: Estimate, other: Estimate) -> Estimate:
     Source: square-and-add, Zou and Donner, Statistics in Medicine 2008; it needs no symmetric
     intervals, and keeps the ends within -1 and 1.
     """
-    value = one.value - other.value
+    value, bound = one.value - other.value, one.bound + other.bound
     if one.low is None or one.high is None or other.low is None or other.high is None:
-        return Estimate(value)
+        return Estimate(value, bound=bound)
     return Estimate(
         value,
         value - math.hypot(one.value - one.low, other.high - other.value),
         value + math.hypot(one.high - one.value, other.value - other.low),
+        bound,
     )
 
 
@@ -49,17 +58,18 @@ def mean_of(estimates: Mapping[str, Estimate]) -> Estimate | None:
     if not found:
         return None
     value = sum(each.value for each in found) / len(found)
+    bound = sum(each.bound for each in found) / len(found)
     lows = [each.low for each in found if each.low is not None]
     highs = [each.high for each in found if each.high is not None]
     if not len(lows) == len(highs) == len(found):
-        return Estimate(value)
-    return Estimate(value, sum(lows) / len(lows), sum(highs) / len(highs))
+        return Estimate(value, bound=bound)
+    return Estimate(value, sum(lows) / len(lows), sum(highs) / len(highs), bound)
 
 
 def estimates_of(by_finding: Mapping[str, FindingAuc]) -> dict[str, Estimate]:
     """Return the defined AUCs, by finding."""
     return {
-        finding: Estimate(of.auc, of.low, of.high)
+        finding: Estimate(of.auc, of.low, of.high, of.bound or 0.0)
         for finding, of in by_finding.items()
         if of.auc is not None
     }

@@ -22,6 +22,9 @@ Kind = Literal["hospital", "pooled", "test", "difference"]
 
 NAME_WIDTH, GENERAL_WIDTH, HOSPITAL_WIDTH = 22, 36, 14
 
+MARKED = 0.005
+"""A number that binning may have moved by more than this is marked."""
+
 
 class Row(Record):
     """A number: an AUC, or the difference of two."""
@@ -39,6 +42,9 @@ class Row(Record):
     high: float | None = None
     positives: int | None = Field(None, description="films that have the finding; None: not told")
     negatives: int | None = Field(None, description="films that are known not to have it")
+    bound: float | None = Field(
+        None, description="how far binning may have moved the value; None: it is exact"
+    )
 
 
 class TableModel(Record):
@@ -91,8 +97,14 @@ def _rows_of(scored: ScoredModel) -> Iterator[Row]:
     if scored.pooled is not None:
         found = scored.pooled.by_finding
         for finding, auc in found.items():
+            rest = _resting_on(auc)
             yield Row(
-                kind="pooled", model=number, finding=finding, value=auc.auc, **_resting_on(auc)
+                kind="pooled",
+                model=number,
+                finding=finding,
+                value=auc.auc,
+                bound=auc.bound,
+                **rest,
             )
         if (mean := mean_of(estimates_of(found))) is not None:
             yield Row(kind="pooled", model=number, finding=MEAN, **mean._asdict())
@@ -133,9 +145,7 @@ def _differences(folder: Path, one: ScoredModel, other: ScoredModel) -> Iterator
             model=one.number,
             minus=other.number,
             finding=finding,
-            value=of.value,
-            low=of.low,
-            high=of.high,
+            **of._asdict(),
         )
 
 
@@ -185,6 +195,8 @@ def text_of(table: Table, width: int) -> Iterator[str]:
             some = {name: hospitals[name] for name in names[start : start + room]}
             yield from _block(some, HOSPITAL_WIDTH)
     yield from _difference_lines(table)
+    if any(map(_mark, table.rows)):
+        yield f"~: counted in bins, and so perhaps more than {MARKED} from the logits' own"
 
 
 def _block(columns: Mapping[str, Mapping[str, Row]], width: int) -> Iterator[str]:
@@ -202,12 +214,16 @@ def _cell(row: Row | None) -> str:
     """Return an AUC, for all films with its interval, and how many films of how many have it."""
     if row is None or row.value is None:
         return "-"
-    text = rounded(row.value)
+    text = _mark(row) + rounded(row.value)
     if row.kind == "pooled" and row.low is not None:
         text += f" ({rounded(row.low)} to {rounded(row.high)})"
     if row.positives is not None and row.negatives is not None:
         text += f" {row.positives}/{row.positives + row.negatives}"
     return text
+
+
+def _mark(row: Row) -> str:
+    return "~" if (row.bound or 0) > MARKED else ""
 
 
 def _difference_lines(table: Table) -> Iterator[str]:
@@ -220,9 +236,8 @@ def _difference_lines(table: Table) -> Iterator[str]:
             ends = ""
             if row.low is not None and row.high is not None:
                 ends = f" ({row.low:+.3f} to {row.high:+.3f})"
-            yield f"  {row.finding:<{NAME_WIDTH - 2}}{row.value or 0.0:+.3f}{ends}"
+            value = f"{_mark(row)}{row.value or 0.0:+.3f}"
+            yield f"  {row.finding:<{NAME_WIDTH - 2}}{value}{ends}"
     if any(row.kind == "difference" for row in table.rows):
-        yield (
-            "Intervals of differences are as of other films for each model: on the same films, as "
-            "here, they are wider than they need be."
-        )
+        yield "Intervals of differences are as if each model were scored on other films;"
+        yield "as they are the same films, the intervals are wider than they need be."

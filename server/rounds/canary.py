@@ -95,8 +95,6 @@ def say(plan: Plan, canary: CanaryRound) -> None:
         if each.ok:
             log.info(_row(name, each), extra=FOR_PEOPLE)
     failed = {name: each.reason for name, each in canary.hospitals.items() if not each.ok}
-    for name, reason in failed.items():
-        log.warning("  %-20s failed: %s", name, reason)
     fine = len(canary.hospitals) - len(failed)
     if fine < plan.needed:
         why = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
@@ -107,13 +105,11 @@ def say(plan: Plan, canary: CanaryRound) -> None:
     assert canary.round_seconds is not None  # noqa: S101 - a hospital is fine
     assert canary.run_seconds is not None  # noqa: S101 - the same
     log.info(
-        "canary: %d of %d hospitals are fine after %.1f s; a round will take about %s, all %d "
-        "about %s",
+        "canary: %d of %d hospitals are fine after %.1f s; a round will take about %s, the run %s",
         fine,
         len(canary.hospitals),
         canary.seconds,
         in_words(canary.round_seconds),
-        plan.rounds,
         in_words(canary.run_seconds),
         extra=fields("canary", **canary.fields()),
     )
