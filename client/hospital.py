@@ -26,6 +26,7 @@ from common.bootstrap import Films
 from common.errors import BadInput
 from common.evaluation import EVALUATION_BATCH, predict, scores_of
 from common.findings import UNKNOWN, count_by_finding
+from common.frozen import FrozenFeatures
 from common.histograms import histograms_of
 from common.images import crop_size
 from common.model import (
@@ -112,6 +113,7 @@ class Hospital:
         self._spec: Spec = {}
         self._frozen: State = {}  # on the CPU, which may have to take over
         self._backbone: str | None = None
+        self._features = FrozenFeatures()
 
     @property
     def precision(self) -> Precision:
@@ -253,7 +255,9 @@ class Hospital:
             # Shares would tell the number of batches, and so about how many films there are.
             may_tell = len(validation) >= self._policy.min_group
             scoring = Steps(cancellation, tell if may_tell else tell_nobody, "scoring", batches)
-            logits = predict(model, self._shard, validation, self.device, scoring.check)
+            logits = self._features.predict(
+                model, self._shard, validation, self.device, self._backbone, scoring.check
+            )
             scores = self._scores(validation, logits)
             evaluated = time.monotonic()
             seconds = {"wait": waited, "evaluate": evaluated - start, "train": 0.0}

@@ -73,7 +73,7 @@ def read_kit(folder: Path, now: datetime, name: str | None = None) -> Kit:
         )
     pair = read_pair(identity, identity, REMEDY)
     certificate = x509.load_pem_x509_certificate(pair.certificate)
-    check_valid(identity, certificate, ca, now, f"{REMEDY}, renewed")
+    check_valid(identity, certificate, ca, now, f"{REMEDY}, renewed", REMEDY)
     end = certificate.not_valid_after_utc
     kit = Kit(
         common_name(certificate),

@@ -144,7 +144,9 @@ class AuditLog:
                 try:
                     head = _follow(self.path, head, line)
                 except BrokenLog as error:
-                    remedy = f"{error.problem}; keep the file, and begin another elsewhere"
+                    remedy = (
+                        f"{error.problem}; move the file away and keep it, and another is begun"
+                    )
                     raise BrokenLog(self.path, error.line, remedy) from None
                 size += len(line)
         return head, size

@@ -96,7 +96,12 @@ def read_pair(certificate_path: Path, key_path: Path, remedy: str) -> Pair:
 
 
 def check_valid(
-    path: Path, certificate: x509.Certificate, ca: x509.Certificate, now: datetime, remedy: str
+    path: Path,
+    certificate: x509.Certificate,
+    ca: x509.Certificate,
+    now: datetime,
+    renew: str,
+    replace: str,
 ) -> None:
     """Check what a handshake checks, which tells the other side alone what is wrong.
 
@@ -105,14 +110,15 @@ def check_valid(
         certificate: To be valid now, and signed by ``ca``.
         ca: The federation's CA.
         now: The time, with its zone.
-        remedy: What to do if it is not.
+        renew: What to do if it is expired.
+        replace: What to do if it is of another CA.
 
     Raises:
         BadInput: It is expired, not valid yet, or of another CA.
     """
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now >= end:
-        raise BadInput(f"{path}: its certificate expired on {end:%Y-%m-%d}; {remedy}")
+        raise BadInput(f"{path}: its certificate expired on {end:%Y-%m-%d}; {renew}")
     if now < begin:
         raise BadInput(
             f"{path}: its certificate is valid from {begin:%Y-%m-%d %H:%M} UTC on, and this "
@@ -122,7 +128,7 @@ def check_valid(
         certificate.verify_directly_issued_by(ca)
     except (ValueError, TypeError, InvalidSignature):
         raise BadInput(
-            f"{path}: its certificate is not of the CA in ca.crt beside it; {remedy}"
+            f"{path}: its certificate is not of the CA in ca.crt beside it; {replace}"
         ) from None
 
 

@@ -75,17 +75,13 @@ def evaluate(
     shard: Shard,
     indices: npt.NDArray[np.intp],
     device: torch.device,
-    before_batch: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Score the model on the central crops of some images of a labelled shard.
 
     Images without a known label are left out, also of the number of images.
-
-    An exception of ``before_batch`` ends the scoring.
     """
-    labels = shard.labelled()[indices]
-    known = (labels != UNKNOWN).any(axis=1)
-    return scores_of(labels[known], predict(model, shard, indices[known], device, before_batch))
+    known = indices[(shard.labelled()[indices] != UNKNOWN).any(axis=1)]
+    return scores_of(shard.labelled()[known], predict(model, shard, known, device))
 
 
 def scores_of(labels: npt.NDArray[np.uint8], logits: Tensor) -> Scores:

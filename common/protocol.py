@@ -4,7 +4,7 @@
 
     server                                  hospital
     Greeting  (run, seed)            ->
-                                     <-     Hello    (site, examples, ...)
+                                     <-     Hello    (site, examples, ...)     or Check
     Instruction + weights            ->                                       once a round
                                      <-     Progress (share of batches)        every few seconds
                                      <-     Reply    (hash of the weights, metrics, ...)
@@ -45,10 +45,11 @@ Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 VERSION: Literal[4] = 4
 """Of the protocol. Since 4 hospitals tell how far they are, a reply may have histograms of the
-logits, and an instruction may ask for a canary. Since 3 the greeting tells the training's settings,
-a reply may say that the training diverged, and hospitals may be given the final model and what came
-of the run. Since 2 an instruction holds its training settings in one field, and hospitals are known
-by their certificates, not by signed hellos."""
+logits, an instruction may ask for a canary, and a client may say that it only checks its
+connection. Since 3 the greeting tells the training's settings, a reply may say that the training
+diverged, and hospitals may be given the final model and what came of the run. Since 2 an
+instruction holds its training settings in one field, and hospitals are known by their certificates,
+not by signed hellos."""
 
 MOST_ROUNDS = 2**31
 """A round's or an attempt's number is below this."""
@@ -117,6 +118,14 @@ class Hello(Message):
     image_size: int = Field(ge=SMALLEST, le=2**14, description="pixels along each side")
     backbone: Sha256 | None = Field(description="hash of the backbone it holds, if any")
     process: Process = Field(description="of the client's process, the same at every connection")
+
+
+class Check(Message):
+    """The answer to the greeting of a client that only looks whether it could join."""
+
+    kind: Literal["check"] = "check"
+    site: SiteName
+    version: Printable = Field(max_length=64, description="of the client")
 
 
 class Keep(BaseModel):
@@ -251,7 +260,9 @@ Call = Annotated[Greeting | Rejection | Ping | Farewell, Field(discriminator="ki
 CALL: TypeAdapter[Call] = TypeAdapter(Call)
 INSTRUCTION = TypeAdapter(Instruction)
 FETCH = TypeAdapter(Fetch)
-HELLO = TypeAdapter(Hello)
+HELLO: TypeAdapter[Hello | Check] = TypeAdapter(
+    Annotated[Hello | Check, Field(discriminator="kind")]
+)
 PROGRESS = TypeAdapter(Progress)
 REPLY = TypeAdapter(Reply)
 

@@ -58,7 +58,7 @@ def _demo(arguments: Sequence[str]) -> None:
     for name, init in runs.items():
         print(f"\nfirst model: {name}", flush=True)
         _train(settings, data, init, folder / name)
-    _conclude(settings, folder, time.monotonic() - start)
+    _conclude(settings, data, folder, time.monotonic() - start)
 
 
 def _hospitals(settings: DemoSettings) -> Path:
@@ -125,8 +125,8 @@ def _arguments(options: dict[str, Any]) -> list[str]:
     return [text for name, value in options.items() for text in (f"--{name}", str(value))]
 
 
-def _conclude(settings: DemoSettings, folder: Path, seconds: float) -> None:
-    """Print both curves and write the page on them."""
+def _conclude(settings: DemoSettings, data: Path, folder: Path, seconds: float) -> None:
+    """Print both curves, write the page on them, and say what to do next."""
     pretrained, random = read_curve(folder / "pretrained"), read_curve(folder / "random")
     setting = (
         f"Pretraining: SimCLR, {settings.epochs} epochs on films without labels. Training: "
@@ -138,8 +138,25 @@ def _conclude(settings: DemoSettings, folder: Path, seconds: float) -> None:
     report = folder / "report.html"
     write_whole(report, lambda file: file.write(page(pretrained, random, setting).encode()))
     print(f"\n{table(pretrained, random)}\n\n{verdict(pretrained, random)}\n{CAVEAT}")
-    print(f"\nBoth curves: {report}; the models: {folder / '*' / 'final.pt'}")
-    print(f"The demo took {seconds / 60:.1f} minutes.")
+    print(f"\nThe demo took {seconds / 60:.1f} minutes. Both curves, for a browser: {report}")
+    film = _film(folder, data / "test")
+    commands = Path(sys.executable).parent
+    if commands.is_relative_to(Path.cwd()):
+        commands = commands.relative_to(Path.cwd())
+    print("Next, look at the rounds of a run, and try its model on a film:")
+    print(f"  {commands / 'flower-watch'} {folder / 'pretrained'}")
+    print(f"  {commands / 'flower-predict'} {folder / 'pretrained'} {film}")
+
+
+def _film(folder: Path, shard: Path) -> Path:
+    """Write a film of a shard as an image file; return where it is."""
+    from PIL import Image
+
+    from common.shard import open_shard
+
+    path = folder / "film.png"
+    Image.fromarray(open_shard(shard).images[0]).save(path)
+    return path
 
 
 if __name__ == "__main__":

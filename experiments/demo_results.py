@@ -7,9 +7,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from common.document import Block, Cell, Figure, Section, Table
 from common.scores import rounded
+from experiments.paper import report
 from experiments.paper.cells import FirstModel
-from experiments.paper.report_document import Block, Cell, Figure, Section, Table, html_of
 from experiments.paper.report_figures import COLOURS, LINES, draw
 from server.run.records import InitialModel, read_events, read_rounds
 
@@ -91,7 +92,7 @@ def page(pretrained: Curve, random: Curve, setting: str) -> str:
         setting,
         CAVEAT,
     ]
-    return html_of("FedCXR: a head start by pretraining?", [Section("Two runs", blocks)])
+    return report.page_of("FedCXR: a head start by pretraining?", [Section("Two runs", blocks)])
 
 
 def _rows(pretrained: Curve, random: Curve) -> list[tuple[str, str, str]]:

@@ -18,6 +18,7 @@ from common.runtime.cli import Settings, Stopped, leave, parse, run_command
 from common.runtime.files import remedy, sha256_of
 from common.runtime.guard import Guard
 from common.shard import MANIFEST, Shard, open_for_training, open_shard
+from common.track.options import TRACK_HELP, Track, check_usable
 from pretrain.presets import make_recipe
 from pretrain.recipe import MethodName, PresetName, Recipe
 
@@ -78,6 +79,7 @@ class PretrainSettings(Settings):
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
     probe: Path | None = Field(None, description="labelled shard to score features on by k-NN")
     probe_every: int = Field(10, ge=1, description="epochs between two scores on --probe")
+    track: Track = Field(["tensorboard"], description=TRACK_HELP)
     architecture: Architecture = Field("densenet121", description="densenet-tiny is for tests")
 
 
@@ -104,6 +106,7 @@ def pretrain(arguments: Sequence[str]) -> None:
         BadInput: An option or a file cannot be used.
     """
     settings = parse(PretrainSettings, arguments)
+    check_usable(settings.track)
     guard = Guard()
     changes = settings.model_dump(include=set(CHANGES))
     recipe_with = partial(make_recipe, settings.preset, settings.method, **changes)
@@ -135,7 +138,7 @@ def pretrain(arguments: Sequence[str]) -> None:
         precision=automatic if settings.precision == "auto" else settings.precision,
     )
     with process_group(device):
-        folder = RunFolder(run_folder_of(settings.out))
+        folder = RunFolder(run_folder_of(settings.out), settings.track)
         if rank():
             logging.disable()
         with _within_memory():
@@ -161,6 +164,8 @@ def pretrain(arguments: Sequence[str]) -> None:
                     engine.trainer.load(state)
                     log.info("continuing after step %d", state["step"])
                 engine.run()
+                if not rank():
+                    folder.register(settings.out)
             log.info("written: %s", settings.out)
 
 
@@ -244,10 +249,12 @@ def _terminal_status(folder: "RunFolder") -> Iterator[None]:
         reason = error.strerror if isinstance(error, OSError) else text
         state: Literal["stopped", "failed"] = "stopped" if isinstance(error, Stopped) else "failed"
         folder.status.end(PretrainStatus(state=state, reason=reason))
+        folder.close(state)
         if isinstance(error, OSError):
             raise _unwritable(folder, error) from error
         raise
     folder.status.end(PretrainStatus(state="finished"))
+    folder.close("finished")
 
 
 def _unwritable(folder: "RunFolder", error: OSError) -> BadInput:

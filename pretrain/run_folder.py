@@ -2,29 +2,36 @@
 
 ::
 
-    config.json     recipe and data of the run
+    config.json     recipe and data of the run, and its id
     metrics.jsonl   loss, learning rate, speed and signs of collapse, every few steps
-    tensorboard/    the metrics for TensorBoard
+    tensorboard/    the metrics for TensorBoard, unless --track leaves it out
     trainer.pt      networks, optimiser and step, for --resume
     status.json     progress of the run; a terminal state once the process has ended
 """
 
 import json
-import logging
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
-from torch.utils.tensorboard import SummaryWriter
 
 from common.checkpoint import read_tensors, write_tensors
 from common.errors import BadInput
-from common.runtime.files import append_json, drop_temporary, locked, write_json, write_whole
+from common.runtime.files import (
+    append_json,
+    drop_temporary,
+    locked,
+    read_lines,
+    write_json,
+    write_whole,
+)
 from common.runtime.status import STATUS, Status, StatusFile
-
-log = logging.getLogger(__name__)
+from common.track.base import End, Model, TrackedRun
+from common.track.options import TrackerName
+from common.track.trackers import Trackers
 
 
 class PretrainStatus(Status):
@@ -38,6 +45,10 @@ class PretrainStatus(Status):
 METRICS = "metrics.jsonl"
 TRAINER = "trainer.pt"
 CONFIG = "config.json"
+RUN_ID = "run_id"
+
+REGISTERED = "fedcxr-pretrained"
+"""Name of the registered model; each pretraining makes a version of it."""
 
 STATE = {"step", "parameters", "buffers", "optimizer"}
 """Keys of a trainer's state."""
@@ -48,15 +59,17 @@ class RunFolder:
 
     Args:
         path: The folder; :meth:`held` creates it.
+        track: Trackers that are told of the run.
 
     Attributes:
         status: The status file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, track: Sequence[TrackerName] = ()) -> None:
         self.path = path
         self.status = StatusFile(path)
-        self._board: SummaryWriter | None = None
+        self._track = track
+        self._trackers: Trackers | None = None
 
     @contextmanager
     def held(self, out: Path) -> Iterator[None]:
@@ -87,46 +100,48 @@ class RunFolder:
             BadInput: A run or a checkpoint would be overwritten, the run was begun with another
                 config, or its state is damaged.
         """
-        file = self.path / CONFIG
+        file, before = self.path / CONFIG, dict[str, Any]()
         if file.exists():
             if not resume:
                 raise BadInput(f"{self.path}: a run exists; continue with --resume, or remove it")
-            _check_same(file, config, out)
+            before = _check_same(file, config, out)
         state = self.read_state()
         if state is None and out.exists():
             raise BadInput(f"{out}: exists, but has no state to resume from; choose another --out")
-        write_json(file, config)
+        identity = before.get(RUN_ID) or secrets.token_hex(6)
+        write_json(file, {RUN_ID: identity, **config})
         for path in (out, *(self.path / name for name in (TRAINER, METRICS, CONFIG, STATUS))):
             drop_temporary(path)
         step = state["step"] if state else 0
         self._drop_metrics_after(step)
-        with self._without_board_if_it_fails():
-            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+        run = TrackedRun(identity, self.path.resolve().name, self.path, "step", _leaves(config))
+        self._trackers = Trackers(self._track, run, METRICS)
+        for line in read_lines(self.path / METRICS):
+            self._tell(line)
 
     def write_metrics(self, line: dict[str, Any]) -> None:
-        """Append a line, which must have ``step``, to ``metrics.jsonl`` and to TensorBoard."""
+        """Append a line, which must have ``step``, to ``metrics.jsonl``, and tell the trackers."""
         append_json(self.path / METRICS, line)
-        if self._board is None:
-            return
-        with self._without_board_if_it_fails():
-            for name, value in line.items():
-                if name != "step" and value is not None:
-                    self._board.add_scalar(name, value, line["step"])
-            self._board.flush()
+        self._tell(line)
 
-    @contextmanager
-    def _without_board_if_it_fails(self) -> Iterator[None]:
-        """Go on without TensorBoard if it cannot write: the same numbers are in the metrics."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - its writer's thread passes on anything
-            self._board = None
-            log.warning(
-                "%s: TensorBoard cannot write (%s); the run goes on without it, with %s",
-                self.path / "tensorboard",
-                getattr(error, "strerror", None) or type(error).__name__,
-                METRICS,
+    def _tell(self, line: dict[str, Any]) -> None:
+        if self._trackers is not None:
+            values = {name: value for name, value in line.items() if name != "step"}
+            self._trackers.points("", line["step"], values)
+
+    def register(self, out: Path) -> None:
+        """Send the checkpoint to the trackers that keep models."""
+        if self._trackers is not None:
+            text = (
+                f"The backbone of the pretraining {out.name}: a first model for "
+                f"`flower-server --init {out.name}`. Its head is random.\n"
             )
+            self._trackers.model(Model(REGISTERED, (out,), text))
+
+    def close(self, end: End) -> None:
+        """Tell the trackers how the run ended."""
+        if self._trackers is not None:
+            self._trackers.close(end)
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Replace ``trainer.pt``."""
@@ -170,12 +185,14 @@ def _damaged(file: Path) -> BadInput:
     return BadInput(f"{file}: damaged; start again with another --out")
 
 
-def _check_same(file: Path, config: dict[str, Any], out: Path) -> None:
+def _check_same(file: Path, config: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Return what the run was begun with, which must be the same."""
     try:
-        before = json.loads(file.read_bytes())
+        before: dict[str, Any] = json.loads(file.read_bytes())
     except ValueError:
         raise _damaged(file) from None
     was, given = _leaves(before), _leaves(json.loads(json.dumps(config)))
+    was.pop(RUN_ID, None)
     for name in sorted(was.keys() | given.keys()):
         if was.get(name) != given.get(name):
             remedy = "give the same options, or another --out"
@@ -185,6 +202,7 @@ def _check_same(file: Path, config: dict[str, Any], out: Path) -> None:
                 f"--resume: {name} was {was.get(name)} when the run was begun and is "
                 f"{given.get(name)} now; {remedy}"
             )
+    return before
 
 
 def _leaves(config: Any, name: str = "") -> dict[str, Any]:

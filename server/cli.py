@@ -1,29 +1,36 @@
 """``flower-server``: runs the rounds of a federation."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from common.errors import FedCXRError, first_problem
+from common.net import Address
 from common.options import HeadChoice, StrategyName, Training
+from common.protocol import Printable
 from common.runtime.cli import leave, parse, run_command, version_line
 from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena
+from common.track.options import TRACK_HELP, Track, check_usable
 from server.options import ServingSettings
 from server.run.config import Changing
 
 if TYPE_CHECKING:
     from common.protocol import RunResult
+    from server.metrics.port import MetricsPort
     from server.rounds.plan import Plan
     from server.run.folder import RunFolder
     from server.run.records import RunStatus
 
 log = logging.getLogger(__name__)
+
+RunName = Annotated[Printable, Field(min_length=1, max_length=80)]
 
 RESTART_SECONDS = 180.0
 """How long a server whose run is done already waits for the hospitals, which may all be starting on
@@ -42,6 +49,9 @@ class ServerSettings(ServingSettings, Training):
         "are known to be these, and stop if 14 of them may be others",
     )
     run: Path = Field(description="new folder for config, rounds, models and status")
+    name: RunName | None = Field(
+        None, description="the run's, for people: in the log and on the report"
+    )
     rounds: int = Field(50, ge=1, description="how many rounds")
     early_stop: int = Field(
         0,
@@ -70,6 +80,11 @@ class ServerSettings(ServingSettings, Training):
         "those that move 10 times as fast, and reject none",
     )
     seed: int = Field(0, ge=0, description="decides every random draw of the run")
+    metrics: Address | None = Field(
+        None,
+        description="HOST:PORT of a port of its own for Prometheus and flower-watch; whoever "
+        "reaches it sees each hospital's numbers",
+    )
     share_model: bool | None = Field(
         None,
         description="give the hospitals the final and the best model at the end, and tell each how "
@@ -84,6 +99,7 @@ class ServerSettings(ServingSettings, Training):
         description="with --resume: lr=0.001 and the like, for the rounds that are left; recorded "
         "in the run",
     )
+    track: Track = Field([], description=TRACK_HELP)
 
     @property
     def training(self) -> Training:
@@ -108,15 +124,18 @@ class ServerSettings(ServingSettings, Training):
 
 def _serve(arguments: Sequence[str]) -> None:
     settings = parse(ServerSettings, arguments)
+    check_usable(settings.track)
     guard = Guard()
 
     from common.protocol import Greeting
     from common.runtime.logs import log_to_file, log_to_stderr
     from server.members.admission import Admission
     from server.members.roster import Roster
+    from server.metrics.port import MetricsPort
     from server.rounds.loop import Rounds
     from server.run.records import AuditEvent, RunStatus, read_run_status
     from server.run.start import start_run
+    from server.run.tracking import tracking
     from server.serving import certificates, terminal_status, tester_of
     from server.transport.port import check_free
     from server.transport.service import listening
@@ -124,8 +143,9 @@ def _serve(arguments: Sequence[str]) -> None:
     log_to_stderr(settings.debug, settings.log_format)
     keep_one_arena()
     tls, sites = certificates(settings)
+    port = MetricsPort(settings.metrics) if settings.metrics is not None else None
     check_free(settings.listen)
-    tester, size = tester_of(settings)
+    tester, size = tester_of(settings, settings.mode)
     start = start_run(settings, size)
     folder, plan = start.folder, start.plan
     greeting = Greeting(
@@ -138,7 +158,12 @@ def _serve(arguments: Sequence[str]) -> None:
         done = len(folder.rounds())
         why = f": {status.reason}; --early-stop 0 and other --rounds go on" if status.reason else ""
         log.info("all %d rounds of this run are done already%s", done, why)
-        with listening(roster, settings.listen, tls):
+        with (
+            tracking(settings.track, plan, folder) as told,
+            listening(roster, settings.listen, tls),
+            _telling(port, folder),
+        ):
+            told.finish(status)
             results = _results(plan, folder, status)
             over = f"{done} rounds are done"
             roster.say_farewell(over, folder.hospitals(), RESTART_SECONDS, results)
@@ -151,17 +176,40 @@ def _serve(arguments: Sequence[str]) -> None:
         done = len(folder.rounds())
         folder.status.write(RunStatus(state="running", round=done, rounds=plan.rounds))
         log_to_file(folder.path / "server.log")
-        log.info("%s: run %s in %s", version_line("flower-server"), plan.run, folder.path)
+        called = f"{plan.run} ({name})" if (name := folder.config.get("name")) else plan.run
+        log.info("%s: run %s in %s", version_line("flower-server"), called, folder.path)
         began: Literal["started", "resumed"] = "resumed" if start.resumed else "started"
         folder.log.record(AuditEvent(event=began, details={"run": plan.run}))
-        with listening(roster, settings.listen, tls):
+        with (
+            tracking(settings.track, plan, folder) as told,
+            listening(roster, settings.listen, tls),
+            _telling(port, folder),
+        ):
             result = rounds.run()
             ended = RunStatus(state="finished", **dict(result))
             folder.status.end(ended)
             folder.log.record(AuditEvent(event="finished", details={"rounds": result.round}))
+            told.finish(ended)
             _write_report(folder.path)
             over = f"{result.round} rounds are done"
             roster.say_farewell(over, rounds.asked, results=_results(plan, folder, ended))
+
+
+@contextmanager
+def _telling(port: "MetricsPort | None", folder: "RunFolder") -> Iterator[None]:
+    """Tell how the run stands for the length of the block, if there is a port for it."""
+    from server.metrics.families import RunCollector
+    from server.run.snapshot import snapshot_of
+
+    if port is None:
+        yield
+        return
+
+    def run() -> str:
+        return snapshot_of(folder.path, folder.live.current()).model_dump_json()
+
+    with port.serving(RunCollector(folder), run):
+        yield
 
 
 def _results(
@@ -178,10 +226,10 @@ def _results(
 
 def _write_report(run: Path) -> None:
     """Write the page on a run that is done; the run has not failed if that cannot be done."""
-    from server.run.report import write_report
+    from server.report.cli import write_report
 
     try:
-        write_report(run, run / "report.html")
+        write_report([run], run / "report.html")
     except Exception as error:  # noqa: BLE001 - the run is done, whatever the page is about
         reason = error if isinstance(error, FedCXRError) else type(error).__name__
         log.warning("no report: %s", reason)

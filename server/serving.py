@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from common.errors import BadInput, FedCXRError, NoQuorum
+from common.options import Mode
 from common.runtime.cli import Stopped
 from server.members.sites import SiteList
 from server.options import PAPER_IMAGE_SIZE, ServingSettings
@@ -32,15 +33,19 @@ def certificates(settings: ServingSettings) -> tuple[ServerTLS | None, SiteList 
     return tls, sites
 
 
-def tester_of(settings: ServingSettings) -> tuple[Tester | None, int]:
+def tester_of(settings: ServingSettings, mode: Mode) -> tuple[Tester | None, int]:
     """Return what scores the models, if anything does, and the size of the hospitals' images.
+
+    Args:
+        settings: Name the test shard.
+        mode: Of the training.
 
     Raises:
         BadInput: The test shard cannot be used, or has images of another size.
     """
     if settings.test is None:
         return None, settings.image_size or PAPER_IMAGE_SIZE
-    tester = Tester(settings.test, settings.architecture, settings.device, settings.threads)
+    tester = Tester(settings.test, settings.architecture, settings.device, settings.threads, mode)
     size = settings.image_size or tester.image_size
     if tester.image_size != size:
         raise BadInput(

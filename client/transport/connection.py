@@ -19,7 +19,7 @@ from flwr.proto.transport_pb2 import ClientMessage
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
 from client.kit import read_kit
-from client.transport.messages import MessageHandler, first_of
+from client.transport.messages import MessageHandler, check_of, first_of
 from client.transport.proxy import Proxy, proxy_for
 from common import net
 from common.errors import BadInput, Refused
@@ -110,7 +110,7 @@ def take_part(
 
 
 def first_message(server: str, name: str, kit: Path | None) -> Greeting | Farewell:
-    """Connect, and return what the server says first; nothing is answered.
+    """Connect, and return what the server says first; it is told that this is only a check.
 
     Args:
         server: ``HOST:PORT``.
@@ -125,7 +125,12 @@ def first_message(server: str, name: str, kit: Path | None) -> Greeting | Farewe
     with _channel(name, server, kit, proxy) as channel:
         call = FlowerServiceStub(channel).Join(iter(answers.get, None), timeout=CHECK_SECONDS)
         try:
-            return first_of(next(call))
+            first = first_of(next(call))
+            if isinstance(first, Greeting):
+                answers.put(check_of(name))
+                for _ in call:  # the server closes the connection once it has read this
+                    pass
+            return first
         except StopIteration:
             raise BadInput(f"{server}: it closed the connection without a word") from None
         except grpc.RpcError as error:
@@ -183,7 +188,8 @@ def _reason(error: grpc.RpcError, heard: bool, proxy: Proxy | None) -> str:
     if "CERTIFICATE_VERIFY_FAILED: certificate has expired" in details:
         return f"{code.name}, the server's certificate has expired; tell the operator"
     if found := re.search(r"CERTIFICATE_VERIFY_FAILED: ([\w -]+)", details):
-        return f"{code.name}, the server's certificate is not accepted: {found[1]}; see ca.crt"
+        why = f"the server's certificate is not accepted: {found[1]}"
+        return f"{code.name}, {why}; use the kit of this server's federation"
     if proxy is not None and (
         found := re.search(r"HTTP proxy returned response code (\d+)", details)
     ):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from threading import Timer
 from typing import Any
 
@@ -30,6 +31,7 @@ from common.protocol import (
     CALL,
     FETCH,
     INSTRUCTION,
+    Check,
     Farewell,
     Greeting,
     Identity,
@@ -68,6 +70,11 @@ def first_of(message: ServerMessage) -> Greeting | Farewell:
         raise ProtocolError("no greeting")
     except ProtocolError as error:
         raise BadInput(SAME_VERSION.format(error)) from None
+
+
+def check_of(name: str) -> ClientMessage:
+    """Return the answer to a greeting of a hospital that only looks whether it could join."""
+    return _properties_of(Check(site=name, version=version("fedcxr")).model_dump_json())
 
 
 class MessageHandler:

@@ -105,6 +105,23 @@ def parse(settings: type[SettingsT], arguments: Sequence[str]) -> SettingsT:
         raise BadInput(f"{message} (see --help)") from error
 
 
+def split_commas(value: str | list[str]) -> list[str]:
+    """Return the parts of a list separated by commas; from the command line it comes split."""
+    texts = [value] if isinstance(value, str) else value
+    return [part.strip() for text in texts for part in text.split(",")]
+
+
+def check_distinct(parts: list[str]) -> list[str]:
+    """Return the parts of a list.
+
+    Raises:
+        ValueError: One is there twice.
+    """
+    if twice := sorted({part for part in parts if parts.count(part) > 1}):
+        raise ValueError(f"{', '.join(twice)} is there twice")
+    return parts
+
+
 def version_line(program: str) -> str:
     """Return a program's version, and that of the protocol between server and hospitals."""
     return f"{program} {version('fedcxr')}, protocol {VERSION}"

@@ -15,12 +15,17 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
+from rich.console import Console
 
 from common.errors import BadInput
 from common.runtime.cli import Command, Settings, choose_command, parse, run_command
+from server.watch.drawing import table, text
 
 SERVICE = "com.docker.compose.service"
 PREFIX = "FLOWER_CONTAINERS_"
+
+PIPE_COLUMNS = 240
+"""Where there is no terminal that has a width, nothing is cut off."""
 
 
 class StatusSettings(Settings):
@@ -74,16 +79,6 @@ def row(container: Container) -> dict[str, str]:
         "memory": _memory(container) if running else "-",
         "doing": last.splitlines()[-1] if running and last else "-",
     }
-
-
-def table(rows: list[dict[str, str]]) -> str:
-    """Return rows with the same keys as aligned columns under a heading."""
-    lines = [{name: name for name in rows[0]}, *rows]
-    widths = {name: max(len(line[name]) for line in lines) for name in rows[0]}
-    return "\n".join(
-        "  ".join(text.ljust(widths[name]) for name, text in line.items()).rstrip()
-        for line in lines
-    )
 
 
 @contextmanager
@@ -142,7 +137,10 @@ def _status(arguments: Sequence[str]) -> None:
     settings = parse(StatusSettings, arguments)
     with _engine() as engine:
         containers = containers_of(engine, settings.project)
-        print(table([row(container) for container in containers.values()]))
+        rows = [row(container) for container in containers.values()]
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+        cells = [[text(cell) for cell in each.values()] for each in rows]
+        console.print(table(list(rows[0]), cells))
 
 
 def _chaos(arguments: Sequence[str]) -> None:

@@ -39,6 +39,8 @@ LIMITS = [
     "With fewer than three seeds an interval is over patients alone.",
 ]
 
+NOT_CHOSEN = "it was run, but not all learning rates of its first model are tried yet"
+
 
 def report_input(scale: Scale, results: Path, root: Path, metadata: Path | None) -> ReportInput:
     """Return what the report on a scale shows.
@@ -81,7 +83,10 @@ def report_input(scale: Scale, results: Path, root: Path, metadata: Path | None)
         strata=_strata(found, metadata),
         splits=_splits(root / "data"),
         pretraining=_pretraining(results / "pretraining"),
-        not_run=[NotRun(what=line.cell.name, reason=line.reason) for line in failed],
+        not_run=[
+            *(NotRun(what=line.cell.name, reason=line.reason) for line in failed),
+            *(NotRun(what=line.cell.name, reason=NOT_CHOSEN) for line in found.undecided),
+        ],
         left_out=[
             NotRun(what=line.cell.name, reason=", ".join(line.hospitals_lost))
             for line in found.lines

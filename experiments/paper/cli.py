@@ -32,7 +32,9 @@ class ScaleSettings(Settings):
         Path("runs/paper"), description="folder for data, first models and unfinished runs"
     )
     metadata: Path | None = Field(None, description="ChestX-ray14's Data_Entry_2017*.csv")
-    jobs: int = Field(0, ge=0, description="trials at once; 0: one for each core")
+    jobs: int = Field(
+        0, ge=0, description="trials at once; 0: one for each core, as far as memory allows"
+    )
 
     @property
     def cores(self) -> int:
@@ -131,7 +133,7 @@ def _workers(settings: RunSettings) -> "Workers":
     if settings.ray is None:
         from experiments.paper.workers import LocalWorkers
 
-        jobs = settings.jobs or max(1, settings.cores // max(1, settings.threads))
+        jobs = settings.jobs or jobs_here(settings)
         return LocalWorkers(jobs, settings.threads or max(1, settings.cores // jobs))
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # both are read when Ray is imported
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # five tries to connect take minutes
@@ -141,6 +143,24 @@ def _workers(settings: RunSettings) -> "Workers":
         raise BadInput("--ray: Ray is not installed; pip install 'fedcxr[ray]'") from None
     threads = settings.threads or 1
     return RayWorkers(settings.ray, settings.jobs, threads, settings.gpus_per_trial)
+
+
+def jobs_here(settings: RunSettings) -> int:
+    """Return how many trials this machine has cores and free memory for; one at least."""
+    from common.runtime.memory import free_memory
+    from experiments.paper.plan import trial_memory
+    from experiments.paper.scales import SCALES
+
+    cores = max(1, settings.cores // max(1, settings.threads))
+    each, free = trial_memory(SCALES[settings.scale]), free_memory()
+    jobs = max(1, min(cores, free // each))
+    if jobs < cores:
+        log.warning(
+            "%d trials at once, not %d: each may take %.1f GB, and %.1f GB are free; "
+            "--jobs overrides it",
+            *(jobs, cores, each / 1e9, free / 1e9),
+        )
+    return jobs
 
 
 def tables_of(names: Sequence[Name]) -> list[Table]:

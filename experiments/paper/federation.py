@@ -38,7 +38,9 @@ def run_in_process(settings: ServerSettings, shards: Sequence[Path]) -> None:
         BadInput: A file cannot be used.
     """
     assert settings.test is not None  # noqa: S101 - given
-    tester = Tester(settings.test, settings.architecture, settings.device, settings.threads)
+    tester = Tester(
+        settings.test, settings.architecture, settings.device, settings.threads, settings.mode
+    )
     start = start_run(settings, tester.image_size)
     folder, plan = start.folder, start.plan
     admission = Admission(

@@ -10,6 +10,7 @@ from client.training import train_epoch
 from common.images import crop_size
 from common.model import build_model, choose_device, fastest_precision, set_training_mode, to_input
 from common.options import Mode
+from common.runtime.memory import training_memory
 from experiments.paper.cells import Cell, FirstModel, Table
 from experiments.paper.scales import PRETRAINED, Scale, cells_of
 
@@ -21,6 +22,10 @@ VIEWS = 3.0
 the slow encoder of MoCo-v2 and BYOL."""
 
 CHECKPOINT_BYTES = 28e6
+
+
+TRIAL_MEMORY = 1_000_000_000
+"""Bytes that a trial takes besides a step of training: torch, ten hospitals' models, the films."""
 
 
 class Rates(NamedTuple):
@@ -69,6 +74,11 @@ def _rate(step: Callable[[], object], images: int) -> float:
         step()
         steps += 1
     return steps * images / (time.monotonic() - start)
+
+
+def trial_memory(scale: Scale) -> int:
+    """Return the bytes that a trial may take on a CPU."""
+    return TRIAL_MEMORY + training_memory(scale.image_size)
 
 
 def cells_of_all(scale: Scale, table: Table) -> list[Cell]:

@@ -1,22 +1,19 @@
 """The report on the paper's claims: one self-contained HTML page, and the same as Markdown."""
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
+from html import escape
+from importlib.resources import files
 from pathlib import Path
+from string import Template
 from typing import BinaryIO, get_args
 
+from common.document import Block, Items, Section, figures_of, html_of, markdown_of
 from common.errors import BadInput
 from common.runtime.files import write_whole
 from experiments.paper.cells import Split
 from experiments.paper.report_curves import SHARES
-from experiments.paper.report_document import (
-    Block,
-    Items,
-    Section,
-    figures_of,
-    html_of,
-    markdown_of,
-)
 from experiments.paper.report_figures import figure6, forest, pretraining
 from experiments.paper.report_input import (
     TITLES,
@@ -80,6 +77,12 @@ def title_of(report: ReportInput) -> str:
     return f"FedCXR: the paper's claims at the scale {report.scale}"
 
 
+def page_of(title: str, sections: Sequence[Section]) -> str:
+    """Return the document as one page that needs nothing from elsewhere."""
+    template = (files("experiments.paper") / "report.html").read_text(encoding="utf-8")
+    return Template(template).substitute(title=escape(title), body=html_of(sections))
+
+
 def write_report(report: ReportInput, folder: Path) -> None:
     """Write ``report.html``, ``report.md`` and the drawings of the latter, ``*.svg``.
 
@@ -87,7 +90,7 @@ def write_report(report: ReportInput, folder: Path) -> None:
         BadInput: A file cannot be written.
     """
     title, sections = title_of(report), sections_of(report)
-    texts = {"report.html": html_of(title, sections), "report.md": markdown_of(title, sections)}
+    texts = {"report.html": page_of(title, sections), "report.md": markdown_of(title, sections)}
     texts |= {f"{figure.name}.svg": figure.svg for figure in figures_of(sections)}
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,32 +1,20 @@
 """The report's drawings, as SVG that needs nothing from elsewhere."""
 
-import io
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
+from common.document import Figure
+from common.drawing import styled, svg_of
 from experiments.paper.cells import FirstModel
 from experiments.paper.report_curves import by_first_model, mean_curve, random_end
-from experiments.paper.report_document import Figure
 from experiments.paper.report_input import TITLES, Curve, Pretraining
 
 WIDTH = 5.0
 """In inches: 11 points stay above 9 on the narrowest screen, see ``min-width`` in the page."""
-
-STYLE: dict[Any, Any] = {
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-}
 
 COLOURS: dict[FirstModel, str] = {
     "random": "#d55e00",
@@ -51,8 +39,6 @@ LINES: dict[FirstModel, str] = {
     "scrambled": ":",
 }
 """A second sign besides the colour."""
-
-NO_METADATA = ("Creator", "Date", "Format", "Type")
 
 Estimate = tuple[str, float, float, float, bool]
 """Name, value, low, high, and whether it counts for the primary mean."""
@@ -143,18 +129,14 @@ def draw(
         height: In inches.
         paint: Function that draws into the panels.
     """
-    with rc_context(STYLE | {"svg.hashsalt": name}):
+    with styled(name):
         canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
         axes = list(canvas.subplots(panels, squeeze=False)[:, 0])
         paint(axes)
         handles, labels = axes[0].get_legend_handles_labels()
         if handles:  # above the panels, where it hides no line
             canvas.legend(handles, labels, loc="outside upper left", ncols=2)
-        file = io.StringIO()
-        canvas.savefig(file, format="svg", metadata=dict.fromkeys(NO_METADATA))
-    svg = file.getvalue()
-    # Groups' names repeat from drawing to drawing, and nothing refers to them.
-    return Figure(name, caption, re.sub(r'<g id="[^"]*">', "<g>", svg[svg.index("<svg") :]))
+        return Figure(name, caption, svg_of(canvas))
 
 
 def _line(axes: Axes, points: Sequence[object], x: str, y: str, **look: Any) -> None:

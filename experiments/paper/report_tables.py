@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from common.document import Cell, Table
 from experiments.paper.cells import FirstModel
 from experiments.paper.report_curves import (
     SHARES,
@@ -10,7 +11,6 @@ from experiments.paper.report_curves import (
     mean_curve,
     random_end,
 )
-from experiments.paper.report_document import Cell, Table
 from experiments.paper.report_input import (
     MEAN,
     TITLES,

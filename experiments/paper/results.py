@@ -10,7 +10,7 @@ from common.bootstrap import Bootstrap, Estimate, Films, Floats
 from common.errors import BadInput
 from common.shard import open_shard
 from experiments.paper.cells import FirstModel, TrialLine
-from experiments.paper.grid import read_trials
+from experiments.paper.grid import chosen_rates, read_trials
 from experiments.paper.rates import Reading, trials_at_chosen_rate
 from experiments.paper.report_input import Interval
 from experiments.paper.scales import Scale
@@ -19,6 +19,9 @@ from experiments.paper.scales import Scale
 class Results:
     """The trials of one scale, with the test films' bootstrap.
 
+    Trials of a first model whose rate is not chosen yet are left out: the best of some of its rates
+    need not be the best of all.
+
     Args:
         scale: Of the trials.
         results: Folder of the lines.
@@ -26,13 +29,20 @@ class Results:
 
     Raises:
         BadInput: There is no trial, or a line is damaged.
+
+    Attributes:
+        lines: Of the trials.
+        undecided: Trials that are left out.
     """
 
     def __init__(self, scale: Scale, results: Path, data: Path) -> None:
         self.scale = scale
-        self.lines = [line for line in read_trials(results) if line.cell.scale == scale.name]
-        if not self.lines:
+        lines = [line for line in read_trials(results) if line.cell.scale == scale.name]
+        if not lines:
             raise BadInput(f"{results}: no trial of scale {scale.name} is done; run some first")
+        chosen = chosen_rates(scale, lines)
+        self.lines = [line for line in lines if (line.cell.mode, line.cell.first_model) in chosen]
+        self.undecided = [line for line in lines if line not in self.lines]
         self.test = open_shard(data / "test")
         patients = [entry.patient for entry in self.test.entries]
         self.films = Films(self.test.labelled(), patients)

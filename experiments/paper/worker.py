@@ -16,6 +16,7 @@ import torch
 from common.runtime.cli import run_command
 from common.runtime.files import locked
 from common.runtime.logs import log_to_stderr
+from common.runtime.memory import keep_one_arena
 from experiments.paper.cells import Cell, Entry, FirstModel, ScaleName
 from experiments.paper.first_models import checkpoint_of
 from experiments.paper.scales import SCALES
@@ -61,6 +62,7 @@ def work(arguments: Sequence[str]) -> None:
     os.setpgid(0, 0)
     Thread(target=_end_with_the_grid, args=(os.getppid(),), daemon=True).start()
     log_to_stderr(debug=False)
+    keep_one_arena()  # a trial has a thread for each hospital
     torch.set_num_threads(task.threads)
     place = task.root / "work" / f"{task.name}.lock"
     place.mkdir(parents=True, exist_ok=True)

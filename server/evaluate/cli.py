@@ -90,7 +90,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
     check_free(settings.listen)
     models = read_models(settings.models, settings.architecture, settings.head)
     seed = seed_for(models, settings.seed)
-    tester, size = tester_of(settings)
+    tester, size = tester_of(settings, TRAINING.mode)
     folder, resumed = open_folder(settings, models, seed, size)
     plan = Plan(
         run=folder.config["run_id"],

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from common.differences import MEAN, differences, mean_difference, mean_of
 from common.findings import FINDINGS
 from common.histograms import total
 from common.readings import FindingAuc, aucs_of
 from common.runtime.files import write_whole
 from common.scores import Scores, rounded
-from server.evaluate.differences import MEAN, differences, estimates_of, mean_of
 from server.evaluate.records import ScoredModel
 from server.run.histograms import read_histograms
 from server.run.records import Record
@@ -106,7 +106,7 @@ def _rows_of(scored: ScoredModel) -> Iterator[Row]:
                 bound=auc.bound,
                 **rest,
             )
-        if (mean := mean_of(estimates_of(found))) is not None:
+        if (mean := mean_of(found)) is not None:
             yield Row(kind="pooled", model=number, finding=MEAN, **mean._asdict())
     if scored.test is not None:
         yield from _rows("test", number, scored.test)
@@ -139,7 +139,11 @@ def _differences(folder: Path, one: ScoredModel, other: ScoredModel) -> Iterator
     first, second = total(told[name] for name in both), total(base[name] for name in both)
     if first is None or second is None:
         return
-    for finding, of in differences(aucs_of(first), aucs_of(second)).items():
+    of_one, of_other = aucs_of(first), aucs_of(second)
+    found = differences(of_one, of_other)
+    if (mean := mean_difference(of_one, of_other)) is not None:
+        found[MEAN] = mean
+    for finding, of in found.items():
         yield Row(
             kind="difference",
             model=one.number,

@@ -81,6 +81,7 @@ class Admission:
         if announced > self._max_examples:
             return (
                 f"it announces {announced} images, more than --max-examples {self._max_examples} "
-                "of the server allows; its share in the average would be too large"
+                "of the server allows, which bounds its share; the operator may give more with "
+                "--resume"
             )
         return None

@@ -9,9 +9,10 @@ from typing import Protocol
 from common.certificates import Peer
 from common.protocol import Farewell, Message, Ping, RunResult
 from server.members.admission import Admission
+from server.members.refusals import Refusals
 from server.rounds.ask import Connection
 from server.run.folder import RunFolder
-from server.run.records import Joined, Left, Refused
+from server.run.records import Joined, Left
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Roster:
     def __init__(self, admission: Admission, folder: RunFolder) -> None:
         self.admission = admission
         self._folder = folder
+        self._refusals = Refusals(folder.log)
         self._connections: dict[str, OpenConnection] = {}
         self._farewell: Callable[[str], Farewell] | None = None  # by the hospital's name
         self._told: dict[str, str] = {}  # the process by the hospital's name
@@ -174,7 +176,7 @@ class Roster:
         reason = self.admission.stranger(peer)
         if reason is None:
             return None
-        self._folder.log.record(Refused(site=peer.name if peer else "", reason=reason))
+        self._refusals.record(peer.name if peer else "", reason)
         return Farewell(outcome="refused", reason=reason[:500])
 
     def enter(self, connection: OpenConnection) -> None:
@@ -193,6 +195,7 @@ class Roster:
             return
         if self._farewell is not None:
             self._part(connection, self._farewell(hello.site))
+        self._refusals.forget(hello.site)
         self._folder.log.record(Joined(site=hello.site, examples=hello.examples, hello=hello))
         with self._changed:
             self._changed.notify_all()
@@ -248,6 +251,6 @@ class Roster:
     def _refuse(self, connection: OpenConnection, reason: str) -> None:
         farewell = Farewell(outcome="refused", reason=reason[:500])
         try:
-            self._folder.log.record(Refused(site=connection.hello.site, reason=reason))
+            self._refusals.record(connection.hello.site, reason)
         finally:  # on a full disk it has to go, too
             Thread(target=connection.part, args=(farewell,), daemon=True).start()

@@ -17,7 +17,7 @@ from common.certificates import expiry_notice
 from common.errors import BadInput, first_problem
 from common.net import SiteName
 from common.protocol import Sha256
-from common.runtime.files import write_whole
+from common.runtime.files import remedy, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +55,15 @@ def read_sites(path: Path) -> dict[str, Site]:
     try:
         return _File.model_validate_json(path.read_bytes()).sites
     except OSError as error:
-        raise BadInput(
-            f"{path}: cannot be read: {error.strerror}; flower-provision makes the list"
-        ) from None
+        what = remedy(
+            error, "restore it from a copy, or from the folder server of flower-provision"
+        )
+        raise BadInput(f"{path}: cannot be read: {error.strerror}; {what}") from None
     except ValidationError as error:
-        remedy = "restore it from a copy"
+        what = "restore it from a copy"
         if any(problem["loc"] == ("version",) for problem in error.errors()):
-            remedy = "make the federation with this version's flower-provision new"
-        raise BadInput(
-            f"{path}: not a list of hospitals: {first_problem(error)}; {remedy}"
-        ) from None
+            what = "make the federation with this version's flower-provision new"
+        raise BadInput(f"{path}: not a list of hospitals: {first_problem(error)}; {what}") from None
 
 
 def write_sites(path: Path, sites: dict[str, Site]) -> None:
@@ -131,8 +130,8 @@ class SiteList:
         with self._lock:
             self._refresh()
             valid = [(name, site) for name, site in self._sites.items() if site.revoked is None]
-        remedy = "flower-provision renew FOLDER {} makes a new one"
-        found = [expiry_notice(name, s.expires, now, remedy.format(name)) for name, s in valid]
+        renew = "flower-provision renew FOLDER {} makes a new one"
+        found = [expiry_notice(name, s.expires, now, renew.format(name)) for name, s in valid]
         return [notice for notice in found if notice is not None]
 
     def _refresh(self) -> None:

@@ -13,7 +13,15 @@ from pydantic_settings import CliPositionalArg, NoDecode, SettingsConfigDict
 
 from common.certificates import read_certificate
 from common.net import SiteName
-from common.runtime.cli import Command, Settings, choose_command, parse, run_command
+from common.runtime.cli import (
+    Command,
+    Settings,
+    check_distinct,
+    choose_command,
+    parse,
+    run_command,
+    split_commas,
+)
 from common.shard import SMALLEST
 from server.members.sites import Site, read_sites
 from server.provision.certificates import LONGEST, Host
@@ -34,21 +42,11 @@ from server.provision.federation import (
 PREFIX = "FLOWER_PROVISION_"
 
 
-def _split(value: str | list[str]) -> list[str]:
-    """Return the parts of a list separated by commas; from the command line it comes split."""
-    texts = [value] if isinstance(value, str) else value
-    return [part.strip() for text in texts for part in text.split(",")]
-
-
-def _check_distinct(parts: list[str]) -> list[str]:
-    if twice := sorted({part for part in parts if parts.count(part) > 1}):
-        raise ValueError(f"{', '.join(twice)} is there twice")
-    return parts
-
-
-Hosts = Annotated[list[Host], NoDecode, BeforeValidator(_split), AfterValidator(_check_distinct)]
+Hosts = Annotated[
+    list[Host], NoDecode, BeforeValidator(split_commas), AfterValidator(check_distinct)
+]
 Names = Annotated[
-    list[SiteName], NoDecode, BeforeValidator(_split), AfterValidator(_check_distinct)
+    list[SiteName], NoDecode, BeforeValidator(split_commas), AfterValidator(check_distinct)
 ]
 
 

@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.evaluation import evaluate
+from common.evaluation import scores_of
+from common.findings import UNKNOWN
+from common.frozen import FrozenFeatures
 from common.model import build_model, choose_device, load_state
-from common.options import Architecture
+from common.options import Architecture, Mode
 from common.scores import Scores
 from common.shard import open_shard
-from common.state import State
+from common.state import State, select
+from common.wire import fingerprint, pack
 
 
 class Tester:
@@ -21,17 +24,29 @@ class Tester:
         architecture: Of the model.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads; 0: all cores.
+        mode: Of the training: in linear mode the backbone runs once.
 
     Raises:
         BadInput: The shard or the device cannot be used.
     """
 
-    def __init__(self, path: Path, architecture: Architecture, device: str, threads: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        architecture: Architecture,
+        device: str,
+        threads: int,
+        mode: Mode = "finetune",
+    ) -> None:
         if threads:
             torch.set_num_threads(threads)
         self._device = choose_device(device)
         self._shard = open_shard(path)
-        self._shard.labelled()
+        labels = self._shard.labelled()
+        self._known = np.flatnonzero((labels != UNKNOWN).any(axis=1))
+        self._labels = labels[self._known]
+        self._frozen = mode == "linear"
+        self._features = FrozenFeatures()
         self._model = build_model(architecture).to(self._device)
 
     @property
@@ -40,6 +55,10 @@ class Tester:
         return self._shard.manifest.size
 
     def __call__(self, state: State) -> Scores:
-        """Return the scores of a state on the whole shard."""
+        """Return the scores of a state on the images of the shard that have a known label."""
         load_state(self._model, state)
-        return evaluate(self._model, self._shard, np.arange(len(self._shard)), self._device)
+        backbone = fingerprint(pack(select(state, "backbone"))) if self._frozen else None
+        logits = self._features.predict(
+            self._model, self._shard, self._known, self._device, backbone
+        )
+        return scores_of(self._labels, logits)

@@ -1,1 +1,1 @@
-"""A run's folder: records, log, updates on disk, console and report."""
+"""A run's folder: records, log, updates on disk, console."""

@@ -9,10 +9,10 @@ from common.runtime.files import sha256_of
 from common.shard import MANIFEST
 
 CHANGEABLE = frozenset(
-    {"run", "rounds", "min_clients", "quorum", "attempts", "round_timeout", "listen", "tls"}
-    | {"insecure", "resume", "device", "threads", "versions", "run_id", "max_examples"}
-    | {"change", "changes", "share_model", "early_stop", "min_gain", "canary"}
-    | {"models", "out"}
+    {"run", "rounds", "min_clients", "quorum", "attempts", "round_timeout", "listen", "metrics"}
+    | {"tls", "insecure", "resume", "device", "threads", "versions", "run_id", "max_examples"}
+    | {"change", "changes", "share_model", "early_stop", "min_gain", "track", "name", "origin"}
+    | {"canary", "models", "out"}
 )
 """Options that ``--resume`` may change; all others decide the result."""
 
@@ -54,13 +54,13 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any], begun: bool)
     Raises:
         BadInput: An option that decides the result differs, or an input has other content.
     """
-    changed = in_force(old)
+    changes = (in_force(old), new.get("change", {}))
     for name in sorted((old.keys() | new.keys()) - CHANGEABLE - set(INPUTS.values())):
         before, given = old.get(name), new.get(name)
         hashed = INPUTS.get(name, "")
         if old.get(hashed) is not None:
             _check_input(name, old, new, begun)
-        elif given != before and (name not in changed or given != changed[name]):
+        elif given not in (before, *(values[name] for values in changes if name in values)):
             raise BadInput(
                 f"--{name.replace('_', '-')} is {given}, but the run was started with {before}; "
                 f"give the same{_or_change(name, given)}, or start another run"

@@ -21,7 +21,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ class RunFolder:
         log: Takes what happens in the run.
         live: What the run is doing right now.
         status: How the run stands.
+        observers: Called with each round after it is written.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
@@ -84,6 +85,7 @@ class RunFolder:
         self.live = LiveState()
         self.log = RunLog(path, self.live.note)
         self.status = StatusFile(path)
+        self.observers: list[Callable[[RoundRecord], None]] = []
         self._rounds: list[RoundRecord] | None = None
 
     @classmethod
@@ -174,11 +176,13 @@ class RunFolder:
         return read_events(self.path, damaged_too=True)
 
     def write_round(self, record: RoundRecord) -> None:
-        """Append a round to ``rounds.jsonl``."""
+        """Append a round to ``rounds.jsonl``, and tell the observers."""
         self.rounds()
         append_json(self.path / "rounds.jsonl", record.model_dump(mode="json"))
         assert self._rounds is not None  # noqa: S101 - rounds() has read them
         self._rounds.append(record)
+        for observe in self.observers:
+            observe(record)
 
     def is_finished(self, rounds: int) -> bool:
         """Return whether so many rounds were run to the end."""

@@ -71,7 +71,8 @@ def _say(event: Event | AuditEvent) -> None:
         case Left():
             log.info("%s left", event.site, extra=told)
         case Refused():
-            log.warning("%s refused: %s", event.site, event.reason, extra=told)
+            times = f" {event.times} times" if event.times > 1 else ""
+            log.warning("%s refused%s: %s", event.site, times, event.reason, extra=told)
         case Lost() | ReplyRejected() | Unusual():
             log.warning("  %-20s %s: %s", event.site, event.event, event.reason, extra=told)
         case Changed():

@@ -207,6 +207,7 @@ class Refused(_Event):
     event: Literal["refused"] = "refused"
     site: str
     reason: str
+    times: int = Field(1, description="that it was, since the last line that says so")
 
 
 CONNECTION_CLOSED = "its connection was closed"
@@ -350,12 +351,20 @@ class RunConfig(Training):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     run_id: str
+    name: str | None = Field(None, description="that people chose")
     init: str
     rounds: int
     architecture: str
     strategy: StrategyName
     seed: int
-    changes: tuple[Changed, ...] = ()
+    image_size: int | None = None
+    init_sha256: str | None = None
+    test_sha256: str | None = None
+    origin: dict[str, Any] | None = Field(
+        None, description="provenance of the first model; None in runs of earlier versions"
+    )
+    versions: dict[str, str] = Field({}, description="of the server's programs")
+    changes: tuple[Changed, ...] = Field((), description="made when the run went on")
 
     def epochs_in(self, number: int) -> int:
         """Return how many epochs hospitals train in a round."""

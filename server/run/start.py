@@ -1,5 +1,6 @@
 """Where the rounds start: at the first model of a new run, or where a run in its folder stands."""
 
+import platform
 import secrets
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +44,7 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         BadInput: The folder has another run, or a file of it is missing or damaged.
     """
     versions = {name: version(name) for name in ("fedcxr", "flwr", "numpy", "torch")}
+    versions["python"] = platform.python_version()
     config = settings.model_dump(mode="json", exclude={"debug", "log_format"})
     config |= {"run_id": secrets.token_hex(6), "image_size": size, "versions": versions}
     config |= hashes_of(settings.init, settings.test)
@@ -54,7 +56,10 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         raise BadInput(f"--change: there is no run in {settings.run}; leave the option out")
     done = len(folder.rounds()) if resumed else 0
     if done > settings.rounds:
-        raise BadInput(f"--rounds {settings.rounds}: the run has done {done} rounds already")
+        raise BadInput(
+            f"--rounds {settings.rounds}: the run has done {done} rounds already; "
+            f"give {done} or more"
+        )
     if done:
         state, origin = _last_model(folder, done, settings.architecture)
     else:
@@ -62,7 +67,8 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
             settings.init, settings.architecture, settings.seed, settings.head
         )
     if not resumed:
-        folder = RunFolder.create(settings.run, config)
+        first = {"origin": origin.model_dump(mode="json", exclude_none=True)} if origin else {}
+        folder = RunFolder.create(settings.run, config | first)
     run = folder.config["run_id"]
     plan = Plan(
         run=run,

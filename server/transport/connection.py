@@ -14,6 +14,7 @@ from common.protocol import (
     HELLO,
     PROGRESS,
     REPLY,
+    Check,
     Farewell,
     Fetch,
     Greeting,
@@ -77,12 +78,12 @@ class Outbox:
             self._places.release()
 
 
-def greet(stream: Stream, greeting: Greeting) -> Hello:
-    """Greet the client at the other end of a new stream; return its hello.
+def greet(stream: Stream, greeting: Greeting) -> Hello | Check:
+    """Greet the client at the other end of a new stream; return its answer.
 
     Raises:
         HospitalLost: It does not answer in time.
-        ProtocolError: Its answer is no hello.
+        ProtocolError: Its answer is neither a hello nor a check.
     """
     stream.send(properties_of(greeting), GREETING_SECONDS)
     answer = stream.receive(GREETING_SECONDS)

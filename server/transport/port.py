@@ -21,12 +21,17 @@ def check_free(listen: str) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            remedy = "give an address of this machine, or 0.0.0.0 for all of them"
-            if error.errno == errno.EADDRINUSE:
-                remedy = "choose another port or end what uses it"
-            elif error.errno == errno.EACCES:
-                remedy = "choose a port from 1024 on"
-            raise BadInput(f"--listen {listen}: {error.strerror}; {remedy}") from None
+            raise unusable("--listen", listen, error) from None
+
+
+def unusable(option: str, address: str, error: OSError) -> BadInput:
+    """Return what is said of an address on which nothing can listen, with what to do."""
+    remedy = "give an address of this machine, or 0.0.0.0 for all of them"
+    if error.errno == errno.EADDRINUSE:
+        remedy = "choose another port or end what uses it"
+    elif error.errno == errno.EACCES:
+        remedy = "choose a port from 1024 on"
+    return BadInput(f"{option} {address}: {error.strerror}; {remedy}")
 
 
 def most_files() -> int:

@@ -19,7 +19,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from common import net
 from common.certificates import Peer
 from common.errors import BadInput
-from common.protocol import ProtocolError
+from common.protocol import Check, ProtocolError
 from server.members.roster import Roster
 from server.rounds.ask import HospitalLost
 from server.transport.connection import FlowerConnection, Outbox, greet, properties_of
@@ -70,18 +70,23 @@ class _Service:
         """Ask the client for its hello, and enter the hospital in the roster."""
         roster = self._roster
         try:
-            hello = greet(stream, roster.admission.greeting)
+            answer = greet(stream, roster.admission.greeting)
         except (HospitalLost, ProtocolError) as error:
             log.warning("a connection was closed: no hello (%s)", error)
             stream.close()
             return
+        if isinstance(answer, Check):
+            name = peer.name if peer else answer.site
+            log.info("%s checks its connection (fedcxr %s); it does not join", name, answer.version)
+            stream.close()
+            return
         connection = FlowerConnection(
-            stream, peer, hello, self._outbox, lambda known: roster.standing(known) is None
+            stream, peer, answer, self._outbox, lambda known: roster.standing(known) is None
         )
         try:
             roster.enter(connection)
         except OSError as error:
-            log.error("%s cannot be let in: %s", hello.site, error.strerror)
+            log.error("%s cannot be let in: %s", answer.site, error.strerror)
             stream.close()
         # In a thread of its own: it writes to disk, and gRPC's one thread must not wait for that.
         forget = Thread(target=self._forget, args=(connection,), daemon=True)

@@ -74,7 +74,7 @@ class ServerTLS:
         pair = read_pair(file, self._folder / "server.key", REMEDY)
         certificate = x509.load_pem_x509_certificate(pair.certificate)
         now = datetime.now(UTC)
-        check_valid(file, certificate, self.ca, now, RENEW)
+        check_valid(file, certificate, self.ca, now, RENEW, REMEDY)
         notice = expiry_notice(str(file), certificate.not_valid_after_utc, now, RENEW)
         if notice and notice != self._notice:  # at the start, and once a day
             log.warning("%s", notice)

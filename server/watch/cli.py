@@ -1,5 +1,6 @@
 """``flower-watch``: shows a run as it goes, from its folder or from the server's address."""
 
+import io
 import sys
 import time
 from collections.abc import Sequence
@@ -117,6 +118,8 @@ def print_lines(watched: Watched, console: Console) -> None:
 
 def _watch(arguments: Sequence[str]) -> None:
     settings = parse(WatchSettings, arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # for terminals that have ASCII alone
     console = Console(highlight=False)
     watched = Watched(settings.source)
     try:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -52,18 +51,19 @@ def sparkline(values: Sequence[float | None], width: int, plain: bool = False) -
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[RenderableType]]) -> Table:
-    """Return a table whose columns are as wide as they must be; the first one is on the left.
+    """Return a table whose columns are as wide as they must be; the first one yields.
 
     Args:
-        headings: Of the columns; those that begin with ``>`` have numbers.
+        headings: Of the columns; what is in those that begin with ``>`` stands on the right.
         rows: Of it.
     """
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    made = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         made.add_column(
             heading.lstrip(">"),
             justify="right" if heading.startswith(">") else "left",
-            no_wrap=True,
+            no_wrap=bool(made.columns),
+            overflow="ellipsis",
         )
     for row in rows:
         made.add_row(*row)

@@ -35,6 +35,8 @@ def _round_line(run: Snapshot, summary: RoundSummary) -> str:
         f"{in_words(summary.seconds)}: loss {rounded(summary.loss)}, {_auc(model)} before it",
         f"best so far: round {run.best_round}" if run.best_round is not None else "",
         f"about {in_words(left)} left" if left else "",
+        f"no reply of {', '.join(summary.missing)}" if summary.missing else "",
+        *(f"{name} rejected: {reason}" for name, reason in sorted(summary.rejected.items())),
     ]
     return "; ".join(filter(None, parts))
 
@@ -53,7 +55,8 @@ def _live_changes(before: Snapshot | None, now: Snapshot) -> Iterator[str]:
     if live.phase in ("waiting", "hospitals", "closing") and (
         old is None or (old.round, old.attempt, old.phase) != phase
     ):
-        which = f"round {live.round}: " if live.phase == "hospitals" else ""
+        again = f", attempt {live.attempt}" if live.attempt > 1 else ""
+        which = f"round {live.round}{again}: " if live.phase == "hospitals" else ""
         yield f"{which}{PHASES[live.phase]}"
     for name, hospital in sorted(live.hospitals.items()):
         known = old.hospitals.get(name) if old else None

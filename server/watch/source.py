@@ -66,6 +66,7 @@ def server_source(address: str) -> Source:
 
 def _is_here(host: str) -> bool:
     try:
-        return host == "localhost" or ip_address(host).is_loopback
+        address = ip_address(host)
+        return address.is_loopback or address.is_unspecified
     except ValueError:
-        return False
+        return host == "localhost"

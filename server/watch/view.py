@@ -103,13 +103,18 @@ class Picture:
             by_hurry = sorted(names, key=lambda name: (_hurry(live.get(name)), name))
             shown = by_hurry[: room - 1]
             rest = f"and {len(names) - len(shown)} more hospitals"
-        headings = ["hospital", *(["does", ">for"] if run.live else []), ">AUC (films)", ">images/s"]
+        headings = [
+            "hospital",
+            *(["does", ">for"] if run.live else []),
+            ">AUC (films)",
+            ">images/s",
+        ]
         if wide:
             headings += [">loss", ">trained on", ">last round"]
         rows = [
             [
                 text(name),
-                *(_doing(live.get(name), run.time, 20 if wide else 10, plain) if run.live else []),
+                *(_doing(live.get(name), run.time, 20 if wide else 8, plain) if run.live else []),
                 *_numbers(run.hospitals.get(name), wide),
             ]
             for name in shown

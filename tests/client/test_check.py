@@ -57,6 +57,9 @@ def test_all_is_well_and_nobody_has_joined(tmp_path: Path, keys: Path, server: s
     assert re.match("38 films to train on, 2 to validate, on cpu", found["training"][1])
     events = events_of(tmp_path / "run") if (tmp_path / "run" / "events.jsonl").exists() else []
     assert not [event for event in events if event["event"] == "joined"]
+    log = (tmp_path / "logs" / "server.log").read_text()
+    assert re.search(r"site checks its connection \(fedcxr .*\); it does not join", log)
+    assert "connection was closed" not in log
 
 
 def test_what_the_server_would_refuse_is_told(tmp_path: Path, keys: Path, server: str) -> None:

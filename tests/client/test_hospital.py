@@ -13,6 +13,7 @@ from client import hospital as hospital_module
 from client.cancellation import Cancellation
 from client.hospital import Hospital
 from client.training import batches, labelled_fraction, train_epoch
+from common import frozen
 from common.errors import BadInput
 from common.evaluation import loss_of
 from common.findings import UNKNOWN
@@ -287,7 +288,7 @@ class FakeAccelerator:
             return model if target == (self.device,) else to(model, *target, **how)
 
         monkeypatch.setattr(torch.nn.Module, "to", moved)
-        for module, name in ((hospital_module, "predict"), (hospital_module, "train")):
+        for module, name in ((frozen, "predict"), (hospital_module, "train")):
             monkeypatch.setattr(module, name, self._work(getattr(module, name)))
 
     def _work(self, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,6 +17,7 @@ from common.protocol import (
     REPLY,
     VERSION,
     Farewell,
+    Hello,
     ProtocolError,
     parse_message,
 )
@@ -33,7 +34,9 @@ TEXT = histograms_of(*some_films(10, 0)).to_text()
 
 
 def test_ordinary_words_are_understood() -> None:
-    assert parse_message(HELLO, json.dumps(HELLO_WORDS)).validation == 0
+    hello = parse_message(HELLO, json.dumps(HELLO_WORDS))
+    assert isinstance(hello, Hello)
+    assert hello.validation == 0
     reply = parse_message(REPLY, json.dumps(REPLY_WORDS))
     assert reply.validation is not None
     assert tuple(reply.validation.auc_by_finding) == FINDINGS

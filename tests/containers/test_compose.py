@@ -18,6 +18,7 @@ from experiments.compose.containers import containers_of
 from experiments.compose.simulation import NAMES, OWNER
 from tests.support.commands import run
 from tests.support.federations import lines_of, status_of
+from tests.support.prometheus import MONITORING, PROMETHEUS, needs_prometheus
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,36 @@ def compose(
     return ["docker", "compose", *named, *arguments]
 
 
+STAND_IN = f"""
+services:
+  prometheus:
+    image: fedcxr-server
+    pull_policy: never
+    user: "65534"
+    entrypoint: [prometheus]
+    command: [--config.file=/etc/prometheus/prometheus.yml, --storage.tsdb.path=/tmp/data]
+    healthcheck: {{disable: true}}
+    volumes: ["{PROMETHEUS}:/usr/bin/prometheus:ro"]
+"""
+"""This machine's Prometheus in the place of its image, which is not pulled here."""
+
+WITH_MONITORING = ("--profile", "monitoring")
+
+
+def start_prometheus(folder: Path) -> None:
+    shutil.copytree(MONITORING, folder / "server" / "monitoring")
+    (folder / "stand-in.yml").write_text(STAND_IN)
+    files = ("docker-compose.yml", str(folder / "stand-in.yml"))
+    up = (*WITH_MONITORING, "up", "--no-build", "--detach", "prometheus")
+    subprocess.run(compose(folder, *up, files=files), check=True)
+
+
+def can_reach(container: Container, address: str) -> bool:
+    host, _, port = address.partition(":")
+    code = f"import socket; socket.create_connection(({host!r}, {port}), 5)"
+    return container.exec_run(["python", "-c", code]).exit_code == 0
+
+
 class Simulation(NamedTuple):
     """A federation that has run to its end while it was disturbed."""
 
@@ -52,6 +83,7 @@ class Simulation(NamedTuple):
     log: str
     killed: list[str]
     containers: dict[str, Container]
+    reached: list[bool]
 
     @property
     def run(self) -> Path:
@@ -67,6 +99,8 @@ def simulation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]
     run_folder = folder / "runs" / "first"
     killed = ["hospital-03", "server"]
     try:
+        if PROMETHEUS is not None:
+            start_prometheus(folder)
         with (folder / "up.log").open("wb") as log:
             up = subprocess.Popen(
                 compose(folder, "up", "--no-build", "--no-color"), stdout=log, stderr=log
@@ -74,6 +108,8 @@ def simulation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]
             try:
                 wait_until((run_folder / "rounds.jsonl").exists, 600)
                 containers = containers_of(engine, PROJECT)
+                ports = ("server:8080", "server:9464", "metrics:9464")
+                reached = [can_reach(containers["hospital-05"], port) for port in ports]
                 for name in killed:
                     containers[name].kill()
                 assert len(lines_of(run_folder)) == 1
@@ -83,9 +119,10 @@ def simulation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]
             finally:
                 up.kill()
         log_text = (folder / "up.log").read_text(errors="replace")
-        yield Simulation(folder, code, log_text, killed, containers_of(engine, PROJECT))
+        yield Simulation(folder, code, log_text, killed, containers_of(engine, PROJECT), reached)
     finally:
-        subprocess.run(compose(folder, "down", "--volumes"), check=True, capture_output=True)
+        down = compose(folder, *WITH_MONITORING, "down", "--volumes")
+        subprocess.run(down, check=True, capture_output=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -124,11 +161,40 @@ def test_nobody_is_more_than_it_must_be(simulation: Simulation) -> None:
         assert host["ReadonlyRootfs"], name
         assert host["CapDrop"] == ["ALL"], name
         assert "no-new-privileges:true" in host["SecurityOpt"], name
-        if name != "folders":
+        if name not in ("folders", "prometheus"):
             assert container.attrs["Config"]["User"] == str(OWNER), name
             assert not host["CapAdd"], name
-    network = docker.from_env().networks.get(f"{PROJECT}_federation")
-    assert network.attrs["Internal"]
+    for name in ("federation", "monitoring"):
+        network = docker.from_env().networks.get(f"{PROJECT}_{name}")
+        assert network.attrs["Internal"], name
+
+
+ASK = """
+import json, sys, urllib.parse, urllib.request
+query = urllib.parse.urlencode({"query": sys.argv[1]})
+with urllib.request.urlopen(f"http://127.0.0.1:9090/api/v1/query?{query}") as answer:
+    print(json.dumps([each["value"][1] for each in json.load(answer)["data"]["result"]]))
+"""
+
+
+@needs_prometheus
+@pytest.mark.parametrize(
+    ("query", "least"),
+    [
+        ("max_over_time(fedcxr_completed_rounds_total[1h])", 1),
+        ("count(last_over_time(fedcxr_hospital_examples[1h]))", 8),
+        ("count(count_over_time(fedcxr_phase_start_timestamp_seconds[1h]))", 1),
+    ],
+)
+def test_prometheus_has_seen_the_run(simulation: Simulation, query: str, least: int) -> None:
+    asked = simulation.containers["prometheus"].exec_run(["python", "-c", ASK, query])
+    assert asked.exit_code == 0, asked.output
+    (value,) = json.loads(bytes(asked.output))  # type: ignore[arg-type]
+    assert float(value) >= least
+
+
+def test_a_hospital_reaches_the_server_and_not_its_metrics(simulation: Simulation) -> None:
+    assert simulation.reached == [True, False, False]
 
 
 PROBE = """

@@ -14,6 +14,7 @@ from experiments.compose.simulation import NAMES, OWNER
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 KIT = yaml.safe_load((ROOT / "server/provision/kit/docker-compose.yml").read_text())
+MONITORING = ("prometheus", "grafana")
 LAST_STAGE = "\nFROM environment\n"
 
 
@@ -80,12 +81,15 @@ def test_no_container_can_fill_its_machine() -> None:
 
 def test_images_that_no_registry_has_are_not_looked_for() -> None:
     for name, service in (COMPOSE["services"] | KIT["services"]).items():
-        assert service["pull_policy"] == "never", name
+        expected = None if name in MONITORING else "never"
+        assert service.get("pull_policy") == expected, name
 
 
 def test_what_cannot_be_mended_is_not_tried_for_long() -> None:
     for name, service in COMPOSE["services"].items():
         expected = "on-failure:2" if name in (*NAMES, "server") else None
+        if name in MONITORING:
+            expected = "unless-stopped"
         assert service.get("restart") == expected, name
 
 

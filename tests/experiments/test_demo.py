@@ -1,4 +1,6 @@
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,9 @@ def test_with_tiny_settings(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     assert "<svg" in (folder / "report.html").read_text()
     for name in ("pretrained", "random"):
         assert (folder / name / "final.pt").exists()
+    _, predict = (shlex.split(line) for line in shown.splitlines()[-2:])
+    table = subprocess.run(predict, check=True, capture_output=True, text=True).stdout
+    assert "film.png,0." in table
 
 
 def test_the_verdict_follows_the_numbers() -> None:

@@ -85,10 +85,11 @@ def test_a_name_that_is_taken(tmp_path: Path, federation: LocalFederation) -> No
     assert (refused["event"], refused["site"]) == ("refused", "site")
 
 
-def test_a_port_in_use(tmp_path: Path, taken_port: int) -> None:
-    listen = f"127.0.0.1:{taken_port}"
-    result = run("flower-server", *server(tmp_path / "run", listen=listen))
-    assert_one_line(result, 2, f"--listen {listen}: Address already in use", "another port")
+@pytest.mark.parametrize("option", ["listen", "metrics"])
+def test_a_port_in_use(tmp_path: Path, taken_port: int, option: str) -> None:
+    address = f"127.0.0.1:{taken_port}"
+    result = run("flower-server", *server(tmp_path / "run", **{option: address}))
+    assert_one_line(result, 2, f"--{option} {address}: Address already in use", "another port")
     assert not (tmp_path / "run").exists()
 
 

@@ -23,6 +23,7 @@ from common.protocol import (
     PROGRESS,
     REPLY,
     VERSION,
+    Check,
     Greeting,
     Hello,
     Ping,
@@ -53,7 +54,8 @@ STATE: State = {
 BLOB, SPEC = pack(STATE), spec_of(STATE)
 GREETING = Greeting(run="r", seed=0)
 HALFWAY = Progress(identity=ORDER.identity, phase="training", share=0.5)
-MESSAGES = [message.model_dump_json() for message in (GOOD, SOMEONE, ORDER, HALFWAY)]
+CHECK = Check(site="a", version="0")
+MESSAGES = [message.model_dump_json() for message in (GOOD, SOMEONE, ORDER, HALFWAY, CHECK)]
 
 
 @st.composite
@@ -178,7 +180,7 @@ def test_a_server_takes_nothing_but_the_protocol(answer: bytes) -> None:
         return  # gRPC ends the call
     connection = FlowerConnection(stream, None, SOMEONE, Outbox(), lambda _connection: True)
     with suppress(ProtocolError):
-        assert isinstance(greet(stream, GREETING), Hello)
+        assert isinstance(greet(stream, GREETING), Hello | Check)
     assert connection.answers(Ping())
     assert isinstance(connection.fetch(ORDER.identity, 1), bytes)
     with suppress(ProtocolError):

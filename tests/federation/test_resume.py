@@ -7,6 +7,7 @@ import pytest
 
 from common.audit import verify
 from common.checkpoint import read_checkpoint
+from server.run.histograms import read_histograms
 from tests.support.commands import assert_one_line, run
 from tests.support.faults import FaultyFederation, dies_before, dies_within_line, stops_before
 from tests.support.federations import SEED, lines_of, log_of, options, status_of
@@ -24,6 +25,7 @@ KILLS = [
     dies_before("pathlib:Path.replace", RENAME.format("round-0001.pt")),
     dies_before("server.run.folder:RunFolder.write_round", LINE.format(1)),
     dies_within_line(1),
+    dies_before("pathlib:Path.replace", "args[1].parent.name == 'histograms'"),
     dies_before("server.rounds.loop:Rounds._keep_best", "args[0]._progress.round == 1"),
     dies_before("pathlib:Path.replace", RENAME.format("best.pt")),
     dies_before("common.runtime.status:StatusFile.write", "args[1].round == 3"),
@@ -62,13 +64,14 @@ def test_a_server_that_is_killed_anywhere_goes_on_as_if_nothing_had_happened(
     state, _ = read_checkpoint(folder / "final.pt", "densenet-tiny", 0)
     assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=4), shards, None))
     assert status_of(folder)["state"] == "finished"
-    aucs = {line["round"] - 1: line["auc"] for line in lines[1:]}
-    aucs[4] = status_of(folder)["validation"]["auc"]
+    aucs = {line["round"] - 1: line["pooled"]["auc"] for line in lines[1:]}
+    aucs[4] = status_of(folder)["pooled"]["auc"]
     best = max(aucs, key=lambda number: (aucs[number], -number))
     _, provenance = read_checkpoint(folder / "best.pt", "densenet-tiny", 0)
     assert provenance is not None
     assert (provenance.round, status_of(folder)["best_round"]) == (best, best)
     assert not list(folder.rglob("*.tmp"))
+    assert all(read_histograms(folder, number) for number in range(1, 6))
     assert not (folder / "replies").exists()
     verify(folder / "audit.jsonl")
 

@@ -139,13 +139,15 @@ def test_an_error_of_the_block_is_not_taken_for_a_lock(tmp_path: Path) -> None:
 def test_a_run_goes_on_without_tensorboard_if_that_cannot_write(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = folder_in(tmp_path / "a.run")
+    (tmp_path / "a.run").mkdir()
+    folder = RunFolder(tmp_path / "a.run", ["tensorboard"])
     (folder.path / "tensorboard").write_text("a file where its folder should be")
     folder.begin(CONFIG, tmp_path / "a.pt", resume=False)
     for step in (10, 20):
         folder.write_metrics({"step": step, "loss": 1.0})
     assert len((folder.path / "metrics.jsonl").read_text().splitlines()) == 2
-    assert caplog.text.count("TensorBoard cannot write") == 1
+    folder.close("finished")
+    assert caplog.text.count("TensorBoard cannot be written") == 1
 
 
 def test_more_epochs_after_the_end_are_another_run_from_its_checkpoint(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ def run(
         "flower-export": "predict.export_cli",
         "flower-data": "radiographs.cli",
         "flower-provision": "server.provision.cli",
-        "flower-report": "server.run.report",
+        "flower-report": "server.report.cli",
+        "flower-watch": "server.watch.cli",
     }.get(command, f"{command.removeprefix('flower-')}.cli")
     given = [str(argument) for argument in arguments]
     with TemporaryDirectory() as folder:

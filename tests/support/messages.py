@@ -34,6 +34,7 @@ GOOD = Reply(identity=IDENTITY, status="ok", examples=100, loss=0.5, weights="0"
 
 
 HELLO_WORDS = {
+    "kind": "hello",
     "site": "a",
     "version": "0",
     "examples": 100,

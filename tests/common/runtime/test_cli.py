@@ -29,6 +29,8 @@ main()
         ("server.run.report", ["--help"], 0, "--out"),
         ("server.evaluate.cli", ["--help"], 0, "--min-clients"),
         ("server.evaluate.cli", ["m.pt", "--out", "x.txt"], 2, "must end with .csv or .json"),
+        ("server.watch.cli", ["--help"], 0, "--findings"),
+        ("server.watch.cli", [], 2, "RUN, the run's folder, or --server HOST:PORT"),
         ("radiographs.cli", ["--help"], 0, "chestxray14"),
         ("radiographs.cli", ["synthetic", "--help"], 0, "--hospitals"),
         ("radiographs.cli", ["chestxray14", "--help"], 0, "--allow-missing"),

@@ -9,9 +9,12 @@ import pytest
 
 from common.errors import BadInput
 from common.options import Mode
+from common.runtime import memory
+from common.runtime.cli import parse
 from common.runtime.files import sha256_of
 from experiments.launch.processes import Process
 from experiments.paper.cells import Cell, Environment, FirstModel, Table, TrialLine
+from experiments.paper.cli import RunSettings, jobs_here
 from experiments.paper.grid import Grid, chosen_rates, read_trials, reason_of
 from experiments.paper.scales import SCALES, cells_of
 from experiments.paper.workers import LocalWorkers
@@ -63,6 +66,13 @@ def test_a_grid_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "Random, BatchNorm of films" in page
     assert "MoCo-v2 is above ImageNet" in page
     assert "| Rotation |" in (tmp_path / "results" / "report.md").read_text()
+    rate = {line.cell.lr for line in lines if line.cell.first_model == "rotation"}.pop()
+    others = [line for line in lines if (line.cell.first_model, line.cell.lr) != ("rotation", rate)]
+    trials.write_text("".join(line.model_dump_json() + "\n" for line in others))
+    report(tmp_path)
+    text = (tmp_path / "results" / "report.md").read_text()
+    assert "| Rotation | not run" in text, "not all its rates were tried"
+    assert "not all learning rates of its first model are tried yet" in text
 
 
 def descendants(pid: int) -> list[int]:
@@ -155,3 +165,14 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     grid = Grid(SCALES["tiny"], ["table1"], tmp_path / "root", tmp_path, LocalWorkers(1, 1))
     with pytest.raises(BadInput, match="line 1"):
         grid.run()
+
+
+@pytest.mark.parametrize(("cores", "free", "jobs"), [(4, 100, 4), (4, 5.2, 2), (2, 0.1, 1)])
+def test_no_more_trials_run_at_once_than_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, cores: int, free: float, jobs: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(memory, "free_memory", lambda: int(free * 1e9))
+    films = [f"--{name}=films" for name in ("images", "metadata", "train-list", "test-list")]
+    settings = parse(RunSettings, ["table2", "--scale", "small", *films])
+    assert jobs_here(settings) == jobs

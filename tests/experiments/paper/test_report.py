@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from common.document import figures_of, markdown_of
 from common.errors import BadInput
 from common.findings import FINDINGS
 from experiments.paper.cells import FirstModel
-from experiments.paper.report import sections_of, title_of, write_report
-from experiments.paper.report_document import figures_of, html_of, markdown_of
+from experiments.paper.report import page_of, sections_of, title_of, write_report
 from experiments.paper.report_input import (
     MEAN,
     Bound,
@@ -216,7 +216,7 @@ def canned(**changes: Any) -> ReportInput:
 
 
 def page(report: ReportInput) -> str:
-    return html_of(title_of(report), sections_of(report))
+    return page_of(title_of(report), sections_of(report))
 
 
 def markdown(report: ReportInput) -> str:

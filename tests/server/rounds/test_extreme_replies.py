@@ -17,7 +17,7 @@ from common.checkpoint import Provenance, read_checkpoint
 from common.findings import FINDINGS
 from common.model import build_model, state_of
 from common.options import StrategyName
-from common.protocol import HELLO, REPLY, Hello, Identity, Instruction, Reply, parse_message
+from common.protocol import REPLY, Hello, Identity, Instruction, Reply, parse_message
 from common.state import State, is_float
 from common.wire import fingerprint, pack
 from server.rounds.ask import Connection, Weights
@@ -81,7 +81,7 @@ class Scripted:
     """A hospital that says and sends what is written."""
 
     def __init__(self, hello: dict[str, Any], words: dict[str, Any], state: State) -> None:
-        self.hello: Hello = parse_message(HELLO, json.dumps(hello))
+        self.hello = Hello.model_validate(hello)
         self.peer: Peer | None = None
         self.backbone: str | None = None
         self._words = words

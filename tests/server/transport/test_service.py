@@ -26,10 +26,11 @@ from common.errors import BadInput
 from common.protocol import INSTRUCTION as INSTRUCTION_READER
 from common.protocol import Greeting, Hello, parse_message
 from experiments.launch.local import free_port
+from server.members import refusals
 from server.members.admission import Admission
 from server.members.roster import Roster
 from server.members.sites import SiteList
-from server.provision.federation import renew_server, revoke
+from server.provision.federation import renew, renew_server, revoke
 from server.rounds.ask import HospitalLost, Weights
 from server.run.folder import RunFolder
 from server.run.log import RunLog
@@ -480,8 +481,64 @@ def test_a_revoked_hospital_is_told_unheard_and_holds_no_place(
         assert greeted(good)
         for _ in range(11):
             silence.put(None)
-    events = [json.loads(line) for line in (folder.path / "events.jsonl").read_text().splitlines()]
-    assert [(event["event"], event["site"]) for event in events] == [("refused", "b")] * 3
+    assert refusals_in(folder, "events") == [("b", "b was revoked", 1)]
+
+
+def refusals_in(folder: RunFolder, name: str) -> list[tuple[str, str, int]]:
+    """Return whom a file says to be refused, why in three words, and how often."""
+    lines = (folder.path / f"{name}.jsonl").read_text().splitlines()
+    return [
+        (line["site"], " ".join(line["reason"].split()[:3]), line["times"])
+        for line in map(json.loads, lines)
+        if line["event"] == "refused"
+    ]
+
+
+@pytest.mark.fault(
+    "a client that is refused is started again and again",
+    "log, events and audit log say so once, and again with the number of times after an hour",
+)
+def test_the_same_refusal_is_written_once_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kits = provision(tmp_path / "kits", ["b"])
+    kit = kits / "sites" / "b" / "site.pem"
+    address = f"127.0.0.1:{free_port()}"
+    folder = RunFolder.create(tmp_path / "run", {})
+    sites = SiteList(kits / "server" / "sites.json")
+    roster = Roster(Admission(Greeting(run="r", seed=0), HELLO.image_size, folder, sites), folder)
+    hello = hello_of(HELLO.model_copy(update={"site": "b"}))
+
+    def come(times: int = 1) -> None:
+        for _ in range(times):
+            with channel_with(kits / "ca" / "ca.crt", kit, address) as channel:
+                (farewell,) = FlowerServiceStub(channel).Join(iter([]), timeout=20)
+                assert "refused" in farewell.get_properties_ins.config["message"].string
+
+    with listening(roster, address, ServerTLS(kits / "server")):
+        old = kit.read_bytes()
+        revoke(kits, "b", datetime.now(UTC))
+        come(5)
+        renew(kits, "b", datetime.now(UTC))
+        new = kit.read_bytes()
+        kit.write_bytes(old)
+        come(4)
+        monkeypatch.setattr(refusals, "AGAIN_SECONDS", 0.0)
+        come()
+        monkeypatch.undo()
+        come(2)
+        kit.write_bytes(new)
+        with channel_with(kits / "ca" / "ca.crt", kit, address) as channel:
+            call = FlowerServiceStub(channel).Join(iter([hello]), timeout=20)
+            wait_until(lambda: "joined" in events_of(folder))
+            call.cancel()
+        kit.write_bytes(old)
+        come(2)
+    other = ("b", "the list has")
+    expected = [("b", "b was revoked", 1), (*other, 1), (*other, 4), (*other, 1)]
+    assert refusals_in(folder, "events") == refusals_in(folder, "audit") == expected
+    told = [line.split(":")[0] for line in caplog.messages if "refused" in line]
+    assert told == ["b refused", "b refused", "b refused 4 times", "b refused"]
 
 
 @pytest.mark.parametrize("days", [-91, 91])

@@ -4,8 +4,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
-from string import Template
 
 
 @dataclass(frozen=True)
@@ -39,11 +37,19 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing; beside Markdown it is a file ``NAME.svg``."""
+    """A drawing; beside Markdown it is a file ``NAME.svg``.
+
+    Attributes:
+        name: Unique within a document.
+        caption: What is to be seen.
+        svg: The drawing; in HTML it may be any HTML.
+        table: Its numbers, which HTML shows on demand.
+    """
 
     name: str
     caption: str
     svg: str
+    table: Table | None = None
 
 
 @dataclass(frozen=True)
@@ -65,16 +71,14 @@ class Section:
     blocks: Sequence[Block]
 
 
-def html_of(title: str, sections: Sequence[Section]) -> str:
-    """Return the document as one page that needs nothing from elsewhere; all texts are escaped."""
-    body = "\n".join(
+def html_of(sections: Sequence[Section]) -> str:
+    """Return the sections as the body of a page; all texts are escaped."""
+    return "\n".join(
         f"<section>\n<h2>{escape(section.title)}</h2>\n"
         + "\n".join(_html_block(block) for block in section.blocks)
         + "\n</section>"
         for section in sections
     )
-    template = (files("experiments.paper") / "report.html").read_text(encoding="utf-8")
-    return Template(template).substitute(title=escape(title), body=body)
 
 
 def markdown_of(title: str, sections: Sequence[Section]) -> str:
@@ -98,17 +102,26 @@ def _html_block(block: Block) -> str:
         case Items():
             return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in block.items)}</ul>"
         case Figure():
+            numbers = "" if block.table is None else _folded(block.table)
             return (
-                f'<figure><div class="scroll">{block.svg}</div>'
-                f"<figcaption>{escape(block.caption)}</figcaption></figure>"
+                f'<figure id="{escape(block.name)}"><div class="scroll">{block.svg}</div>'
+                f"<figcaption>{escape(block.caption)}</figcaption>{numbers}</figure>"
             )
         case Table():
-            head = "".join(_html_cell(cell, 'th scope="col"') for cell in block.header)
-            body = "\n".join(_html_row(row, len(block.header)) for row in block.rows)
-            return (
-                f'<div class="scroll"><table class="{"texts" if block.texts else "numbers"}">\n'
-                f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
-            )
+            return _html_table(block)
+
+
+def _folded(table: Table) -> str:
+    return f"<details><summary>The numbers</summary>\n{_html_table(table)}</details>"
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(_html_cell(cell, 'th scope="col"') for cell in table.header)
+    body = "\n".join(_html_row(row, len(table.header)) for row in table.rows)
+    return (
+        f'<div class="scroll"><table class="{"texts" if table.texts else "numbers"}">\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
 
 
 def _html_row(row: Sequence[Cell], columns: int) -> str:

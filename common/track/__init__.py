@@ -1,0 +1,1 @@
+"""Trackers that people already use: TensorBoard, MLflow, Weights & Biases; one file for each."""

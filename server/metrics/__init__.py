@@ -1,0 +1,1 @@
+"""What a run tells Prometheus, and the port where it does."""

@@ -1,0 +1,1 @@
+"""``flower-report``: what a run's records say, as figures with their tables on one page."""
