@@ -75,7 +75,8 @@ def mean_of(by_finding: Mapping[str, FindingAuc]) -> Estimate | None:
         return None
     value = sum(each.value for each in found) / len(found)
     bound = sum(each.bound for each in found) / len(found)
-    return Estimate(value, *(mean_interval(by_finding) or (None, None)), bound=bound)
+    low, high = mean_interval(by_finding) or (None, None)
+    return Estimate(value, low, high, bound)
 
 
 def differences(

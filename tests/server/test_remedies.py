@@ -11,7 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from server.run.report import write_report
 
 from common.checkpoint import Provenance, write_checkpoint
 from common.errors import BadInput
@@ -28,6 +27,7 @@ from server.provision.federation import renew, renew_server
 from server.rounds.loop import Rounds
 from server.run.folder import RunFolder
 from server.run.records import RunStatus
+from server.run.report import write_report
 from server.run.start import Start, start_run
 from server.transport.port import check_free
 from server.transport.service import listening
