@@ -3,12 +3,15 @@
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.support.faults import FaultyFederation, dies_before
 from tests.support.federations import events_of, lines_of, log_of, options, status_of
 from tests.support.shards import make_hospitals
 from tests.support.waiting import wait_until
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_early_is_finished_after_a_kill_too(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shards = make_hospitals(tmp_path / "data", 1, images=80)
