@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from client.canary import few_of, peak_memory
 from client.cancellation import NEVER, Cancellation, GivenUp
 from client.counted import CountedScores, counted
 from client.kept import KeptModels
@@ -23,7 +24,7 @@ from client.slots import slot
 from client.training import Diverged, labelled_fraction, train
 from common.bootstrap import Films
 from common.errors import BadInput
-from common.evaluation import EVALUATION_BATCH, scores_of
+from common.evaluation import EVALUATION_BATCH, predict, scores_of
 from common.findings import UNKNOWN, count_by_finding
 from common.frozen import FrozenFeatures
 from common.histograms import histograms_of
@@ -242,9 +243,9 @@ class Hospital:
         self._check_run(instruction)
         training, validation = self._shard.split(instruction.seed)
         shard, chosen = self._to_train_on(training, instruction)
-        objection = self._policy.objection(instruction, len(chosen))
-        if objection is not None:
-            raise NotAllowed(objection)
+        self._check_policy(instruction, len(chosen))
+        if instruction.task == "train" and instruction.batches is not None:
+            return self._answer_canary(instruction, blob, chosen, validation, cancellation)
         model = self._receive(instruction, blob)
         with slot(self._slots_folder, self._slots, cancellation) as waited, _sharing(self.device):
             start = time.monotonic()
@@ -284,12 +285,73 @@ class Hospital:
         )
         return reply, weights
 
+    def _answer_canary(
+        self,
+        instruction: Instruction,
+        blob: bytes,
+        training: npt.NDArray[np.intp],
+        validation: npt.NDArray[np.intp],
+        cancellation: Cancellation,
+    ) -> tuple[Reply, bytes]:
+        """Score and train on a few batches; return how long it took, and the weights that came.
+
+        Weights that were trained on a few films would tell much of them, and few scores would tell
+        of a few films: neither leaves.
+        """
+        assert instruction.batches is not None  # noqa: S101 - or it is no canary
+        size = instruction.training.batch_size
+        batches = max(instruction.batches, math.ceil(self._policy.min_group / size))
+        few = few_of(training, batches * size, instruction.seed, self.name)
+        shard, chosen = self._trainable(few)
+        self._check_policy(instruction, len(chosen))
+        model = self._receive(instruction, blob)
+        received = select(state_of(model), TRAINED[instruction.training.mode])
+        with slot(self._slots_folder, self._slots, cancellation) as waited, _sharing(self.device):
+            start = time.monotonic()
+            scored = validation[: instruction.batches * EVALUATION_BATCH]
+            predict(model, self._shard, scored, self.device, cancellation.check)
+            evaluated = time.monotonic()
+            loss = train(
+                model,
+                shard,
+                chosen,
+                instruction,
+                self.name,
+                self.device,
+                self.precision,
+                cancellation,
+            )
+            trained = time.monotonic()
+        weights = pack(received)
+        reply = self._reply(
+            instruction,
+            {"wait": waited, "evaluate": evaluated - start, "train": trained - evaluated},
+            examples=len(chosen),
+            loss=loss,
+            memory=peak_memory(self.device),
+            weights=fingerprint(weights),
+        )
+        return reply, weights
+
+    def _check_policy(self, instruction: Instruction, examples: int) -> None:
+        """Check that the site allows an instruction.
+
+        Raises:
+            NotAllowed: It does not.
+        """
+        objection = self._policy.objection(instruction, examples)
+        if objection is not None:
+            raise NotAllowed(objection)
+
     def _to_train_on(
         self, training: npt.NDArray[np.intp], instruction: Instruction
     ) -> tuple[Shard, npt.NDArray[np.intp]]:
         """Return the shard with the labels that may be trained on, and the images with any."""
         fraction = instruction.training.label_fraction
-        chosen = labelled_fraction(training, fraction, instruction.seed, self.name)
+        return self._trainable(labelled_fraction(training, fraction, instruction.seed, self.name))
+
+    def _trainable(self, chosen: npt.NDArray[np.intp]) -> tuple[Shard, npt.NDArray[np.intp]]:
+        """Return the same of images whose labels may be used."""
         labels = self._shard.labelled().copy()
         labels[chosen] = self._policy.trainable(labels[chosen])
         known = (labels[chosen] != UNKNOWN).any(axis=1)

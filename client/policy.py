@@ -10,7 +10,7 @@ from client.grouping import grouped
 from common.errors import BadInput, first_problem
 from common.findings import UNKNOWN
 from common.histograms import Histograms
-from common.options import Mode
+from common.options import Mode, Task
 from common.protocol import Instruction
 from common.scores import Scores, mean_auc
 from common.shard import Bytes
@@ -23,6 +23,11 @@ class Policy(BaseModel):
 
     max_local_epochs: int | None = Field(None, ge=1, description="epochs of one round")
     max_examples: int | None = Field(None, ge=1, description="images that one round may train on")
+    tasks: tuple[Task, ...] = Field(
+        ("train", "evaluate"),
+        description="evaluate: to score models that are not trained here, as flower-evaluate asks, "
+        "and a run at its end",
+    )
     modes: tuple[Mode, ...] = ("finetune", "linear")
     min_group: int = Field(
         1,
@@ -40,6 +45,10 @@ class Policy(BaseModel):
             examples: Images that it would train on.
         """
         training = instruction.training
+        if instruction.task not in self.tasks:
+            return f"to {instruction.task} is not allowed here"
+        if instruction.task == "evaluate":
+            return None
         if training.mode not in self.modes:
             return f"mode {training.mode} is not allowed here"
         if self.max_local_epochs is not None and training.local_epochs > self.max_local_epochs:
@@ -49,7 +58,7 @@ class Policy(BaseModel):
             )
         if self.max_examples is not None and examples > self.max_examples:
             return f"{examples} images are more than the {self.max_examples} allowed here"
-        if instruction.task == "train" and examples < self.min_group:
+        if examples < self.min_group:
             return f"training on fewer than {self.min_group} images is not allowed here"
         return None
 

@@ -11,6 +11,8 @@ Architecture = Literal["densenet121", "densenet-tiny"]
 Mode = Literal["finetune", "linear"]
 """``finetune`` trains all weights, ``linear`` only the head on a frozen backbone."""
 
+Task = Literal["train", "evaluate"]
+"""What a server may ask a hospital for; ``evaluate``: to score a model, no more."""
 
 Precision = Literal["fp32", "bf16"]
 """``bf16`` computes networks under autocast; weights and losses stay in fp32."""

@@ -34,7 +34,7 @@ from pydantic import (
 
 from common.histograms import HistogramsText
 from common.net import LONGEST_SECONDS, SiteName
-from common.options import Architecture, StrategyName, Training
+from common.options import Architecture, StrategyName, Task, Training
 from common.scores import LARGEST_LOSS, MOST_IMAGES, AucOfAll, Scores
 from common.shard import SMALLEST
 
@@ -45,13 +45,18 @@ Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 VERSION: Literal[4] = 4
 """Of the protocol. Since 4 hospitals tell how far they are, a reply may have histograms of the
-logits, and a client may say that it only checks its connection. Since 3 the greeting tells the
-training's settings, a reply may say that the training diverged, and hospitals may be given the
-final model and what came of the run. Since 2 an instruction holds its training settings in one
-field, and hospitals are known by their certificates, not by signed hellos."""
+logits, an instruction may ask for a canary, and a client may say that it only checks its
+connection. Since 3 the greeting tells the training's settings, a reply may say that the training
+diverged, and hospitals may be given the final model and what came of the run. Since 2 an
+instruction holds its training settings in one field, and hospitals are known by their certificates,
+not by signed hellos."""
 
 MOST_ROUNDS = 2**31
 """A round's or an attempt's number is below this."""
+
+
+MOST_BATCHES = 100
+"""Of a canary."""
 
 
 def _printable(text: str) -> str:
@@ -139,7 +144,7 @@ class Instruction(Message):
 
     kind: Literal["instruction"] = "instruction"
     identity: Identity
-    task: Literal["train", "evaluate"] = Field(description="evaluate: score the weights, no more")
+    task: Task = Field(description="evaluate: score the weights, no more")
     weights: Literal["all", "head"] = Field(description="which tensors lie beside this message")
     architecture: Architecture
     training: Training = Field(description="what to train, and how")
@@ -148,6 +153,12 @@ class Instruction(Message):
         gt=0, le=LONGEST_SECONDS, description="after which the answer is of no use any more"
     )
     keep: Keep | None = Field(None, description="with evaluate: if the model is shared")
+    batches: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_BATCHES,
+        description="with train: a canary on so many batches; the weights come back as they are",
+    )
 
 
 class Progress(Message):
@@ -188,6 +199,12 @@ class Reply(Message):
     )
     seconds: Seconds = Seconds(wait=0, evaluate=0, train=0)
     weights: Sha256 | None = Field(None, description="hash of the blob to fetch, if it trained")
+    memory: int | None = Field(
+        None,
+        ge=0,
+        le=2**50,
+        description="with a canary: most bytes in use, of the accelerator or of the process",
+    )
     kept: bool = Field(False, description="whether it has kept the model that is shared")
 
 

@@ -199,9 +199,11 @@ class MessageHandler:
         working = {"run": identity.run, "round": identity.round, "until": until}
         self._write_status("working", **working)
         what = f"round {identity.round}: %.1f MB received, to train"
+        if instruction.batches is not None:
+            what = "canary: %.1f MB received, to train on a few films"
         if instruction.task == "evaluate":
-            model = instruction.keep.model if instruction.keep else "final"
-            what = f"the {model} model: %.1f MB received, to score"
+            model = f"the {instruction.keep.model} model" if instruction.keep else "a model"
+            what = f"{model}: %.1f MB received, to score"
         told = fields("round", round=identity.round, attempt=identity.attempt, bytes=len(blob))
         log.info(what, len(blob) / 1e6, extra=told)
 

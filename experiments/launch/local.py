@@ -10,6 +10,7 @@ from typing import Self
 from experiments.launch.processes import Process
 
 SERVER = "from server.cli import main; main()"
+EVALUATE = "from server.evaluate.cli import main; main()"
 CLIENT = "from client.cli import main; main()"
 
 
@@ -46,11 +47,13 @@ class LocalFederation:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start_server(self, options: Sequence[str], *, to_terminal: bool = False) -> None:
-        """Start ``flower-server`` with the address and these options."""
+    def start_server(
+        self, options: Sequence[str], *, to_terminal: bool = False, code: str = SERVER
+    ) -> None:
+        """Start ``flower-server``, or what else ``code`` is, with the address and these options."""
         arguments = ["--listen", self.address, *self._encryption("server"), *options]
         log = None if to_terminal else self.logs / "server.log"
-        self.server = self._start("server", SERVER, arguments, log)
+        self.server = self._start("server", code, arguments, log)
 
     def start_client(self, shard: Path, options: Sequence[str] = ()) -> None:
         """Start ``flower-client`` on a shard; its name is that of the shard's folder."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from matplotlib.axes import Axes
 
+from common.differences import Estimate
 from common.document import Items, Table
 from common.findings import FINDINGS
 from server.report.curves import SMALL_SIZE
@@ -21,7 +22,6 @@ from server.report.painting import (
     upwards,
 )
 from server.report.pairs import (
-    Estimate,
     hospital_pairs,
     mean_of_pairs,
     mean_pooled_difference,

@@ -5,8 +5,8 @@ from functools import partial
 
 from matplotlib.axes import Axes
 
+from common.differences import mean_interval
 from common.findings import FINDINGS
-from common.readings import FindingAuc
 from server.report.look import BLUE, GREEN, MUTED, RED, Look
 from server.report.painting import (
     BAND,
@@ -35,21 +35,6 @@ LABELS = {
 }
 
 Ends = tuple[float, float]
-
-
-def mean_interval(by_finding: Mapping[str, FindingAuc]) -> Ends | None:
-    """Return a 95 % interval of the mean over the findings, which errs on the wide side.
-
-    The findings' AUCs are of the same films, in a way that is not known from here; the standard
-    deviation of a mean is never above the mean of the standard deviations. A finding with too few
-    films for an interval of its own may be anything from 0 to 1.
-    """
-    defined = [of for of in by_finding.values() if of.auc is not None]
-    if not any(of.low is not None for of in defined):
-        return None
-    low = sum(0.0 if of.low is None else of.low for of in defined) / len(defined)
-    high = sum(1.0 if of.high is None else of.high for of in defined) / len(defined)
-    return low, high
 
 
 def auc_by_round(run: Run) -> Plot:

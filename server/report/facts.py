@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.differences import mean_interval
 from common.document import Items, Table
 from common.findings import FINDINGS
 from common.scores import rounded
-from server.report.curves import mean_interval
 from server.report.painting import UNDEFINED, named, table
 from server.report.run import Run
 from server.run.records import ChosenBy

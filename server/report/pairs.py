@@ -16,38 +16,13 @@ from typing import NamedTuple
 
 from scipy.special import stdtrit
 
+from common.differences import Estimate, differences, mean_difference
 from common.findings import FINDINGS
-from common.readings import FindingAuc
 from common.scores import mean_auc
-from server.report.curves import mean_interval
 from server.report.run import Own, Run
 
 LEAST_HOSPITALS = 3
 """With fewer pairs of hospitals their mean difference has no interval."""
-
-
-class Estimate(NamedTuple):
-    """An AUC with the ends of its interval, if it has one."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
-def minus(one: Estimate, other: Estimate) -> Estimate:
-    """Return ``one - other``, with an interval as of independent films if both have one.
-
-    Source: square-and-add, Zou and Donner, Statistics in Medicine 2008; it keeps the ends within
-    -1 and 1 and needs no symmetric intervals.
-    """
-    value = one.value - other.value
-    if one.low is None or one.high is None or other.low is None or other.high is None:
-        return Estimate(value)
-    return Estimate(
-        value,
-        value - math.hypot(one.value - one.low, other.high - other.value),
-        value + math.hypot(one.high - one.value, other.value - other.low),
-    )
 
 
 def same_test(first: Run, other: Run) -> bool:
@@ -73,33 +48,13 @@ def test_differences(first: Run, other: Run) -> dict[str, float]:
 def pooled_differences(first: Run, other: Run) -> dict[str, Estimate]:
     """Return ``other - first`` by finding, of the last models' AUCs on all validation films."""
     one, two = first.pooled.get(first.last.round), other.pooled.get(other.last.round)
-    if one is None or two is None:
-        return {}
-    found = {}
-    for finding in FINDINGS:
-        a, b = _estimate(one.by_finding[finding]), _estimate(two.by_finding[finding])
-        if a is not None and b is not None:
-            found[finding] = minus(b, a)
-    return found
+    return {} if one is None or two is None else differences(two.by_finding, one.by_finding)
 
 
 def mean_pooled_difference(first: Run, other: Run) -> Estimate | None:
     """Return the difference of the means over the findings that both runs have."""
     one, two = first.pooled.get(first.last.round), other.pooled.get(other.last.round)
-    both = pooled_differences(first, other).keys()
-    if one is None or two is None or not both:
-        return None
-    a, b = (_mean({finding: of.by_finding[finding] for finding in both}) for of in (one, two))
-    return minus(b, a)
-
-
-def _estimate(of: FindingAuc) -> Estimate | None:
-    return None if of.auc is None else Estimate(of.auc, of.low, of.high)
-
-
-def _mean(by_finding: Mapping[str, FindingAuc]) -> Estimate:
-    aucs = [of.auc for of in by_finding.values() if of.auc is not None]
-    return Estimate(mean(aucs), *(mean_interval(by_finding) or (None, None)))
+    return None if one is None or two is None else mean_difference(two.by_finding, one.by_finding)
 
 
 class Pair(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from common.histograms import Histograms
-from common.protocol import Instruction
+from common.protocol import Hello, Instruction
 from common.readings import aucs_of
 from common.runtime.logs import fields
 from common.scores import Scores
@@ -74,6 +74,7 @@ class Collected:
     rejected: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
+    memory: dict[str, int] = field(default_factory=dict)
 
 
 class Attempt:
@@ -138,6 +139,11 @@ class Attempt:
                 self._reject(name, why)
             else:
                 self._note(Unusual, name, why)
+
+    @property
+    def hellos(self) -> dict[str, Hello]:
+        """What those who were asked had said of themselves, by name."""
+        return {name: errand.connection.hello for name, errand in self._errands.items()}
 
     def updates(self) -> SpooledUpdates:
         """Return the good updates."""
@@ -221,7 +227,10 @@ class Attempt:
                 aucs_of(histograms) if histograms is not None else None,
             )
             self.collected.hospitals[outcome.name] = record
-            self._say(outcome.name, record)
+            if errand.instruction.batches is None:
+                self._say(outcome.name, record)
+        if reply.memory is not None:
+            self.collected.memory[outcome.name] = reply.memory
         if reply.kept:
             self.collected.kept.append(outcome.name)
         if reply.validation is not None:

@@ -15,6 +15,7 @@ from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import Scores, rounded
 from common.state import WEIGHTS, State, join, select
 from common.wire import fingerprint, pack
+from server.rounds import canary
 from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected, Round
 from server.rounds.checks import DIVERGED, flaw_of
@@ -125,6 +126,8 @@ class Rounds:
         for name in sorted(self.asked - self._hospitals.present().keys()):
             self.folder.log.record(Left(site=name))
             self.asked.remove(name)  # or the first round would wait for it again
+        if plan.canary and not done:
+            self._canary()
         reason = None
         for number in range(done + 1, plan.rounds + 1):
             if reason := self._progress.choice.why_stop(plan.early_stop):
@@ -212,6 +215,27 @@ class Rounds:
             f"round {number}: fewer than {plan.needed} good replies in {plan.attempts} attempts; "
             f"see rejected and lost in {self.folder.path / 'events.jsonl'}; --resume goes on"
         )
+
+    def _canary(self) -> None:
+        """Let each hospital train on a few batches; nothing of it is averaged or kept.
+
+        Raises:
+            NoQuorum: Too few are fine.
+        """
+        plan, start = self._plan, monotonic()
+        log.info("canary: each hospital trains on %d batches", canary.BATCHES)
+        patience = min(plan.round_timeout, canary.CANARY_SECONDS)
+        out = self._outgoing(0, 1, "train")
+        few = {"batches": canary.BATCHES, "seconds": patience}
+        out = replace(out, instruction=out.instruction.model_copy(update=few))
+        self.folder.live.begin(out.instruction.identity, "hospitals", 0, plan.needed)
+        with self.folder.spool(out.returned) as spool:
+            attempt = Attempt(self._hospitals, self.folder, out, spool)
+            found = attempt.collect(patience)
+        self.asked = set(found.asked)
+        shown = canary.canary_round(plan, found, attempt.hellos, monotonic() - start)
+        self.folder.log.record(shown)
+        canary.say(plan, shown)
 
     def _outgoing(self, number: int, attempt: int, task: Literal["train", "evaluate"]) -> Round:
         plan = self._plan

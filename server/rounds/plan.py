@@ -28,6 +28,7 @@ class Plan:
     share_model: bool = False
     early_stop: int = 0
     min_gain: float = 0.001
+    canary: bool = False
 
     @property
     def needed(self) -> int:

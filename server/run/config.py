@@ -12,7 +12,7 @@ CHANGEABLE = frozenset(
     {"run", "rounds", "min_clients", "quorum", "attempts", "round_timeout", "listen", "metrics"}
     | {"tls", "insecure", "resume", "device", "threads", "versions", "run_id", "max_examples"}
     | {"change", "changes", "share_model", "early_stop", "min_gain", "track", "name", "origin"}
-    | {"test_positives"}
+    | {"test_positives", "canary", "models", "out"}
 )
 """Options that ``--resume`` may change; all others decide the result."""
 

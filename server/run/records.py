@@ -291,6 +291,34 @@ class StoppedEarly(_Event):
     reason: str
 
 
+class CanaryHospital(Record):
+    """What a hospital's part of a canary has shown; what is not known is None."""
+
+    ok: bool
+    reason: str = Field("", description="why it failed")
+    examples: int | None = Field(None, description="films that it trained on")
+    loss: float | None = None
+    batch_seconds: float | None = Field(None, description="of training, for each batch")
+    bytes: Bytes | None = None
+    memory: int | None = Field(
+        None, description="most bytes in use, of the accelerator or of the process"
+    )
+    round_seconds: float | None = Field(None, description="that a round will take there")
+
+
+class CanaryRound(_Event):
+    """What a few batches from each hospital have shown before the first round."""
+
+    in_audit: ClassVar[bool] = False
+
+    event: Literal["canary"] = "canary"
+    needed: int = Field(description="hospitals that must be fine for the run to go on")
+    seconds: float
+    hospitals: dict[str, CanaryHospital]
+    round_seconds: float | None = Field(description="that a round will take; None: nobody is fine")
+    run_seconds: float | None
+
+
 class InitialModel(_Event):
     """How good the first model is on the server's test shard."""
 
@@ -363,6 +391,7 @@ Event = Annotated[
     | Changed
     | Resumed
     | StoppedEarly
+    | CanaryRound
     | InitialModel,
     Field(discriminator="event"),
 ]

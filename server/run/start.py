@@ -87,6 +87,7 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         share_model=settings.shares_model,
         early_stop=settings.early_stop,
         min_gain=settings.min_gain,
+        canary=settings.canary,
     )
     init = Path(settings.init).name
     provenance = Provenance(

@@ -227,3 +227,35 @@ def test_the_policy_of_a_kit_can_be_read() -> None:
     policy = read_policy(kit)
     assert (policy.max_local_epochs, policy.min_group) == (5, 5)
     assert read_policy(None) == Policy()
+
+
+def test_a_site_may_forbid_a_task(tmp_path: Path) -> None:
+    path = make_shard(tmp_path / "a").path
+    for allowed, other in (("train", "evaluate"), ("evaluate", "train")):
+        # Limits of training do not count for scoring.
+        limits = {"modes": ["linear"], "max_examples": 1} if allowed == "evaluate" else {}
+        hospital = hospital_with(path, tasks=[allowed], **limits)
+        assert hospital.answer(instruction_of(plan_of(), 1, task=allowed), BLOB)[0].status == "ok"
+        reply, weights = hospital.answer(instruction_of(plan_of(), 1, task=other), BLOB)
+        assert reply.reason == f"against the site's policy: to {other} is not allowed here"
+        assert weights == b""
+    # A canary is training, whatever it is called.
+    trial = instruction_of(plan_of(), 1, task="evaluate", batches=3)
+    scored, _ = hospital_with(path, tasks=["evaluate"]).answer(trial, BLOB)
+    assert (scored.examples, scored.loss) == (0, None)
+
+
+def test_a_canary_trains_on_no_fewer_films_than_a_group(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "a", images=60)
+    labels = shard.labelled()
+    training, _ = shard.split(GREETING.seed)
+    labels[:, 4] = UNKNOWN
+    labels[training[:7], 4] = 1  # in the round enough, in a canary too few
+    with create_shard(tmp_path / "b", entries=shard.entries, labels=labels, size=40, source="x"):
+        pass
+    canary = instruction_of(plan_of(batch_size=2), 0, batches=3)
+    for limit, examples in ((1, 6), (7, 8), (len(training), len(training))):
+        reply, _ = hospital_with(tmp_path / "b", min_group=limit).answer(canary, BLOB)
+        assert (reply.status, reply.examples) == ("ok", examples)
+    reply, _ = hospital_with(tmp_path / "b", max_examples=20).answer(canary, BLOB)
+    assert "images are more than the 20 allowed here" in reply.reason

@@ -72,6 +72,8 @@ def test_histograms_of_any_counts_fit_into_a_message() -> None:
         {"histograms": "AAAA"},
         {"histograms": TEXT[:-8]},
         {"histograms": "A" * 200_000},
+        {"memory": -1},
+        {"memory": 2**50 + 1},
         {"reason": "two\nlines"},
         {"reason": "\x1b[31mred"},
         {"reason": "\u202eturned round"},

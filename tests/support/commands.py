@@ -15,6 +15,7 @@ def run(
     module = {
         "flower-audit": "common.audit_cli",
         "flower-containers": "experiments.compose.containers",
+        "flower-evaluate": "server.evaluate.cli",
         "flower-export": "predict.export_cli",
         "flower-data": "radiographs.cli",
         "flower-provision": "server.provision.cli",

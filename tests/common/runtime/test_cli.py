@@ -27,6 +27,8 @@ main()
         ("common.audit_cli", ["verify", "--help"], 0, "--head"),
         ("experiments.compose.containers", ["chaos", "--help"], 0, "--seconds"),
         ("server.report.cli", ["--help"], 0, "--figures"),
+        ("server.evaluate.cli", ["--help"], 0, "--min-clients"),
+        ("server.evaluate.cli", ["m.pt", "--out", "x.txt"], 2, "must end with .csv or .json"),
         ("server.watch.cli", ["--help"], 0, "--findings"),
         ("server.watch.cli", [], 2, "RUN, the run's folder, or --server HOST:PORT"),
         ("radiographs.cli", ["--help"], 0, "chestxray14"),

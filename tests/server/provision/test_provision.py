@@ -246,6 +246,7 @@ def test_a_kit_is_filled_in(federation: Path) -> None:
     assert json.loads((kit / "policy.json").read_text()) == {
         "max_local_epochs": 5,
         "max_examples": None,
+        "tasks": ["train", "evaluate"],
         "modes": ["finetune", "linear"],
         "min_group": 5,
         "histograms": True,

@@ -1,6 +1,5 @@
 """Differences between runs: their intervals, and what may be subtracted at all."""
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,12 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
 from common.findings import FINDINGS
-from common.readings import FindingAuc
 from server.report.compare import what_differs
-from server.report.curves import mean_interval
 from server.report.page import chapters_of, read_runs
 from server.report.pairs import (
-    Estimate,
     Pair,
     hospital_pairs,
     mean_of_pairs,
-    minus,
     obstacles,
     pooled_differences,
     test_differences,
@@ -91,69 +86,6 @@ def test_a_run_differs_from_itself_by_nothing(runs: list[Path]) -> None:
     assert mean.value == 0
 
 
-shares = st.floats(0, 1)
-
-
-@st.composite
-def estimates(draw: st.DrawFn) -> Estimate:
-    low, value, high = sorted(draw(st.tuples(shares, shares, shares)))
-    return Estimate(value, low, high)
-
-
-@given(estimates(), estimates())
-def test_a_difference_has_an_interval_around_it_and_turns_with_its_sign(
-    one: Estimate, other: Estimate
-) -> None:
-    there, back = minus(one, other), minus(other, one)
-    assert there.low is not None
-    assert there.high is not None
-    assert -1 <= there.low <= there.value <= there.high <= 1 or math.isclose(there.low, -1)
-    assert (back.value, back.low, back.high) == (-there.value, -there.high, -there.low)
-
-
-@given(shares, shares, st.floats(0, 0.2), st.floats(0, 0.2))
-def test_symmetric_intervals_add_as_the_variances_of_independent_numbers_do(
-    a: float, b: float, half_a: float, half_b: float
-) -> None:
-    found = minus(Estimate(a, a - half_a, a + half_a), Estimate(b, b - half_b, b + half_b))
-    assert found.high is not None
-    assert found.high - found.value == pytest.approx(math.sqrt(half_a**2 + half_b**2), abs=1e-9)
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(1, 14))
-def test_the_interval_of_a_mean_holds_however_the_findings_hang_together(
-    seed: int, count: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    root = rng.normal(size=(count, count)) * rng.uniform(0, 0.05, (count, 1))
-    covariance = root @ root.T  # any covariance matrix at all
-    halves = 1.96 * np.sqrt(np.diag(covariance))
-    found = mean_interval(
-        {
-            str(i): FindingAuc(
-                auc=0.5,
-                low=max(0.0, 0.5 - half),
-                high=min(1.0, 0.5 + half),
-                bound=0,
-                positives=9,
-                negatives=9,
-            )
-            for i, half in enumerate(halves)
-        }
-    )
-    assert found is not None
-    true_half = 1.96 * math.sqrt(covariance.sum()) / count
-    assert found[1] >= min(0.5 + true_half, 1.0) - 1e-9 or (halves > 0.5).any()
-
-
-def test_a_finding_of_few_films_may_be_anything_in_a_mean() -> None:
-    sure = FindingAuc(auc=0.8, low=0.7, high=0.9, bound=0, positives=50, negatives=50)
-    few = FindingAuc(auc=1.0, low=None, high=None, bound=0, positives=2, negatives=50)
-    none = FindingAuc(auc=None, low=None, high=None, bound=None, positives=0, negatives=50)
-    assert mean_interval({"a": sure, "b": few, "c": none}) == pytest.approx((0.35, 0.95))
-    assert mean_interval({"b": few, "c": none}) is None
-
-
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=12))
 def test_hospitals_have_students_interval(others: list[float]) -> None:
     pairs = {str(i): Pair(0.5, other, 14, (9, 9)) for i, other in enumerate(others)}
@@ -162,7 +94,8 @@ def test_hospitals_have_students_interval(others: list[float]) -> None:
     differences = np.array(others) - 0.5
     if differences.std() > 1e-6:
         expected = ttest_1samp(differences, 0).confidence_interval(0.95)
-        assert found[1:] == pytest.approx((expected.low, expected.high), abs=1e-9)
+        ends = pytest.approx((expected.low, expected.high), abs=1e-9)
+        assert (found.low, found.high) == ends
     two = mean_of_pairs(dict(list(pairs.items())[:2]))
     assert two is not None
     assert two.low is None

@@ -1,0 +1,1 @@
+"""``flower-evaluate``: given models, scored at all hospitals without training."""
