@@ -12,7 +12,8 @@ from common.scores import rounded
 from experiments.paper import report
 from experiments.paper.cells import FirstModel
 from experiments.paper.report_figures import COLOURS, LINES, draw
-from server.run.records import InitialModel, read_events, read_rounds
+from server.run.events import InitialModel, read_events
+from server.run.records import read_rounds
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 CAVEAT = (

@@ -133,7 +133,8 @@ def _serve(arguments: Sequence[str]) -> None:
     from server.members.roster import Roster
     from server.metrics.port import MetricsPort
     from server.rounds.loop import Rounds
-    from server.run.records import AuditEvent, RunStatus, read_run_status
+    from server.run.events import AuditEvent
+    from server.run.records import RunStatus, read_run_status
     from server.run.start import start_run
     from server.run.tracking import tracking
     from server.serving import certificates, terminal_status, tester_of

@@ -24,15 +24,9 @@ from experiments.paper.cells import Cell, Environment, RoundLine, TrialLine
 from experiments.paper.federation import run_in_process, run_over_grpc
 from experiments.paper.scales import SCALES, Scale
 from server.cli import ServerSettings
+from server.run.events import InitialModel, Unusual, read_events
 from server.run.left_out import left_out
-from server.run.records import (
-    InitialModel,
-    RoundRecord,
-    RunStatus,
-    Unusual,
-    read_events,
-    read_rounds,
-)
+from server.run.records import RoundRecord, RunStatus, read_rounds
 
 FEWEST_POSITIVES = 20
 """Positive test films that a finding needs to count in the endpoint; with fewer, its AUC says

@@ -79,7 +79,8 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from server.members.admission import Admission
     from server.members.roster import Roster
     from server.rounds.plan import Plan
-    from server.run.records import AuditEvent, RunStatus
+    from server.run.events import AuditEvent
+    from server.run.records import RunStatus
     from server.serving import certificates, terminal_status, tester_of
     from server.transport.port import check_free
     from server.transport.service import listening

@@ -18,9 +18,10 @@ from server.rounds.attempt import Attempt, Collected, Round
 from server.rounds.loop import RECONNECT_GRACE_SECONDS, RETURN_SECONDS
 from server.rounds.plan import Plan
 from server.rounds.waiting import Waiting
+from server.run.events import Repeated
 from server.run.folder import RunFolder
 from server.run.histograms import write_histograms
-from server.run.records import Repeated, RunState, RunStatus
+from server.run.records import RunState, RunStatus
 
 log = logging.getLogger(__name__)
 

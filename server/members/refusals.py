@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from threading import Lock
 from time import monotonic
 
+from server.run.events import Refused
 from server.run.log import RunLog
-from server.run.records import Refused
 
 AGAIN_SECONDS = 3600.0
 """After which the same refusal of the same hospital is written again."""

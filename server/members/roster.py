@@ -11,8 +11,8 @@ from common.protocol import Farewell, Message, Ping, RunResult
 from server.members.admission import Admission
 from server.members.refusals import Refusals
 from server.rounds.ask import Connection
+from server.run.events import Joined, Left
 from server.run.folder import RunFolder
-from server.run.records import Joined, Left
 
 log = logging.getLogger(__name__)
 

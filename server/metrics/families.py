@@ -22,25 +22,19 @@ from server.metrics.names import METRICS, PREFIX
 from server.metrics.rejections import REASONS, class_of
 from server.rounds.choosing import Choice
 from server.rounds.progress import Progress
+from server.run.events import Event, Excluded, Joined, Left, Lost, Repeated, ReplyRejected
 from server.run.folder import RunFolder
 from server.run.forecast import seconds_left
 from server.run.live import Doing, Live, Phase
 from server.run.records import (
-    Event,
-    Excluded,
     HospitalRecord,
-    Joined,
-    Left,
-    Lost,
-    Repeated,
-    ReplyRejected,
     RoundRecord,
     RoundSeconds,
-    RunConfig,
     RunState,
     RunStatus,
     Validation,
 )
+from server.run.run_config import RunConfig
 from server.strategies import STRATEGIES
 
 Family = CounterMetricFamily | GaugeMetricFamily

@@ -12,7 +12,7 @@ from server.report.look import BLUE, MUTED, RED, Look
 from server.report.painting import UNDEFINED, height_of, table, upwards
 from server.report.plot import Panel, Plot
 from server.report.run import Run
-from server.run.records import (
+from server.run.events import (
     Changed,
     Excluded,
     Lost,

@@ -9,19 +9,10 @@ from common.errors import BadInput
 from common.histograms import Histograms, total
 from common.readings import FindingAuc, Pooled, aucs_of
 from common.scores import AucByFinding, Scores, mean_auc
+from server.run.events import Event, InitialModel, read_events
 from server.run.histograms import read_histograms
-from server.run.records import (
-    Event,
-    InitialModel,
-    RoundRecord,
-    RunConfig,
-    RunStatus,
-    Validation,
-    read_config,
-    read_events,
-    read_rounds,
-    read_run_status,
-)
+from server.run.records import RoundRecord, RunStatus, Validation, read_rounds, read_run_status
+from server.run.run_config import RunConfig, read_config
 
 UNDEFINED = Validation(auc=None, auc_by_finding={})
 

@@ -17,8 +17,9 @@ from server.rounds.checks import Rejected, check_reply, check_weights
 from server.rounds.pace import WARNING, pace_of, unusual, update_norm
 from server.rounds.progress import hospital_record
 from server.run import console
+from server.run.events import AuditEvent, Lost, ReplyRejected, Unusual
 from server.run.folder import RunFolder
-from server.run.records import AuditEvent, HospitalRecord, Lost, Pace, ReplyRejected, Unusual
+from server.run.records import HospitalRecord, Pace
 from server.run.spool import Spool, SpooledUpdates
 from server.strategies.base import UpdateInfo
 

@@ -10,8 +10,9 @@ from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import rounded
 from server.rounds.attempt import Collected
 from server.rounds.plan import Plan
+from server.run.events import CanaryHospital, CanaryRound
 from server.run.forecast import in_words
-from server.run.records import CanaryHospital, CanaryRound, HospitalRecord
+from server.run.records import HospitalRecord
 
 log = logging.getLogger(__name__)
 

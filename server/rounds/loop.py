@@ -26,26 +26,21 @@ from server.rounds.progress import Progress, across, at_fault, mean_loss
 from server.rounds.sharing import best_model, shared_mean, to_keep
 from server.rounds.waiting import Waiting
 from server.run import console
-from server.run.folder import RunFolder
-from server.run.forecast import seconds_left
-from server.run.histograms import write_histograms
-from server.run.left_out import left_out
-from server.run.live import LiveWriter
-from server.run.records import (
+from server.run.events import (
     AuditEvent,
     Excluded,
     InitialModel,
     Left,
     Repeated,
-    Result,
     Resumed,
-    RoundRecord,
-    RoundSeconds,
-    RunState,
-    RunStatus,
     StoppedEarly,
-    Validation,
 )
+from server.run.folder import RunFolder
+from server.run.forecast import seconds_left
+from server.run.histograms import write_histograms
+from server.run.left_out import left_out
+from server.run.live import LiveWriter
+from server.run.records import Result, RoundRecord, RoundSeconds, RunState, RunStatus, Validation
 from server.strategies import make_strategy
 from server.strategies.base import Strategy
 

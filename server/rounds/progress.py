@@ -7,16 +7,8 @@ from common.protocol import Reply
 from common.readings import FindingAuc
 from common.scores import Scores, mean_auc, weighted_auc
 from server.rounds.choosing import Choice
-from server.run.records import (
-    Bytes,
-    Event,
-    HospitalRecord,
-    HospitalSeconds,
-    Pace,
-    Repeated,
-    RoundRecord,
-    Validation,
-)
+from server.run.events import Event, Repeated
+from server.run.records import Bytes, HospitalRecord, HospitalSeconds, Pace, RoundRecord, Validation
 
 STRIKES = 3
 """Bad replies in a row after which a hospital is excluded."""

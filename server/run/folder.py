@@ -40,19 +40,11 @@ from common.runtime.files import (
 from common.runtime.status import StatusFile, read_status
 from common.state import Spec, State
 from server.run.config import Changing, check_unchanged, in_force
+from server.run.events import Changed, Event, Joined, Left, read_events
 from server.run.histograms import histograms_file
 from server.run.live import LIVE, LiveState
 from server.run.log import RunLog
-from server.run.records import (
-    Changed,
-    Event,
-    Joined,
-    Left,
-    RoundRecord,
-    RunStatus,
-    read_events,
-    read_rounds,
-)
+from server.run.records import RoundRecord, RunStatus, read_rounds
 from server.run.spool import Spool
 
 log = logging.getLogger(__name__)

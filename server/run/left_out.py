@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from server.run.records import Event, Excluded, RoundRecord
+from server.run.events import Event, Excluded
+from server.run.records import RoundRecord
 
 
 def left_out(rounds: Sequence[RoundRecord], events: Sequence[Event]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, Field
 
 from common.protocol import Identity, Progress
 from common.runtime.files import write_json
-from server.run.records import (
+from server.run.events import (
     CONNECTION_CLOSED,
     AuditEvent,
     Event,
@@ -22,9 +22,9 @@ from server.run.records import (
     Joined,
     Left,
     Lost,
-    Record,
     ReplyRejected,
 )
+from server.run.records import Record
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from common.audit import AuditLog
 from common.runtime.files import append_json, now
 from common.runtime.logs import fields
-from server.run.records import (
+from server.run.events import (
     AuditEvent,
     Changed,
     Event,

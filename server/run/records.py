@@ -1,24 +1,22 @@
-"""What a run writes, as typed records; needs neither torch nor scikit-learn.
+"""What a run writes of its rounds and its state, as typed records; needs no torch.
 
 ::
 
-    config.json     RunConfig
+    config.json     :class:`server.run.run_config.RunConfig`
     status.json     RunStatus
     rounds.jsonl    one RoundRecord for each round that is done
-    events.jsonl    one Event for each line, told apart by its field ``event``
+    events.jsonl    one :class:`server.run.events.Event` for each line
 
 Everything that reads a run reads these models. Fields may be added with a default; none is renamed.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from common.audit import is_being_written
 from common.errors import BadInput, first_problem
-from common.options import StrategyName, Training
-from common.protocol import Hello
 from common.readings import FindingAuc, Pooled
 from common.runtime.status import Status, read_status
 from common.scores import AucByFinding, AucOfAll, Scores
@@ -156,249 +154,8 @@ class Result(Record):
     shared: SharedMean | None = Field(None, description="if the model is shared")
 
 
-class _Event(Record):
-    """Something that happened; :meth:`server.run.log.RunLog.record` writes it."""
-
-    in_events: ClassVar[bool] = True
-    in_audit: ClassVar[bool] = True
-
-    event: str
-    time: str = Field("", description="UTC, ISO 8601; set when it is written")
-
-    def fields(self) -> dict[str, Any]:
-        """Return what stands in ``events.jsonl`` besides the time and the event's name."""
-        return self.model_dump(mode="json", exclude={"event", "time"})
-
-    def audit_fields(self) -> dict[str, Any]:
-        """Return what stands in ``audit.jsonl`` besides the time and the event's name."""
-        return self.fields()
-
-
-class Joined(_Event):
-    """A hospital was let in."""
-
-    event: Literal["joined"] = "joined"
-    site: str
-    examples: int
-    hello: Hello | None = Field(None, description="in the audit log alone")
-
-    def fields(self) -> dict[str, Any]:
-        """Return name and number of images."""
-        return {"site": self.site, "examples": self.examples}
-
-    def audit_fields(self) -> dict[str, Any]:
-        """Return all that the hospital said of itself."""
-        return {"site": self.site, "hello": self.hello.model_dump() if self.hello else None}
-
-
-class Left(_Event):
-    """A hospital's connection was closed."""
-
-    in_audit: ClassVar[bool] = False
-
-    event: Literal["left"] = "left"
-    site: str
-    reason: str = Field("", description="why the server has closed it")
-
-
-class Refused(_Event):
-    """A hospital may not take part, or not any more."""
-
-    event: Literal["refused"] = "refused"
-    site: str
-    reason: str
-    times: int = Field(1, description="that it was, since the last line that says so")
-
-
-CONNECTION_CLOSED = "its connection was closed"
-"""Why a hospital is lost that went away by itself."""
-
-
-class Lost(_Event):
-    """A hospital's reply did not come."""
-
-    event: Literal["lost"] = "lost"
-    site: str
-    round: int
-    attempt: int
-    reason: str
-
-
-class ReplyRejected(_Event):
-    """A hospital's reply was not averaged."""
-
-    event: Literal["rejected"] = "rejected"
-    site: str
-    round: int
-    attempt: int
-    reason: str
-
-
-class Unusual(_Event):
-    """An update was far faster than others, and counted all the same."""
-
-    event: Literal["unusual"] = "unusual"
-    site: str
-    round: int
-    attempt: int
-    reason: str
-
-
-class Excluded(_Event):
-    """A hospital was excluded after bad replies."""
-
-    event: Literal["excluded"] = "excluded"
-    site: str
-    reason: str
-
-
-class Repeated(_Event):
-    """An attempt had too few good replies."""
-
-    in_audit: ClassVar[bool] = False
-
-    event: Literal["repeated"] = "repeated"
-    round: int
-    attempt: int
-    hospitals: list[str] = Field(description="with a good reply")
-    rejected: list[str] = Field(description="with a bad one that is their own fault")
-
-
-class Changed(_Event):
-    """An option has another value from the next round on, as the operator asked."""
-
-    event: Literal["changed"] = "changed"
-    round: int = Field(description="the last one with the old value")
-    option: str
-    old: float
-    new: float
-
-
-class Resumed(_Event):
-    """The rounds go on."""
-
-    in_audit: ClassVar[bool] = False
-
-    event: Literal["resumed"] = "resumed"
-    round: int = Field(description="the last one that is done")
-
-
-class StoppedEarly(_Event):
-    """No further round is worth it."""
-
-    event: Literal["stopped early"] = "stopped early"
-    round: int = Field(description="the last one that is done")
-    reason: str
-
-
-class CanaryHospital(Record):
-    """What a hospital's part of a canary has shown; what is not known is None."""
-
-    ok: bool
-    reason: str = Field("", description="why it failed")
-    examples: int | None = Field(None, description="films that it trained on")
-    loss: float | None = None
-    batch_seconds: float | None = Field(None, description="of training, for each batch")
-    bytes: Bytes | None = None
-    memory: int | None = Field(
-        None, description="most bytes in use, of the accelerator or of the process"
-    )
-    round_seconds: float | None = Field(None, description="that a round will take there")
-
-
-class CanaryRound(_Event):
-    """What a few batches from each hospital have shown before the first round."""
-
-    in_audit: ClassVar[bool] = False
-
-    event: Literal["canary"] = "canary"
-    needed: int = Field(description="hospitals that must be fine for the run to go on")
-    seconds: float
-    hospitals: dict[str, CanaryHospital]
-    round_seconds: float | None = Field(description="that a round will take; None: nobody is fine")
-    run_seconds: float | None
-
-
-class InitialModel(_Event):
-    """How good the first model is on the server's test shard."""
-
-    in_audit: ClassVar[bool] = False
-
-    event: Literal["initial model"] = "initial model"
-    test: Scores
-
-
-class AuditEvent(_Event):
-    """What stands in the audit log alone.
-
-    Attributes:
-        details: Its fields.
-    """
-
-    in_events: ClassVar[bool] = False
-
-    event: Literal["started", "resumed", "finished", "sent", "received", "averaged"]
-    details: dict[str, Any]
-
-    def audit_fields(self) -> dict[str, Any]:
-        """Return the fields."""
-        return self.details
-
-
-class RunConfig(Training):
-    """What a run was started with; other options than those named here are kept as they are."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    run_id: str
-    name: str | None = Field(None, description="that people chose")
-    init: str
-    rounds: int
-    architecture: str
-    strategy: StrategyName
-    seed: int
-    image_size: int | None = None
-    init_sha256: str | None = None
-    test_sha256: str | None = None
-    test_positives: dict[str, int] | None = Field(
-        None, description="test films that have each finding; None: no test, or not recorded"
-    )
-    origin: dict[str, Any] | None = Field(
-        None, description="provenance of the first model; None in runs of earlier versions"
-    )
-    versions: dict[str, str] = Field({}, description="of the server's programs")
-    changes: tuple[Changed, ...] = Field((), description="made when the run went on")
-
-    def epochs_in(self, number: int) -> int:
-        """Return how many epochs hospitals train in a round."""
-        changed = [
-            change.new
-            for change in self.changes
-            if change.option == "local_epochs" and change.round < number
-        ]
-        return int(changed[-1]) if changed else self.local_epochs
-
-
-Event = Annotated[
-    Joined
-    | Left
-    | Refused
-    | Lost
-    | ReplyRejected
-    | Unusual
-    | Excluded
-    | Repeated
-    | Changed
-    | Resumed
-    | StoppedEarly
-    | CanaryRound
-    | InitialModel,
-    Field(discriminator="event"),
-]
-"""A line of ``events.jsonl``."""
-
-EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 ROUND = TypeAdapter(RoundRecord)
+
 
 RecordT = TypeVar("RecordT")
 
@@ -409,20 +166,7 @@ def read_rounds(run: Path) -> list[RoundRecord]:
     Raises:
         BadInput: A line is damaged.
     """
-    return _read_lines(run / "rounds.jsonl", ROUND)
-
-
-def read_events(run: Path, *, damaged_too: bool = False) -> list[Event]:
-    """Return the events so far; the run may still go on.
-
-    Args:
-        run: The run's folder.
-        damaged_too: Pass over damaged lines; events do not decide whether a run goes on.
-
-    Raises:
-        BadInput: A line is damaged.
-    """
-    return _read_lines(run / "events.jsonl", EVENT, damaged_too)
+    return read_lines(run / "rounds.jsonl", ROUND)
 
 
 def read_run_status(run: Path) -> RunStatus:
@@ -438,24 +182,7 @@ def read_run_status(run: Path) -> RunStatus:
     return status
 
 
-def read_config(run: Path) -> RunConfig:
-    """Return what a run was started with.
-
-    Raises:
-        BadInput: There is no such run, or the file is damaged.
-    """
-    path = run / "config.json"
-    try:
-        return RunConfig.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise BadInput(
-            f"{path}: {error.strerror}; name the folder of a run that was started"
-        ) from None
-    except ValidationError as error:
-        raise BadInput(f"{path}: {first_problem(error)}; restore it from a backup") from None
-
-
-def _read_lines(
+def read_lines(
     path: Path, records: TypeAdapter[RecordT], damaged_too: bool = False
 ) -> list[RecordT]:
     """Return the records in a file, without a last line that is being written."""

@@ -14,6 +14,7 @@ from common.readings import Pooled
 from common.scores import AucByFinding
 from server.rounds.choosing import Choice
 from server.rounds.progress import Progress
+from server.run.events import read_events
 from server.run.forecast import seconds_left
 from server.run.left_out import left_out
 from server.run.live import LIVE, Live
@@ -22,14 +23,12 @@ from server.run.records import (
     HospitalRecord,
     Record,
     RoundRecord,
-    RunConfig,
     RunState,
     Validation,
-    read_config,
-    read_events,
     read_rounds,
     read_run_status,
 )
+from server.run.run_config import RunConfig, read_config
 from server.strategies import STRATEGIES
 
 

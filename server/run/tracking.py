@@ -13,8 +13,9 @@ from common.track.base import End, Model, Scalar, TrackedRun
 from common.track.options import TrackerName
 from common.track.trackers import Trackers
 from server.rounds.plan import Plan
+from server.run.events import InitialModel
 from server.run.folder import RunFolder
-from server.run.records import HospitalRecord, InitialModel, RoundRecord, RunStatus, Validation
+from server.run.records import HospitalRecord, RoundRecord, RunStatus, Validation
 
 REGISTERED = "fedcxr"
 """Name of the registered model; each run makes a version of it."""

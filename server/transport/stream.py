@@ -9,7 +9,7 @@ import grpc
 from flwr.proto.transport_pb2 import ClientMessage
 
 from server.rounds.ask import HospitalLost
-from server.run.records import CONNECTION_CLOSED
+from server.run.events import CONNECTION_CLOSED
 
 T = TypeVar("T")
 

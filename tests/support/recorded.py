@@ -6,9 +6,10 @@ from typing import Any
 
 from common.findings import FINDINGS
 from common.runtime.files import write_json
+from server.run.events import Joined, ReplyRejected
 from server.run.folder import RunFolder
 from server.run.live import HospitalLive, Live
-from server.run.records import HospitalRecord, Joined, ReplyRejected, RunStatus
+from server.run.records import HospitalRecord, RunStatus
 from tests.support.records import HOSPITAL, round_record
 
 NOW = datetime(2026, 11, 29, 12, 0, 0, tzinfo=UTC)

@@ -8,23 +8,17 @@ from common.readings import FindingAuc, Pooled
 from server.metrics.families import Facts, families_of
 from server.metrics.names import METRICS, PREFIX
 from server.metrics.rejections import REASONS
+from server.run.events import Event, Excluded, Joined, Left, Lost, Repeated, ReplyRejected
 from server.run.live import HospitalLive, Live
 from server.run.records import (
     Bytes,
-    Event,
-    Excluded,
     HospitalRecord,
-    Joined,
-    Left,
-    Lost,
-    Repeated,
-    ReplyRejected,
     RoundRecord,
     RoundSeconds,
-    RunConfig,
     RunStatus,
     Validation,
 )
+from server.run.run_config import RunConfig
 from tests.support.records import HOSPITAL, round_record
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ from common.checkpoint import read_checkpoint
 from common.errors import NoQuorum
 from common.protocol import Instruction, Reply
 from server.rounds.canary import BATCHES
-from server.run.records import CanaryRound
+from server.run.events import CanaryRound
 from tests.support.hospitals import (
     LocalHospitals,
     lost,

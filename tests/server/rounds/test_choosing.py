@@ -11,8 +11,9 @@ from common.protocol import Instruction, Reply
 from common.readings import Pooled, pooled
 from common.scores import Scores
 from server.rounds.choosing import Choice
+from server.run.events import StoppedEarly, read_events
 from server.run.histograms import read_histograms
-from server.run.records import Result, StoppedEarly, read_events, read_rounds
+from server.run.records import Result, read_rounds
 from tests.support.histograms import histograms_with
 from tests.support.hospitals import Fault, plan_of, rounds_of
 from tests.support.shards import make_hospitals

@@ -17,8 +17,9 @@ from common.state import State, select, spec_of
 from common.wire import fingerprint, pack, unpack
 from server.rounds.loop import Rounds
 from server.rounds.progress import Progress, across
+from server.run.events import Event, Joined, Repeated
 from server.run.folder import RunFolder
-from server.run.records import Event, Joined, Repeated, RunStatus
+from server.run.records import RunStatus
 from server.strategies.fedavg import FedAvg
 from tests.support.hospitals import (
     Fault,

@@ -15,8 +15,8 @@ from experiments.launch.inprocess import InProcessHospitals
 from server.members.admission import Admission
 from server.rounds.loop import Rounds
 from server.rounds.pace import WARNING
+from server.run.events import read_events
 from server.run.folder import RunFolder
-from server.run.records import read_events
 from tests.support.commands import run
 from tests.support.hospitals import plan_of
 from tests.support.shards import SHARED, needs_shared_data

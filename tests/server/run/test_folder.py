@@ -9,8 +9,9 @@ from common.checkpoint import Provenance, read_checkpoint
 from common.errors import BadInput
 from common.model import build_model, state_of
 from server.run.config import hashes_of, in_force
+from server.run.events import Changed, Resumed
 from server.run.folder import KEPT_CHECKPOINTS, RunFolder
-from server.run.records import Changed, Resumed, RunStatus, read_run_status
+from server.run.records import RunStatus, read_run_status
 from tests.support.records import HOSPITAL, round_record
 from tests.support.states import same_bits
 

@@ -7,8 +7,7 @@ import pytest
 
 from common.protocol import Identity, Progress
 from server.run import live
-from server.run.live import HospitalLive, Live, LiveState, LiveWriter
-from server.run.records import (
+from server.run.events import (
     CONNECTION_CLOSED,
     AuditEvent,
     Event,
@@ -18,6 +17,7 @@ from server.run.records import (
     Lost,
     ReplyRejected,
 )
+from server.run.live import HospitalLive, Live, LiveState, LiveWriter
 from tests.support.waiting import wait_until
 
 FIRST = Identity(run="r", round=1, attempt=1)

@@ -5,7 +5,9 @@ import pytest
 from common.errors import BadInput
 from common.findings import FINDINGS
 from common.readings import FindingAuc, Pooled
-from server.run.records import Changed, RunConfig, RunStatus, Validation
+from server.run.events import Changed
+from server.run.records import RunStatus, Validation
+from server.run.run_config import RunConfig
 from server.run.snapshot import Snapshot, snapshot_of
 from tests.support.recorded import CONFIG, LIVE, NAMES, record_run
 

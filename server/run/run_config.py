@@ -1,0 +1,61 @@
+"""What stands in a run's ``config.json``, as a typed record; needs no torch."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from common.errors import BadInput, first_problem
+from common.options import StrategyName, Training
+from server.run.events import Changed
+
+
+class RunConfig(Training):
+    """What a run was started with; other options than those named here are kept as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    run_id: str
+    name: str | None = Field(None, description="that people chose")
+    init: str
+    rounds: int
+    architecture: str
+    strategy: StrategyName
+    seed: int
+    image_size: int | None = None
+    init_sha256: str | None = None
+    test_sha256: str | None = None
+    test_positives: dict[str, int] | None = Field(
+        None, description="test films that have each finding; None: no test, or not recorded"
+    )
+    origin: dict[str, Any] | None = Field(
+        None, description="provenance of the first model; None in runs of earlier versions"
+    )
+    versions: dict[str, str] = Field({}, description="of the server's programs")
+    changes: tuple[Changed, ...] = Field((), description="made when the run went on")
+
+    def epochs_in(self, number: int) -> int:
+        """Return how many epochs hospitals train in a round."""
+        changed = [
+            change.new
+            for change in self.changes
+            if change.option == "local_epochs" and change.round < number
+        ]
+        return int(changed[-1]) if changed else self.local_epochs
+
+
+def read_config(run: Path) -> RunConfig:
+    """Return what a run was started with.
+
+    Raises:
+        BadInput: There is no such run, or the file is damaged.
+    """
+    path = run / "config.json"
+    try:
+        return RunConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BadInput(
+            f"{path}: {error.strerror}; name the folder of a run that was started"
+        ) from None
+    except ValidationError as error:
+        raise BadInput(f"{path}: {first_problem(error)}; restore it from a backup") from None
