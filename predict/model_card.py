@@ -148,7 +148,10 @@ def _metrics(model: Model) -> Iterator[str]:
         values = " | ".join(by[finding] for _, _, by in columns)
         yield f"| {finding.replace('_', ' ')} | {values} |"
     yield ""
-    yield "Intervals are DeLong's, 95 %, over films, not over patients. Other columns have none."
+    if validation is not None and validation.pooled is not None:
+        yield "Intervals are DeLong's, 95 %, over films, not over patients. Other columns have none."
+    else:
+        yield "The run tells no confidence intervals."
 
 
 def _column(title: str, scores: Validation | Scores) -> tuple[str, str, dict[str, str]]:
@@ -167,7 +170,7 @@ def _pooled_column(pooled: Pooled) -> tuple[str, str, dict[str, str]]:
 
 def _thresholds(calibration: Calibration) -> Iterator[str]:
     if not calibration:
-        yield "None: the run tells too little, and the probabilities are not calibrated."
+        yield "The run tells too little: there is no threshold, and no probability is calibrated."
         return
     yield "| finding | calibrated probability | sensitivity | specificity | films with it |"
     yield "|---|---|---|---|---|"

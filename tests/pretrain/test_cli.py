@@ -315,7 +315,7 @@ def test_test_images_are_not_pretrained_on(tmp_path: Path) -> None:
     assert_one_line(result, 2, "3 of its images", "'test'")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compiled_networks_learn_the_same(tmp_path: Path) -> None:
     data = make_shard(tmp_path / "shard", images=16, labelled=False).path
     more = ("--epochs", 2, "--queue", 16)

@@ -18,6 +18,7 @@ from common.model import build_model, state_of
 from common.protocol import Greeting
 from common.runtime.cli import parse
 from experiments.launch.local import free_port
+from server import serving
 from server.cli import ServerSettings
 from server.members.admission import Admission
 from server.members.roster import Roster
@@ -29,7 +30,6 @@ from server.rounds.loop import Rounds
 from server.run.folder import RunFolder
 from server.run.records import RunStatus
 from server.run.start import Start, start_run
-from server.serving import tester_of
 from server.transport.port import check_free
 from server.transport.service import listening
 from server.transport.tls import ServerTLS
@@ -213,7 +213,7 @@ def scores_on(*more: object) -> Step:
     def step(p: Place) -> object:
         given = ["--init", "random", "--run", p / "new", "--insecure", "--test", p / "test"]
         settings = parse(ServerSettings, [str(word) for word in (*given, *more)])
-        return tester_of(settings, settings.mode)
+        return serving.tester_of(settings, settings.mode)
 
     return step
 

@@ -82,7 +82,7 @@ def descendants(pid: int) -> list[int]:
     return children + [found for child in children for found in descendants(child)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_grid_over_grpc_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     options = ("--real", "--jobs", "1", "--first-models", "random")
     grid = start(tmp_path, "table1", *options)
