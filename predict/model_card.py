@@ -149,7 +149,7 @@ def _metrics(model: Model) -> Iterator[str]:
         yield f"| {finding.replace('_', ' ')} | {values} |"
     yield ""
     if validation is not None and validation.pooled is not None:
-        yield "Intervals are DeLong's, 95 %, over films, not over patients. Other columns have none."
+        yield "Intervals are DeLong's, 95 %, over films, not over patients; the others have none."
     else:
         yield "The run tells no confidence intervals."
 
