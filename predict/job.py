@@ -76,7 +76,7 @@ class Job:
         films = read_films(list(files), settings.wanted, self.size, settings.workers, refused)
         rows: list[Row] = []
         for prediction in predict(self._network, films, self._device, self.calibration):
-            film, probabilities, called = prediction
+            film, probabilities, called, _ = prediction
             if (cause := dullness(film)) is not None:
                 print(
                     f"dull: {film.file}: the model sees little on it; likely cause: {cause}",

@@ -32,13 +32,15 @@ def draw(method: GradCam, prediction: Prediction, finding: str) -> Image.Image:
         Unreadable: The film can no longer be read.
         OSError: Nor can its file.
     """
-    film, probabilities, _ = prediction
-    heat = method.heat(film.pixels, finding)
-    probability = float(probabilities[FINDINGS.index(finding)])
-    return overlay(read_film(film.file, SHOWN), heat, finding, probability)
+    heat = method.heat(prediction.film.pixels, finding)
+    probability = float(prediction.probabilities[FINDINGS.index(finding)])
+    film = read_film(prediction.film.file, SHOWN)
+    return overlay(film, heat, finding, probability, calibrated=finding in prediction.calibrated)
 
 
-def overlay(film: Bytes, heat: Heat, finding: str, probability: float) -> Image.Image:
+def overlay(
+    film: Bytes, heat: Heat, finding: str, probability: float, *, calibrated: bool
+) -> Image.Image:
     """Return the picture, RGB, SHOWN wide.
 
     Args:
@@ -46,6 +48,7 @@ def overlay(film: Bytes, heat: Heat, finding: str, probability: float) -> Image.
         heat: Of the same film, of any size.
         finding: Whose heat it is.
         probability: Of the finding on the film.
+        calibrated: Whether the probability is.
     """
     fine = np.asarray(Image.fromarray(heat).resize((SHOWN, SHOWN), Image.Resampling.BILINEAR))
     share = OPACITY * fine[..., np.newaxis]
@@ -54,7 +57,9 @@ def overlay(film: Bytes, heat: Heat, finding: str, probability: float) -> Image.
     picture = Image.new("RGB", (SHOWN, SHOWN + STRIP))
     picture.paste(Image.fromarray(np.rint(mixed).astype(np.uint8)))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
-    title = f"{finding.replace('_', ' ')}: probability {probability:.3f}, not calibrated"
+    title = f"{finding.replace('_', ' ')}: probability {probability:.3f}"
+    title += "" if calibrated else ", not calibrated"
+    title += "" if heat.any() else "; no place speaks for it"
     draw.text((6, SHOWN + 4), title, fill="white", font=font)
     draw.text((6, SHOWN + 23), WARNING, fill="white", font=font)
     return picture

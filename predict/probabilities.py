@@ -29,11 +29,13 @@ class Prediction(NamedTuple):
         film: The film.
         probabilities: Of the findings.
         called: Findings whose threshold it reaches, of those that have one.
+        calibrated: Findings whose probability is calibrated.
     """
 
     film: Film
     probabilities: Probabilities
     called: tuple[str, ...]
+    calibrated: tuple[str, ...]
 
     @property
     def likeliest(self) -> str:
@@ -63,4 +65,4 @@ def predict(
             for finding, of in calibration.items():
                 probabilities[FINDINGS.index(finding)] = of.probability(by_finding[finding])
             called = (f for f, of in calibration.items() if by_finding[f] >= of.threshold)
-            yield Prediction(film, probabilities, tuple(called))
+            yield Prediction(film, probabilities, tuple(called), tuple(calibration))

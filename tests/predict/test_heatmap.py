@@ -64,7 +64,7 @@ def test_colour_is_where_the_heat_is_and_nowhere_else() -> None:
     heat = np.zeros((64, 64), np.float32)
     heat[16:24, 40:48] = 1
     grey = np.full((SHOWN, SHOWN), 100, np.uint8)
-    picture = np.asarray(overlay(grey, heat, "Mass", 0.25)).astype(int)
+    picture = np.asarray(overlay(grey, heat, "Mass", 0.25, calibrated=False)).astype(int)
     assert picture.shape == (SHOWN + STRIP, SHOWN, 3)
     film_part, strip = picture[:SHOWN], picture[SHOWN:]
     assert (film_part[300:] == 100).all()
