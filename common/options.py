@@ -1,9 +1,9 @@
 """Types of values that options, messages and files share; imports no torch."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Architecture = Literal["densenet121", "densenet-tiny"]
 """``densenet-tiny`` is for tests of everything except learning."""
@@ -17,13 +17,38 @@ Task = Literal["train", "evaluate"]
 Precision = Literal["fp32", "bf16"]
 """``bf16`` computes networks under autocast; weights and losses stay in fp32."""
 
-Part = Literal["all", "head", "backbone"]
+Part = Literal["all", "head", "backbone", "no-batchnorm"]
 """A part of the model; see :data:`common.state.SELECTORS`."""
 
 HeadChoice = Literal["keep", "replace"]
 """What to do with the head of a checkpoint: keep it, or replace it by a random one."""
 
-StrategyName = Literal["fedavg", "clipped", "trimmed-mean", "median"]
+StrategyName = Literal[
+    "fedavg",
+    "fedavgm",
+    "fedadagrad",
+    "fedadam",
+    "fedyogi",
+    "fednova",
+    "scaffold",
+    "feddyn",
+    "clipped",
+    "trimmed-mean",
+    "median",
+]
+"""What the server does with what hospitals return; see :mod:`server.strategies`."""
+
+FlowerClass = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=200)
+]
+"""``package.module:Class``, a strategy of Flower's interface."""
+
+StrategyChoice = StrategyName | FlowerClass
+
+Augment = Literal["none", "light"]
+
+LocalName = Literal["sgd", "fedprox", "scaffold", "feddyn"]
+"""How hospitals train; see :mod:`client.local`."""
 
 
 class Training(BaseModel):
@@ -45,6 +70,60 @@ class Training(BaseModel):
     label_fraction: float = Field(
         1.0, gt=0, le=1, description="share of its labels that a hospital uses"
     )
+    local: LocalName = Field(
+        "sgd", description="how hospitals train; scaffold and feddyn follow from --strategy"
+    )
+    mu: float = Field(0.01, ge=0, description="of --local fedprox: weight of the proximal term")
+    alpha: float = Field(0.01, gt=0, description="of --local feddyn: weight of its regulariser")
+    shared: Part = Field(
+        "all",
+        description="the part of the model that hospitals share; each keeps the rest for itself in "
+        "its --state: no-batchnorm is FedBN, backbone leaves each its own head",
+    )
+    weight_decay: float = Field(0, ge=0, description="of the hospitals' SGD")
+    clip_norm: float = Field(
+        0, ge=0, description="longest gradient of a step, before --local corrects it; 0: any"
+    )
+    positive_weights: bool = Field(
+        False,
+        description="weigh each finding's positive films by the hospital's negatives for each",
+    )
+    augment: Augment = Field(
+        "none", description="light: flip, rotate and jitter the films that hospitals train on"
+    )
+    mixup: float = Field(
+        0, ge=0, description="alpha of mixup, which mixes pairs of films and of labels; 0: none"
+    )
+
+    @model_validator(mode="after")
+    def _something_is_shared(self) -> "Training":
+        if self.mode == "linear" and self.shared == "backbone":
+            raise ValueError(
+                "--mode linear trains the head alone and --shared backbone keeps it: nothing would "
+                "be shared; give --mode finetune or another --shared"
+            )
+        return self
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether a hospital keeps something of its own from round to round."""
+        own_part = self.shared != "all" and self.mode == "finetune"
+        return own_part or self.local in ("scaffold", "feddyn")
+
+    def effective_steps(self, steps: int) -> float:
+        """Return how far so many steps go along one unit gradient, at learning rate 1.
+
+        The sum of how often each step's gradient is in the change of the weights: Wang et al.,
+        "Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization",
+        NeurIPS 2020, the norm of a_i in section 4.1, for momentum and a proximal term. Torch's
+        momentum buffer begins with the first gradient.
+        """
+        pull = self.lr * self.mu if self.local == "fedprox" else 0.0
+        moved = speed = 0.0
+        for _ in range(steps):
+            speed = self.momentum * speed + 1 - pull * moved
+            moved += speed
+        return moved
 
     def steps(self, images: int) -> int:
         """Return the optimiser's steps that a hospital takes in a round on so many images."""

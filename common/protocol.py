@@ -34,7 +34,7 @@ from pydantic import (
 
 from common.histograms import HistogramsText
 from common.net import LONGEST_SECONDS, SiteName
-from common.options import Architecture, StrategyName, Task, Training
+from common.options import Architecture, Part, StrategyChoice, Task, Training
 from common.scores import LARGEST_LOSS, MOST_IMAGES, AucOfAll, Scores
 from common.shard import SMALLEST
 
@@ -43,8 +43,9 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """128 random bits."""
 
-VERSION: Literal[4] = 4
-"""Of the protocol. Since 4 hospitals tell how far they are, a reply may have histograms of the
+VERSION: Literal[5] = 5
+"""Of the protocol. Since 5 hospitals may keep a part of the model and states of their training, an
+instruction tells which of them count, and the training has more settings. Since 4 hospitals tell how far they are, a reply may have histograms of the
 logits, an instruction may ask for a canary, and a client may say that it only checks its
 connection. Since 3 the greeting tells the training's settings, a reply may say that the training
 diverged, and hospitals may be given the final model and what came of the run. Since 2 an
@@ -57,6 +58,11 @@ MOST_ROUNDS = 2**31
 
 MOST_BATCHES = 100
 """Of a canary."""
+
+
+MOST_OWN = 2
+"""Rounds after which a hospital keeps something of its own: the last one that counted, and one
+that may."""
 
 
 def _printable(text: str) -> str:
@@ -74,7 +80,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    protocol: Literal[4] = VERSION
+    protocol: Literal[5] = VERSION
 
 
 class Identity(BaseModel):
@@ -118,6 +124,11 @@ class Hello(Message):
     image_size: int = Field(ge=SMALLEST, le=2**14, description="pixels along each side")
     backbone: Sha256 | None = Field(description="hash of the backbone it holds, if any")
     process: Process = Field(description="of the client's process, the same at every connection")
+    own: tuple[Annotated[int, Field(ge=1, lt=MOST_ROUNDS)], ...] = Field(
+        (),
+        max_length=MOST_OWN,
+        description="rounds of this run after which it keeps something of its own",
+    )
 
 
 class Check(Message):
@@ -135,7 +146,7 @@ class Keep(BaseModel):
 
     model: Literal["final", "best"]
     round: int = Field(ge=0, lt=MOST_ROUNDS, description="after which it was made")
-    strategy: StrategyName
+    strategy: StrategyChoice
     sha256: Sha256 = Field(description="of all of the model, packed, whatever travels of it")
 
 
@@ -145,12 +156,19 @@ class Instruction(Message):
     kind: Literal["instruction"] = "instruction"
     identity: Identity
     task: Task = Field(description="evaluate: score the weights, no more")
-    weights: Literal["all", "head"] = Field(description="which tensors lie beside this message")
+    weights: Part = Field(description="which tensors lie beside this message")
     architecture: Architecture
     training: Training = Field(description="what to train, and how")
     seed: int = Field(ge=0)
     seconds: float = Field(
         gt=0, le=LONGEST_SECONDS, description="after which the answer is of no use any more"
+    )
+    counted: int = Field(
+        0,
+        ge=0,
+        lt=MOST_ROUNDS,
+        description="the last round in which this hospital's reply counted; what it keeps of its "
+        "own is as it was after that one; 0: none yet",
     )
     keep: Keep | None = Field(None, description="with evaluate: if the model is shared")
     batches: int | None = Field(

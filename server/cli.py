@@ -12,7 +12,7 @@ from pydantic_settings import SettingsConfigDict
 
 from common.errors import FedCXRError, first_problem
 from common.net import Address
-from common.options import HeadChoice, StrategyName, Training
+from common.options import HeadChoice, Training
 from common.protocol import Printable
 from common.runtime.cli import leave, parse, run_command, version_line
 from common.runtime.guard import Guard
@@ -20,6 +20,7 @@ from common.runtime.memory import keep_one_arena
 from common.track.options import TRACK_HELP, Track, check_usable
 from server.options import ServingSettings
 from server.run.config import Changing
+from server.strategies.settings import StrategySettings, check_combination
 
 if TYPE_CHECKING:
     from common.protocol import RunResult
@@ -37,7 +38,7 @@ RESTART_SECONDS = 180.0
 one machine."""
 
 
-class ServerSettings(ServingSettings, Training):
+class ServerSettings(ServingSettings, Training, StrategySettings):
     """Ask hospitals to train, average what they return, keep every round."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWER_SERVER_", cli_prog_name="flower-server")
@@ -68,10 +69,6 @@ class ServerSettings(ServingSettings, Training):
         False,
         description="before the first round, let each hospital train on a few batches; end with "
         "exit code 3 if fewer than the quorum are fine",
-    )
-    strategy: StrategyName = Field(
-        "fedavg",
-        description="how replies are combined; all but fedavg withstand a few that are poisoned",
     )
     norm_limit: float = Field(
         0,
@@ -107,6 +104,13 @@ class ServerSettings(ServingSettings, Training):
         return Training.model_validate(self.model_dump(include=set(Training.model_fields)))
 
     @property
+    def combining(self) -> StrategySettings:
+        """What the server does with updates."""
+        return StrategySettings.model_validate(
+            self.model_dump(include=set(StrategySettings.model_fields))
+        )
+
+    @property
     def shares_model(self) -> bool:
         """Whether hospitals are given the model; default: those on a list are."""
         return self.tls is not None if self.share_model is None else self.share_model
@@ -119,6 +123,16 @@ class ServerSettings(ServingSettings, Training):
             Training.model_validate({**self.training.model_dump(), **self.change})
         except ValidationError as error:
             raise ValueError(f"--change: {first_problem(error)}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "ServerSettings":
+        check_combination(self.combining, self.training)
+        if self.shared != "all" and self.test is not None:
+            raise ValueError(
+                f"--test scores one model, and with --shared {self.shared} each hospital has its "
+                "own; leave --test out: the hospitals' validation scores theirs"
+            )
         return self
 
 

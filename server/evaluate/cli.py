@@ -18,6 +18,7 @@ from common.runtime.cli import leave, parse, run_command, version_line
 from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena
 from server.options import ServingSettings
+from server.strategies.settings import StrategySettings
 
 if TYPE_CHECKING:
     from server.evaluate.models import Model
@@ -101,7 +102,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
         min_clients=settings.min_clients,
         quorum=settings.quorum,
         attempts=settings.attempts,
-        strategy="fedavg",
+        strategy=StrategySettings(),
         norm_limit=0,
         round_timeout=settings.round_timeout,
         seed=seed,

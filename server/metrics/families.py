@@ -35,7 +35,6 @@ from server.run.records import (
     Validation,
 )
 from server.run.run_config import RunConfig
-from server.strategies import STRATEGIES
 
 Family = CounterMetricFamily | GaugeMetricFamily
 
@@ -186,7 +185,7 @@ def _add_scores(found: Families, facts: Facts) -> None:
             found.add("test_auc", last.test.auc)
             for finding, auc in last.test.auc_by_finding.items():
                 found.add("test_finding_auc", auc, finding)
-    choice = Choice(STRATEGIES[facts.config.strategy].believes_claims)
+    choice = Choice(facts.config.believes_claims)
     Progress.of(facts.rounds, [], choice)
     if facts.status.validation is not None:
         choice.note(len(facts.rounds), facts.status.validation.auc, facts.status.pooled)

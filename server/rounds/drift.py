@@ -4,8 +4,7 @@ import math
 
 import numpy as np
 
-from common.state import State, is_float
-from server.rounds.pace import STATISTICS
+from common.state import State, is_float, parameters_of
 from server.run.spool import SpooledUpdates
 
 
@@ -26,8 +25,8 @@ def cosines(before: State, after: State, updates: SpooledUpdates) -> dict[str, f
     """
     steps = {
         name: (after[name] - array).ravel()
-        for name, array in before.items()
-        if is_float(array) and not name.endswith(STATISTICS)
+        for name, array in parameters_of(before).items()
+        if is_float(array)
     }
     length = math.sqrt(sum(float(step @ step) for step in steps.values()))
     along, squared = dict.fromkeys(updates.infos, 0.0), dict.fromkeys(updates.infos, 0.0)

@@ -42,7 +42,7 @@ from server.run.left_out import left_out
 from server.run.live import LiveWriter
 from server.run.records import Result, RoundRecord, RoundSeconds, RunState, RunStatus, Validation
 from server.strategies import make_strategy
-from server.strategies.base import Strategy
+from server.strategies.base import RoundInfo, Strategy
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Rounds:
         self._provenance = provenance
         self._test = test
         self._waiting = Waiting(plan, hospitals, self._write_status)
-        choice = Choice(self._strategy.believes_claims, plan.min_gain)
+        choice = Choice(plan.strategy.believes_claims, plan.min_gain)
         self._progress = Progress.of(folder.rounds(), folder.events(), choice)
         self._kept: int | None = None
         self.asked = folder.to_return()
@@ -254,6 +254,12 @@ class Rounds:
         packed = pack(join({WEIGHTS: self._state, **extras}))
         return replace(out, packed=packed, extras=extras, returns=returns)
 
+    def _about(self, out: Round) -> RoundInfo:
+        instruction = out.instruction
+        known = self._progress.known | self.asked
+        hospitals = max(self._plan.min_clients, len(known))
+        return RoundInfo(instruction.identity.round, instruction.training, hospitals)
+
     def _strike(self, found: Collected) -> None:
         """Exclude hospitals that have sent too many bad replies in a row."""
         bad = at_fault(found.hospitals, found.rejected)
@@ -289,10 +295,10 @@ class Rounds:
         found, live = attempt.collected, self.folder.live
         live.enter("average")
         updates = attempt.updates()
-        after = self._strategy.combine(out.trained, updates)
+        after = self._strategy.combine(out.trained, updates, self._about(out))
         if (flaw := flaw_of(after)) is not None:
             raise FedCXRError(
-                f"round {number}: --strategy {self._plan.strategy} made a model that cannot be "
+                f"round {number}: --strategy {self._plan.strategy.strategy} made a model that cannot be "
                 f"used: {flaw}; nothing was sent, the run is as it was after round {number - 1}"
             )
         drift = cosines(out.trained, after, updates)
@@ -367,7 +373,7 @@ class Rounds:
 
     def _across(self, found: Collected) -> Validation:
         """Return the hospitals' mean AUC; one that lies must not choose the best model alone."""
-        return across(found.validations, equal=not self._strategy.believes_claims)
+        return across(found.validations, equal=not self._plan.strategy.believes_claims)
 
     def _pooled(self, found: Collected, number: int) -> Pooled | None:
         """Keep the hospitals' histograms; return the AUC of all their films together."""
@@ -421,7 +427,7 @@ class Rounds:
         """Let the hospitals score a model, and keep it if it is shared."""
         plan = self._plan
         if plan.share_model:
-            out = to_keep(out, model, number, plan.strategy)
+            out = to_keep(out, model, number, plan.strategy.strategy)
         last = self._progress.round
         self.folder.live.begin(out.instruction.identity, "closing", last, plan.needed)
         attempt = Attempt(self._hospitals, self.folder, out)

@@ -11,12 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from common.options import Training
-from common.state import State
+from common.state import STATISTICS, State
 from server.run.records import Pace
-
-STATISTICS = ("running_mean", "running_var")
-"""Ends of the names of BatchNorm's running statistics, which follow the batches, not the
-optimiser."""
 
 STATISTICS_MOMENTUM = 0.1
 """Share of a batch in BatchNorm's running statistics, torch's default."""
@@ -26,15 +22,6 @@ WARNING = 10.0
 
 FEWEST = 3
 """Of two updates none can be called the outlier."""
-
-
-def effective_steps(steps: int, momentum: float) -> float:
-    """Return how far SGD with momentum goes in so many steps along one unit gradient at rate 1.
-
-    Torch's momentum buffer after step k is the sum of momentum^j for j < k.
-    """
-    rest = 1 - momentum
-    return steps / rest - momentum * (1 - momentum**steps) / rest**2
 
 
 def update_norm(before: State, after: State) -> float:
@@ -65,7 +52,7 @@ def pace_of(before: State, after: State, training: Training, examples: int) -> P
     running = {n: a for n, a in after.items() if n.endswith(STATISTICS)}
     moved = 1 - (1 - STATISTICS_MOMENTUM) ** steps
     return Pace(
-        parameters=update_norm(before, parameters) / effective_steps(steps, training.momentum),
+        parameters=update_norm(before, parameters) / training.effective_steps(steps),
         statistics=update_norm(before, running) / moved,
     )
 

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from common.options import Architecture, StrategyName, Training
+from common.options import Architecture, Training
+from server.strategies.settings import StrategySettings
 
 USUAL_QUORUM = 0.8
 """Share of the hospitals that a round needs, if no quorum is given; from three hospitals on one may
@@ -21,7 +22,7 @@ class Plan:
     min_clients: int
     quorum: float | None
     attempts: int
-    strategy: StrategyName
+    strategy: StrategySettings
     norm_limit: float
     round_timeout: float
     seed: int

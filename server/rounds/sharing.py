@@ -8,7 +8,7 @@ from typing import Literal
 from common.checkpoint import read_checkpoint
 from common.errors import BadInput
 from common.findings import FINDINGS
-from common.options import Architecture, StrategyName
+from common.options import Architecture, StrategyChoice
 from common.protocol import Keep, RunResult
 from common.scores import Scores
 from common.state import State
@@ -73,7 +73,7 @@ def result_for(name: str, rounds: Sequence[RoundRecord], status: RunStatus) -> R
 
 
 def to_keep(
-    out: Round, model: Literal["final", "best"], number: int, strategy: StrategyName
+    out: Round, model: Literal["final", "best"], number: int, strategy: StrategyChoice
 ) -> Round:
     """Return what goes out, with a word that hospitals may keep it.
 

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from common.errors import BadInput
+from common.options import Training
 from common.runtime.files import sha256_of
 from common.shard import MANIFEST, Manifest
+from server.strategies.settings import StrategySettings
 
 CHANGEABLE = frozenset(
     {"run", "rounds", "min_clients", "quorum", "attempts", "round_timeout", "listen", "metrics"}
@@ -18,6 +20,13 @@ CHANGEABLE = frozenset(
 
 Changing = Literal["lr", "momentum", "batch_size", "local_epochs", "label_fraction"]
 """Options that ``--change`` may change."""
+
+DEFAULTS = {
+    name: field.default
+    for settings in (Training, StrategySettings)
+    for name, field in settings.model_fields.items()
+}
+"""What a run was started with by a version that did not have the option."""
 
 INPUTS = {"init": "init_sha256", "test": "test_sha256"}
 """Options that name a file or folder, and the field with the hash of its content."""
@@ -63,7 +72,7 @@ def check_unchanged(old: Mapping[str, Any], new: Mapping[str, Any], begun: bool)
     """
     changes = (in_force(old), new.get("change", {}))
     for name in sorted((old.keys() | new.keys()) - CHANGEABLE - set(INPUTS.values())):
-        before, given = old.get(name), new.get(name)
+        before, given = old.get(name, DEFAULTS.get(name)), new.get(name)
         hashed = INPUTS.get(name, "")
         if old.get(hashed) is not None:
             _check_input(name, old, new, begun)

@@ -6,11 +6,12 @@ from typing import Any
 from pydantic import ConfigDict, Field, ValidationError
 
 from common.errors import BadInput, first_problem
-from common.options import StrategyName, Training
+from common.options import Training
 from server.run.events import Changed
+from server.strategies.settings import StrategySettings
 
 
-class RunConfig(Training):
+class RunConfig(Training, StrategySettings):
     """What a run was started with; other options than those named here are kept as they are."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -20,7 +21,6 @@ class RunConfig(Training):
     init: str
     rounds: int
     architecture: str
-    strategy: StrategyName
     seed: int
     image_size: int | None = None
     init_sha256: str | None = None

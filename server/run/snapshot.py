@@ -29,7 +29,6 @@ from server.run.records import (
     read_run_status,
 )
 from server.run.run_config import RunConfig, read_config
-from server.strategies import STRATEGIES
 
 
 class RoundSummary(Record):
@@ -98,7 +97,7 @@ def snapshot_of(run: Path, live: Live | None = None) -> Snapshot:
     records, events = read_rounds(run), read_events(run, damaged_too=True)
     rounds = status.rounds or config.rounds
     over = status.state not in ("running", "waiting")
-    choice = Choice(STRATEGIES[config.strategy].believes_claims)
+    choice = Choice(config.believes_claims)
     best = Progress.of(records, events, choice).best
     models = [_auc(record, record.pooled) for record in records]
     if status.validation is not None:

@@ -80,7 +80,7 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         min_clients=settings.min_clients,
         quorum=settings.quorum,
         attempts=settings.attempts,
-        strategy=settings.strategy,
+        strategy=settings.combining,
         norm_limit=settings.norm_limit,
         round_timeout=settings.round_timeout,
         seed=settings.seed,
@@ -93,7 +93,7 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
     provenance = Provenance(
         method=settings.strategy, run=run, init=init, start=origin, seed=settings.seed
     )
-    strategy = make_strategy(settings.strategy)
+    strategy = make_strategy(settings.combining)
     if done:
         strategy.load_state_dict(read_strategy(folder.checkpoint(done)))
     return Start(folder, resumed, plan, state, provenance, strategy)

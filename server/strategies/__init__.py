@@ -1,20 +1,40 @@
 """How updates become the next model; one file for each strategy."""
 
-from common.options import StrategyName
+from collections.abc import Callable, Mapping
+
 from server.strategies.base import Strategy
 from server.strategies.clipped import ClippedMean
 from server.strategies.fedavg import FedAvg
+from server.strategies.feddyn import FedDyn
+from server.strategies.fednova import FedNova
 from server.strategies.median import Median
+from server.strategies.scaffold import Scaffold
+from server.strategies.server_step import FedAdagrad, FedAdam, FedAvgM, FedYogi, ServerStep
+from server.strategies.settings import StrategySettings
 from server.strategies.trimmed_mean import TrimmedMean
 
-STRATEGIES: dict[StrategyName, type[Strategy]] = {
+PLAIN: Mapping[str, Callable[[], Strategy]] = {
     "fedavg": FedAvg,
+    "fednova": FedNova,
+    "scaffold": Scaffold,
+    "feddyn": FedDyn,
     "clipped": ClippedMean,
     "trimmed-mean": TrimmedMean,
     "median": Median,
 }
 
+STEPS: Mapping[str, type[ServerStep]] = {
+    "fedavgm": FedAvgM,
+    "fedadagrad": FedAdagrad,
+    "fedadam": FedAdam,
+    "fedyogi": FedYogi,
+}
 
-def make_strategy(name: StrategyName) -> Strategy:
+
+def make_strategy(settings: StrategySettings) -> Strategy:
     """Return a strategy for a whole run."""
-    return STRATEGIES[name]()
+    name = settings.strategy
+    if name in PLAIN:
+        return PLAIN[name]()
+    mean = FedAvg() if settings.average == "weighted" else PLAIN[settings.average]()
+    return STEPS[name](settings, mean)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from common.options import Training
 from common.state import WEIGHTS, State, is_float
 
 
@@ -16,10 +17,21 @@ class UpdateInfo(NamedTuple):
     Attributes:
         examples: Images that it was trained on, at least 1.
         norm: Euclidean norm of the change of the weights.
+        chance: Of the hospital to be in the round, beside that of the others; 1: all the same.
     """
 
     examples: int
     norm: float
+    chance: float = 1.0
+
+    @property
+    def weight(self) -> float:
+        """By how much the update counts in a weighted mean.
+
+        Whoever is rarely asked counts for more when it is: Horvitz and Thompson, "A Generalization
+        of Sampling Without Replacement From a Finite Universe", JASA 1952.
+        """
+        return self.examples / self.chance
 
 
 class Update(NamedTuple):
@@ -57,26 +69,38 @@ class Updates(Protocol):
         """Yield each tensor of the weights, by name: n hospitals x its shape."""
 
 
+class RoundInfo(NamedTuple):
+    """What a strategy is told of a round.
+
+    Attributes:
+        number: Of the round, from 1.
+        training: What hospitals were told to do in it.
+        hospitals: How many take part in the run, in this round or another.
+    """
+
+    number: int
+    training: Training
+    hospitals: int
+
+
 class Strategy(ABC):
     """How updates become the next model; lives as long as the run.
 
     Attributes:
-        believes_claims: Whether a hospital counts by the examples and the validation images that
-            it claims; False: all hospitals count the same.
         extra_states: Names of the states that hospitals return beside the weights, each with the
-            floating tensors of what they train.
+            parameters of what they return.
     """
 
-    believes_claims: ClassVar[bool] = False
     extra_states: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def combine(self, before: State, updates: Updates) -> State:
+    def combine(self, before: State, updates: Updates, about: RoundInfo) -> State:
         """Return what follows ``before``: the same names, dtypes and shapes.
 
         Args:
-            before: What was sent out: the tensors that hospitals train.
+            before: What was sent out: the tensors that hospitals train and return.
             updates: What came back.
+            about: The round.
         """
 
     def sends(self, before: State) -> dict[str, State]:
@@ -94,7 +118,7 @@ class Strategy(ABC):
             raise ValueError(f"{type(self).__name__} remembers nothing between rounds")
 
 
-def weighted_mean(like: State, terms: Iterable[tuple[State, int]]) -> State:
+def weighted_mean(like: State, terms: Iterable[tuple[State, float]]) -> State:
     """Return the mean of states, each with its weight, in the names and dtypes of ``like``.
 
     Floats are summed in float64, one state after the other, and cast back. Integers, BatchNorm's
@@ -106,7 +130,7 @@ def weighted_mean(like: State, terms: Iterable[tuple[State, int]]) -> State:
     """
     sums = {name: np.zeros(array.shape) for name, array in like.items() if is_float(array)}
     highest: State = {}
-    total = 0
+    total = 0.0
     for state, weight in terms:
         total += weight
         for name, array in state.items():
@@ -116,3 +140,23 @@ def weighted_mean(like: State, terms: Iterable[tuple[State, int]]) -> State:
                 highest[name] = np.maximum(highest.get(name, array), array)
     mean = {name: values / total for name, values in sums.items()} | highest
     return {name: np.asarray(mean[name], array.dtype) for name, array in like.items()}
+
+
+def mean_by_examples(before: State, updates: Updates) -> State:
+    """Return the mean of the updates' weights, weighted by their examples."""
+    return weighted_mean(before, ((update.weights, update.info.weight) for update in updates))
+
+
+def part_of_the_way(before: State, after: State, factor: float) -> State:
+    """Return ``before`` and ``factor`` times the change to ``after``, in float64; ``after`` for 1.
+
+    Integers are those of ``after``.
+    """
+    if factor == 1:
+        return after  # and not what rounding makes of it
+    return {
+        name: before[name] + factor * (array.astype(np.float64) - before[name])
+        if is_float(array)
+        else array
+        for name, array in after.items()
+    }

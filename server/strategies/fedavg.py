@@ -4,18 +4,14 @@ McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentra
 AISTATS 2017, algorithm 1.
 """
 
-from typing import ClassVar
-
 from common.state import State
-from server.strategies.base import Strategy, Updates, weighted_mean
+from server.strategies.base import RoundInfo, Strategy, Updates, mean_by_examples
 
 
 class FedAvg(Strategy):
     """The mean weighted by examples."""
 
-    believes_claims: ClassVar[bool] = True
-
-    def combine(self, before: State, updates: Updates) -> State:
+    def combine(self, before: State, updates: Updates, about: RoundInfo) -> State:
         """Return the weighted mean."""
-        terms = ((update.weights, update.info.examples) for update in updates)
-        return weighted_mean(before, terms)
+        del about
+        return mean_by_examples(before, updates)

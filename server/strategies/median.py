@@ -7,14 +7,15 @@ the same.
 import numpy as np
 
 from common.state import State, is_float
-from server.strategies.base import Strategy, Updates
+from server.strategies.base import RoundInfo, Strategy, Updates
 
 
 class Median(Strategy):
     """The value in the middle, or the mean of the two; integers are rounded."""
 
-    def combine(self, before: State, updates: Updates) -> State:
+    def combine(self, before: State, updates: Updates, about: RoundInfo) -> State:
         """Return the median of each weight."""
+        del about
         after: State = {}
         for tensor, values in updates.columns():
             middle = np.median(values.astype(np.float64), axis=0)

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from common.state import State, is_float
-from server.strategies.base import Strategy, Updates
+from server.strategies.base import RoundInfo, Strategy, Updates
 
 TRIMMED = 0.2
 """Share of the hospitals that is left out at either end."""
@@ -18,8 +18,9 @@ TRIMMED = 0.2
 class TrimmedMean(Strategy):
     """The mean of the values in the middle; integers are rounded."""
 
-    def combine(self, before: State, updates: Updates) -> State:
+    def combine(self, before: State, updates: Updates, about: RoundInfo) -> State:
         """Return the trimmed mean of each weight."""
+        del about
         after: State = {}
         for tensor, values in updates.columns():
             cut = min(math.ceil(TRIMMED * len(values)), (len(values) - 1) // 2)

@@ -50,9 +50,9 @@ def spoils(number: int) -> str:
     return (
         "import server.strategies.fedavg as module\n"
         "was, calls = module.FedAvg.combine, []\n"
-        "def combine(self, before, updates):\n"
+        "def combine(self, *arguments):\n"
         "    calls.append(1)\n"
-        "    after = was(self, before, updates)\n"
+        "    after = was(self, *arguments)\n"
         f"    if len(calls) == {number}:\n"
         "        after['classifier.weight'] = 0 * after['classifier.weight']\n"
         "    return after\n"

@@ -21,6 +21,7 @@ from server.rounds.ask import Connection, HospitalLost, Weights
 from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
 from server.run.folder import RunFolder
+from server.strategies.settings import StrategySettings
 from tests.support.states import slow_mean
 
 Fault = Callable[[Instruction, Reply, bytes], tuple[Reply, bytes]]
@@ -133,15 +134,17 @@ def plan_of(**changes: object) -> Plan:
         "min_clients": 3,
         "quorum": 0.6,
         "attempts": 3,
-        "strategy": "fedavg",
         "norm_limit": 0.0,
         "round_timeout": 20.0,
         "seed": 5,
     }
     trained = {name: value for name, value in changes.items() if name in Training.model_fields}
     training = Training.model_validate({"lr": 0.05, "batch_size": 16, **trained})
-    others = {name: value for name, value in changes.items() if name not in trained}
-    return Plan(training=training, **{**fields, **others})  # type: ignore[arg-type]
+    combined = {name: changes[name] for name in StrategySettings.model_fields if name in changes}
+    strategy = StrategySettings.model_validate(combined)
+    known = trained.keys() | combined.keys()
+    others = {name: value for name, value in changes.items() if name not in known}
+    return Plan(training=training, strategy=strategy, **{**fields, **others})  # type: ignore[arg-type]
 
 
 def rounds_of(

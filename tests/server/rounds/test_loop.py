@@ -237,8 +237,7 @@ def test_training_that_diverges_at_most_hospitals_ends_the_run_at_once(
 def test_a_strategy_that_breaks_the_model_ends_the_run_before_it_is_sent(
     tmp_path: Path, shards: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_self: FedAvg, before: State, updates: object) -> State:
-        del updates
+    def broken(_self: FedAvg, before: State, *_others: object) -> State:
         return {**before, "features.norm0.running_var": -before["features.norm0.running_var"]}
 
     rounds = rounds_of(plan_of(), shards, tmp_path / "run")

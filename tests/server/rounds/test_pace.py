@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from common.options import Training
 from common.state import State
 from radiographs.write.partition import random_sizes
-from server.rounds.pace import WARNING, effective_steps, pace_of, unusual
+from server.rounds.pace import WARNING, pace_of, unusual
 from server.run.records import Pace
 
 TRAINING = Training()
@@ -22,14 +22,15 @@ FILMS = 86_524
 Floats = npt.NDArray[np.float64]
 
 
-@given(st.integers(1, 40), st.floats(0, 0.99))
-def test_effective_steps_are_what_torchs_sgd_goes(steps: int, momentum: float) -> None:
+@given(st.integers(1, 40), st.floats(0, 0.99), st.floats(0, 0.9))
+def test_effective_steps_are_what_torchs_sgd_goes(steps: int, momentum: float, pull: float) -> None:
     weight = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
-    optimizer = torch.optim.SGD([weight], lr=1.0, momentum=momentum)
+    optimizer = torch.optim.SGD([weight], lr=0.5, momentum=momentum)
     for _ in range(steps):
-        weight.grad = torch.ones_like(weight)
+        weight.grad = torch.ones_like(weight) + 2 * pull * weight.detach()  # of mu / 2 |w|^2
         optimizer.step()
-    assert effective_steps(steps, momentum) == pytest.approx(-weight.item())
+    training = Training(lr=0.5, momentum=momentum, local="fedprox", mu=2 * pull)
+    assert training.effective_steps(steps) == pytest.approx(-weight.item() / 0.5)
 
 
 def trained(rng: np.random.Generator, films: int, rounds: int) -> Iterator[tuple[State, State]]:

@@ -14,7 +14,7 @@ from common.wire import fingerprint, pack
 from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
 from server.run.folder import RunFolder
-from server.strategies.base import Strategy, Updates, weighted_mean
+from server.strategies.base import RoundInfo, Strategy, Updates, weighted_mean
 from tests.support.hospitals import Fault, LocalHospitals, plan_of
 from tests.support.shards import make_hospitals
 from tests.support.states import same_bits
@@ -28,7 +28,7 @@ class Momentum(Strategy):
     def __init__(self) -> None:
         self.step: State = {}
 
-    def combine(self, before: State, updates: Updates) -> State:
+    def combine(self, before: State, updates: Updates, about: RoundInfo) -> State:
         mean = weighted_mean(before, ((u.weights, u.info.examples) for u in updates))
         floats = [name for name, array in before.items() if is_float(array)]
         self.step = {
@@ -88,7 +88,7 @@ class Controlled(Strategy):
     def sends(self, before: State) -> dict[str, State]:
         return {"control": {n: np.full_like(a, 7) for n, a in before.items() if is_float(a)}}
 
-    def combine(self, before: State, updates: Updates) -> State:
+    def combine(self, before: State, updates: Updates, about: RoundInfo) -> State:
         self.back += [update.states["control"] for update in updates]
         return weighted_mean(before, ((u.weights, u.info.examples) for u in updates))
 

@@ -7,13 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from common.options import StrategyName
+from common.options import StrategyName, Training
 from common.state import State, is_float, spec_of
 from common.wire import pack
 from server.rounds.pace import update_norm
 from server.run.spool import Spool
 from server.strategies import make_strategy
-from server.strategies.base import UpdateInfo, weighted_mean
+from server.strategies.base import RoundInfo, UpdateInfo, weighted_mean
+from server.strategies.settings import StrategySettings
 from tests.support.states import same_bits, slow_mean
 
 BEFORE: State = {
@@ -21,6 +22,7 @@ BEFORE: State = {
     "scale": np.array(2, np.float32),
     "num_batches_tracked": np.array(5),
 }
+ROUND = RoundInfo(1, Training(), 7)
 NAMES = [f"hospital-{i:02d}" for i in range(7)]
 
 
@@ -50,7 +52,7 @@ def combined(
         for site, (state, examples) in sent.items():
             spool.put(site, pack(state), UpdateInfo(examples, update_norm(BEFORE, state)))
         updates = spool.updates(sent.keys() - (without or set()))
-        result = make_strategy(name).combine(BEFORE, updates)
+        result = make_strategy(StrategySettings(strategy=name)).combine(BEFORE, updates, ROUND)
     assert not (folder / "replies").exists()
     return result
 
@@ -106,7 +108,9 @@ def test_extreme_weights_do_not_overflow(tmp_path: Path, name: StrategyName) -> 
     with Spool(tmp_path / "replies", spec_of(BEFORE)) as spool:
         for site, (state, examples) in sent.items():
             spool.put(site, pack(state), UpdateInfo(examples, largest))
-        result = make_strategy(name).combine(BEFORE, spool.updates(sent.keys()))
+        result = make_strategy(StrategySettings(strategy=name)).combine(
+            BEFORE, spool.updates(sent.keys()), ROUND
+        )
     assert result["scale"] == pytest.approx(largest)
 
 
@@ -157,6 +161,6 @@ def test_counters_of_batches_keep_their_last_bits() -> None:
 
 
 def test_a_strategy_that_remembers_nothing_takes_nothing() -> None:
-    make_strategy("median").load_state_dict({})
+    make_strategy(StrategySettings(strategy="median")).load_state_dict({})
     with pytest.raises(ValueError, match="remembers nothing"):
-        make_strategy("fedavg").load_state_dict(BEFORE)
+        make_strategy(StrategySettings(strategy="fedavg")).load_state_dict(BEFORE)

@@ -1,0 +1,72 @@
+"""What a method of local training is: it changes gradients, and may remember and return states."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from common.options import Training
+from common.state import State
+
+
+class Learned(NamedTuple):
+    """What is left of a round's training beside the weights.
+
+    Attributes:
+        own: What the hospital remembers for its next round.
+        returned: Named states that go to the server.
+    """
+
+    own: State
+    returned: dict[str, State]
+
+
+class LocalTraining:
+    """Plain SGD; base of methods that correct its gradients.
+
+    All states have the parameters that hospitals return: their names, dtypes and shapes.
+
+    Args:
+        training: Settings.
+        before: As they were received.
+        received: Named states that came beside the weights.
+        own: What :meth:`learned` returned in the hospital's last round that counted; empty if
+            there was none.
+        device: Where gradients are.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        before: State,
+        received: Mapping[str, State],
+        own: State,
+        device: torch.device,
+    ) -> None:
+        self.training = training
+        self.before = before
+        self.received = received
+        self.own = own
+        self.device = device
+
+    def correct(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Change the gradients of a step, in place.
+
+        Args:
+            parameters: All that are trained, by name.
+        """
+
+    def learned(self, after: State, steps: int) -> Learned:
+        """Return what is left of the training.
+
+        Args:
+            after: The parameters after it.
+            steps: How many it took.
+        """
+        del after, steps
+        return Learned({}, {})
+
+    def on_device(self, state: State) -> dict[str, torch.Tensor]:
+        """Return a state as tensors where the gradients are."""
+        return {name: torch.from_numpy(array).to(self.device) for name, array in state.items()}

@@ -1,0 +1,104 @@
+"""What a hospital keeps of its own from round to round: its part of the model, its control variate.
+
+::
+
+    own/RUN/round-NNNN.safetensors     in the client's ``--state``, as it was after that round
+
+A round counts for the hospital once the server has averaged its reply; the next instruction says
+which one that was. Files of later rounds are of replies that were lost or rejected, or of a round
+that is repeated: the hospital goes on from the one that counted, so that both sides agree, and a
+repeated round gives the same bytes.
+"""
+
+import logging
+import re
+from pathlib import Path
+
+from common.net import SITE_NAME
+from common.runtime.files import drop_temporary, write_whole
+from common.state import Spec, State, split
+from common.wire import WireError, pack, unpack
+
+log = logging.getLogger(__name__)
+
+FILE = re.compile(r"round-(\d+)\.safetensors")
+
+
+class OwnStates:
+    """Keeps a hospital's own states of the last rounds of each run.
+
+    Args:
+        root: The folder ``own``; None: they are kept in memory, and are lost with the process.
+    """
+
+    def __init__(self, root: Path | None) -> None:
+        self._root = root
+        self._memory: dict[tuple[str, int], bytes] = {}
+
+    def rounds(self, run: str) -> tuple[int, ...]:
+        """Return the rounds of a run after which something is kept, sorted."""
+        folder = self._folder(run)
+        if folder is None:
+            return tuple(sorted(number for name, number in self._memory if name == run))
+        names = [path.name for path in folder.glob("round-*")]
+        return tuple(sorted(int(found[1]) for name in names if (found := FILE.fullmatch(name))))
+
+    def load(self, run: str, number: int, spec: Spec) -> dict[str, State]:
+        """Return what was kept after a round; nothing if it is lost.
+
+        Args:
+            run: The run's name.
+            number: The round; 0: nothing was kept yet.
+            spec: All that is kept, joined.
+        """
+        if not number:
+            return {}
+        folder = self._folder(run)
+        try:
+            if folder is None:
+                return split(unpack(self._memory[run, number], spec))
+            return split(unpack(_file(folder, number).read_bytes(), spec))
+        except (OSError, KeyError, WireError) as error:
+            log.warning(
+                "what this hospital kept of its own after round %d of run %s is lost (%s); it "
+                "begins again with what the server sends",
+                number,
+                run,
+                type(error).__name__,
+            )
+            return {}
+
+    def keep(self, run: str, counted: int, number: int, state: State) -> None:
+        """Keep what is there after a round, and of earlier ones the one that counted.
+
+        Args:
+            run: The run's name.
+            counted: The last round that counted.
+            number: The round.
+            state: All that is kept, joined.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        folder, blob = self._folder(run), pack(state)
+        old = set(self.rounds(run)) - {counted, number}
+        if folder is None:
+            self._memory[run, number] = blob
+            for stale in old:
+                del self._memory[run, stale]
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        drop_temporary(_file(folder, number))
+        write_whole(_file(folder, number), lambda file: file.write(blob))
+        for stale in old:
+            _file(folder, stale).unlink(missing_ok=True)
+
+    def _folder(self, run: str) -> Path | None:
+        """Return where a run's are; None if nowhere, or if its name could lead out of the root."""
+        if self._root is None or not re.fullmatch(SITE_NAME, run):
+            return None
+        return self._root / run
+
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"round-{number:04d}.safetensors"

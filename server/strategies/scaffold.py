@@ -1,0 +1,72 @@
+"""SCAFFOLD: control variates against the drift of hospitals whose films differ.
+
+The server's control variate c is sent beside the weights; hospitals add c - c_i to their gradients
+and return the change of their own c_i (see :mod:`client.local.scaffold`). Of N hospitals, those of
+S are in the round::
+
+    x' = x + mean over S of (y_i - x)
+    c' = c + |S| / N * mean over S of (c_i' - c_i)
+
+Both means are uniform, so that the corrections of all hospitals cancel. All control variates begin
+at zero. Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning",
+ICML 2020, algorithm 1 with a global step of 1. Parameters alone have control variates; BatchNorm's
+statistics and counters are averaged as in FedAvg.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+
+from common.state import CONTROL, State, parameters_of
+from server.strategies.base import RoundInfo, Strategy, Updates, weighted_mean
+
+
+class Scaffold(Strategy):
+    """The uniform mean of weights, and of the changes of the control variates."""
+
+    extra_states: ClassVar[tuple[str, ...]] = (CONTROL,)
+
+    def __init__(self) -> None:
+        self._control: State = {}
+
+    def sends(self, before: State) -> dict[str, State]:
+        """Return the server's control variate."""
+        parameters = parameters_of(before)
+        zero = {name: np.zeros_like(array) for name, array in parameters.items()}
+        return {CONTROL: self._control or zero}
+
+    def combine(self, before: State, updates: Updates, about: RoundInfo) -> State:
+        """Return the mean, and move the control variate."""
+        control = self.sends(before)[CONTROL]
+        changes = weighted_mean(control, ((update.states[CONTROL], 1) for update in updates))
+        share = len(updates.infos) / about.hospitals
+        self._control = {
+            name: np.asarray(array + share * changes[name].astype(np.float64), array.dtype)
+            for name, array in control.items()
+        }
+        return mean_with_uniform_parameters(before, updates)
+
+    def state_dict(self) -> State:
+        """Return the control variate."""
+        return self._control
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a control variate."""
+        self._control = state
+
+
+def mean_with_uniform_parameters(before: State, updates: Updates) -> State:
+    """Return the mean: uniform of parameters, weighted by examples of buffers."""
+    parameters = parameters_of(before)
+    buffers = {name: array for name, array in before.items() if name not in parameters}
+    infos = updates.infos
+    uniform = weighted_mean(parameters, ((_only(u.weights, parameters), 1) for u in updates))
+    weighted = weighted_mean(
+        buffers, ((_only(u.weights, buffers), infos[u.name].weight) for u in updates)
+    )
+    merged = uniform | weighted
+    return {name: merged[name] for name in before}
+
+
+def _only(state: State, like: State) -> State:
+    return {name: state[name] for name in like}

@@ -1,0 +1,133 @@
+"""Options of what the server does with updates, and what can be combined; needs no torch."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from common.options import LocalName, StrategyChoice, StrategyName, Training
+
+Average = Literal["weighted", "clipped", "trimmed-mean", "median"]
+"""How updates are averaged before the server takes a step along the mean."""
+
+STEPS: dict[StrategyName, dict[str, float]] = {
+    "fedavgm": {"server_lr": 1.0, "server_momentum": 0.9},
+    "fedadagrad": {"server_lr": 0.01, "server_momentum": 0.0, "tau": 1e-3},
+    "fedadam": {"server_lr": 0.01, "server_momentum": 0.9, "beta2": 0.99, "tau": 1e-3},
+    "fedyogi": {"server_lr": 0.01, "server_momentum": 0.9, "beta2": 0.99, "tau": 1e-3},
+}
+"""Strategies that take a step of the server's own, with their settings' defaults: Hsu et al. 2019
+for FedAvgM, Reddi et al. 2021, section 5, for the others."""
+
+ROBUST = ("clipped", "trimmed-mean", "median")
+"""Averages and strategies that withstand a few hospitals that lie."""
+
+NEEDS: dict[StrategyName, LocalName] = {"scaffold": "scaffold", "feddyn": "feddyn"}
+"""What hospitals must do under a strategy; others leave it to them."""
+
+
+class StrategySettings(BaseModel):
+    """What the server does with updates; ``flower-server`` and ``config.json`` have these fields.
+
+    Raises:
+        ValueError: A setting is given that the strategy does not have.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    strategy: StrategyChoice = Field(
+        "fedavg",
+        description="how replies are combined; clipped, trimmed-mean and median withstand a few "
+        "that are poisoned; package.module:Class is a strategy of Flower's interface",
+    )
+    strategy_args: dict[str, JsonValue] = Field(
+        {}, description="of a strategy package.module:Class: NAME=VALUE for its constructor"
+    )
+    average: Average = Field(
+        "weighted",
+        description="of fedavgm, fedadagrad, fedadam and fedyogi: what the server's step goes "
+        "along; of package.module:Class: how BatchNorm's statistics are averaged",
+    )
+    server_lr: float | None = Field(
+        None, gt=0, description="the server's step; default: 1 of fedavgm, 0.01 of the others"
+    )
+    server_momentum: float | None = Field(
+        None, ge=0, lt=1, description="of the server's step; default: 0.9, 0 of fedadagrad"
+    )
+    beta2: float | None = Field(
+        None, ge=0, lt=1, description="of fedadam and fedyogi: decay of squares; default: 0.99"
+    )
+    tau: float | None = Field(
+        None,
+        gt=0,
+        description="of fedadagrad, fedadam and fedyogi: the smaller, the more each weight has a "
+        "rate of its own; default: 0.001",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """Write down the settings that the strategy has by default, and refuse those of others."""
+        if not isinstance(values, Mapping):
+            return values
+        name = values.get("strategy", "fedavg")
+        known = STEPS.get(name, {})
+        names = {setting for settings in STEPS.values() for setting in settings}
+        for setting in sorted(names - known.keys()):
+            if values.get(setting) is not None:
+                has = ", ".join(each for each, settings in STEPS.items() if setting in settings)
+                raise ValueError(
+                    f"--{setting.replace('_', '-')} is a setting of {has}, and --strategy is "
+                    f"{name}; leave it out"
+                )
+        given = {key: value for key, value in values.items() if value is not None}
+        local = {"local": NEEDS[name]} if name in NEEDS and "local" in cls.model_fields else {}
+        return {**known, **local, **given}
+
+    @property
+    def believes_claims(self) -> bool:
+        """Whether a hospital counts by the examples and the validation images that it claims."""
+        return self.strategy not in ROBUST and self.average not in ROBUST
+
+    @property
+    def rate(self) -> float:
+        """The server's step."""
+        assert self.server_lr is not None  # noqa: S101 - filled in for all that have it
+        return self.server_lr
+
+    @property
+    def momentum_of_server(self) -> float:
+        """The momentum of the server's step."""
+        assert self.server_momentum is not None  # noqa: S101 - filled in for all that have it
+        return self.server_momentum
+
+
+def check_combination(settings: StrategySettings, training: Training) -> None:
+    """Check that strategy, average and local training fit together.
+
+    Raises:
+        ValueError: They do not; says why, and what to give.
+    """
+    name, local = settings.strategy, training.local
+    needed = NEEDS.get(name) if name in get_args(StrategyName) else None  # type: ignore[arg-type]
+    if needed is not None and local != needed:
+        raise ValueError(
+            f"--strategy {name} is made of what the server and the hospitals do: it needs --local "
+            f"{needed}, not {local}; leave --local out"
+        )
+    if needed is None and local in NEEDS.values():
+        raise ValueError(
+            f"--local {local} needs the server's part of it, which --strategy {name} does not do; "
+            f"give --strategy {local}"
+        )
+    if settings.average == "weighted" or name in STEPS or ":" in name:
+        return
+    reasons = {
+        "fednova": "it divides each update by its hospital's steps and needs all of them",
+        "scaffold": "its control variates cancel in the plain mean alone",
+        "feddyn": "its regularisers cancel in the plain mean alone",
+        "fedavg": f"a run with that average and no step of the server's is --strategy "
+        f"{settings.average}",
+    }
+    why = reasons.get(name, "it is an average itself")
+    raise ValueError(f"--average {settings.average} does not fit --strategy {name}: {why}")
