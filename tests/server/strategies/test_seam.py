@@ -29,6 +29,7 @@ class Momentum(Strategy):
         self.step: State = {}
 
     def combine(self, before: State, updates: Updates, about: RoundInfo) -> State:
+        del about
         mean = weighted_mean(before, ((u.weights, u.info.examples) for u in updates))
         floats = [name for name, array in before.items() if is_float(array)]
         self.step = {
@@ -89,6 +90,7 @@ class Controlled(Strategy):
         return {"control": {n: np.full_like(a, 7) for n, a in before.items() if is_float(a)}}
 
     def combine(self, before: State, updates: Updates, about: RoundInfo) -> State:
+        del about
         self.back += [update.states["control"] for update in updates]
         return weighted_mean(before, ((u.weights, u.info.examples) for u in updates))
 
