@@ -1,0 +1,27 @@
+"""``best.pt``: a copy of the model that the hospitals scored best so far."""
+
+from server.rounds.progress import Progress
+from server.run.folder import RunFolder
+
+
+class BestCopy:
+    """Keeps ``best.pt``, since a round's own checkpoint is among the last few only.
+
+    Args:
+        folder: The run's.
+        progress: Knows which model is best.
+    """
+
+    def __init__(self, folder: RunFolder, progress: Progress) -> None:
+        self._folder = folder
+        self._progress = progress
+        self._kept: int | None = None
+
+    def update(self) -> None:
+        """Copy the best model if it is another one than before and its checkpoint is there."""
+        best = self._progress.best
+        if best is None or best[1] == self._kept:
+            return
+        if self._folder.checkpoint(best[1]).exists():
+            self._folder.copy_checkpoint(best[1], "best.pt")
+        self._kept = best[1]
