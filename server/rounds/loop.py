@@ -237,8 +237,9 @@ class Rounds:
         after = self._strategy.combine(out.trained, updates, about)
         if (flaw := flaw_of(after)) is not None:
             raise FedCXRError(
-                f"round {number}: --strategy {self._plan.strategy.strategy} made a model that cannot "
-                f"be used: {flaw}; nothing was sent, the run is as it was after round {number - 1}"
+                f"round {number}: --strategy {self._plan.strategy.strategy} made a model that "
+                f"cannot be used: {flaw}; nothing was sent, the run is as it was after round "
+                f"{number - 1}"
             )
         drift = cosines(out.trained, after, updates)
         self._model.set({**self._model.state, **after})
