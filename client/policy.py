@@ -16,6 +16,10 @@ from common.scores import Scores, mean_auc
 from common.shard import Bytes
 
 
+class NotAllowed(Exception):  # noqa: N818 - a verdict, not a fault
+    """The site forbids what the server asks for; the message says what."""
+
+
 class Policy(BaseModel):
     """A hospital's own limits; without a file there are none."""
 
@@ -61,6 +65,16 @@ class Policy(BaseModel):
         if examples < self.min_group:
             return f"training on fewer than {self.min_group} images is not allowed here"
         return None
+
+    def check(self, instruction: Instruction, examples: int) -> None:
+        """Check that the site allows an instruction.
+
+        Raises:
+            NotAllowed: It does not.
+        """
+        objection = self.objection(instruction, examples)
+        if objection is not None:
+            raise NotAllowed(objection)
 
     def trainable(self, labels: Bytes) -> Bytes:
         """Return labels, those of a finding that is known in too few images as unknown.
