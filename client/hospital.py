@@ -7,6 +7,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from client.accelerator import give_memory_back, sharing
@@ -15,9 +16,12 @@ from client.cancellation import NEVER, Cancellation, GivenUp
 from client.counted import CountedScores, counted
 from client.examples import Indices, split_of, to_train_on
 from client.kept import KeptModels
+from client.local import LOCAL
+from client.local.base import LocalTraining
+from client.own import OwnStates, spec_of_own
 from client.policy import NotAllowed, Policy
 from client.progress import Steps, Tell, tell_nobody
-from client.received import ReceivedModel
+from client.received import Received, ReceivedModel
 from client.slots import slot
 from client.training import Diverged, train
 from common.bootstrap import Films
@@ -27,10 +31,10 @@ from common.frozen import FrozenFeatures
 from common.histograms import histograms_of
 from common.model import fastest_precision, is_out_of_memory, state_of
 from common.options import Precision
-from common.protocol import Greeting, Hello, Instruction, Reply
+from common.protocol import MOST_OWN, Greeting, Hello, Instruction, Reply
 from common.scores import Scores
 from common.shard import Shard
-from common.state import TRAINED, select
+from common.state import OF_LOCAL, WEIGHTS, State, join, kept_back, parameters_of, returned
 from common.wire import fingerprint, pack
 
 log = logging.getLogger(__name__)
@@ -49,6 +53,7 @@ class Hospital:
         precision: Of the training; None: bf16 where the device has instructions for it. Models are
             scored in fp32.
         kept: Keeps the models that the server shares; None: none is kept.
+        own: Keeps what is the hospital's own from round to round; default: in memory.
 
     Attributes:
         device: Where it computes; the CPU once the accelerator has failed for good.
@@ -65,6 +70,7 @@ class Hospital:
         policy: Policy | None = None,
         precision: Precision | None = "fp32",
         kept: KeptModels | None = None,
+        own: OwnStates | None = None,
     ) -> None:
         shard.labelled()
         self._policy = policy or Policy()
@@ -76,6 +82,7 @@ class Hospital:
         self._slots_folder = slots_folder
         self._precision = precision
         self._kept = kept
+        self._own = own or OwnStates(None)
         self.scored: CountedScores | None = None
         self._greeting: Greeting | None = None
         self._received = ReceivedModel()
@@ -102,6 +109,7 @@ class Hospital:
             image_size=self._shard.manifest.size,
             backbone=self._received.backbone,
             process=self._process,
+            own=self._own.rounds(greeting.run)[-MOST_OWN:],
         )
 
     def answer(
@@ -181,7 +189,9 @@ class Hospital:
         self._policy.check(instruction, len(chosen))
         if instruction.task == "train" and instruction.batches is not None:
             return self._answer_canary(instruction, blob, chosen, validation, cancellation)
-        model = self._received.receive(instruction, blob, self.device)
+        own = self._load_own(instruction)
+        received = self._received.receive(instruction, blob, own.get(WEIGHTS, {}), self.device)
+        model = received.model
         with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
             start = time.monotonic()
             batches = math.ceil(len(validation) / EVALUATION_BATCH)
@@ -199,10 +209,10 @@ class Hospital:
                 return self._reply(instruction, seconds, **scores, kept=kept), b""
             steps = instruction.training.steps(len(chosen))
             told = Steps(cancellation, tell, "training", steps)
-            loss = self._train(model, shard, chosen, instruction, told)
+            local = self._local(instruction, received, own.get(OF_LOCAL, {}))
+            loss = self._train(model, shard, chosen, instruction, told, local)
             seconds["train"] = time.monotonic() - evaluated
-        state = state_of(model)
-        weights = pack(select(state, TRAINED[instruction.training.mode]))
+        weights = self._weights_to_return(instruction, state_of(model), local, steps)
         reply = self._reply(
             instruction,
             seconds,
@@ -232,16 +242,21 @@ class Hospital:
             self._shard, training, batches, instruction, self._policy, self.name
         )
         self._policy.check(instruction, len(chosen))
-        model = self._received.receive(instruction, blob, self.device)
-        received = select(state_of(model), TRAINED[instruction.training.mode])
+        received = self._received.receive(instruction, blob, {}, self.device)
+        model, before = received.model, returned(state_of(received.model), instruction.training)
         with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
             start = time.monotonic()
             scored = validation[: batches * EVALUATION_BATCH]
             predict(model, self._shard, scored, self.device, cancellation.check)
             evaluated = time.monotonic()
-            loss = self._train(model, shard, chosen, instruction, cancellation)
+            local = self._local(instruction, received, {})
+            loss = self._train(model, shard, chosen, instruction, cancellation, local)
             trained = time.monotonic()
-        weights = pack(received)
+        zero = {
+            name: {tensor: np.zeros_like(array) for tensor, array in state.items()}
+            for name, state in local.learned(local.before, 1).returned.items()
+        }
+        weights = pack(join({WEIGHTS: before, **zero}))
         reply = self._reply(
             instruction,
             {"wait": waited, "evaluate": evaluated - start, "train": trained - evaluated},
@@ -259,11 +274,44 @@ class Hospital:
         chosen: Indices,
         instruction: Instruction,
         cancellation: Cancellation,
+        local: LocalTraining,
     ) -> float:
         """Train the model on the chosen images; return the mean loss."""
         return train(
-            model, shard, chosen, instruction, self.name, self.device, self.precision, cancellation
+            model,
+            shard,
+            chosen,
+            instruction,
+            self.name,
+            self.device,
+            self.precision,
+            cancellation,
+            local,
         )
+
+    def _load_own(self, instruction: Instruction) -> dict[str, State]:
+        """Return what the hospital kept of its own after the round that counted, if anything."""
+        whole = self._received.spec(instruction.architecture, self.device)
+        spec = spec_of_own(whole, instruction.training)
+        return self._own.load(instruction.identity.run, instruction.counted, spec)
+
+    def _local(self, instruction: Instruction, received: Received, own: State) -> LocalTraining:
+        """Return the method of training; what it keeps of its own was ``own``."""
+        training = instruction.training
+        before = parameters_of(returned(state_of(received.model), training))
+        return LOCAL[training.local](training, before, received.beside, own, self.device)
+
+    def _weights_to_return(
+        self, instruction: Instruction, state: State, local: LocalTraining, steps: int
+    ) -> bytes:
+        """Keep what is the hospital's own; return the rest, packed."""
+        training, identity = instruction.training, instruction.identity
+        shared = returned(state, training)
+        learned = local.learned(parameters_of(shared), steps)
+        if training.keeps_state:
+            own = join({WEIGHTS: kept_back(state, training), OF_LOCAL: learned.own})
+            self._own.keep(identity.run, instruction.counted, identity.round, own)
+        return pack(join({WEIGHTS: shared, **learned.returned}))
 
     def _check_run(self, instruction: Instruction) -> None:
         """Check that an instruction is of the run that was greeted.

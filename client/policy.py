@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -10,7 +11,7 @@ from client.grouping import grouped
 from common.errors import BadInput, first_problem
 from common.findings import UNKNOWN
 from common.histograms import Histograms
-from common.options import Mode, Task
+from common.options import LocalName, Mode, Part, Task
 from common.protocol import Instruction
 from common.scores import Scores, mean_auc
 from common.shard import Bytes
@@ -33,6 +34,12 @@ class Policy(BaseModel):
         "and a run at its end",
     )
     modes: tuple[Mode, ...] = ("finetune", "linear")
+    local: tuple[LocalName, ...] = Field(
+        get_args(LocalName), description="methods of local training, --local of flower-server"
+    )
+    shared: tuple[Part, ...] = Field(
+        get_args(Part), description="parts of the model that may leave, --shared of flower-server"
+    )
     min_group: int = Field(
         1,
         ge=1,
@@ -55,6 +62,10 @@ class Policy(BaseModel):
             return None
         if training.mode not in self.modes:
             return f"mode {training.mode} is not allowed here"
+        if training.local not in self.local:
+            return f"local training {training.local} is not allowed here"
+        if training.shared not in self.shared:
+            return f"to share {training.shared} of the model is not allowed here"
         if self.max_local_epochs is not None and training.local_epochs > self.max_local_epochs:
             return (
                 f"{training.local_epochs} local epochs are more than the "
