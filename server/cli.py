@@ -19,6 +19,8 @@ from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena
 from common.track.options import TRACK_HELP, Track, check_usable
 from server.options import ServingSettings
+from server.rounds.participation import Participation, check_participation
+from server.rounds.plan import quorum_of
 from server.run.config import Changing
 from server.strategies.settings import StrategySettings, check_combination
 
@@ -38,7 +40,7 @@ RESTART_SECONDS = 180.0
 one machine."""
 
 
-class ServerSettings(ServingSettings, Training, StrategySettings):
+class ServerSettings(ServingSettings, Training, StrategySettings, Participation):
     """Ask hospitals to train, average what they return, keep every round."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWER_SERVER_", cli_prog_name="flower-server")
@@ -111,6 +113,13 @@ class ServerSettings(ServingSettings, Training, StrategySettings):
         )
 
     @property
+    def participation(self) -> Participation:
+        """Who is in a round."""
+        return Participation.model_validate(
+            self.model_dump(include=set(Participation.model_fields))
+        )
+
+    @property
     def shares_model(self) -> bool:
         """Whether hospitals are given the model; default: those on a list are."""
         return self.tls is not None if self.share_model is None else self.share_model
@@ -128,6 +137,10 @@ class ServerSettings(ServingSettings, Training, StrategySettings):
     @model_validator(mode="after")
     def _parts_fit(self) -> "ServerSettings":
         check_combination(self.combining, self.training)
+        needed = quorum_of(self.quorum, self.min_clients, self.fraction)
+        check_participation(
+            self.participation, self.combining, self.training, self.min_clients, needed
+        )
         if self.shared != "all" and self.test is not None:
             raise ValueError(
                 f"--test scores one model, and with --shared {self.shared} each hospital has its "
@@ -207,7 +220,7 @@ def _serve(arguments: Sequence[str]) -> None:
             told.finish(ended)
             _write_report(folder.path)
             over = f"{result.round} rounds are done"
-            roster.say_farewell(over, rounds.asked, results=_results(plan, folder, ended))
+            roster.say_farewell(over, rounds.expected, results=_results(plan, folder, ended))
 
 
 @contextmanager

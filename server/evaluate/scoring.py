@@ -14,7 +14,8 @@ from common.state import State
 from server.evaluate.models import Model
 from server.evaluate.records import HospitalScores, ScoredModel, read_scored, write_scored
 from server.rounds.ask import Hospitals
-from server.rounds.attempt import Attempt, Collected, Round
+from server.rounds.attempt import Attempt, Collected
+from server.rounds.errands import Round
 from server.rounds.plan import Plan
 from server.rounds.waiting import RECONNECT_GRACE_SECONDS, RETURN_SECONDS, Waiting
 from server.run.events import Repeated

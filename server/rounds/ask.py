@@ -1,15 +1,11 @@
 """What the round loop needs of a transport."""
 
-from collections.abc import Callable, Collection, Iterator
-from queue import Empty, Queue
-from threading import Semaphore, Thread
-from time import monotonic
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Collection
+from typing import Protocol
 
 from common.certificates import Peer
-from common.protocol import Hello, Identity, Instruction, Progress, ProtocolError, Reply
+from common.protocol import Hello, Identity, Instruction, Progress, Reply
 from common.wire import fingerprint
-from server.rounds.checks import Rejected
 
 TRANSFERS = 8
 """Weights that are fetched, or sent, at once: what bounds the server's memory."""
@@ -109,101 +105,3 @@ class Follower(Protocol):
 
     def sending(self, name: str, identity: Identity) -> None:
         """Note that a hospital has replied, and that its weights are fetched."""
-
-
-class Errand(NamedTuple):
-    """What one hospital is asked.
-
-    Attributes:
-        connection: To the hospital.
-        instruction: What it is to do.
-        weights: What it is to do it with.
-    """
-
-    connection: Connection
-    instruction: Instruction
-    weights: Weights
-
-
-class Outcome(NamedTuple):
-    """What came of an errand.
-
-    Attributes:
-        name: The hospital's.
-        answer: Its reply with its weights, empty if it has none, or why no reply came.
-        asked: Seconds until the reply.
-        fetched: Seconds that its weights took.
-    """
-
-    name: str
-    answer: tuple[Reply, bytes] | HospitalLost | Rejected
-    asked: float
-    fetched: float
-
-
-def ask_all(errands: dict[str, Errand], timeout: float, follower: Follower) -> Iterator[Outcome]:
-    """Ask all hospitals at once and yield what comes of it, as it comes, until the deadline.
-
-    No more than :data:`TRANSFERS` replies have their weights here at a time: a hospital keeps its
-    own until there is room, and the consumer makes room by coming back for the next outcome.
-    Hospitals that have not answered by the deadline are not among what is yielded; their late
-    answers go nowhere.
-
-    Args:
-        errands: By the hospital's name.
-        timeout: Seconds.
-        follower: Is told what they do meanwhile.
-    """
-    deadline = monotonic() + timeout
-    room = Semaphore(TRANSFERS)
-    outcomes: Queue[Outcome] = Queue()
-
-    def run(name: str, errand: Errand) -> None:
-        start = monotonic()
-        answer: tuple[Reply, bytes] | HospitalLost | Rejected
-        asked = start
-        try:
-            reply = errand.connection.ask(
-                errand.instruction,
-                errand.weights,
-                deadline - start,
-                lambda progress: follower.progress(name, progress),
-            )
-            asked = monotonic()
-            follower.sending(name, errand.instruction.identity)
-            answer = (reply, _fetch(errand, reply, deadline, room))
-        except HospitalLost as lost:
-            answer = lost
-        except ProtocolError as error:
-            answer = Rejected(f"answered {error}")
-        outcomes.put(Outcome(name, answer, asked - start, monotonic() - asked))
-
-    for name, errand in errands.items():
-        # Daemon threads: one that never comes back does not keep the process.
-        Thread(target=run, args=(name, errand), daemon=True).start()
-    for _ in errands:
-        try:
-            outcome = outcomes.get(timeout=max(0.0, deadline - monotonic()))
-        except Empty:
-            return
-        yield outcome
-        if isinstance(outcome.answer, tuple) and outcome.answer[0].weights is not None:
-            room.release()
-
-
-def _fetch(errand: Errand, reply: Reply, deadline: float, room: Semaphore) -> bytes:
-    """Return the weights of a reply; they take a place in ``room`` until they are used.
-
-    Raises:
-        HospitalLost: They do not come in time; no place is taken then.
-    """
-    if reply.weights is None:
-        return b""
-    if not room.acquire(timeout=max(0.0, deadline - monotonic())):
-        raise HospitalLost("there was no time left to fetch its weights")
-    try:
-        left = min(deadline - monotonic(), TRANSFER_SECONDS)
-        return errand.connection.fetch(errand.instruction.identity, left)
-    except HospitalLost:
-        room.release()
-        raise

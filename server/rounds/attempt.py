@@ -1,30 +1,23 @@
-"""One attempt at a round: ask all hospitals that are connected, check and keep what comes back."""
+"""One attempt at a round: ask hospitals, check what comes back and keep it."""
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from common.histograms import Histograms
-from common.options import Part
-from common.protocol import Hello, Instruction
+from common.protocol import Hello, Reply
 from common.readings import aucs_of
 from common.runtime.logs import fields
 from common.scores import Scores
-from common.state import WEIGHTS, Spec, State, join, parameters_of, returned, select, spec_of
 from common.wire import fingerprint, pack
-from server.rounds.ask import (
-    Connection,
-    Errand,
-    HospitalLost,
-    Hospitals,
-    Outcome,
-    Weights,
-    ask_all,
-)
+from server.rounds.ask import HospitalLost, Hospitals
 from server.rounds.checks import Rejected, check_reply, check_weights
+from server.rounds.cohort import Cohort
+from server.rounds.errands import Errand, Round, errands_of
 from server.rounds.pace import WARNING, pace_of, unusual, update_norm
 from server.rounds.progress import hospital_record
+from server.rounds.staleness import carried_over
+from server.rounds.underway import Outcome, UnderWay
 from server.run import console
 from server.run.events import AuditEvent, Lost, OwnStateLost, ReplyRejected, Unusual
 from server.run.folder import RunFolder
@@ -35,50 +28,19 @@ from server.strategies.base import UpdateInfo
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Round:
-    """What goes out in an attempt.
-
-    Attributes:
-        instruction: What every hospital is to do, all weights beside it.
-        state: The global model.
-        packed: All that travels, as one blob: the model and ``extras``.
-        backbone: Hash of the frozen backbone, whose holders get the head alone; None: all is
-            trained.
-        norm_limit: Updates so many times faster than usual are rejected; 0: none is.
-        paces: Of the hospitals' updates in earlier rounds; see :mod:`server.rounds.pace`.
-        extras: Named states that go out beside the weights.
-        returns: Names of the states that hospitals return beside the weights.
-        counted: The last round in which each hospital's reply counted, by name.
-    """
-
-    instruction: Instruction
-    state: State
-    packed: bytes
-    backbone: str | None
-    norm_limit: float
-    paces: Mapping[str, Sequence[Pace]]
-    extras: dict[str, State] = field(default_factory=dict)
-    returns: tuple[str, ...] = ()
-    counted: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def trained(self) -> State:
-        """The part of the model that hospitals train and return."""
-        return returned(self.state, self.instruction.training)
-
-    @property
-    def returned(self) -> Spec:
-        """All that hospitals return, joined: weights, and parameters for each extra state."""
-        trained = spec_of(self.trained)
-        return join({WEIGHTS: trained, **dict.fromkeys(self.returns, parameters_of(trained))})
-
-
 @dataclass
 class Collected:
-    """What came back in one attempt."""
+    """What came back in one attempt.
+
+    Attributes:
+        asked: Hospitals of which a reply was awaited.
+        idle: Those that were there and not asked.
+        busy: Those that were still busy when the attempt was over.
+    """
 
     asked: list[str]
+    idle: list[str] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)
     hospitals: dict[str, HospitalRecord] = field(default_factory=dict)
     validations: dict[str, Scores] = field(default_factory=dict)
     histograms: dict[str, Histograms] = field(default_factory=dict)
@@ -87,15 +49,26 @@ class Collected:
     kept: list[str] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def there(self) -> set[str]:
+        """The hospitals that were there when the attempt began."""
+        return {*self.asked, *self.idle}
+
 
 class Attempt:
-    """Collects the replies to one instruction.
+    """Collects the replies to one instruction, and those of hospitals that are busy with another.
 
     Args:
         hospitals: Those that are connected.
         folder: Where everything is written.
         out: What goes out.
         spool: Keeps the updates that come back; None: none are asked for.
+        cohort: Who is asked, unless it is busy; None: all that are connected.
+        under_way: Errands of earlier attempts that still go on; None: there are none.
+
+    Attributes:
+        cohort: Who is asked.
+        collected: What came back so far.
     """
 
     def __init__(
@@ -104,31 +77,44 @@ class Attempt:
         folder: RunFolder,
         out: Round,
         spool: Spool | None = None,
+        cohort: Cohort | None = None,
+        under_way: UnderWay | None = None,
     ) -> None:
         self._hospitals = hospitals
         self._folder = folder
         self._out = out
         self._spool = spool
-        self._errands = self._make_errands()
-        self.collected = Collected(asked=list(self._errands))
+        self.cohort = cohort or Cohort.all_of(hospitals.present())
+        self._under_way = under_way or UnderWay(folder.live)
+        earlier, present = self._under_way.errands, self.cohort.present
+        free = {name: present[name] for name in self.cohort.chances if name not in earlier}
+        self._new = errands_of(out, free)
+        for name, errand in self._new.items():
+            self._note_sent(name, errand)
+        self._errands = earlier | self._new
+        idle = sorted(present.keys() - self._errands)
+        self.collected = Collected(asked=sorted(self._errands), idle=idle)
 
-    def collect(self, timeout: float) -> Collected:
-        """Ask, check reply by reply until the deadline, and leave out updates that are far off.
+    def collect(self, timeout: float, enough: int = 0) -> Collected:
+        """Ask, check reply by reply until the deadlines, and leave out updates that are far off.
+
+        Args:
+            timeout: Seconds that the hospitals have which are asked now.
+            enough: Good replies after which the others are not waited for; 0: all are.
 
         Raises:
             OSError: The disk is full.
         """
         found = self.collected
-        for outcome in ask_all(self._errands, timeout, self._folder.live):
+        self._under_way.ask(self._new, timeout)
+        for outcome in self._under_way.outcomes(lambda: 0 < enough <= len(found.hospitals)):
             try:
                 self._check(outcome)
             except Rejected as reason:
                 self._reject(outcome.name, str(reason))
             except HospitalLost as lost:
                 self._lose(outcome.name, str(lost))
-        answered = found.hospitals.keys() | found.validations.keys() | found.rejected.keys()
-        for name in self._errands.keys() - answered - found.lost.keys():
-            self._lose(name, "no reply before the deadline")
+        found.busy = sorted(self._under_way.errands)
         for name in sorted(found.hospitals.keys() | found.validations.keys()):
             barred = self._hospitals.standing(self._errands[name].connection)
             if barred is not None:
@@ -161,52 +147,32 @@ class Attempt:
         assert self._spool is not None  # noqa: S101 - updates were asked for
         return self._spool.updates(self.collected.hospitals)
 
-    def _make_errands(self) -> dict[str, Errand]:
-        """Return what each hospital is asked; none is sent what it holds already."""
-        errands: dict[str, Errand] = {}
-        ready: dict[tuple[Part, int], tuple[Instruction, Weights]] = {}
-        for name, connection in self._hospitals.present().items():
-            what = self._part_for(connection), self._counted(connection)
-            if what not in ready:
-                ready[what] = self._outgoing(*what)
-            instruction, weights = ready[what]
-            errands[name] = Errand(connection, instruction, weights)
-            if instruction.counted and instruction.counted not in connection.own:
-                why = f"it does not have what it kept after round {instruction.counted}"
-                self._note(OwnStateLost, name, why)
-            details = {
-                "site": name,
-                "identity": instruction.identity.model_dump(),
-                "task": instruction.task,
-                "weights": instruction.weights,
-                "sha256": weights.sha256,
-            }
-            if instruction.keep is not None:
-                details["keep"] = instruction.keep.model_dump()
-            self._folder.log.record(AuditEvent(event="sent", details=details))
-        return errands
+    def _note_sent(self, name: str, errand: Errand) -> None:
+        instruction = errand.instruction
+        if instruction.counted and instruction.counted not in errand.connection.own:
+            why = f"it does not have what it kept after round {instruction.counted}"
+            self._note(OwnStateLost, name, why)
+        details = {
+            "site": name,
+            "identity": instruction.identity.model_dump(),
+            "task": instruction.task,
+            "weights": instruction.weights,
+            "sha256": errand.weights.sha256,
+        }
+        if instruction.keep is not None:
+            details["keep"] = instruction.keep.model_dump()
+        self._folder.log.record(AuditEvent(event="sent", details=details))
 
-    def _counted(self, connection: Connection) -> int:
-        """Return the round after which a hospital's own states count; 0: none are kept yet."""
-        keeps = self._out.instruction.training.keeps_state
-        return self._out.counted.get(connection.hello.site, 0) if keeps else 0
-
-    def _part_for(self, connection: Connection) -> Part:
-        """Return the part of the model that a hospital does not hold."""
-        out, training = self._out, self._out.instruction.training
-        if out.backbone is not None:
-            return "head" if connection.backbone == out.backbone else "all"
-        return training.shared if self._counted(connection) in connection.own else "all"
-
-    def _outgoing(self, part: Part, counted: int) -> tuple[Instruction, Weights]:
-        """Return what goes to all that lack this part of the model."""
-        out = self._out
-        fields = {"weights": part, "counted": counted}
-        instruction = out.instruction.model_copy(update=fields)
-        if part == "all":
-            return instruction, Weights(out.packed)
-        blob = pack(join({WEIGHTS: select(out.state, part), **out.extras}))
-        return instruction, Weights(blob)
+    def _note_received(self, name: str, errand: Errand, reply: Reply, received: str | None) -> None:
+        details: dict[str, object] = {
+            "site": name,
+            "identity": errand.instruction.identity.model_dump(),
+            "status": reply.status,
+            "sha256": received,
+        }
+        if errand.instruction.keep is not None:
+            details["kept"] = reply.kept
+        self._folder.log.record(AuditEvent(event="received", details=details))
 
     def _check(self, outcome: Outcome) -> None:
         """Check one reply, keep its weights and note the hospital's part.
@@ -215,33 +181,20 @@ class Attempt:
             Rejected: It is not good enough.
             HospitalLost: There is no reply.
         """
-        errand = self._errands[outcome.name]
+        errand = outcome.errand
         if not isinstance(outcome.answer, tuple):
             errand.connection.backbone = None
             raise outcome.answer
         reply, blob = outcome.answer
         received = fingerprint(blob) if blob else None
-        details: dict[str, object] = {
-            "site": outcome.name,
-            "identity": errand.instruction.identity.model_dump(),
-            "status": reply.status,
-            "sha256": received,
-        }
-        if errand.instruction.keep is not None:
-            details["kept"] = reply.kept
-        self._folder.log.record(AuditEvent(event="received", details=details))
+        self._note_received(outcome.name, errand, reply, received)
         check_reply(reply, errand.connection.hello, errand.instruction)
         errand.connection.backbone = self._out.backbone
+        if self._stale(errand):  # its scores are of an older model than the others'
+            reply = reply.model_copy(update={"validation": None, "histograms": None})
         histograms = None if reply.histograms is None else Histograms.from_text(reply.histograms)
         if self._spool is not None:
-            before = self._out.trained
-            state = check_weights(
-                reply, blob, received, before, self._out.returned, errand.instruction
-            )
-            norm = update_norm(before, state)
-            if not math.isfinite(norm):
-                raise Rejected("its update's norm is not finite")
-            self._spool.put(outcome.name, blob, UpdateInfo(reply.examples, norm))
+            norm, pace = self._keep(self._spool, outcome.name, errand, reply, blob, received)
             record = hospital_record(
                 reply,
                 outcome.asked,
@@ -249,8 +202,9 @@ class Attempt:
                 len(errand.weights.blob),
                 len(blob),
                 norm,
-                pace_of(before, state, errand.instruction.training, reply.examples),
+                pace,
                 aucs_of(histograms) if histograms is not None else None,
+                self._stale(errand),
             )
             self.collected.hospitals[outcome.name] = record
             if errand.instruction.batches is None:
@@ -265,6 +219,39 @@ class Attempt:
         if histograms is not None:
             self.collected.histograms[outcome.name] = histograms
 
+    def _keep(
+        self,
+        spool: Spool,
+        name: str,
+        errand: Errand,
+        reply: Reply,
+        blob: bytes,
+        received: str | None,
+    ) -> tuple[float, Pace]:
+        """Check the weights and keep them as an update of the present model.
+
+        Returns the norm and the pace of the hospital's own update.
+
+        Raises:
+            Rejected: They are not good enough.
+        """
+        before, instruction = errand.out.trained, errand.instruction
+        state = check_weights(reply, blob, received, before, errand.out.returned, instruction)
+        norm = counted = update_norm(before, state)
+        if stale := self._stale(errand):
+            now = self._out.trained
+            state_now = carried_over(before, state, now, stale)
+            blob, counted = pack(state_now), update_norm(now, state_now)
+        if not math.isfinite(norm) or not math.isfinite(counted):
+            raise Rejected("its update's norm is not finite")
+        chance = self.cohort.chances.get(name, 1.0)
+        spool.put(name, blob, UpdateInfo(reply.examples, counted, chance))
+        return norm, pace_of(before, state, instruction.training, reply.examples)
+
+    def _stale(self, errand: Errand) -> int:
+        """Return by how many rounds the model of an errand is older than the present one."""
+        return self._out.instruction.identity.round - errand.instruction.identity.round
+
     def _say(self, name: str, record: HospitalRecord) -> None:
         told = fields(
             "reply",
@@ -275,6 +262,7 @@ class Attempt:
             auc=record.auc,
             seconds=record.seconds.train,
             bytes=record.bytes.sent,
+            stale=record.stale or None,
         )
         log.info(console.hospital_row(name, record), extra=told)
 

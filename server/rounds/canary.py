@@ -11,7 +11,8 @@ from common.protocol import Hello
 from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import rounded
 from server.rounds.ask import Hospitals
-from server.rounds.attempt import Attempt, Collected, Round
+from server.rounds.attempt import Attempt, Collected
+from server.rounds.errands import Round
 from server.rounds.plan import Plan
 from server.run.events import CanaryHospital, CanaryRound
 from server.run.folder import RunFolder

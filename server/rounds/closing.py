@@ -9,12 +9,15 @@ from common.runtime.logs import FOR_PEOPLE
 from common.scores import rounded
 from common.wire import pack
 from server.rounds.ask import Hospitals
-from server.rounds.attempt import Attempt, Collected, Round
+from server.rounds.attempt import Attempt, Collected
 from server.rounds.best import BestCopy
+from server.rounds.cohort import Cohort
+from server.rounds.errands import Round
 from server.rounds.outgoing import GlobalModel
 from server.rounds.plan import Plan
 from server.rounds.progress import Progress, across
 from server.rounds.sharing import best_model, shared_mean, to_keep
+from server.rounds.underway import UnderWay
 from server.rounds.waiting import RECONNECT_GRACE_SECONDS
 from server.run import console
 from server.run.folder import RunFolder
@@ -35,7 +38,7 @@ class Closing:
         progress: Of the run.
         model: The final one.
         best: Keeps the best one.
-        equal: Every hospital counts the same in a mean.
+        under_way: Errands of the rounds that still go on; None: none do.
         asked: Hospitals that were asked last; those that are asked here are added.
     """
 
@@ -47,7 +50,7 @@ class Closing:
         progress: Progress,
         model: GlobalModel,
         best: BestCopy,
-        equal: bool,
+        under_way: UnderWay | None,
         asked: set[str],
     ) -> None:
         self._plan = plan
@@ -56,7 +59,7 @@ class Closing:
         self._progress = progress
         self._model = model
         self._best = best
-        self._equal = equal
+        self._under_way = under_way
         self._asked = asked
 
     def run(self, reason: str | None) -> Result:
@@ -70,6 +73,7 @@ class Closing:
         """
         plan, progress, last = self._plan, self._progress, self._progress.round
         self._say_test_scores()
+        self._let_finish()
         found, validation, of_all = self._score_final()
         self._share_best(found)
         self._write_models()
@@ -90,6 +94,22 @@ class Closing:
             for row in console.findings_table({"test AUC": test.auc_by_finding}):
                 log.info(row, extra=FOR_PEOPLE)
 
+    def _let_finish(self) -> None:
+        """Wait for hospitals that still train; what they return comes too late to count."""
+        if self._under_way is None or not (errands := self._under_way.errands):
+            return
+        names = ", ".join(sorted(errands))
+        log.info("waiting for %s to finish; what they trained comes too late to count", names)
+        last = self._progress.round
+        out = self._model.to_score(last + 1, 1, self._progress)
+        busy = {name: errand.instruction.identity for name, errand in errands.items()}
+        identity, needed = out.instruction.identity, self._plan.needed
+        self._folder.live.begin(identity, "closing", last, needed, busy)
+        nobody = Cohort({}, {})
+        Attempt(
+            self._hospitals, self._folder, out, cohort=nobody, under_way=self._under_way
+        ).collect(0)
+
     def _score_final(self) -> tuple[Collected, Validation, Pooled | None]:
         """Let the hospitals score the final model; no further round would."""
         log.info("the hospitals score the final model")
@@ -97,7 +117,7 @@ class Closing:
         out = self._model.to_score(last + 1, 1, self._progress)
         self._hospitals.wait_for_return(self._asked, RECONNECT_GRACE_SECONDS)
         found = self._evaluate(out, "final", last)
-        validation = across(found.validations, self._equal)
+        validation = across(found.validations, not self._plan.strategy.believes_claims)
         of_all = keep_pooled(self._folder.path, last + 1, found.histograms)
         self._progress.choice.note(last, validation.auc, of_all)
         self._best.update()

@@ -1,31 +1,30 @@
 """The round loop: ask the hospitals, check what they return, average it, keep it, repeat."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import monotonic
 
 from common.checkpoint import Provenance
-from common.errors import FedCXRError, NoQuorum
-from common.readings import Pooled
+from common.errors import NoQuorum
 from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import Scores, rounded
 from common.state import State
-from common.wire import fingerprint
 from server.rounds import canary
 from server.rounds.ask import Hospitals
-from server.rounds.attempt import Attempt, Collected, Round
+from server.rounds.attempt import Attempt, Collected
 from server.rounds.best import BestCopy
-from server.rounds.checks import flaw_of, stop_if_diverged
+from server.rounds.checks import stop_if_diverged
 from server.rounds.choosing import Choice
 from server.rounds.closing import Closing
-from server.rounds.drift import cosines
+from server.rounds.cohort import Cohort, draw
+from server.rounds.finishing import Finishing
 from server.rounds.outgoing import GlobalModel
 from server.rounds.plan import Plan
-from server.rounds.progress import Progress, across, at_fault, mean_loss
+from server.rounds.progress import Progress, at_fault
+from server.rounds.underway import UnderWay
 from server.rounds.waiting import RECONNECT_GRACE_SECONDS, RETURN_SECONDS, Waiting
 from server.run import console
 from server.run.events import (
-    AuditEvent,
     Excluded,
     InitialModel,
     Left,
@@ -34,13 +33,10 @@ from server.run.events import (
     StoppedEarly,
 )
 from server.run.folder import RunFolder
-from server.run.forecast import seconds_left
-from server.run.histograms import keep_pooled
 from server.run.live import LiveWriter
-from server.run.records import Result, RoundRecord, RoundSeconds, RunState, RunStatus
-from server.run.spool import SpooledUpdates
+from server.run.records import Result, RunState, RunStatus
 from server.strategies import make_strategy
-from server.strategies.base import RoundInfo, Strategy
+from server.strategies.base import Strategy
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +55,8 @@ class Rounds:
 
     Attributes:
         folder: The run's.
-        asked: Hospitals that were asked last: in the last round or to score its model; of a resumed
-            run those expected back.
+        expected: Hospitals that were there last: in the last round or to score its model; of a
+            resumed run those expected back.
     """
 
     def __init__(
@@ -78,14 +74,18 @@ class Rounds:
         self.folder = folder
         self._strategy = strategy or make_strategy(plan.strategy)
         self._model = GlobalModel(plan, self._strategy, state)
-        self._equal = not plan.strategy.believes_claims  # or one could choose the best model alone
         self._provenance = provenance
         self._test = test
         self._waiting = Waiting(plan, hospitals, self._write_status)
         choice = Choice(plan.strategy.believes_claims, plan.min_gain)
         self._progress = Progress.of(folder.rounds(), folder.events(), choice)
         self._best = BestCopy(folder, self._progress, plan.one_model)
-        self.asked = folder.to_return()
+        self._finishing = Finishing(
+            plan, folder, self._strategy, self._model, provenance, test, self._progress, self._best
+        )
+        ends = plan.participation.rounds_end
+        self._under_way = UnderWay(folder.live) if ends else None  # None: nothing outlives a round
+        self.expected = folder.to_return()
 
     def run(self) -> Result:
         """Run all rounds and a closing evaluation.
@@ -107,10 +107,10 @@ class Rounds:
             self._introduce()
         deadline = monotonic() + RETURN_SECONDS
         self._waiting.gather(RETURN_SECONDS if done else plan.round_timeout, enough=bool(done))
-        self._hospitals.wait_for_return(self.asked, max(0.0, deadline - monotonic()))
-        for name in sorted(self.asked - self._hospitals.present().keys()):
+        self._hospitals.wait_for_return(self.expected, max(0.0, deadline - monotonic()))
+        for name in sorted(self.expected - self._hospitals.present().keys()):
             self.folder.log.record(Left(site=name))
-            self.asked.remove(name)  # or the first round would wait for it again
+            self.expected.remove(name)  # or the first round would wait for it again
         if plan.canary and not done:
             self._canary()
         reason = None
@@ -126,8 +126,8 @@ class Rounds:
             self._progress,
             self._model,
             self._best,
-            equal=self._equal,
-            asked=self.asked,
+            self._under_way,
+            asked=self.expected,
         )
         return closing.run(reason)
 
@@ -141,7 +141,7 @@ class Rounds:
             self.folder.log.record(InitialModel(test=scores))
 
     def _write_status(self, state: RunState, **fields: int) -> None:
-        done = self._progress.round if self.asked else None  # nobody was asked: no round yet
+        done = self._progress.round if self.expected else None  # nobody was asked: no round yet
         rounds = self._plan.rounds
         if state == "waiting":
             self.folder.live.enter("waiting", fields["needed"])
@@ -152,21 +152,25 @@ class Rounds:
         for turn in range(1, plan.attempts + 1):
             if not self._waiting.wait_for(plan.needed, plan.round_timeout):
                 self._waiting.give_up(plan.needed)
-            self._hospitals.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
+            earlier = self._under_way.errands if self._under_way else {}
+            self._hospitals.wait_for_return(self.expected - earlier.keys(), RECONNECT_GRACE_SECONDS)
             start = monotonic()
             told = fields("round", round=number, rounds=plan.rounds, attempt=turn)
             log.info("round %d of %d", number, plan.rounds, extra=told)
             log.info(console.HEADER, extra=FOR_PEOPLE)
             out = self._model.to_train(number, turn, self._progress)
             identity = out.instruction.identity
-            self.folder.live.begin(identity, "hospitals", number, plan.needed)
+            busy = {name: errand.instruction.identity for name, errand in earlier.items()}
+            self.folder.live.begin(identity, "hospitals", number, plan.needed, busy)
+            cohort = self._draw(number, turn)
             with self.folder.spool(out.returned) as spool:
-                attempt = Attempt(self._hospitals, self.folder, out, spool)
-                self.asked = set(attempt.collected.asked)
-                found = attempt.collect(plan.round_timeout)
+                attempt = Attempt(self._hospitals, self.folder, out, spool, cohort, self._under_way)
+                self.expected = attempt.collected.there
+                found = attempt.collect(plan.round_timeout, plan.participation.rounds_end)
                 self._strike(found)
                 if len(found.hospitals) >= plan.needed:
-                    self._finish_round(number, turn, start, out, attempt)
+                    self._finishing.finish(out, attempt, start)
+                    self._write_status("running")
                     return
             stop_if_diverged(number, plan.training.lr, found.hospitals, found.rejected)
             good, bad = sorted(found.hospitals), at_fault(found.hospitals, found.rejected)
@@ -185,6 +189,15 @@ class Rounds:
             f"see rejected and lost in {self.folder.path / 'events.jsonl'}; --resume goes on"
         )
 
+    def _draw(self, number: int, turn: int) -> Cohort:
+        plan, chosen = self._plan, self._plan.participation
+        present = self._hospitals.present()
+        examples = {name: connection.hello.examples for name, connection in present.items()}
+        chances = draw(
+            examples, chosen.fraction, chosen.sample, plan.needed, plan.seed, number, turn
+        )
+        return Cohort(present, chances)
+
     def _canary(self) -> None:
         """Let each hospital train on a few batches; nothing of it is averaged or kept.
 
@@ -193,7 +206,7 @@ class Rounds:
         """
         out = self._model.to_train(0, 1, self._progress)
         shown = canary.ask(self._plan, self._hospitals, self.folder, out)
-        self.asked = set(shown.hospitals)
+        self.expected = set(shown.hospitals)
         self.folder.log.record(shown)
         canary.say(self._plan, shown)
 
@@ -204,119 +217,3 @@ class Rounds:
             self.folder.exclude(name, found.rejected[name])
             self.folder.log.record(Excluded(site=name, reason=found.rejected[name]))
             self._hospitals.dismiss(name, self.folder.exclusion(name) or "")
-
-    def _finish_round(
-        self, number: int, turn: int, start: float, out: Round, attempt: Attempt
-    ) -> None:
-        """Average, save, test and write the round's line."""
-        replied = monotonic()
-        drift = self._combine(number, out, attempt.updates())
-        averaged = monotonic()
-        self._save(number)
-        saved = monotonic()
-        test = self._score()
-        pooled = keep_pooled(self.folder.path, number, attempt.collected.histograms)
-        seconds = RoundSeconds(
-            hospitals=replied - start,
-            average=averaged - replied,
-            save=saved - averaged,
-            test=monotonic() - saved,
-            total=monotonic() - start,
-        )
-        self._record(number, turn, attempt.collected, drift, test, pooled, seconds)
-
-    def _combine(self, number: int, out: Round, updates: SpooledUpdates) -> dict[str, float | None]:
-        """Average the updates; return each hospital's cosine.
-
-        Raises:
-            FedCXRError: The average cannot be used.
-        """
-        self.folder.live.enter("average")
-        hospitals = max(self._plan.min_clients, len(self._progress.known | self.asked))
-        about = RoundInfo(number, out.instruction.training, hospitals)
-        after = self._strategy.combine(out.trained, updates, about)
-        if (flaw := flaw_of(after)) is not None:
-            raise FedCXRError(
-                f"round {number}: --strategy {self._plan.strategy.strategy} made a model that "
-                f"cannot be used: {flaw}; nothing was sent, the run is as it was after round "
-                f"{number - 1}"
-            )
-        drift = cosines(out.trained, after, updates)
-        self._model.set({**self._model.state, **after})
-        return drift
-
-    def _save(self, number: int) -> None:
-        self.folder.live.enter("save")
-        self.folder.write_checkpoint(
-            number,
-            self._model.state,
-            self._plan.architecture,
-            self._provenance.model_copy(update={"round": number}),
-            self._strategy.state_dict(),
-        )
-
-    def _score(self) -> Scores | None:
-        """Return the model's scores on the server's own test shard, if there is one."""
-        if self._test is None:
-            return None
-        self.folder.live.enter("test")
-        return self._test(self._model.state)
-
-    def _record(
-        self,
-        number: int,
-        turn: int,
-        found: Collected,
-        drift: Mapping[str, float | None],
-        test: Scores | None,
-        pooled: Pooled | None,
-        seconds: RoundSeconds,
-    ) -> None:
-        """Write the round's line: from now on it is done."""
-        hospitals = {
-            name: record.model_copy(update={"cosine": drift[name]})
-            for name, record in sorted(found.hospitals.items())
-        }
-        answered = found.hospitals.keys() | found.rejected.keys()
-        validation = across(found.validations, self._equal)
-        record = RoundRecord(
-            round=number,
-            attempt=turn,
-            auc=validation.auc,
-            auc_by_finding=validation.auc_by_finding,
-            loss=mean_loss(hospitals),
-            test=test,
-            hospitals=hospitals,
-            rejected=found.rejected,
-            missing=sorted((self._progress.known | set(found.asked)) - answered),
-            pooled=pooled,
-            seconds=seconds,
-            model_sha256=fingerprint(self._model.packed),
-        )
-        averaged_model = {"round": number, "sha256": record.model_sha256}
-        self.folder.log.record(AuditEvent(event="averaged", details=averaged_model))
-        self.folder.write_round(record)
-        self._progress.note(record)
-        self._best.update()
-        self._write_status("running")
-        self._say(record, len(found.asked))
-
-    def _say(self, record: RoundRecord, asked: int) -> None:
-        """Log a round that is done, the best one so far and how long the others will take."""
-        rounds, best = self._plan.rounds, self._progress.best
-        left = seconds_left([each.seconds.total for each in self.folder.rounds()], rounds)
-        told = fields(
-            "round done",
-            round=record.round,
-            rounds=rounds,
-            hospitals=len(record.hospitals),
-            asked=asked,
-            seconds=record.seconds.total,
-            loss=record.loss,
-            auc=record.auc,
-            test_auc=record.test.auc if record.test else None,
-            best_round=best[1] if best else None,
-            best_auc=best[0] if best else None,
-            seconds_left=left,
-        )
-        log.info(console.summary(record, rounds, asked, best, left), extra=told)

@@ -6,7 +6,7 @@ from typing import Literal
 from common.protocol import Identity, Instruction
 from common.state import WEIGHTS, State, join, select
 from common.wire import fingerprint, pack
-from server.rounds.attempt import Round
+from server.rounds.errands import Round
 from server.rounds.plan import Plan
 from server.rounds.progress import Progress
 from server.strategies.base import Strategy

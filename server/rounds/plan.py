@@ -1,9 +1,11 @@
 """How a run is to go."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from common.options import Architecture, Training
+from server.rounds.cohort import cohort_size
+from server.rounds.participation import Participation
 from server.strategies.settings import StrategySettings
 
 USUAL_QUORUM = 0.8
@@ -30,6 +32,7 @@ class Plan:
     early_stop: int = 0
     min_gain: float = 0.001
     canary: bool = False
+    participation: Participation = field(default_factory=Participation)
 
     @property
     def one_model(self) -> bool:
@@ -39,9 +42,22 @@ class Plan:
     @property
     def needed(self) -> int:
         """How many hospitals must be averaged for a round to count."""
-        if self.quorum is None:
-            usual = math.ceil(USUAL_QUORUM * self.min_clients)
-            return min(usual, self.min_clients - 1) if self.min_clients >= 3 else usual
-        if self.quorum > 1:
-            return int(self.quorum)
-        return max(1, math.ceil(self.quorum * self.min_clients))
+        return quorum_of(self.quorum, self.min_clients, self.participation.fraction)
+
+
+def quorum_of(quorum: float | None, min_clients: int, fraction: float = 1.0) -> int:
+    """Return how many good replies a round needs to count.
+
+    Args:
+        quorum: A share of those that are asked of ``min_clients`` hospitals, or a number above 1;
+            None: the usual one.
+        min_clients: Hospitals that the run begins with.
+        fraction: Of them that are asked.
+    """
+    asked = cohort_size(fraction, min_clients)
+    if quorum is None:
+        usual = math.ceil(USUAL_QUORUM * asked)
+        return min(usual, asked - 1) if asked >= 3 else usual
+    if quorum > 1:
+        return int(quorum)
+    return max(1, math.ceil(quorum * asked))

@@ -23,6 +23,7 @@ def hospital_record(
     update_norm: float,
     pace: Pace,
     auc_intervals: dict[str, FindingAuc] | None,
+    stale: int = 0,
 ) -> HospitalRecord:
     """Return a hospital's part of a round's line.
 
@@ -38,6 +39,7 @@ def hospital_record(
         update_norm: Euclidean norm of the change of its weights.
         pace: How fast its update moved.
         auc_intervals: Read from its histograms, if it told any.
+        stale: By how many rounds the model was older that it trained.
     """
     seconds, scores = reply.seconds, reply.validation
     assert reply.loss is not None  # noqa: S101 - check_reply has seen to it
@@ -59,6 +61,7 @@ def hospital_record(
         update_norm=update_norm,
         pace=pace,
         auc_intervals=auc_intervals,
+        stale=stale,
         weights_sha256=reply.weights,
     )
 

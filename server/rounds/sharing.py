@@ -13,7 +13,7 @@ from common.protocol import Keep, RunResult
 from common.scores import Scores
 from common.state import State, select
 from common.wire import fingerprint, pack
-from server.rounds.attempt import Round
+from server.rounds.errands import Round
 from server.rounds.progress import across
 from server.run.folder import RunFolder
 from server.run.records import RoundRecord, RunStatus, SharedMean

@@ -11,11 +11,17 @@ HEADER = "  hospital              images   loss    AUC   train s  wait s   MB in
 def hospital_row(name: str, record: HospitalRecord) -> str:
     """Return a hospital's row of the table."""
     seconds, size = record.seconds, record.bytes
+    behind = f"  {in_rounds(record.stale)} behind" if record.stale else ""
     return (
         f"  {name:<20} {record.examples:>7} {rounded(record.loss):>6} "
         f"{rounded(record.auc):>6} {seconds.train:>9.1f} {seconds.wait:>7.1f} "
-        f"{size.received / 1e6:>7.1f} {size.sent / 1e6:>7.1f}"
+        f"{size.received / 1e6:>7.1f} {size.sent / 1e6:>7.1f}{behind}"
     )
+
+
+def in_rounds(count: int) -> str:
+    """Return a number of rounds in words."""
+    return f"{count} round" if count == 1 else f"{count} rounds"
 
 
 def summary(
@@ -35,9 +41,10 @@ def summary(
         left: Seconds that the rounds to come will take.
     """
     test = f", test AUC {rounded(record.test.auc)}" if record.test else ""
+    busy = f", {len(record.busy)} go on" if record.busy else ""
     before = f"validation AUC before it {rounded(record.auc)}"
     return (
-        f"round {record.round} of {rounds}: {len(record.hospitals)} of {asked} hospitals in "
+        f"round {record.round} of {rounds}: {len(record.hospitals)} of {asked} hospitals{busy} in "
         f"{record.seconds.total:.1f} s: loss {rounded(record.loss)}, {before}{test}"
         f"{f'; best so far: round {best[1]} with {best[0]:.3f}' if best else ''}"
         f"{f'; about {in_words(left)} left' if left else ''}"

@@ -4,6 +4,7 @@ It says nothing that the other files lack once a round is done; whoever watches 
 """
 
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event as Flag
@@ -75,6 +76,7 @@ class LiveState:
         self.changed = Flag()
         self._lock = Lock()
         self._identity: Identity | None = None
+        self._busy: Mapping[str, Identity] = {}
         self._absent: set[str] = set()
         now = _now()
         self._live = Live(
@@ -86,7 +88,14 @@ class LiveState:
         with self._lock:
             return self._live.model_copy(update={"hospitals": dict(self._live.hospitals)})
 
-    def begin(self, identity: Identity, phase: Phase, number: int, needed: int) -> None:
+    def begin(
+        self,
+        identity: Identity,
+        phase: Phase,
+        number: int,
+        needed: int,
+        busy: Mapping[str, Identity] | None = None,
+    ) -> None:
         """Note that an attempt begins.
 
         Args:
@@ -94,9 +103,11 @@ class LiveState:
             phase: Which it begins with.
             number: Of the round.
             needed: Hospitals that the round needs.
+            busy: Hospitals that go on with the instructions of an earlier attempt, by name.
         """
         with self._lock:
             self._identity = identity
+            self._busy = busy or {}
             now = _now()
             self._update(
                 round=number,
@@ -110,7 +121,7 @@ class LiveState:
                 if name in self._absent:  # it may have been late before it went
                     gone = known.model_copy(update={"doing": "gone", "share": None})
                     self._live.hospitals[name] = gone
-                else:
+                elif name not in self._busy:
                     self._set(name, "waiting")
 
     def enter(self, phase: Phase, needed: int | None = None) -> None:
@@ -150,13 +161,13 @@ class LiveState:
     def progress(self, name: str, progress: Progress) -> None:
         """Note how far a hospital is with the instruction that is going on."""
         with self._lock:
-            if progress.identity == self._identity:
+            if progress.identity == self._busy.get(name, self._identity):
                 self._work(name, progress.phase, progress.share)
 
     def sending(self, name: str, identity: Identity) -> None:
         """Note that a hospital is done with an instruction, and that its weights are fetched."""
         with self._lock:
-            if identity == self._identity:
+            if identity == self._busy.get(name, self._identity):
                 self._work(name, "sending")
 
     def _leave(self, left: Left) -> None:

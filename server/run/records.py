@@ -78,6 +78,9 @@ class HospitalRecord(Record):
         None, description="of its own validation, from its histograms; None: it told none"
     )
     weights_sha256: str | None
+    stale: int = Field(
+        0, ge=0, description="rounds by which the model that it trained was older; no scores then"
+    )
 
 
 class Validation(Record):
@@ -114,6 +117,10 @@ class RoundRecord(Validation):
     hospitals: dict[str, HospitalRecord]
     rejected: dict[str, str] = Field(description="the reason by the hospital's name")
     missing: list[str]
+    drawn: dict[str, float] | None = Field(
+        None, description="hospitals that were drawn, with their chances; None: all were asked"
+    )
+    busy: list[str] = Field([], description="hospitals that went on with an earlier model")
     pooled: Pooled | None = Field(
         None, description="of all hospitals' validation films; None: no hospital told histograms"
     )

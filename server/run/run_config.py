@@ -7,11 +7,12 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from common.errors import BadInput, first_problem
 from common.options import Training
+from server.rounds.participation import Participation
 from server.run.events import Changed
 from server.strategies.settings import StrategySettings
 
 
-class RunConfig(Training, StrategySettings):
+class RunConfig(Training, StrategySettings, Participation):
     """What a run was started with; other options than those named here are kept as they are."""
 
     model_config = ConfigDict(extra="allow", frozen=True)

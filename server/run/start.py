@@ -88,6 +88,7 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         early_stop=settings.early_stop,
         min_gain=settings.min_gain,
         canary=settings.canary,
+        participation=settings.participation,
     )
     init = Path(settings.init).name
     provenance = Provenance(

@@ -101,9 +101,9 @@ def tracking(names: list[TrackerName], plan: Plan, folder: RunFolder) -> Iterato
 
 def settings_of(plan: Plan, config: dict[str, Any]) -> dict[str, Scalar]:
     """Return a run's settings, flat, without paths and addresses."""
-    combining = plan.strategy.model_dump(exclude={"strategy_args"})
-    fields = asdict(plan) | plan.training.model_dump() | combining | {"run": plan.run}
-    del fields["training"]
+    fields = asdict(plan) | plan.training.model_dump() | plan.participation.model_dump()
+    fields |= plan.strategy.model_dump(exclude={"strategy_args"}) | {"run": plan.run}
+    del fields["training"], fields["participation"]
     versions = {f"version.{name}": text for name, text in config.get("versions", {}).items()}
     return {**fields, **{name: config.get(name) for name in OF_CONFIG}, **versions}
 

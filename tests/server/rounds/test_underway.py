@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from common.protocol import Identity, Instruction, Reply
-from server.rounds import ask
-from server.rounds.ask import Errand, HospitalLost, Weights, ask_all
+from server.rounds import underway
+from server.rounds.ask import TRANSFER_SECONDS, HospitalLost, Weights
+from server.rounds.errands import Errand, Round
+from server.rounds.underway import UnderWay
 from server.run.live import LiveState
 from tests.support.messages import GOOD, INSTRUCTION
 
@@ -38,21 +40,27 @@ class Losing(Replying):
         raise HospitalLost("gone")
 
 
+def errands_to(hospitals: list[Any]) -> dict[str, Errand]:
+    out = Round(INSTRUCTION, {}, b"", None, 0, {})
+    return {str(i): Errand(h, INSTRUCTION, Weights(b""), out) for i, h in enumerate(hospitals)}
+
+
 def outcomes(hospitals: list[Any], timeout: float) -> Iterator[object]:
-    errands = {str(i): Errand(h, INSTRUCTION, Weights(b"")) for i, h in enumerate(hospitals)}
-    return (outcome.answer for outcome in ask_all(errands, timeout, LiveState()))
+    under_way = UnderWay(LiveState())
+    under_way.ask(errands_to(hospitals), timeout)
+    return (outcome.answer for outcome in under_way.outcomes())
 
 
 def test_weights_may_take_their_time_and_no_more_than_there_is() -> None:
     hospital = Replying()
     assert list(outcomes([hospital], 1e6)) == [(GOOD, b"weights")]
     assert list(outcomes([hospital], 5)) == [(GOOD, b"weights")]
-    assert hospital.allowed[0] == ask.TRANSFER_SECONDS
+    assert hospital.allowed[0] == TRANSFER_SECONDS
     assert 4 < hospital.allowed[1] <= 5
 
 
 def test_no_more_weights_are_here_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ask, "TRANSFERS", 2)
+    monkeypatch.setattr(underway, "TRANSFERS", 2)
     hospitals = [Replying() for _ in range(6)]
     coming = outcomes(hospitals, 30)
     for taken in range(1, 7):
@@ -62,7 +70,7 @@ def test_no_more_weights_are_here_than_there_is_room_for(monkeypatch: pytest.Mon
 
 
 def test_a_hospital_that_is_lost_leaves_its_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ask, "TRANSFERS", 1)
+    monkeypatch.setattr(underway, "TRANSFERS", 1)
     answers = list(outcomes([Losing(), Losing(), Replying()], 30))
     assert sum(isinstance(answer, HospitalLost) for answer in answers) == 2
     assert (GOOD, b"weights") in answers

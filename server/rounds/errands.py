@@ -1,0 +1,108 @@
+"""What goes out in an attempt, and what of it each hospital is asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from common.options import Part
+from common.protocol import Instruction
+from common.state import WEIGHTS, Spec, State, join, parameters_of, returned, select, spec_of
+from common.wire import pack
+from server.rounds.ask import Connection, Weights
+from server.run.records import Pace
+
+
+@dataclass(frozen=True)
+class Round:
+    """What goes out in an attempt.
+
+    Attributes:
+        instruction: What every hospital is to do, all weights beside it.
+        state: The global model.
+        packed: All that travels, as one blob: the model and ``extras``.
+        backbone: Hash of the frozen backbone, whose holders get the head alone; None: all is
+            trained.
+        norm_limit: Updates so many times faster than usual are rejected; 0: none is.
+        paces: Of the hospitals' updates in earlier rounds; see :mod:`server.rounds.pace`.
+        extras: Named states that go out beside the weights.
+        returns: Names of the states that hospitals return beside the weights.
+        counted: The last round in which each hospital's reply counted, by name.
+    """
+
+    instruction: Instruction
+    state: State
+    packed: bytes
+    backbone: str | None
+    norm_limit: float
+    paces: Mapping[str, Sequence[Pace]]
+    extras: dict[str, State] = field(default_factory=dict)
+    returns: tuple[str, ...] = ()
+    counted: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> State:
+        """The part of the model that hospitals train and return."""
+        return returned(self.state, self.instruction.training)
+
+    @property
+    def returned(self) -> Spec:
+        """All that hospitals return, joined: weights, and parameters for each extra state."""
+        trained = spec_of(self.trained)
+        return join({WEIGHTS: trained, **dict.fromkeys(self.returns, parameters_of(trained))})
+
+
+class Errand(NamedTuple):
+    """What one hospital is asked.
+
+    Attributes:
+        connection: To the hospital.
+        instruction: What it is to do.
+        weights: What it is to do it with.
+        out: What goes out in the attempt.
+    """
+
+    connection: Connection
+    instruction: Instruction
+    weights: Weights
+    out: Round
+
+
+def errands_of(out: Round, connections: Mapping[str, Connection]) -> dict[str, Errand]:
+    """Return what each hospital is asked; none is sent what it holds already.
+
+    Args:
+        out: What goes out in the attempt.
+        connections: To those who are asked, by name.
+    """
+    errands: dict[str, Errand] = {}
+    ready: dict[tuple[Part, int], tuple[Instruction, Weights]] = {}
+    for name, connection in connections.items():
+        what = _part_for(out, connection), _counted(out, connection)
+        if what not in ready:
+            ready[what] = _outgoing(out, *what)
+        errands[name] = Errand(connection, *ready[what], out)
+    return errands
+
+
+def _counted(out: Round, connection: Connection) -> int:
+    """Return the round after which a hospital's own states count; 0: none are kept yet."""
+    keeps = out.instruction.training.keeps_state
+    return out.counted.get(connection.hello.site, 0) if keeps else 0
+
+
+def _part_for(out: Round, connection: Connection) -> Part:
+    """Return the part of the model that a hospital does not hold."""
+    if out.backbone is not None:
+        return "head" if connection.backbone == out.backbone else "all"
+    shared = out.instruction.training.shared
+    return shared if _counted(out, connection) in connection.own else "all"
+
+
+def _outgoing(out: Round, part: Part, counted: int) -> tuple[Instruction, Weights]:
+    """Return what goes to all that lack this part of the model."""
+    fields = {"weights": part, "counted": counted}
+    instruction = out.instruction.model_copy(update=fields)
+    if part == "all":
+        return instruction, Weights(out.packed)
+    blob = pack(join({WEIGHTS: select(out.state, part), **out.extras}))
+    return instruction, Weights(blob)

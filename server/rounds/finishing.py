@@ -1,0 +1,195 @@
+"""What becomes of an attempt with enough good replies: the next model, and the round's line."""
+
+import logging
+from collections.abc import Callable, Mapping
+from time import monotonic
+
+from common.checkpoint import Provenance
+from common.errors import FedCXRError
+from common.readings import Pooled
+from common.runtime.logs import fields
+from common.scores import Scores
+from common.state import State
+from common.wire import fingerprint
+from server.rounds.attempt import Attempt
+from server.rounds.best import BestCopy
+from server.rounds.checks import flaw_of
+from server.rounds.drift import cosines
+from server.rounds.errands import Round
+from server.rounds.outgoing import GlobalModel
+from server.rounds.plan import Plan
+from server.rounds.progress import Progress, across, mean_loss
+from server.run import console
+from server.run.events import AuditEvent
+from server.run.folder import RunFolder
+from server.run.forecast import seconds_left
+from server.run.histograms import keep_pooled
+from server.run.records import RoundRecord, RoundSeconds
+from server.strategies.base import RoundInfo, Strategy
+
+log = logging.getLogger(__name__)
+
+
+class Finishing:
+    """Makes the next model and writes the lines of one run's rounds.
+
+    Args:
+        plan: How the run is to go.
+        folder: Where everything is written.
+        strategy: Combines the updates.
+        model: The global one; is changed.
+        provenance: Of the run's models.
+        test: Scores a state on the test shard; None: there is none.
+        progress: Of the run; is told of each round.
+        best: Keeps the best model.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        strategy: Strategy,
+        model: GlobalModel,
+        provenance: Provenance,
+        test: Callable[[State], Scores] | None,
+        progress: Progress,
+        best: BestCopy,
+    ) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._strategy = strategy
+        self._model = model
+        self._provenance = provenance
+        self._test = test
+        self._progress = progress
+        self._best = best
+
+    def finish(self, out: Round, attempt: Attempt, start: float) -> None:
+        """Average, save, test and write the round's line.
+
+        Args:
+            out: What went out.
+            attempt: What came back.
+            start: Of the attempt, in seconds by :func:`time.monotonic`.
+
+        Raises:
+            FedCXRError: The average cannot be used.
+            OSError: A file cannot be written.
+        """
+        replied = monotonic()
+        number = out.instruction.identity.round
+        drift = self._combine(number, out, attempt)
+        averaged = monotonic()
+        self._save(number)
+        saved = monotonic()
+        test = self._score()
+        pooled = keep_pooled(self._folder.path, number, attempt.collected.histograms)
+        seconds = RoundSeconds(
+            hospitals=replied - start,
+            average=averaged - replied,
+            save=saved - averaged,
+            test=monotonic() - saved,
+            total=monotonic() - start,
+        )
+        self._record(out, attempt, drift, test, pooled, seconds)
+
+    def _combine(self, number: int, out: Round, attempt: Attempt) -> dict[str, float | None]:
+        """Average the updates; return each hospital's cosine.
+
+        Raises:
+            FedCXRError: The average cannot be used.
+        """
+        self._folder.live.enter("average")
+        taking_part = self._progress.known | attempt.collected.there
+        hospitals = max(self._plan.min_clients, len(taking_part))
+        updates = attempt.updates()
+        about = RoundInfo(number, out.instruction.training, hospitals)
+        after = self._strategy.combine(out.trained, updates, about)
+        if (flaw := flaw_of(after)) is not None:
+            raise FedCXRError(
+                f"round {number}: --strategy {self._plan.strategy.strategy} made a model that "
+                f"cannot be used: {flaw}; nothing was sent, the run is as it was after round "
+                f"{number - 1}"
+            )
+        drift = cosines(out.trained, after, updates)
+        self._model.set({**self._model.state, **after})
+        return drift
+
+    def _save(self, number: int) -> None:
+        self._folder.live.enter("save")
+        self._folder.write_checkpoint(
+            number,
+            self._model.state,
+            self._plan.architecture,
+            self._provenance.model_copy(update={"round": number}),
+            self._strategy.state_dict(),
+        )
+
+    def _score(self) -> Scores | None:
+        """Return the model's scores on the server's own test shard, if there is one."""
+        if self._test is None:
+            return None
+        self._folder.live.enter("test")
+        return self._test(self._model.state)
+
+    def _record(
+        self,
+        out: Round,
+        attempt: Attempt,
+        drift: Mapping[str, float | None],
+        test: Scores | None,
+        pooled: Pooled | None,
+        seconds: RoundSeconds,
+    ) -> None:
+        """Write the round's line: from now on it is done."""
+        found, identity = attempt.collected, out.instruction.identity
+        hospitals = {
+            name: record.model_copy(update={"cosine": drift[name]})
+            for name, record in sorted(found.hospitals.items())
+        }
+        answered = found.hospitals.keys() | found.rejected.keys()
+        missing = (self._progress.known | set(found.asked)) - answered
+        equal = not self._plan.strategy.believes_claims  # or one could choose the best model alone
+        validation = across(found.validations, equal)
+        record = RoundRecord(
+            round=identity.round,
+            attempt=identity.attempt,
+            auc=validation.auc,
+            auc_by_finding=validation.auc_by_finding,
+            loss=mean_loss(hospitals),
+            test=test,
+            hospitals=hospitals,
+            rejected=found.rejected,
+            missing=sorted(missing - {*found.idle, *found.busy}),
+            drawn=dict(attempt.cohort.chances) if self._plan.participation.fraction < 1 else None,
+            busy=found.busy,
+            pooled=pooled,
+            seconds=seconds,
+            model_sha256=fingerprint(self._model.packed),
+        )
+        averaged_model = {"round": record.round, "sha256": record.model_sha256}
+        self._folder.log.record(AuditEvent(event="averaged", details=averaged_model))
+        self._folder.write_round(record)
+        self._progress.note(record)
+        self._best.update()
+        self._say(record, len(found.asked))
+
+    def _say(self, record: RoundRecord, asked: int) -> None:
+        """Log a round that is done, the best one so far and how long the others will take."""
+        rounds, best = self._plan.rounds, self._progress.best
+        left = seconds_left([each.seconds.total for each in self._folder.rounds()], rounds)
+        told = fields(
+            "round done",
+            round=record.round,
+            rounds=rounds,
+            hospitals=len(record.hospitals),
+            asked=asked,
+            seconds=record.seconds.total,
+            loss=record.loss,
+            auc=record.auc,
+            test_auc=record.test.auc if record.test else None,
+            best_round=best[1] if best else None,
+            best_auc=best[0] if best else None,
+            seconds_left=left,
+        )
+        log.info(console.summary(record, rounds, asked, best, left), extra=told)
