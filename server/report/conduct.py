@@ -12,6 +12,7 @@ from server.report.look import BLUE, MUTED, RED, Look
 from server.report.painting import UNDEFINED, height_of, table, upwards
 from server.report.plot import Panel, Plot
 from server.report.run import Run
+from server.run.console import in_rounds
 from server.run.events import (
     Changed,
     Excluded,
@@ -40,13 +41,18 @@ def attendance(run: Run) -> Plot:
     def state(number: int, name: str) -> tuple[str, Look | None]:
         record = run.rounds[number]
         if name in record.hospitals:
-            return "counted", COUNTED
+            stale = record.hospitals[name].stale
+            return (f"counted, {in_rounds(stale)} behind" if stale else "counted"), COUNTED
         if name in record.rejected:
             return f"rejected: {record.rejected[name]}", REJECTED
         if name in record.missing:
             gone = "excluded" if record.round > excluded.get(name, math.inf) else "not connected"
             why = lost.get((record.round, name), gone)
             return f"missing: {why}", MISSING
+        if name in record.busy:
+            return "went on with an earlier model", None
+        if record.drawn is not None:
+            return "not drawn", None
         return UNDEFINED, None
 
     states = [[state(n, name) for name in run.hospitals] for n in range(len(run.rounds))]
@@ -73,7 +79,8 @@ def attendance(run: Run) -> Plot:
     return Plot(
         "attendance",
         "Rounds of each hospital",
-        "A mark for each round and hospital; none: it had not joined yet.",
+        "A mark for each round and hospital; none: it was not asked, went on "
+        "with an earlier round's model, or had not joined yet.",
         [Panel("", paint)],
         table(["Round", *run.hospitals], rows, texts=True),
         [

@@ -41,7 +41,7 @@ def carried_over(base: State, after: State, now: State, rounds: int) -> State:
     moved: State = {}
     for name, array in after.items():
         if not is_float(array):
-            moved[name] = now[name] + (array - base[name])
+            moved[name] = np.asarray(now[name] + (array - base[name]))
             continue
         new, old, present = (a.astype(np.float64) for a in (array, base[name], now[name]))
         if is_parameter(name):

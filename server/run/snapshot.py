@@ -43,6 +43,8 @@ class RoundSummary(Record):
     hospitals: int = Field(description="that count")
     rejected: dict[str, str] = Field(description="the reason by the hospital's name")
     missing: list[str]
+    busy: list[str] = Field([], description="that went on with an earlier model")
+    stale: dict[str, int] = Field({}, description="rounds that replies which count were behind")
 
 
 class ModelAuc(Record):
@@ -62,6 +64,7 @@ class HospitalSummary(Record):
     auc: float | None = Field(description="of the received model on its own validation")
     validation_images: int
     images_per_second: float | None = Field(description="in training; None: too fast to tell")
+    stale: int = Field(0, description="rounds that its reply was behind")
 
 
 class Snapshot(Record):
@@ -146,6 +149,8 @@ def _summary(record: RoundRecord, config: RunConfig) -> RoundSummary:
         hospitals=len(hospitals),
         rejected=record.rejected,
         missing=record.missing,
+        busy=record.busy,
+        stale={name: each.stale for name, each in record.hospitals.items() if each.stale},
     )
 
 
@@ -163,6 +168,7 @@ def _hospitals(records: Sequence[RoundRecord], config: RunConfig) -> dict[str, H
             images_per_second=config.epochs_in(number) * part.examples / part.seconds.train
             if part.seconds.train
             else None,
+            stale=part.stale,
         )
         for name, (number, part) in sorted(last.items())
     }

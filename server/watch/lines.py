@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from common.scores import rounded
+from server.run.console import in_rounds
 from server.run.forecast import in_words
 from server.run.snapshot import ModelAuc, RoundSummary, Snapshot
 from server.watch.view import PHASES, time_left
@@ -35,6 +36,8 @@ def _round_line(run: Snapshot, summary: RoundSummary) -> str:
         f"{in_words(summary.seconds)}: loss {rounded(summary.loss)}, {_auc(model)} before it",
         f"best so far: round {run.best_round}" if run.best_round is not None else "",
         f"about {in_words(left)} left" if left else "",
+        *(f"{name} {in_rounds(count)} behind" for name, count in sorted(summary.stale.items())),
+        f"{', '.join(summary.busy)} still busy" if summary.busy else "",
         f"no reply of {', '.join(summary.missing)}" if summary.missing else "",
         *(f"{name} rejected: {reason}" for name, reason in sorted(summary.rejected.items())),
     ]

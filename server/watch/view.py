@@ -212,7 +212,8 @@ def _numbers(last: HospitalSummary | None, wide: bool) -> list[RenderableType]:
     auc = f"{rounded(last.auc)} ({last.validation_images})"
     cells = [auc, rounded(last.images_per_second, 1)]
     if wide:
-        cells += [rounded(last.loss), str(last.examples), str(last.round)]
+        behind = f", {last.stale} behind" if last.stale else ""
+        cells += [rounded(last.loss), str(last.examples), f"{last.round}{behind}"]
     return [text(cell) for cell in cells]
 
 

@@ -20,7 +20,9 @@ from common.wire import fingerprint, pack, unpack
 from server.rounds.ask import Connection, HospitalLost, Weights
 from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
+from server.rounds.staleness import carried_over
 from server.run.folder import RunFolder
+from server.run.records import RoundRecord
 from server.strategies.settings import StrategySettings
 from tests.support.states import slow_mean
 
@@ -192,6 +194,24 @@ def federate_by_hand(plan: Plan, shards: list[Path], precision: Precision | None
             replies.append((unpack(blob, spec_of(state)), reply.examples))
         state = slow_mean(replies)
     return state
+
+
+def federate_as_recorded(
+    plan: Plan, shards: list[Path], lines: list[RoundRecord], precision: Precision | None = "fp32"
+) -> State:
+    """Return the state after rounds of which it is known who counted, by what chance, how late."""
+    history = [state_of(build_model(plan.architecture, plan.seed))]
+    hospitals = {path.name: hospital_of(path, precision=precision) for path in shards}
+    for line in lines:
+        now, replies = history[-1], []
+        for name, record in line.hospitals.items():
+            began = line.round - record.stale
+            base = history[began - 1]
+            reply, blob = hospitals[name].answer(instruction_of(plan, began), pack(base))
+            after = carried_over(base, unpack(blob, spec_of(base)), now, record.stale)
+            replies.append((after, reply.examples / (line.drawn or {}).get(name, 1.0)))
+        history.append(slow_mean(replies))
+    return history[-1]
 
 
 def lost(_instruction: Instruction, _reply: Reply, _blob: bytes) -> tuple[Reply, bytes]:

@@ -1,11 +1,13 @@
 """Slow, obvious references for states."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from common.state import State
 
 
-def slow_mean(states: list[tuple[State, int]]) -> State:
+def slow_mean(states: Sequence[tuple[State, float]]) -> State:
     """Return FedAvg one number at a time: Python's floats are float64; integers are the maximum."""
     total = sum(examples for _, examples in states)
     mean: State = {}

@@ -1,6 +1,7 @@
 """Asking hospitals that are a few lines each."""
 
 from collections.abc import Iterator
+from threading import Event
 from typing import Any
 
 import pytest
@@ -74,3 +75,57 @@ def test_a_hospital_that_is_lost_leaves_its_room(monkeypatch: pytest.MonkeyPatch
     answers = list(outcomes([Losing(), Losing(), Replying()], 30))
     assert sum(isinstance(answer, HospitalLost) for answer in answers) == 2
     assert (GOOD, b"weights") in answers
+
+
+class Waiting(Replying):
+    """Replies once it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = Event()
+
+    def ask(
+        self, instruction: Instruction, weights: Weights, timeout: float, follow: object
+    ) -> Reply:
+        assert self.may.wait(30)
+        return super().ask(instruction, weights, timeout, follow)
+
+
+def test_who_is_not_waited_for_remains_under_way_and_is_taken_later() -> None:
+    under_way, slow = UnderWay(LiveState()), Waiting()
+    under_way.ask(errands_to([Replying(), slow]), 30)
+    first = list(under_way.outcomes(lambda: len(under_way.errands) == 1))
+    assert [outcome.name for outcome in first] == ["0"]
+    assert list(under_way.errands) == ["1"]
+    slow.may.set()
+    (later,) = under_way.outcomes()
+    assert (later.name, later.answer) == ("1", (GOOD, b"weights"))
+    assert not under_way.errands
+
+
+def test_each_has_a_deadline_of_its_own_and_a_late_reply_gives_its_room_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(underway, "TRANSFERS", 1)
+    under_way, slow = UnderWay(LiveState()), Waiting()
+    errands = errands_to([slow, Replying()])
+    under_way.ask({"0": errands["0"]}, 0.2)
+    (late,) = under_way.outcomes()
+    assert isinstance(late.answer, HospitalLost)
+    assert str(late.answer) == "no reply before the deadline"
+    slow.may.set()
+    for _ in range(3):
+        under_way.ask({"1": errands["1"]}, 30)
+        assert [outcome.answer for outcome in under_way.outcomes()] == [(GOOD, b"weights")]
+
+
+def test_an_errand_that_was_given_up_is_not_mistaken_for_the_next_one() -> None:
+    under_way, slow = UnderWay(LiveState()), Waiting()
+    under_way.ask(errands_to([slow]), 0.2)
+    assert len(list(under_way.outcomes())) == 1
+    again = errands_to([Losing()])
+    slow.may.set()
+    under_way.ask(again, 30)
+    (outcome,) = under_way.outcomes()
+    assert outcome.errand is again["0"]
+    assert isinstance(outcome.answer, HospitalLost)
