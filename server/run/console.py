@@ -41,7 +41,7 @@ def summary(
         left: Seconds that the rounds to come will take.
     """
     test = f", test AUC {rounded(record.test.auc)}" if record.test else ""
-    busy = f", {len(record.busy)} go on" if record.busy else ""
+    busy = f", {len(record.busy)} still busy," if record.busy else ""
     before = f"validation AUC before it {rounded(record.auc)}"
     return (
         f"round {record.round} of {rounds}: {len(record.hospitals)} of {asked} hospitals{busy} in "

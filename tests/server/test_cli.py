@@ -24,6 +24,7 @@ def test_the_model_is_shared_with_hospitals_on_a_list_unless_said_otherwise(
 
 
 OPTIONS = ["--init", "random", "--run", "r", "--insecure"]
+SIZE, END = ["--fraction", "0.5", "--sample", "size"], ["--rounds-end"]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,17 @@ def test_a_strategy_brings_its_own_settings(
         (["--mode", "linear", "--shared", "backbone"], "nothing would be shared"),
         (["--shared", "no-batchnorm", "--test", "shard"], "leave --test out"),
         (["--strategy", "fedsgd"], "--strategy"),
+        ([*SIZE, "--fraction", "1"], "draws nobody while all are asked"),
+        ([*SIZE, "--strategy", "median"], "all hospitals count the same in it; give --sample uni"),
+        ([*SIZE, "--strategy", "fedadam", "--average", "clipped"], "--average clipped does not"),
+        ([*SIZE, "--strategy", "scaffold"], "its mean is uniform"),
+        ([*SIZE, "--strategy", "flwr.server.strategy:FedAvg"], "not of chances"),
+        ([*END, "9", "--strategy", "scaffold"], "belongs to one model"),
+        ([*END, "9", "--strategy", "feddyn"], "belongs to one model"),
+        ([*END, "9", "--shared", "no-batchnorm"], "belongs to the round in which it trained"),
+        ([*END, "9", "--fraction", "0.9"], "give one of the two"),
+        ([*END, "11"], "is more than --min-clients 10"),
+        ([*END, "7"], "is below the quorum of 8 valid replies"),
     ],
 )
 def test_what_does_not_fit_together_is_refused_with_the_reason(

@@ -173,6 +173,22 @@ LAST = "run/checkpoints/round-0002.pt"
     ),
     instead("give either --tls DIR or --insecure", begins("new", "--tls", "x"), begins()),
     instead("a share up to 1 nor a whole", begins("new", quorum=1.5), begins(quorum=0.5)),
+    instead(
+        "give --fraction below 1",
+        begins("new", sample="size"),
+        begins(sample="size", fraction=0.5),
+    ),
+    instead(
+        "give --sample uniform",
+        begins("new", fraction=0.5, sample="size", strategy="median"),
+        begins(fraction=0.5, sample="uniform", strategy="median"),
+    ),
+    instead("give at most that", begins("new", rounds_end=2), begins(rounds_end=1)),
+    instead(
+        "leave --rounds-end out",
+        begins("new", rounds_end=1, strategy="scaffold"),
+        begins(strategy="scaffold"),
+    ),
 )
 def test_a_run_can_be_begun_or_gone_on_with(place: Place, remedy: Remedy) -> None:
     remedy.helps(place)

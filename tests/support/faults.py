@@ -73,6 +73,22 @@ def trains_slowly(seconds: float, rounds: str = "True") -> str:
     )
 
 
+def trains_after(condition: str, rounds: str = "True") -> str:
+    """Return a prelude: local training begins once a condition holds.
+
+    Args:
+        condition: In Python, with ``os``.
+        rounds: In which that is, in terms of ``number``, the round.
+    """
+    return _wrapped(
+        "client.hospital:train",
+        f"    number = args[3].identity.round\n"
+        f"    import time\n"
+        f"    while ({rounds}) and not ({condition}): time.sleep(0.05)\n"
+        f"    return was(*args, **kwargs)\n",
+    )
+
+
 def hangs(place: str) -> str:
     """Return a prelude: a function calls C that never returns, not for a signal either.
 

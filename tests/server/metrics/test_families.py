@@ -222,3 +222,13 @@ def test_what_the_run_does_now(tmp_path: Path) -> None:
     assert found["lost_replies_total"].keys() == {("a",), ("b",)}
     over = facts_of(tmp_path, [round_record(1)])
     assert not samples_of(over).keys() & {"remaining_seconds", "phase", "hospital_state"}
+
+
+def test_who_was_not_drawn_or_is_still_busy_has_missed_nothing(tmp_path: Path) -> None:
+    rounds = [
+        round_record(1, hospitals={"a": told(), "b": told()}),
+        round_record(2, drawn={"a": 1.0, "c": 1.0}, missing=["c"]),
+        round_record(3, busy=["b"], missing=["c"]),
+    ]
+    found = samples_of(facts_of(tmp_path, rounds))
+    assert found["hospital_missed_rounds"] == {("a",): 0, ("b",): 0, ("c",): 2}

@@ -92,6 +92,20 @@ def test_the_page_has_every_finding_and_every_hospital(text: str) -> None:
     assert "Not a medical device" in text
 
 
+def test_late_replies_and_who_was_not_asked_are_told_apart(folder: Path) -> None:
+    lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    kept = lines[1]["hospitals"]
+    kept["hospital-00"]["stale"] = 1
+    del kept["hospital-02"]
+    lines[1] |= {"busy": ["hospital-02"], "missing": []}
+    lines[2]["hospitals"] = {name: lines[2]["hospitals"][name] for name in ("hospital-00",)}
+    lines[2] |= {"drawn": {"hospital-00": 1.0}, "missing": []}
+    (folder / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _, _, second, third = tables_of(chapters(folder))["attendance"]
+    assert second[1:] == ["counted, 1 round behind", "-", "went on with an earlier model"]
+    assert third[1:] == ["counted", "not drawn", "not drawn"]
+
+
 def test_nothing_on_the_page_comes_from_elsewhere(text: str) -> None:
     # Names of SVG's elements, which nobody fetches.
     assert not re.findall(r"https?:(?!//www\.w3\.org/(?:2000/svg|1999/xlink))", text)

@@ -22,7 +22,8 @@ def hospitals(sizes: list[int]) -> dict[str, int]:
 
 def slow_chances(sizes: dict[str, int], count: int) -> dict[str, Fraction]:
     """Return the chances: one certain hospital after another, the largest first."""
-    chances, left = {}, Fraction(count)
+    chances: dict[str, Fraction] = {}
+    left = Fraction(count)
     names = sorted(sizes, key=lambda name: -sizes[name])
     for i, name in enumerate(names):
         share = left * sizes[name] / sum(sizes[other] for other in names[i:])
@@ -68,7 +69,7 @@ def test_by_size_each_is_drawn_as_often_as_its_chance_and_the_sum_is_unbiased(
             assert len(found) == count
             likely /= len(orders)
             drawn.update(dict.fromkeys(found, likely))  # type: ignore[arg-type]
-            together[tuple(found)] += likely  # type: ignore[assignment]
+            together[tuple(found)] += likely
             expected += likely * sum(named[name] * values[name] / chances[name] for name in found)
     assert drawn == chances
     assert expected == sum(named[name] * values[name] for name in named)

@@ -22,6 +22,7 @@ from tests.support.waiting import wait_until
 
 FIRST = Identity(run="r", round=1, attempt=1)
 SECOND = Identity(run="r", round=2, attempt=1)
+THIRD = Identity(run="r", round=3, attempt=1)
 
 
 def audit(event: Any, name: str) -> AuditEvent:
@@ -121,6 +122,26 @@ def test_progress_of_another_attempt_is_passed_over() -> None:
     state.progress("a", progress(0.5, SECOND))
     state.sending("a", SECOND)
     assert doing(state).doing == "waiting"
+
+
+def test_who_is_busy_with_an_earlier_round_is_followed_on() -> None:
+    state = asked("a", "b", "c")
+    for name in "abc":
+        state.progress(name, progress(0.5))
+    state.note(Left(site="c"))
+    state.begin(SECOND, "hospitals", 2, 1, {"a": FIRST, "c": FIRST})
+    assert (doing(state, "a").doing, doing(state, "a").share) == ("training", 0.5)
+    assert (doing(state, "b").doing, doing(state, "c").doing) == ("waiting", "gone")
+    for name in "ab":
+        state.progress(name, progress(0.75, FIRST))
+    assert (doing(state, "a").share, doing(state, "b").doing) == (0.75, "waiting")
+    state.progress("a", progress(0.9, SECOND))
+    assert doing(state, "a").share == 0.75
+    state.sending("a", FIRST)
+    assert doing(state, "a").doing == "sending"
+    state.begin(THIRD, "hospitals", 3, 1)
+    state.progress("a", progress(0.9, FIRST))
+    assert doing(state, "a").doing == "waiting"
 
 
 def in_file(folder: Path) -> Live:

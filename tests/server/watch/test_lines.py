@@ -8,6 +8,7 @@ from server.run.records import RunStatus, Validation
 from server.run.snapshot import Snapshot, snapshot_of
 from server.watch.lines import changes
 from tests.support.recorded import LIVE, NOW, record_run
+from tests.support.records import HOSPITAL, round_record
 
 
 def with_live(run: Snapshot, **changes: object) -> Snapshot:
@@ -52,3 +53,12 @@ def test_a_round_a_hospital_that_is_back_and_the_end_are_a_line_each(tmp_path: P
     folder.status.end(RunStatus(state="finished", rounds=7, best_round=7, validation=last))
     over = snapshot_of(folder.path)
     assert [*changes(now, over)] == ["finished; 7 of 7 rounds, mean AUC 0.600"]
+
+
+def test_late_replies_and_hospitals_that_are_still_busy_are_named(tmp_path: Path) -> None:
+    folder = record_run(tmp_path / "run", rounds=2)
+    before = snapshot_of(folder.path)
+    late = {"a": HOSPITAL, "b": HOSPITAL.model_copy(update={"stale": 1})}
+    folder.write_round(round_record(3, hospitals=late, busy=["c"]))
+    (line,) = (text for text in changes(before, snapshot_of(folder.path)) if "round 3 of" in text)
+    assert line.endswith("; b 1 round behind; c still busy")

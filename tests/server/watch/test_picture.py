@@ -14,6 +14,7 @@ from server.run.records import RunStatus, Validation
 from server.run.snapshot import Snapshot, snapshot_of
 from server.watch.view import Picture
 from tests.support.recorded import LIVE, NOW, ago, record_run
+from tests.support.records import HOSPITAL, round_record
 
 PICTURES = Path(__file__).parent / "pictures"
 
@@ -106,3 +107,15 @@ def test_a_terminal_that_has_ascii_alone_gets_ascii(tmp_path: Path) -> None:
     )
     file.flush()
     assert b"training ###....." in raw.getvalue()
+
+
+def test_a_reply_that_was_behind_is_marked(tmp_path: Path) -> None:
+    folder = record_run(tmp_path / "run", rounds=2)
+    late = {"ucsf": HOSPITAL.model_copy(update={"stale": 2})}
+    folder.write_round(round_record(3, hospitals=late))
+    (row,) = (
+        line
+        for line in drawn(taken(folder.path), 160).splitlines()
+        if line.startswith("ucsf ") and "since" not in line
+    )
+    assert row.endswith(" 3, 2 behind")
