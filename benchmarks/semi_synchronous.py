@@ -1,9 +1,9 @@
 """Rounds per minute with one slow hospital: waiting for it, and ending rounds without it.
 
-Five client processes and one server on loopback, densenet-tiny, shards of synthetic films. The first
-hospital trains ten times slower than it would: after its training it sleeps nine times as long, so
-that it takes no time from the others on a machine with few cores. The same federation runs twice,
-one after the other: rounds of all replies, and rounds that end with all but one
+Five client processes and one server on loopback, densenet-tiny, shards of synthetic films. The
+first hospital trains ten times slower than it would: after its training it sleeps nine times as
+long, so that it takes no time from the others on a machine with few cores. The same federation runs
+twice, one after the other: rounds of all replies, and rounds that end with all but one
 (--rounds-end 4):
 
     python -m benchmarks.semi_synchronous

@@ -228,25 +228,23 @@ class Attempt:
         blob: bytes,
         received: str | None,
     ) -> tuple[float, Pace]:
-        """Check the weights and keep them as an update of the present model.
-
-        Returns the norm and the pace of the hospital's own update.
+        """Check the weights, keep them as an update of the present model; return norm and pace.
 
         Raises:
             Rejected: They are not good enough.
         """
         before, instruction = errand.out.trained, errand.instruction
         state = check_weights(reply, blob, received, before, errand.out.returned, instruction)
-        norm = counted = update_norm(before, state)
+        now = self._out.trained
         if stale := self._stale(errand):
-            now = self._out.trained
-            state_now = carried_over(before, state, now, stale)
-            blob, counted = pack(state_now), update_norm(now, state_now)
-        if not math.isfinite(norm) or not math.isfinite(counted):
+            state = carried_over(before, state, now, stale)
+            blob = pack(state)
+        norm = update_norm(now, state)
+        if not math.isfinite(norm):
             raise Rejected("its update's norm is not finite")
         chance = self.cohort.chances.get(name, 1.0)
-        spool.put(name, blob, UpdateInfo(reply.examples, counted, chance))
-        return norm, pace_of(before, state, instruction.training, reply.examples)
+        spool.put(name, blob, UpdateInfo(reply.examples, norm, chance))
+        return norm, pace_of(now, state, instruction.training, reply.examples)
 
     def _stale(self, errand: Errand) -> int:
         """Return by how many rounds the model of an errand is older than the present one."""

@@ -73,11 +73,11 @@ class Closing:
         """
         plan, progress, last = self._plan, self._progress, self._progress.round
         self._say_test_scores()
-        self._let_finish()
+        too_late = self._let_finish()
         found, validation, of_all = self._score_final()
         self._share_best(found)
         self._write_models()
-        self._say_left_out()
+        self._say_left_out(too_late)
         return Result(
             round=last,
             rounds=plan.rounds,
@@ -94,21 +94,21 @@ class Closing:
             for row in console.findings_table({"test AUC": test.auc_by_finding}):
                 log.info(row, extra=FOR_PEOPLE)
 
-    def _let_finish(self) -> None:
-        """Wait for hospitals that still train; what they return comes too late to count."""
+    def _let_finish(self) -> str:
+        """Wait for hospitals that still train, whose replies come too late to count; name them."""
         if self._under_way is None or not (errands := self._under_way.errands):
-            return
+            return ""
         names = ", ".join(sorted(errands))
-        log.info("waiting for %s to finish; what they trained comes too late to count", names)
+        log.info("waiting for %s to finish; this training comes too late to count", names)
         last = self._progress.round
         out = self._model.to_score(last + 1, 1, self._progress)
         busy = {name: errand.instruction.identity for name, errand in errands.items()}
         identity, needed = out.instruction.identity, self._plan.needed
         self._folder.live.begin(identity, "closing", last, needed, busy)
         nobody = Cohort({}, {})
-        Attempt(
-            self._hospitals, self._folder, out, cohort=nobody, under_way=self._under_way
-        ).collect(0)
+        rest = Attempt(self._hospitals, self._folder, out, None, nobody, self._under_way)
+        rest.collect(0)
+        return names
 
     def _score_final(self) -> tuple[Collected, Validation, Pooled | None]:
         """Let the hospitals score the final model; no further round would."""
@@ -177,10 +177,11 @@ class Closing:
         by = self._progress.choice.by
         log.info("best model: of round %d, %s validation AUC %s", best[1], by, rounded(best[0]))
 
-    def _say_left_out(self) -> None:
+    def _say_left_out(self, too_late: str) -> None:
         last = self._progress.round
         if lost := left_out(self._folder.rounds(), self._folder.events()):
             what = "; ".join(f"{name}: {why}" for name, why in lost.items())
             log.warning("%d rounds are done; not every hospital counts: %s", last, what)
         else:
-            log.info("%d rounds are done; every reply counts", last)
+            but = f" but the last one of {too_late}" if too_late else ""
+            log.info("%d rounds are done; every reply counts%s", last, but)

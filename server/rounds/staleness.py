@@ -9,9 +9,9 @@ than the present model x, and y that it made of it::
     BatchNorm's statistics   y' = d y + (1 - d) x
     BatchNorm's counter      y' = x + (y - x0)
 
-Nguyen et al., "Federated Learning with Buffered Asynchronous Aggregation", AISTATS 2022, section 5
-for d. BatchNorm's statistics are measured anew rather than changed: a change of a variance that is
-carried over may end below zero. A counter goes up by the steps that were taken.
+Nguyen et al., "Federated Learning with Buffered Asynchronous Aggregation", AISTATS 2022.
+BatchNorm's statistics are measured anew rather than changed: a change of a variance that is carried
+over may end below zero. A counter goes up by the steps that were taken.
 """
 
 import math

@@ -37,7 +37,7 @@ class RunConfig(Training, StrategySettings, Participation):
 
     @property
     def method(self) -> str:
-        """Strategy, local training and what is shared, in words, as far as they are unusual."""
+        """Strategy, local training, what is shared and by whom, in words, as far as unusual."""
         words: list[str] = [self.strategy]
         if self.average != "weighted":
             words.append(f"along the {self.average}")
@@ -45,6 +45,10 @@ class RunConfig(Training, StrategySettings, Participation):
             words.append(f"with {self.local}")
         if self.shared != "all":
             words.append(f"sharing {self.shared}")
+        if self.fraction < 1:
+            words.append(f"asking {self.fraction:.0%}")
+        if self.rounds_end:
+            words.append(f"ending rounds with {self.rounds_end} replies")
         return " ".join(words)
 
     def epochs_in(self, number: int) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 from common.checkpoint import Provenance, read_checkpoint
 from common.protocol import Instruction, Reply
+from common.state import State
 from server.rounds.ask import HospitalLost
 from server.rounds.loop import Rounds
 from server.rounds.participation import Participation
@@ -18,6 +19,8 @@ from server.rounds.plan import Plan, quorum_of
 from server.run.events import Lost
 from server.run.folder import RunFolder
 from server.run.records import read_rounds
+from server.strategies.base import RoundInfo, Updates
+from server.strategies.fedavg import FedAvg
 from tests.support.hospitals import (
     Fault,
     LocalHospitals,
@@ -119,6 +122,22 @@ def test_who_has_gone_is_missing_and_who_was_not_drawn_is_not(
     first, *later = read_rounds(tmp_path / "run")
     assert first.missing == []
     assert [line.missing for line in later] == [gone, gone]
+
+
+def test_a_strategy_is_told_of_all_that_take_part(
+    tmp_path: Path, shards: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+
+    def noting(self: FedAvg, before: State, updates: Updates, about: RoundInfo) -> State:
+        told.append((len(updates.infos), about.hospitals))
+        return combine(self, before, updates, about)
+
+    combine = FedAvg.combine
+    monkeypatch.setattr(FedAvg, "combine", noting)
+    plan = replace(drawing(), rounds=1, min_clients=2)
+    rounds_of(plan, shards, tmp_path / "run").run()
+    assert told == [(3, 5)]
 
 
 @pytest.mark.parametrize(
