@@ -113,6 +113,11 @@ def check_combination(settings: StrategySettings, training: Training) -> None:
         ValueError: They do not; says why, and what to give.
     """
     name, local = settings.strategy, training.local
+    if settings.strategy_args and ":" not in name:
+        raise ValueError(
+            f"--strategy-args are of a strategy package.module:Class, and --strategy is {name}; "
+            "leave them out"
+        )
     needed = NEEDS.get(cast(StrategyName, name))
     if needed is not None and local != needed:
         raise ValueError(
