@@ -31,7 +31,7 @@ def run(
     provenance = Provenance(method=plan.strategy.strategy, run="test")
     Rounds(plan, hospitals, folder, state, provenance, None, strategy).run()
     folder.log.close()
-    return read_checkpoint(folder.path / "final.pt", "densenet-tiny", 0)[0]
+    return read_checkpoint(folder.checkpoint(plan.rounds), "densenet-tiny", 0)[0]
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
