@@ -1,11 +1,12 @@
 """Options of what the server does with updates, and what can be combined; needs no torch."""
 
+import re
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from common.options import LocalName, StrategyChoice, StrategyName, Training
+from common.options import CLASS_PATTERN, LocalName, StrategyChoice, StrategyName, Training
 
 Average = Literal["weighted", "clipped", "trimmed-mean", "median"]
 """How updates are averaged before the server takes a step along the mean."""
@@ -92,6 +93,14 @@ class StrategySettings(BaseModel):
         given = {key: value for key, value in values.items() if value is not None}
         local = {"local": NEEDS[name]} if name in NEEDS and "local" in cls.model_fields else {}
         return {**known, **local, **given}
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _is_known(cls, value: object) -> object:
+        names = get_args(StrategyName)
+        if value not in names and not re.match(CLASS_PATTERN, str(value)):
+            raise ValueError(f"must be {', '.join(names)}, or package.module:Class")
+        return value
 
     @property
     def believes_claims(self) -> bool:

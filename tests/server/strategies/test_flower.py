@@ -145,6 +145,16 @@ def test_fedadam_goes_as_flowers_arithmetic_does(tmp_path: Path, interface: str)
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
+def test_a_step_begins_at_the_model_that_was_sent(tmp_path: Path, interface: str) -> None:
+    strategy = made(f"{interface}:FedAdam", {"eta": 1e-4})
+    strategy.combine(BEFORE, spooled(tmp_path, 1), about(1))
+    elsewhere = {name: np.asarray(array + 5) for name, array in BEFORE.items()}
+    result = strategy.combine(elsewhere, spooled(tmp_path, 2, before=elsewhere), about(2))
+    for name in parameters_of(BEFORE):
+        np.testing.assert_allclose(result[name], elsewhere[name], atol=1e-2)
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
 @pytest.mark.parametrize("name", ["FedAdam", "FedYogi", "FedAdagrad", "FedAvgM", "FedMedian"])
 def test_a_strategy_goes_on_bit_for_bit(tmp_path: Path, interface: str, name: str) -> None:
     settings = StrategySettings(
