@@ -59,6 +59,10 @@ class Broken(FedAvg):
 """
 
 
+@pytest.mark.fault(
+    "a strategy of the operator's own makes no model",
+    "the run ends with exit code 1 and the reason; once it is mended, --resume goes on",
+)
 def test_a_strategy_that_makes_no_model_ends_the_run_and_is_mended(
     federation: FaultyFederation, shards: list[Path], tmp_path: Path
 ) -> None:

@@ -25,6 +25,9 @@ VALUES = st.recursive(
 
 
 class Holder:
+    rate: float
+    turn: int
+
     def __init__(self, **attributes: Any) -> None:
         self.__dict__.update(attributes)
 
