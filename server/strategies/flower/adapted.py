@@ -94,7 +94,7 @@ class Adapted(Strategy):
             made = self.aggregate(about.number, sent, replies)
             after = {name: _fitting(name, made[name], like) for name, like in sent.items()}
         except Exception as error:
-            why = str(error) if isinstance(error, Unusable) else f"{type(error).__name__}: {error}"
+            why = str(error) if isinstance(error, Unusable) else in_short(error)
             raise FedCXRError(
                 f"round {about.number}: --strategy {self._called}: {why}; no model was sent: mend "
                 "the strategy and go on with --resume"
@@ -139,6 +139,12 @@ class _Rest:
     def columns(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """Yield each tensor that is left, by name: n hospitals x its shape."""
         return (column for column in self._updates.columns() if column[0] in self._names)
+
+
+def in_short(error: BaseException) -> str:
+    """Return an error's type and the first line of its text."""
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _fitting(name: str, array: npt.NDArray[Any], like: npt.NDArray[Any]) -> npt.NDArray[Any]:

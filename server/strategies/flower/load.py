@@ -8,7 +8,7 @@ import sys
 from common.errors import BadInput
 from common.state import State, is_float, parameters_of
 from server.strategies.base import Strategy
-from server.strategies.flower.adapted import Adapted
+from server.strategies.flower.adapted import Adapted, in_short
 from server.strategies.flower.legacy import Legacy, initial_parameters
 from server.strategies.flower.records import Records
 from server.strategies.settings import StrategySettings
@@ -43,7 +43,7 @@ def load_strategy(settings: StrategySettings, mean: Strategy, first: State) -> S
         return adapter(called, found(**arguments), mean)
     except Exception as error:
         raise BadInput(
-            f"--strategy {called}: it cannot be made: {_short(error)}; --strategy-args NAME=VALUE "
+            f"--strategy {called}: it cannot be made: {in_short(error)}; --strategy-args NAME=VALUE "
             f"takes {_arguments(found)}"
         ) from error
 
@@ -74,7 +74,7 @@ def _class(called: str) -> type:
 
 
 def _refusal(called: str, error: BaseException) -> BadInput:
-    return BadInput(f"--strategy {called}: its module raises {_short(error)}; mend the module")
+    return BadInput(f"--strategy {called}: its module raises {in_short(error)}; mend the module")
 
 
 def _adapter(called: str, found: type) -> type[Legacy] | type[Records]:
@@ -115,9 +115,3 @@ def _takes_first(found: type) -> bool:
 def _arguments(found: type) -> str:
     names = [name for name in inspect.signature(found).parameters if name != GIVEN]
     return ", ".join(names) if names else "none"
-
-
-def _short(error: BaseException) -> str:
-    """Return an error's type and the first line of its text."""
-    text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -265,7 +265,7 @@ class Watched(legacy.FedAvg):
         if self.returns == "turned":
             made.tensors.reverse()
         if self.returns == "error":
-            raise ValueError("too bad")
+            raise ValueError("too bad\nand more")
         return made, metrics
 
 
@@ -295,7 +295,7 @@ def test_no_strategy_waits_for_hospitals_that_are_not_in_the_round(tmp_path: Pat
         ("none", "returned NoneType where a round needs Parameters"),
         ("less", "returned 1 arrays; return as many as it was given, 2"),
         ("turned", r"returned conv.weight with shape \(\); return it .* \(3, 4\)"),
-        ("error", "ValueError: too bad"),
+        ("error", "ValueError: too bad; no model was sent"),
     ],
 )
 def test_what_is_no_model_ends_the_run(tmp_path: Path, returns: str, reason: str) -> None:
