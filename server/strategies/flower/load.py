@@ -43,8 +43,8 @@ def load_strategy(settings: StrategySettings, mean: Strategy, first: State) -> S
         return adapter(called, found(**arguments), mean)
     except Exception as error:
         raise BadInput(
-            f"--strategy {called}: it cannot be made: {in_short(error)}; --strategy-args NAME=VALUE "
-            f"takes {_arguments(found)}"
+            f"--strategy {called}: it cannot be made: {in_short(error)}; --strategy-args "
+            f"NAME=VALUE takes {_arguments(found)}"
         ) from error
 
 
