@@ -243,7 +243,7 @@ class Attempt:
         if not math.isfinite(norm):
             raise Rejected("its update's norm is not finite")
         chance = self.cohort.chances.get(name, 1.0)
-        spool.put(name, blob, UpdateInfo(reply.examples, norm, chance))
+        spool.put(name, blob, UpdateInfo(reply.examples, norm, chance, reply.loss))
         return norm, pace_of(now, state, instruction.training, reply.examples)
 
     def _stale(self, errand: Errand) -> int:

@@ -8,7 +8,7 @@ from common.checkpoint import Provenance
 from common.errors import NoQuorum
 from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import Scores, rounded
-from common.state import State
+from common.state import State, returned
 from server.rounds import canary
 from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected
@@ -72,7 +72,7 @@ class Rounds:
         self._plan = plan
         self._hospitals = hospitals
         self.folder = folder
-        self._strategy = strategy or make_strategy(plan.strategy)
+        self._strategy = strategy or make_strategy(plan.strategy, returned(state, plan.training))
         self._model = GlobalModel(plan, self._strategy, state)
         self._provenance = provenance
         self._test = test

@@ -66,8 +66,6 @@ def _check_size(chosen: Participation, settings: StrategySettings) -> None:
         why = "all hospitals count the same in it"
     elif name in NEEDS:
         why = "its mean is uniform"
-    elif ":" in name:
-        why = "Flower's strategies are told of examples, not of chances"
     if why is not None:
         robust = name if settings.average == "weighted" else f"{name} --average {settings.average}"
         raise ValueError(

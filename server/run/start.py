@@ -10,7 +10,7 @@ from common.checkpoint import Provenance, read_checkpoint, read_strategy
 from common.errors import BadInput
 from common.initial import initial_state
 from common.options import Architecture, Training
-from common.state import State
+from common.state import State, returned
 from common.wire import fingerprint, pack
 from server.rounds.plan import Plan
 from server.run.config import hashes_of, in_force, positives_of
@@ -66,6 +66,7 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         state, origin = initial_state(
             settings.init, settings.architecture, settings.seed, settings.head
         )
+    strategy = make_strategy(settings.combining, returned(state, settings.training))
     if not resumed:
         first = {"test_positives": positives_of(settings.test)}
         if origin is not None:
@@ -100,7 +101,6 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         start=origin,
         seed=settings.seed,
     )
-    strategy = make_strategy(settings.combining)
     if done:
         strategy.load_state_dict(read_strategy(folder.checkpoint(done)))
     return Start(folder, resumed, plan, state, provenance, strategy)

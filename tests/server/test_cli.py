@@ -66,7 +66,6 @@ def test_a_strategy_brings_its_own_settings(
         ([*SIZE, "--strategy", "median"], "all hospitals count the same in it; give --sample uni"),
         ([*SIZE, "--strategy", "fedadam", "--average", "clipped"], "--average clipped does not"),
         ([*SIZE, "--strategy", "scaffold"], "its mean is uniform"),
-        ([*SIZE, "--strategy", "flwr.server.strategy:FedAvg"], "not of chances"),
         ([*END, "9", "--strategy", "scaffold"], "belongs to one model"),
         ([*END, "9", "--strategy", "feddyn"], "belongs to one model"),
         ([*END, "9", "--shared", "no-batchnorm"], "belongs to the round in which it trained"),

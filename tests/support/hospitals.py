@@ -195,8 +195,13 @@ def instruction_of(plan: Plan, number: int, **changes: object) -> Instruction:
     return Instruction.model_validate(fields)
 
 
-def federate_by_hand(plan: Plan, shards: list[Path], precision: Precision | None = "fp32") -> State:
-    """Return the state after all rounds, computed one hospital after another with fractions."""
+def federate_by_hand(
+    plan: Plan,
+    shards: list[Path],
+    precision: Precision | None = "fp32",
+    mean: Callable[[list[tuple[State, int]]], State] = slow_mean,
+) -> State:
+    """Return the state after all rounds, computed one hospital after another."""
     state = state_of(build_model(plan.architecture, plan.seed))
     hospitals = [hospital_of(path, precision=precision) for path in shards]
     for number in range(1, plan.rounds + 1):
@@ -205,7 +210,7 @@ def federate_by_hand(plan: Plan, shards: list[Path], precision: Precision | None
             reply, blob = hospital.answer(instruction_of(plan, number), pack(state))
             assert reply.weights == fingerprint(blob)
             replies.append((unpack(blob, spec_of(state)), reply.examples))
-        state = slow_mean(replies)
+        state = mean(replies)
     return state
 
 
