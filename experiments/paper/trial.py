@@ -22,6 +22,7 @@ from common.scores import AucByFinding, mean_auc
 from common.shard import Shard, open_shard
 from experiments.paper.cells import Cell, Environment, RoundLine, TrialLine
 from experiments.paper.federation import run_in_process, run_over_grpc
+from experiments.paper.methods import options_of
 from experiments.paper.scales import SCALES, Scale
 from server.cli import ServerSettings
 from server.run.events import InitialModel, Unusual, read_events
@@ -122,6 +123,7 @@ def _settings(cell: Cell, scale: Scale, init: str, data: Path, run: Path) -> Ser
         test=data / "test",
         insecure=True,
         round_timeout=1e6,
+        **options_of(cell),
     )
 
 
