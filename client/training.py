@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from client.cancellation import NEVER, Cancellation
+from client.local.base import LocalTraining
 from common.evaluation import loss_of
 from common.findings import FINDINGS, UNKNOWN
 from common.images import random_crops, to_device
@@ -69,6 +70,7 @@ def train_epoch(
     epoch: Iterable[tuple[Tensor, Tensor]],
     precision: Precision = "fp32",
     cancellation: Cancellation = NEVER,
+    local: LocalTraining | None = None,
 ) -> float:
     """Take one optimiser step a batch and return the mean loss over the known labels.
 
@@ -76,9 +78,18 @@ def train_epoch(
     An image without a known label has no gradient, but would move BatchNorm's statistics, and a
     batch of such images would be a step by momentum alone: :meth:`Shard.split` leaves them out.
 
+    Args:
+        model: To train.
+        optimizer: Takes the steps.
+        epoch: Inputs and labels of each batch.
+        precision: Of the network.
+        cancellation: Checked before each step.
+        local: Corrects gradients before each step; None: they are as they are.
+
     Raises:
-        GivenUp: The result is of no use any more; checked before each step.
+        GivenUp: The result is of no use any more.
     """
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = torch.zeros(())
     known = torch.zeros((), dtype=torch.int64)
     for inputs, labels in epoch:
@@ -88,6 +99,8 @@ def train_epoch(
             logits = model(inputs)
         loss = loss_of(logits.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]
+        if local is not None:
+            local.correct(parameters)
         optimizer.step()
         found = (labels != UNKNOWN).sum()
         total = total.to(loss.device) + loss.detach() * (found / len(FINDINGS))
@@ -104,6 +117,7 @@ def train(
     device: torch.device,
     precision: Precision = "fp32",
     cancellation: Cancellation = NEVER,
+    local: LocalTraining | None = None,
 ) -> float:
     """Train the model in place as the instruction says; return the mean loss.
 
@@ -126,6 +140,7 @@ def train(
             batches(shard, indices, training.batch_size, rng, device),
             precision,
             cancellation,
+            local,
         )
         for _ in range(training.local_epochs)
     ]

@@ -5,22 +5,21 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from common.errors import NoQuorum
-from common.histograms import Histograms, total
+from common.histograms import Histograms
 from common.options import Training
 from common.protocol import Identity, Instruction
-from common.readings import FindingAuc, aucs_of, pooled
+from common.readings import FindingAuc, aucs_of
 from common.scores import Scores, rounded
 from common.state import State
 from server.evaluate.models import Model
 from server.evaluate.records import HospitalScores, ScoredModel, read_scored, write_scored
 from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected, Round
-from server.rounds.loop import RECONNECT_GRACE_SECONDS, RETURN_SECONDS
 from server.rounds.plan import Plan
-from server.rounds.waiting import Waiting
+from server.rounds.waiting import RECONNECT_GRACE_SECONDS, RETURN_SECONDS, Waiting
 from server.run.events import Repeated
 from server.run.folder import RunFolder
-from server.run.histograms import write_histograms
+from server.run.histograms import keep_pooled
 from server.run.records import RunState, RunStatus
 
 log = logging.getLogger(__name__)
@@ -128,9 +127,7 @@ class Scoring:
 
     def _keep(self, number: int, model: Model, found: Collected, seconds: float) -> ScoredModel:
         """Write the histograms; return the model's line."""
-        write_histograms(self._folder.path, number, found.histograms)
-        summed = total(found.histograms.values())
-        of_all = pooled(summed) if summed else None
+        of_all = keep_pooled(self._folder.path, number, found.histograms)
         scored = ScoredModel(
             number=number,
             file=str(model.file),

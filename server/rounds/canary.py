@@ -2,15 +2,19 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
+from time import monotonic
 
 from common.errors import NoQuorum
 from common.evaluation import EVALUATION_BATCH
 from common.protocol import Hello
 from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import rounded
-from server.rounds.attempt import Collected
+from server.rounds.ask import Hospitals
+from server.rounds.attempt import Attempt, Collected, Round
 from server.rounds.plan import Plan
 from server.run.events import CanaryHospital, CanaryRound
+from server.run.folder import RunFolder
 from server.run.forecast import in_words
 from server.run.records import HospitalRecord
 
@@ -23,6 +27,27 @@ CANARY_SECONDS = 900.0
 """How long it may take; a DenseNet-121 travels both ways in 452 s at 1 Mbit/s."""
 
 HEADER = "  hospital              images   loss   s/batch  MB in  MB out  GB used    a round"
+
+
+def ask(plan: Plan, hospitals: Hospitals, folder: RunFolder, out: Round) -> CanaryRound:
+    """Let each hospital train on a few batches; return what that has shown.
+
+    Args:
+        plan: The run's.
+        hospitals: Those that are connected.
+        folder: The run's.
+        out: What would go out for a round.
+    """
+    start = monotonic()
+    log.info("canary: each hospital trains on %d batches", BATCHES)
+    patience = min(plan.round_timeout, CANARY_SECONDS)
+    few = {"batches": BATCHES, "seconds": patience}
+    out = replace(out, instruction=out.instruction.model_copy(update=few))
+    folder.live.begin(out.instruction.identity, "hospitals", 0, plan.needed)
+    with folder.spool(out.returned) as spool:
+        attempt = Attempt(hospitals, folder, out, spool)
+        found = attempt.collect(patience)
+    return canary_round(plan, found, attempt.hellos, monotonic() - start)
 
 
 def canary_round(

@@ -4,11 +4,13 @@ Flower itself would average a NaN or a shape that broadcasts, believe any number
 hang on a missing tensor.
 """
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from common.errors import NoQuorum
 from common.histograms import Histograms
 from common.protocol import Hello, Instruction, Reply
 from common.state import WEIGHTS, Spec, State, split
@@ -114,3 +116,26 @@ def _check_counter(name: str, before: IntArray, after: IntArray, steps: int) -> 
     for old, new in zip(before.ravel().tolist(), after.ravel().tolist(), strict=True):
         if not 0 <= new - old <= steps:
             raise Rejected(f"tensor {name} went from {old} to {new} in {steps} steps")
+
+
+def stop_if_diverged(
+    number: int, lr: float, good: Collection[str], rejected: Mapping[str, str]
+) -> None:
+    """End the run if training diverges at most hospitals: the same again would do the same.
+
+    Args:
+        number: The round's.
+        lr: The learning rate.
+        good: Hospitals with a good reply.
+        rejected: Why the others' replies were rejected, by name.
+
+    Raises:
+        NoQuorum: It does.
+    """
+    diverged = sum(why.startswith(DIVERGED) for why in rejected.values())
+    answered = len(good) + len(rejected)
+    if 2 * diverged > answered:
+        raise NoQuorum(
+            f"round {number}: {DIVERGED} {lr:g} at {diverged} of {answered} hospitals; go on "
+            f"from the model before it with a lower rate: --resume --change lr={lr / 10:g}"
+        )

@@ -11,6 +11,14 @@ from server.run.records import RunState
 
 log = logging.getLogger(__name__)
 
+RETURN_SECONDS = 60.0
+"""How long a resumed run waits for all hospitals before it goes on with a quorum; twice the
+longest pause of a client between two attempts to connect."""
+
+RECONNECT_GRACE_SECONDS = 5.0
+"""How long a round waits for hospitals that were asked last and are not connected, such as one that
+was late and cut off. A hospital that is gone for good costs this once."""
+
 
 class Teller(Protocol):
     """Writes how the run stands."""

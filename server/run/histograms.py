@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from common.errors import BadInput
-from common.histograms import Histograms, HistogramsText
+from common.histograms import Histograms, HistogramsText, total
+from common.readings import Pooled, pooled
 from common.runtime.files import write_whole
 
 TEXTS = TypeAdapter(dict[str, HistogramsText])
@@ -35,6 +36,17 @@ def write_histograms(run: Path, number: int, histograms: Mapping[str, Histograms
     file.parent.mkdir(exist_ok=True)
     texts = {name: histograms[name].to_text() for name in sorted(histograms)}
     write_whole(file, lambda out: out.write(json.dumps(texts).encode()))
+
+
+def keep_pooled(run: Path, number: int, histograms: Mapping[str, Histograms]) -> Pooled | None:
+    """Write the histograms of a round; return the AUC of all hospitals' films together.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    write_histograms(run, number, histograms)
+    summed = total(histograms.values())
+    return pooled(summed) if summed else None
 
 
 def read_histograms(run: Path, number: int) -> dict[str, Histograms]:

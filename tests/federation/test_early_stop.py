@@ -17,7 +17,7 @@ def test_a_run_that_ended_early_is_finished_after_a_kill_too(tmp_path: Path) -> 
     shards = make_hospitals(tmp_path / "data", 1, images=80)
     start = options(folder, 1, rounds=50, early_stop=1, min_gain=1)
     with FaultyFederation(tmp_path / "logs") as federation:
-        federation.preludes["server"] = dies_before("server.rounds.loop:Rounds._closing_evaluation")
+        federation.preludes["server"] = dies_before("server.rounds.closing:Closing._score_final")
         federation.start_client(shards[0])
         federation.start_server(start)
         assert federation.server is not None

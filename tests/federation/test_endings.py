@@ -151,7 +151,7 @@ def test_sigterm_ends_a_process_that_is_stuck_in_a_call(
     if side == "client":
         federation.preludes["hospital-00"] = hangs("client.hospital:train")
     else:
-        federation.preludes["server"] = hangs("server.rounds.loop:Rounds._closing_evaluation")
+        federation.preludes["server"] = hangs("server.rounds.closing:Closing._score_final")
     federation.start_server(options(run, 1, rounds=1, quorum=1))
     federation.start_client(shards[0], ["--state", str(state)])
     name = "hospital-00" if side == "client" else side

@@ -26,10 +26,10 @@ KILLS = [
     dies_before("server.run.folder:RunFolder.write_round", LINE.format(1)),
     dies_within_line(1),
     dies_before("pathlib:Path.replace", "args[1].parent.name == 'histograms'"),
-    dies_before("server.rounds.loop:Rounds._keep_best", "args[0]._progress.round == 1"),
+    dies_before("server.rounds.best:BestCopy.update", "args[0]._progress.round == 1"),
     dies_before("pathlib:Path.replace", RENAME.format("best.pt")),
     dies_before("common.runtime.status:StatusFile.write", "args[1].round == 3"),
-    dies_before("server.rounds.loop:Rounds._closing_evaluation"),
+    dies_before("server.rounds.closing:Closing._score_final"),
 ]
 
 

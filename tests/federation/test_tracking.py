@@ -93,7 +93,7 @@ def test_trackers_get_a_killed_and_resumed_run_once_and_its_model(
         for shard in shards:
             federation.start_client(shard)
         federation.preludes["server"] = dies_before(
-            "server.rounds.loop:Rounds._keep_best", "args[0]._progress.round == 2"
+            "server.rounds.best:BestCopy.update", "args[0]._progress.round == 2"
         )
         federation.start_server(start)
         assert federation.server is not None

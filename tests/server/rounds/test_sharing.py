@@ -139,7 +139,7 @@ def test_a_best_model_that_is_not_the_rounds_is_not_shared_and_ends_nothing(
             file.unlink()
         return best_model(folder, number, architecture)
 
-    monkeypatch.setattr("server.rounds.loop.best_model", spoilt)
+    monkeypatch.setattr("server.rounds.closing.best_model", spoilt)
     result, asked, _ = closing(tmp_path, True)
     assert result.best_round == 2
     assert [keep and keep.model for keep in asked] == ["final"] * 3
