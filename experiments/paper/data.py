@@ -70,10 +70,8 @@ def make_synthetic(scale: Scale, images: int, data: Path) -> None:
     """
     if not data.exists():
         with whole_folder(data) as folder:
-            options = {"hospitals": scale.hospitals, "images": images, "size": scale.image_size}
-            arguments = [
-                text for name, value in options.items() for text in (f"--{name}", str(value))
-            ]
+            sizes = {"hospitals": scale.hospitals, "images": images, "size": scale.image_size}
+            arguments = [text for name, size in sizes.items() for text in (f"--{name}", str(size))]
             made = folder / "made"
             synthetic.command(["--out", str(made), *arguments])
             (made / "pretrain").rename(folder / "public")
