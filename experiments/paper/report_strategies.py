@@ -95,7 +95,7 @@ def rounds_table(table: StrategyTable) -> Table:
         if row.method == "fedavg"
         for curve in row.curves
     }
-    header = ["Method", *(f"{share:.0%}" for share in FINAL_SHARES), "Sent and received"]
+    header = ["Method", *(f"Rounds to {share:.0%}" for share in FINAL_SHARES), "Sent and received"]
     rows = [
         [
             Cell(METHOD_TITLES[row.method]),
