@@ -37,7 +37,7 @@ def strategy_tables(found: Results, failed: Sequence[FailedLine]) -> list[Strate
     if all(line.cell.method == "fedavg" for line in found.lines):
         return Missing(reason="not run yet")
     rates = chosen_rates(scale, found.lines)
-    tuned = chosen_settings(scale, found.lines, rates)
+    tuned = chosen_settings(scale, found.lines, rates, {line.cell.name for line in failed})
     trials = _trials(found.lines, method_cells(scale, rates, tuned), tuned)
     differences = {
         key: found.bootstrap.difference(found.means(done), found.means(fedavg))

@@ -99,7 +99,7 @@ class Grid:
     def cells(self, lines: Sequence[TrialLine]) -> list[Cell]:
         """Return the cells of the tables, as far as the results decide which they are."""
         scale, chosen = self._scale, chosen_rates(self._scale, lines)
-        tuned = chosen_settings(scale, lines, chosen)
+        tuned = chosen_settings(scale, lines, chosen, self.failed)
         found = [cell for table in self._tables for cell in cells_of(scale, table, chosen, tuned)]
         only = self._first_models
         return [cell for cell in dict.fromkeys(found) if not only or cell.first_model in only]

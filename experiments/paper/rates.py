@@ -4,7 +4,7 @@ A table is read off the trials of one setting, at the learning rate that the hos
 validation chose for each first model, never the test films. All but the strategies' are FedAvg's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import fmean
 from typing import Literal
 
@@ -110,17 +110,19 @@ def _is_of(
 
 
 def chosen_settings(
-    scale: Scale, lines: Sequence[TrialLine], chosen: Rates
+    scale: Scale, lines: Sequence[TrialLine], chosen: Rates, failed: Collection[str]
 ) -> dict[tuple[Method, FirstModel], float | None]:
     """Return the setting of each method for each first model of which all settings were tried.
 
     It has the highest validation AUC on the first seed of the paper's Non-IID; of equal ones the
-    first. Settings with an undefined AUC are left out.
+    first. Settings with an undefined AUC are left out, and those whose trial failed: with some,
+    training diverges.
 
     Args:
         scale: Says which methods and settings there are.
         lines: Trials that are done.
         chosen: Rates by mode and first model.
+        failed: Names of the trials that failed.
     """
     done = {line.cell: line.validation_auc for line in lines}
     tries: dict[tuple[Method, FirstModel], list[Cell]] = {}
@@ -129,6 +131,6 @@ def chosen_settings(
     found = {}
     for key, cells in tries.items():
         aucs = {cell.setting: auc for cell in cells if (auc := done.get(cell)) is not None}
-        if aucs and done.keys() >= set(cells):
+        if aucs and all(cell in done or cell.name in failed for cell in cells):
             found[key] = max(aucs, key=lambda setting: aucs[setting])
     return found

@@ -118,10 +118,10 @@ def strategies(tables: Sequence[StrategyTable]) -> Figure:
         for axes, table in zip(panels, tables, strict=True):
             for row in table.rows:
                 colour, line = METHOD_LOOKS[row.method]
-                look = {"color": colour, "linestyle": line}
-                look |= {"linewidth": 2.6 if row.method == "fedavg" else 1.6}
+                look = {"color": colour, "linestyle": line, "label": METHOD_TITLES[row.method]}
+                width = 2.6 if row.method == "fedavg" else 1.6
                 points = mean_curve(row.curves)
-                _line(axes, points, "round", "test_auc", label=METHOD_TITLES[row.method], **look)
+                _line(axes, points, "round", "test_auc", linewidth=width, **look)
             axes.set_ylabel(f"mean AUC, test films\n{TITLES[table.first_model]}")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         panels[-1].set_xlabel("rounds done")
