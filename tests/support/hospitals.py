@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from client.hospital import Hospital
+from client.own import OwnStates
 from client.policy import Policy
 from client.progress import Phase
 from common.certificates import Peer
@@ -21,6 +22,7 @@ from server.rounds.ask import Connection, HospitalLost, Weights
 from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
 from server.run.folder import RunFolder
+from server.strategies import make_strategy
 from server.strategies.settings import StrategySettings
 from tests.support.states import slow_mean
 
@@ -77,13 +79,18 @@ class LocalConnection:
 
 
 class LocalHospitals:
-    """All of them are connected from the start."""
+    """All of them are connected from the start; each keeps what is its own in ``own/NAME``."""
 
-    def __init__(self, shards: list[Path], seed: int, faults: dict[str, Fault]) -> None:
+    def __init__(
+        self, shards: list[Path], seed: int, faults: dict[str, Fault], own: Path | None = None
+    ) -> None:
         greeting = GREETING.model_copy(update={"seed": seed})
         self.connections = {
             path.name: LocalConnection(
-                hospital_of(path), greeting, self.receives, faults.get(path.name)
+                hospital_of(path, own=own and own / path.name),
+                greeting,
+                self.receives,
+                faults.get(path.name),
             )
             for path in shards
         }
@@ -118,10 +125,16 @@ def hospital_of(
     policy: Policy | None = None,
     greeting: Greeting = GREETING,
     precision: Precision | None = "fp32",
+    own: Path | None = None,
 ) -> Hospital:
     """Return a hospital that has been greeted."""
     hospital = Hospital(
-        path.name, open_shard(path), torch.device(device), policy=policy, precision=precision
+        path.name,
+        open_shard(path),
+        torch.device(device),
+        policy=policy,
+        precision=precision,
+        own=OwnStates(own),
     )
     hospital.greet(greeting)
     return hospital
@@ -211,3 +224,41 @@ def rounds_in(mode: Mode) -> list[tuple[Instruction, bytes]]:
         (instruction_of(plan, 1), pack(STATE)),
         *((instruction_of(plan, number, weights=later[0]), later[1]) for number in (2, 3)),
     ]
+
+
+METHODS: dict[str, dict[str, object]] = {
+    "fedavg": {},
+    "fedavgm": {"strategy": "fedavgm"},
+    "fedadagrad": {"strategy": "fedadagrad"},
+    "fedadam": {"strategy": "fedadam"},
+    "fedyogi": {"strategy": "fedyogi"},
+    "fedadam of medians": {"strategy": "fedadam", "average": "median"},
+    "fednova": {"strategy": "fednova"},
+    "fednova of fedprox": {"strategy": "fednova", "local": "fedprox", "mu": 0.5},
+    "scaffold": {"strategy": "scaffold", "local": "scaffold"},
+    "feddyn": {"strategy": "feddyn", "local": "feddyn"},
+    "clipped": {"strategy": "clipped"},
+    "trimmed-mean": {"strategy": "trimmed-mean"},
+    "median": {"strategy": "median"},
+    "fedprox": {"local": "fedprox", "mu": 0.5},
+    "fedbn": {"shared": "no-batchnorm"},
+    "heads of one's own": {"shared": "backbone"},
+    "backbones of one's own": {"shared": "head"},
+    "scaffold without batchnorm": {
+        "strategy": "scaffold",
+        "local": "scaffold",
+        "shared": "no-batchnorm",
+    },
+    "scaffold of heads": {"strategy": "scaffold", "local": "scaffold", "mode": "linear"},
+}
+
+
+def run_strategy(
+    plan: Plan, folder: RunFolder, hospitals: LocalHospitals, state: State, kept: State
+) -> None:
+    """Run the rounds that are left, with a strategy that goes on from what it had kept."""
+    strategy = make_strategy(plan.strategy)
+    strategy.load_state_dict(kept)
+    first = Provenance(method="random")
+    provenance = Provenance(method="test", run="test", start=first)
+    Rounds(plan, hospitals, folder, state, provenance, None, strategy).run()
