@@ -1,7 +1,7 @@
 """Chances and cohorts, against enumeration: every order and every start of the sampling."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from fractions import Fraction
 from itertools import combinations, pairwise, permutations
 
@@ -59,8 +59,8 @@ def test_by_size_each_is_drawn_as_often_as_its_chance_and_the_sum_is_unbiased(
     named, count = hospitals(sizes), 2
     chances, orders = chances_by_size(named, count), list(permutations(named))
     values = {name: Fraction(7 * i - 3) for i, name in enumerate(named)}
-    drawn: Counter[str] = Counter()
-    together: Counter[tuple[str, ...]] = Counter()
+    drawn: defaultdict[str, Fraction] = defaultdict(Fraction)
+    together: set[tuple[str, ...]] = set()
     expected = Fraction(0)
     for order in orders:
         lengths = [chances[name] for name in order]
@@ -68,8 +68,9 @@ def test_by_size_each_is_drawn_as_often_as_its_chance_and_the_sum_is_unbiased(
             found = sorted(order[i] for i in systematic(lengths, start))
             assert len(found) == count
             likely /= len(orders)
-            drawn.update(dict.fromkeys(found, likely))  # type: ignore[arg-type]
-            together[tuple(found)] += likely
+            for name in found:
+                drawn[name] += likely
+            together.add(tuple(found))
             expected += likely * sum(named[name] * values[name] / chances[name] for name in found)
     assert drawn == chances
     assert expected == sum(named[name] * values[name] for name in named)
