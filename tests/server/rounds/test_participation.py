@@ -55,6 +55,10 @@ def final(run: Path) -> Any:
     return read_checkpoint(run / "final.pt", "densenet-tiny", 0)[0]
 
 
+def audit_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "audit.jsonl").read_text().splitlines()]
+
+
 @pytest.mark.parametrize("sample", ["uniform", "size"])
 def test_a_drawn_cohort_is_asked_and_its_weighted_mean_follows(
     tmp_path: Path, shards: list[Path], sample: str
@@ -208,8 +212,11 @@ def test_a_slow_hospital_holds_no_round_up_and_its_update_counts_later(
     (other,) = (each for each in lines[2].hospitals.values() if not each.stale)
     assert lines[2].auc == pytest.approx(other.auc), "scores of an older model are not in it"
     assert same_bits(final(tmp_path / "run"), federate_as_recorded(plan, shards[:3], lines))
-    log = [json.loads(line) for line in (tmp_path / "run" / "audit.jsonl").open()]
-    received = [(e["site"], e["identity"]["round"]) for e in log if e["event"] == "received"]
+    received = [
+        (entry["site"], entry["identity"]["round"])
+        for entry in audit_of(tmp_path / "run")
+        if entry["event"] == "received"
+    ]
     assert sorted(received).count(("hospital-02", 1)) == 1
     assert sorted(name for name, number in received if number == 4) == FIVE[:3]
 
@@ -220,13 +227,15 @@ def test_whoever_still_trains_at_the_end_is_waited_for(tmp_path: Path, shards: l
     ) -> tuple[Reply, bytes]:
         if instruction.task == "train":
             wait_until(lambda: held.rounds.folder.live.current().phase == "closing")
-        asked.append(instruction.task)
         return reply, blob
 
-    asked: list[str] = []
     held = Held(shards, tmp_path / "run", ending(2), freed_at_the_end)
     result = held.rounds.run()
-    assert asked == ["train", "evaluate"]
+    log = audit_of(tmp_path / "run")
+    scoring = [i for i, entry in enumerate(log) if entry.get("task") == "evaluate"]
+    assert [log[i]["site"] for i in scoring] == FIVE[:3]
+    late = [entry["event"] for entry in log[: scoring[0]] if entry.get("site") == "hospital-02"]
+    assert late[-2:] == ["sent", "received"]
     lines = read_rounds(tmp_path / "run")
     assert all(list(line.hospitals) == FIVE[:2] for line in lines)
     assert result.validation.auc is not None
