@@ -77,3 +77,35 @@ def test_rounds_end_without_a_slow_hospital_and_its_update_counts_later(tmp_path
     plan = plan_of(rounds=5, seed=SEED)
     state, _ = read_checkpoint(folder / "final.pt", "densenet-tiny", 0)
     assert same_bits(state, federate_as_recorded(plan, shards, lines, None))
+
+
+@pytest.mark.fault(
+    "with --rounds-end, the server is killed while hospitals are busy with an earlier model",
+    "--resume asks everybody anew; what was under way is lost, and no round that is done",
+)
+def test_what_was_under_way_when_the_server_was_killed_is_asked_anew(tmp_path: Path) -> None:
+    shards = make_hospitals(tmp_path / "data", 3)
+    folder = tmp_path / "run"
+    chosen = options(folder, 3, rounds=3, rounds_end=2)
+    with FaultyFederation(tmp_path / "logs") as federation:
+        federation.preludes["server"] = dies_before(
+            "server.run.folder:RunFolder.write_round", "args[1].round == 2"
+        )
+        server_is_back = f"os.path.exists({str(tmp_path / 'back')!r})"
+        federation.preludes["hospital-02"] = trains_after(server_is_back)
+        federation.start_server(chosen)
+        for shard in shards:
+            federation.start_client(shard)
+        assert federation.server is not None
+        assert federation.server.wait(60) == -signal.SIGKILL
+        federation.preludes.clear()
+        (tmp_path / "back").touch()
+        federation.start_server([*chosen, "--resume"])
+        assert set(federation.wait(60).values()) == {0}
+    lines = read_rounds(folder)
+    assert [line.round for line in lines] == [1, 2, 3]
+    assert lines[0].busy == ["hospital-02"]
+    assert {each.stale for each in lines[1].hospitals.values()} == {0}
+    state, _ = read_checkpoint(folder / "final.pt", "densenet-tiny", 0)
+    plan = plan_of(rounds=3, seed=SEED)
+    assert same_bits(state, federate_as_recorded(plan, shards, lines, None))
