@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from client.batches import labelled_fraction
 from client.canary import few_of, peak_memory
 from client.cancellation import NEVER, Cancellation, GivenUp
 from client.counted import CountedScores, counted
@@ -21,7 +22,7 @@ from client.kept import KeptModels
 from client.policy import Policy
 from client.progress import Steps, Tell, tell_nobody
 from client.slots import slot
-from client.training import Diverged, labelled_fraction, train
+from client.training import Diverged, train
 from common.bootstrap import Films
 from common.errors import BadInput
 from common.evaluation import EVALUATION_BATCH, predict, scores_of
