@@ -13,7 +13,6 @@ from common.augment import draw_views, make_view
 from common.images import crop_size, random_crops, to_device
 from common.model import normalised, to_input
 from common.options import Augment, Training
-from common.seeds import generator
 from common.shard import Bytes, Shard
 from common.views import Views
 
@@ -32,23 +31,6 @@ class Batch(NamedTuple):
     labels: Tensor
     others: Tensor | None = None
     share: float = 1.0
-
-
-def labelled_fraction(
-    indices: npt.NDArray[np.intp], fraction: float, seed: int, site: str
-) -> npt.NDArray[np.intp]:
-    """Return the training images whose labels may be used, at least one, the same every round.
-
-    A smaller fraction is a subset of a larger one.
-
-    Args:
-        indices: A hospital's training images.
-        fraction: In (0, 1].
-        seed: The run's seed.
-        site: The hospital's name.
-    """
-    order = generator(seed, "label fraction", site=site).permutation(len(indices))
-    return np.sort(indices[order[: math.ceil(fraction * len(indices))]])
 
 
 def batches(

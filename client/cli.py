@@ -114,6 +114,7 @@ def _take_part(arguments: Sequence[str]) -> None:
 
     from client.hospital import Hospital
     from client.kept import KeptModels
+    from client.own import OwnStates
     from client.policy import read_policy
     from client.report import write_report
     from client.slots import check_slots
@@ -146,6 +147,7 @@ def _take_part(arguments: Sequence[str]) -> None:
         policy,
         settings.fixed_precision,
         kept,
+        OwnStates(settings.state / "own" if settings.state is not None else None),
     )
     if settings.insecure:
         log.warning("--insecure: nothing is encrypted, and the server is not checked")

@@ -4,66 +4,40 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from client.batches import labelled_fraction
-from client.canary import few_of, peak_memory
+from client.accelerator import give_memory_back, sharing
+from client.canary import few_to_train_on, peak_memory
 from client.cancellation import NEVER, Cancellation, GivenUp
 from client.counted import CountedScores, counted
+from client.examples import Indices, split_of, to_train_on
 from client.kept import KeptModels
-from client.policy import Policy
+from client.local import LOCAL
+from client.local.base import LocalTraining
+from client.own import OwnStates, spec_of_own
+from client.policy import NotAllowed, Policy
 from client.progress import Steps, Tell, tell_nobody
+from client.received import Received, ReceivedModel
 from client.slots import slot
 from client.training import Diverged, train
 from common.bootstrap import Films
-from common.errors import BadInput
 from common.evaluation import EVALUATION_BATCH, predict, scores_of
-from common.findings import UNKNOWN, count_by_finding
+from common.findings import count_by_finding
 from common.frozen import FrozenFeatures
 from common.histograms import histograms_of
-from common.images import crop_size
-from common.model import (
-    build_model,
-    fastest_precision,
-    is_out_of_memory,
-    last_side,
-    load_state,
-    state_of,
-)
-from common.options import Precision, Training
-from common.protocol import Greeting, Hello, Instruction, Reply
+from common.model import fastest_precision, is_out_of_memory, state_of
+from common.options import Precision
+from common.protocol import MOST_OWN, Greeting, Hello, Instruction, Reply
 from common.scores import Scores
 from common.shard import Shard
-from common.state import TRAINED, Spec, State, select, spec_of
-from common.wire import WireError, fingerprint, pack, unpack
+from common.state import OF_LOCAL, WEIGHTS, State, join, kept_back, parameters_of, returned
+from common.wire import fingerprint, pack
 
 log = logging.getLogger(__name__)
-
-
-class NotAllowed(Exception):  # noqa: N818 - a verdict, not a fault
-    """The site forbids what the server asks for; the message says what."""
-
-
-def _give_memory_back(device: torch.device) -> None:
-    """Give back what torch keeps of an accelerator's memory for later; others share it."""
-    if device.type != "cpu":
-        with suppress(torch.AcceleratorError):  # a broken one says so when it is used again
-            torch.cuda.empty_cache()
-
-
-@contextmanager
-def _sharing(device: torch.device) -> Iterator[None]:
-    """Give back an accelerator's memory after the block, but not after an error, which holds it."""
-    yield
-    _give_memory_back(device)
 
 
 class Hospital:
@@ -79,6 +53,7 @@ class Hospital:
         precision: Of the training; None: bf16 where the device has instructions for it. Models are
             scored in fp32.
         kept: Keeps the models that the server shares; None: none is kept.
+        own: Keeps what is the hospital's own from round to round; default: in memory.
 
     Attributes:
         device: Where it computes; the CPU once the accelerator has failed for good.
@@ -95,6 +70,7 @@ class Hospital:
         policy: Policy | None = None,
         precision: Precision | None = "fp32",
         kept: KeptModels | None = None,
+        own: OwnStates | None = None,
     ) -> None:
         shard.labelled()
         self._policy = policy or Policy()
@@ -106,13 +82,10 @@ class Hospital:
         self._slots_folder = slots_folder
         self._precision = precision
         self._kept = kept
+        self._own = own or OwnStates(None)
         self.scored: CountedScores | None = None
         self._greeting: Greeting | None = None
-        self._model: torch.nn.Module | None = None
-        self._architecture: str | None = None
-        self._spec: Spec = {}
-        self._frozen: State = {}  # on the CPU, which may have to take over
-        self._backbone: str | None = None
+        self._received = ReceivedModel()
         self._features = FrozenFeatures()
 
     @property
@@ -126,23 +99,7 @@ class Hospital:
         Raises:
             BadInput: No image is left for training, too few to be told of, or too few to train on.
         """
-        if (self._shard.labelled() == UNKNOWN).all():
-            raise BadInput(
-                f"{self._shard.path}: all its labels are unknown, so that there is nothing to "
-                "train; give a shard with labels"
-            )
-        training, validation = self._shard.split(greeting.seed)
-        if not len(training):
-            raise BadInput(
-                f"{self._shard.path}: no image is left for training, since all its patients with "
-                "labels are kept for validation; give a shard with more patients"
-            )
-        if len(training) < self._policy.min_group:
-            raise BadInput(
-                f"{self._shard.path}: {len(training)} images for training, fewer than min_group "
-                f"{self._policy.min_group} of this site's policy; give a larger shard"
-            )
-        self._check_batches(len(training), greeting.training)
+        training, validation = split_of(self._shard, greeting, self._policy)
         self._greeting = greeting
         return Hello(
             site=self.name,
@@ -150,25 +107,10 @@ class Hospital:
             examples=len(training),
             validation=len(validation) if len(validation) >= self._policy.min_group else 0,
             image_size=self._shard.manifest.size,
-            backbone=self._backbone,
+            backbone=self._received.backbone,
             process=self._process,
+            own=self._own.rounds(greeting.run)[-MOST_OWN:],
         )
-
-    def _check_batches(self, images: int, training: Training) -> None:
-        """Check that BatchNorm has more than one number to average over in every batch.
-
-        Raises:
-            BadInput: It has not.
-        """
-        images = math.ceil(training.label_fraction * images)
-        smallest = images // math.ceil(images / training.batch_size)
-        size = self._shard.manifest.size
-        if training.mode == "finetune" and smallest == 1 and last_side(crop_size(size)) == 1:
-            raise BadInput(
-                f"{self._shard.path}: a batch would be a single image ({images} for training, "
-                f"--batch-size {training.batch_size} of the server), and at {size} pixels "
-                "BatchNorm cannot train on one; give a shard with more images"
-            )
 
     def answer(
         self,
@@ -216,7 +158,7 @@ class Hospital:
         except Exception as error:
             log.exception("round %d failed", instruction.identity.round)
             reason = type(error).__name__
-        _give_memory_back(self.device)
+        give_memory_back(self.device)
         return Reply(identity=instruction.identity, status="failed", reason=reason), b""
 
     def _answer_on_the_cpu(
@@ -228,34 +170,36 @@ class Hospital:
         for_good: bool,
     ) -> tuple[Reply, bytes]:
         accelerator, self.device = self.device, torch.device("cpu")
-        self._model = None
+        self._received.forget()
         if not for_good:
-            _give_memory_back(accelerator)
+            give_memory_back(accelerator)
         try:
             return self._answer(instruction, blob, cancellation, tell)
         finally:
             if not for_good:
                 self.device = accelerator
-                self._model = None
+                self._received.forget()
 
     def _answer(
         self, instruction: Instruction, blob: bytes, cancellation: Cancellation, tell: Tell
     ) -> tuple[Reply, bytes]:
         self._check_run(instruction)
         training, validation = self._shard.split(instruction.seed)
-        shard, chosen = self._to_train_on(training, instruction)
-        self._check_policy(instruction, len(chosen))
+        shard, chosen = to_train_on(self._shard, training, instruction, self._policy, self.name)
+        self._policy.check(instruction, len(chosen))
         if instruction.task == "train" and instruction.batches is not None:
             return self._answer_canary(instruction, blob, chosen, validation, cancellation)
-        model = self._receive(instruction, blob)
-        with slot(self._slots_folder, self._slots, cancellation) as waited, _sharing(self.device):
+        own = self._load_own(instruction)
+        received = self._received.receive(instruction, blob, own.get(WEIGHTS, {}), self.device)
+        model = received.model
+        with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
             start = time.monotonic()
             batches = math.ceil(len(validation) / EVALUATION_BATCH)
             # Shares would tell the number of batches, and so about how many films there are.
             may_tell = len(validation) >= self._policy.min_group
             scoring = Steps(cancellation, tell if may_tell else tell_nobody, "scoring", batches)
             logits = self._features.predict(
-                model, self._shard, validation, self.device, self._backbone, scoring.check
+                model, self._shard, validation, self.device, self._received.backbone, scoring.check
             )
             scores = self._scores(validation, logits)
             evaluated = time.monotonic()
@@ -263,19 +207,12 @@ class Hospital:
             if instruction.task == "evaluate":
                 kept = self._keep(instruction, model, validation, logits)
                 return self._reply(instruction, seconds, **scores, kept=kept), b""
-            loss = train(
-                model,
-                shard,
-                chosen,
-                instruction,
-                self.name,
-                self.device,
-                self.precision,
-                Steps(cancellation, tell, "training", instruction.training.steps(len(chosen))),
-            )
+            steps = instruction.training.steps(len(chosen))
+            told = Steps(cancellation, tell, "training", steps)
+            local = self._local(instruction, received, own.get(OF_LOCAL, {}))
+            loss = self._train(model, shard, chosen, instruction, told, local)
             seconds["train"] = time.monotonic() - evaluated
-        state = state_of(model)
-        weights = pack(select(state, TRAINED[instruction.training.mode]))
+        weights = self._weights_to_return(instruction, state_of(model), local, steps)
         reply = self._reply(
             instruction,
             seconds,
@@ -290,8 +227,8 @@ class Hospital:
         self,
         instruction: Instruction,
         blob: bytes,
-        training: npt.NDArray[np.intp],
-        validation: npt.NDArray[np.intp],
+        training: Indices,
+        validation: Indices,
         cancellation: Cancellation,
     ) -> tuple[Reply, bytes]:
         """Score and train on a few batches; return how long it took, and the weights that came.
@@ -299,31 +236,27 @@ class Hospital:
         Weights that were trained on a few films would tell much of them, and few scores would tell
         of a few films: neither leaves.
         """
-        assert instruction.batches is not None  # noqa: S101 - or it is no canary
-        size = instruction.training.batch_size
-        batches = max(instruction.batches, math.ceil(self._policy.min_group / size))
-        few = few_of(training, batches * size, instruction.seed, self.name)
-        shard, chosen = self._trainable(few)
-        self._check_policy(instruction, len(chosen))
-        model = self._receive(instruction, blob)
-        received = select(state_of(model), TRAINED[instruction.training.mode])
-        with slot(self._slots_folder, self._slots, cancellation) as waited, _sharing(self.device):
+        batches = instruction.batches
+        assert batches is not None  # noqa: S101 - or it is no canary
+        shard, chosen = few_to_train_on(
+            self._shard, training, batches, instruction, self._policy, self.name
+        )
+        self._policy.check(instruction, len(chosen))
+        received = self._received.receive(instruction, blob, {}, self.device)
+        model, before = received.model, returned(state_of(received.model), instruction.training)
+        with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
             start = time.monotonic()
-            scored = validation[: instruction.batches * EVALUATION_BATCH]
+            scored = validation[: batches * EVALUATION_BATCH]
             predict(model, self._shard, scored, self.device, cancellation.check)
             evaluated = time.monotonic()
-            loss = train(
-                model,
-                shard,
-                chosen,
-                instruction,
-                self.name,
-                self.device,
-                self.precision,
-                cancellation,
-            )
+            local = self._local(instruction, received, {})
+            loss = self._train(model, shard, chosen, instruction, cancellation, local)
             trained = time.monotonic()
-        weights = pack(received)
+        zero = {
+            name: {tensor: np.zeros_like(array) for tensor, array in state.items()}
+            for name, state in local.learned(local.before, 1).returned.items()
+        }
+        weights = pack(join({WEIGHTS: before, **zero}))
         reply = self._reply(
             instruction,
             {"wait": waited, "evaluate": evaluated - start, "train": trained - evaluated},
@@ -334,29 +267,51 @@ class Hospital:
         )
         return reply, weights
 
-    def _check_policy(self, instruction: Instruction, examples: int) -> None:
-        """Check that the site allows an instruction.
+    def _train(
+        self,
+        model: torch.nn.Module,
+        shard: Shard,
+        chosen: Indices,
+        instruction: Instruction,
+        cancellation: Cancellation,
+        local: LocalTraining,
+    ) -> float:
+        """Train the model on the chosen images; return the mean loss."""
+        return train(
+            model,
+            shard,
+            chosen,
+            instruction,
+            self.name,
+            self.device,
+            self.precision,
+            cancellation,
+            local,
+        )
 
-        Raises:
-            NotAllowed: It does not.
-        """
-        objection = self._policy.objection(instruction, examples)
-        if objection is not None:
-            raise NotAllowed(objection)
+    def _load_own(self, instruction: Instruction) -> dict[str, State]:
+        """Return what the hospital kept of its own after the round that counted, if anything."""
+        whole = self._received.spec(instruction.architecture, self.device)
+        spec = spec_of_own(whole, instruction.training)
+        return self._own.load(instruction.identity.run, instruction.counted, spec)
 
-    def _to_train_on(
-        self, training: npt.NDArray[np.intp], instruction: Instruction
-    ) -> tuple[Shard, npt.NDArray[np.intp]]:
-        """Return the shard with the labels that may be trained on, and the images with any."""
-        fraction = instruction.training.label_fraction
-        return self._trainable(labelled_fraction(training, fraction, instruction.seed, self.name))
+    def _local(self, instruction: Instruction, received: Received, own: State) -> LocalTraining:
+        """Return the method of training; what it keeps of its own was ``own``."""
+        training = instruction.training
+        before = parameters_of(returned(state_of(received.model), training))
+        return LOCAL[training.local](training, before, received.beside, own, self.device)
 
-    def _trainable(self, chosen: npt.NDArray[np.intp]) -> tuple[Shard, npt.NDArray[np.intp]]:
-        """Return the same of images whose labels may be used."""
-        labels = self._shard.labelled().copy()
-        labels[chosen] = self._policy.trainable(labels[chosen])
-        known = (labels[chosen] != UNKNOWN).any(axis=1)
-        return replace(self._shard, labels=labels), chosen[known]
+    def _weights_to_return(
+        self, instruction: Instruction, state: State, local: LocalTraining, steps: int
+    ) -> bytes:
+        """Keep what is the hospital's own; return the rest, packed."""
+        training, identity = instruction.training, instruction.identity
+        shared = returned(state, training)
+        learned = local.learned(parameters_of(shared), steps)
+        if training.keeps_state:
+            own = join({WEIGHTS: kept_back(state, training), OF_LOCAL: learned.own})
+            self._own.keep(identity.run, instruction.counted, identity.round, own)
+        return pack(join({WEIGHTS: shared, **learned.returned}))
 
     def _check_run(self, instruction: Instruction) -> None:
         """Check that an instruction is of the run that was greeted.
@@ -370,9 +325,7 @@ class Hospital:
         if known is None or (instruction.identity.run, instruction.seed) != (known.run, known.seed):
             raise NotAllowed("an instruction of another run or seed than was greeted")
 
-    def _scores(
-        self, validation: npt.NDArray[np.intp], logits: torch.Tensor
-    ) -> dict[str, Scores | str | None]:
+    def _scores(self, validation: Indices, logits: torch.Tensor) -> dict[str, Scores | str | None]:
         """Return the fields of a reply with what may be told of a model's scores.
 
         Args:
@@ -393,7 +346,7 @@ class Hospital:
         self,
         instruction: Instruction,
         model: torch.nn.Module,
-        validation: npt.NDArray[np.intp],
+        validation: Indices,
         logits: torch.Tensor,
     ) -> bool:
         """Keep a model that the server shares; return whether it is kept."""
@@ -408,30 +361,3 @@ class Hospital:
         return Reply.model_validate(
             {"identity": instruction.identity, "status": "ok", "seconds": seconds, **fields}
         )
-
-    def _receive(self, instruction: Instruction, blob: bytes) -> torch.nn.Module:
-        """Return the model with the received weights in it.
-
-        Raises:
-            WireError: The blob is not what the instruction says, or a head came to a client
-                that has no backbone.
-        """
-        if self._architecture != instruction.architecture:
-            self._model = None
-            self._frozen, self._backbone = {}, None
-            self._architecture = instruction.architecture
-        if self._model is None:
-            model = build_model(instruction.architecture)
-            self._spec = spec_of(state_of(model))
-            self._model = model.to(self.device)
-        if instruction.weights == "head" and self._backbone is None:
-            raise WireError("the head alone came before any backbone")
-        spec = select(self._spec, instruction.weights)
-        state = unpack(blob, spec)
-        if instruction.training.mode == "finetune":
-            self._frozen, self._backbone = {}, None
-        elif instruction.weights == "all":
-            self._frozen = select(state, "backbone")
-            self._backbone = fingerprint(pack(self._frozen))
-        load_state(self._model, {**self._frozen, **state})
-        return self._model

@@ -28,7 +28,7 @@ from common.net import SITE_NAME
 from common.protocol import Instruction, Keep, Sha256
 from common.runtime.files import drop_temporary, write_json
 from common.scores import Auc
-from common.state import State
+from common.state import State, select
 from common.wire import fingerprint, pack
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class KeptModels:
         run = instruction.identity.run
         if (folder := self.folder(run)) is None:
             return "the run's name cannot be a folder's"
-        if fingerprint(pack(state)) != keep.sha256:
+        if fingerprint(pack(select(state, instruction.training.shared))) != keep.sha256:
             return "it does not have the hash that the server announced"
         provenance = Provenance(
             method=keep.strategy,

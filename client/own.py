@@ -15,13 +15,36 @@ import re
 from pathlib import Path
 
 from common.net import SITE_NAME
+from common.options import Training
 from common.runtime.files import drop_temporary, write_whole
-from common.state import Spec, State, split
+from common.state import (
+    OF_LOCAL,
+    WEIGHTS,
+    Spec,
+    State,
+    join,
+    kept_back,
+    parameters_of,
+    returned,
+    split,
+)
 from common.wire import WireError, pack, unpack
 
 log = logging.getLogger(__name__)
 
 FILE = re.compile(r"round-(\d+)\.safetensors")
+
+
+def spec_of_own(model: Spec, training: Training) -> Spec:
+    """Return all that a hospital keeps, joined: its part of the model, and what training remembers.
+
+    Args:
+        model: The whole model's.
+        training: Settings.
+    """
+    remembers = training.local in ("scaffold", "feddyn")
+    parameters = parameters_of(returned(model, training)) if remembers else {}
+    return join({WEIGHTS: kept_back(model, training), OF_LOCAL: parameters})
 
 
 class OwnStates:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -10,10 +11,14 @@ from client.grouping import grouped
 from common.errors import BadInput, first_problem
 from common.findings import UNKNOWN
 from common.histograms import Histograms
-from common.options import Mode, Task
+from common.options import LocalName, Mode, Part, Task
 from common.protocol import Instruction
 from common.scores import Scores, mean_auc
 from common.shard import Bytes
+
+
+class NotAllowed(Exception):  # noqa: N818 - a verdict, not a fault
+    """The site forbids what the server asks for; the message says what."""
 
 
 class Policy(BaseModel):
@@ -29,6 +34,12 @@ class Policy(BaseModel):
         "and a run at its end",
     )
     modes: tuple[Mode, ...] = ("finetune", "linear")
+    local: tuple[LocalName, ...] = Field(
+        get_args(LocalName), description="methods of local training, --local of flower-server"
+    )
+    shared: tuple[Part, ...] = Field(
+        get_args(Part), description="parts of the model that may leave, --shared of flower-server"
+    )
     min_group: int = Field(
         1,
         ge=1,
@@ -51,6 +62,10 @@ class Policy(BaseModel):
             return None
         if training.mode not in self.modes:
             return f"mode {training.mode} is not allowed here"
+        if training.local not in self.local:
+            return f"local training {training.local} is not allowed here"
+        if training.shared not in self.shared:
+            return f"to share {training.shared} of the model is not allowed here"
         if self.max_local_epochs is not None and training.local_epochs > self.max_local_epochs:
             return (
                 f"{training.local_epochs} local epochs are more than the "
@@ -61,6 +76,16 @@ class Policy(BaseModel):
         if examples < self.min_group:
             return f"training on fewer than {self.min_group} images is not allowed here"
         return None
+
+    def check(self, instruction: Instruction, examples: int) -> None:
+        """Check that the site allows an instruction.
+
+        Raises:
+            NotAllowed: It does not.
+        """
+        objection = self.objection(instruction, examples)
+        if objection is not None:
+            raise NotAllowed(objection)
 
     def trainable(self, labels: Bytes) -> Bytes:
         """Return labels, those of a finding that is known in too few images as unknown.

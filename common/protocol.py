@@ -147,7 +147,7 @@ class Keep(BaseModel):
     model: Literal["final", "best"]
     round: int = Field(ge=0, lt=MOST_ROUNDS, description="after which it was made")
     strategy: StrategyChoice
-    sha256: Sha256 = Field(description="of all of the model, packed, whatever travels of it")
+    sha256: Sha256 = Field(description="of all of the model that hospitals share, packed")
 
 
 class Instruction(Message):

@@ -40,6 +40,9 @@ optimiser."""
 COUNTER = "num_batches_tracked"
 """End of the name of BatchNorm's counter of batches."""
 
+OF_LOCAL = "local"
+"""Name of what a method of local training remembers among a hospital's own states."""
+
 CONTROL = "control"
 """Name of SCAFFOLD's control variates among the named states in one message."""
 

@@ -16,6 +16,7 @@ from server.run.events import (
     Changed,
     Excluded,
     Lost,
+    OwnStateLost,
     Refused,
     Repeated,
     ReplyRejected,
@@ -92,7 +93,7 @@ def incidents(run: Run) -> Table:
     key: tuple[str, str, str]
     for event in run.events:
         match event:
-            case Lost() | ReplyRejected() | Unusual():
+            case Lost() | ReplyRejected() | Unusual() | OwnStateLost():
                 key = (event.site, event.event, event.reason)
                 rounds.setdefault(key, []).append(event.round)
             case Refused() | Excluded():

@@ -6,18 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from common.histograms import Histograms
+from common.options import Part
 from common.protocol import Hello, Instruction
 from common.readings import aucs_of
 from common.runtime.logs import fields
 from common.scores import Scores
-from common.state import TRAINED, WEIGHTS, Spec, State, is_float, join, select, spec_of
+from common.state import WEIGHTS, Spec, State, join, parameters_of, returned, select, spec_of
 from common.wire import fingerprint, pack
-from server.rounds.ask import Errand, HospitalLost, Hospitals, Outcome, Weights, ask_all
+from server.rounds.ask import (
+    Connection,
+    Errand,
+    HospitalLost,
+    Hospitals,
+    Outcome,
+    Weights,
+    ask_all,
+)
 from server.rounds.checks import Rejected, check_reply, check_weights
 from server.rounds.pace import WARNING, pace_of, unusual, update_norm
 from server.rounds.progress import hospital_record
 from server.run import console
-from server.run.events import AuditEvent, Lost, ReplyRejected, Unusual
+from server.run.events import AuditEvent, Lost, OwnStateLost, ReplyRejected, Unusual
 from server.run.folder import RunFolder
 from server.run.records import HospitalRecord, Pace
 from server.run.spool import Spool, SpooledUpdates
@@ -40,6 +49,7 @@ class Round:
         paces: Of the hospitals' updates in earlier rounds; see :mod:`server.rounds.pace`.
         extras: Named states that go out beside the weights.
         returns: Names of the states that hospitals return beside the weights.
+        counted: The last round in which each hospital's reply counted, by name.
     """
 
     instruction: Instruction
@@ -50,18 +60,18 @@ class Round:
     paces: Mapping[str, Sequence[Pace]]
     extras: dict[str, State] = field(default_factory=dict)
     returns: tuple[str, ...] = ()
+    counted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def trained(self) -> State:
         """The part of the model that hospitals train and return."""
-        return select(self.state, TRAINED[self.instruction.training.mode])
+        return returned(self.state, self.instruction.training)
 
     @property
     def returned(self) -> Spec:
-        """All that hospitals return, joined: what they trained, and floats for each extra state."""
+        """All that hospitals return, joined: weights, and parameters for each extra state."""
         trained = spec_of(self.trained)
-        floats = spec_of({name: a for name, a in self.trained.items() if is_float(a)})
-        return join({WEIGHTS: trained, **dict.fromkeys(self.returns, floats)})
+        return join({WEIGHTS: trained, **dict.fromkeys(self.returns, parameters_of(trained))})
 
 
 @dataclass
@@ -152,16 +162,18 @@ class Attempt:
         return self._spool.updates(self.collected.hospitals)
 
     def _make_errands(self) -> dict[str, Errand]:
-        """Return what each hospital is asked; who holds the frozen backbone gets the head alone."""
-        out = self._out
+        """Return what each hospital is asked; none is sent what it holds already."""
         errands: dict[str, Errand] = {}
-        ready: dict[bool, tuple[Instruction, Weights]] = {}
+        ready: dict[tuple[Part, int], tuple[Instruction, Weights]] = {}
         for name, connection in self._hospitals.present().items():
-            has_backbone = out.backbone is not None and connection.backbone == out.backbone
-            if has_backbone not in ready:
-                ready[has_backbone] = self._outgoing(has_backbone)
-            instruction, weights = ready[has_backbone]
+            what = self._part_for(connection), self._counted(connection)
+            if what not in ready:
+                ready[what] = self._outgoing(*what)
+            instruction, weights = ready[what]
             errands[name] = Errand(connection, instruction, weights)
+            if instruction.counted and instruction.counted not in connection.own:
+                why = f"it does not have what it kept after round {instruction.counted}"
+                self._note(OwnStateLost, name, why)
             details = {
                 "site": name,
                 "identity": instruction.identity.model_dump(),
@@ -174,14 +186,27 @@ class Attempt:
             self._folder.log.record(AuditEvent(event="sent", details=details))
         return errands
 
-    def _outgoing(self, head_alone: bool) -> tuple[Instruction, Weights]:
-        """Return what goes to all that have the backbone, or to all others."""
-        instruction = self._out.instruction
-        if not head_alone:
-            return instruction, Weights(self._out.packed)
-        head = select(self._out.state, "head")
-        blob = pack(join({WEIGHTS: head, **self._out.extras}))
-        return instruction.model_copy(update={"weights": "head"}), Weights(blob)
+    def _counted(self, connection: Connection) -> int:
+        """Return the round after which a hospital's own states count; 0: none are kept yet."""
+        keeps = self._out.instruction.training.keeps_state
+        return self._out.counted.get(connection.hello.site, 0) if keeps else 0
+
+    def _part_for(self, connection: Connection) -> Part:
+        """Return the part of the model that a hospital does not hold."""
+        out, training = self._out, self._out.instruction.training
+        if out.backbone is not None:
+            return "head" if connection.backbone == out.backbone else "all"
+        return training.shared if self._counted(connection) in connection.own else "all"
+
+    def _outgoing(self, part: Part, counted: int) -> tuple[Instruction, Weights]:
+        """Return what goes to all that lack this part of the model."""
+        out = self._out
+        fields = {"weights": part, "counted": counted}
+        instruction = out.instruction.model_copy(update=fields)
+        if part == "all":
+            return instruction, Weights(out.packed)
+        blob = pack(join({WEIGHTS: select(out.state, part), **out.extras}))
+        return instruction, Weights(blob)
 
     def _check(self, outcome: Outcome) -> None:
         """Check one reply, keep its weights and note the hospital's part.
@@ -229,6 +254,7 @@ class Attempt:
             )
             self.collected.hospitals[outcome.name] = record
             if errand.instruction.batches is None:
+                errand.connection.own.add(errand.instruction.identity.round)
                 self._say(outcome.name, record)
         if reply.memory is not None:
             self.collected.memory[outcome.name] = reply.memory
@@ -267,7 +293,9 @@ class Attempt:
         self.collected.rejected[name] = reason
         self._note(ReplyRejected, name, reason)
 
-    def _note(self, event: type[Lost | ReplyRejected | Unusual], name: str, reason: str) -> None:
+    def _note(
+        self, event: type[Lost | OwnStateLost | ReplyRejected | Unusual], name: str, reason: str
+    ) -> None:
         identity = self._out.instruction.identity
         self._folder.log.record(
             event(site=name, round=identity.round, attempt=identity.attempt, reason=reason)

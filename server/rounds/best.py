@@ -10,9 +10,11 @@ class BestCopy:
     Args:
         folder: The run's.
         progress: Knows which model is best.
+        one_model: Whether a round's model is whole; if not, no copy is kept.
     """
 
-    def __init__(self, folder: RunFolder, progress: Progress) -> None:
+    def __init__(self, folder: RunFolder, progress: Progress, one_model: bool = True) -> None:
+        self._one_model = one_model
         self._folder = folder
         self._progress = progress
         self._kept: int | None = None
@@ -20,7 +22,7 @@ class BestCopy:
     def update(self) -> None:
         """Copy the best model if it is another one than before and its checkpoint is there."""
         best = self._progress.best
-        if best is None or best[1] == self._kept:
+        if not self._one_model or best is None or best[1] == self._kept:
             return
         if self._folder.checkpoint(best[1]).exists():
             self._folder.copy_checkpoint(best[1], "best.pt")

@@ -94,7 +94,7 @@ class Closing:
         """Let the hospitals score the final model; no further round would."""
         log.info("the hospitals score the final model")
         last = self._progress.round
-        out = self._model.to_score(last + 1, 1)
+        out = self._model.to_score(last + 1, 1, self._progress)
         self._hospitals.wait_for_return(self._asked, RECONNECT_GRACE_SECONDS)
         found = self._evaluate(out, "final", last)
         validation = across(found.validations, self._equal)
@@ -115,11 +115,11 @@ class Closing:
         Their scores of it are known since the round after it, and change nothing.
         """
         plan, best, last = self._plan, self._progress.best, self._progress.round
-        if not plan.share_model or best is None or best[1] == last:
+        if not plan.share_model or not plan.one_model or best is None or best[1] == last:
             return
         if (state := best_model(self._folder, best[1], plan.architecture)) is None:
             return
-        out = self._model.to_score(last + 1, 2)
+        out = self._model.to_score(last + 1, 2, self._progress)
         self._hospitals.wait_for_return(final.validations, RECONNECT_GRACE_SECONDS)
         self._evaluate(replace(out, state=state, packed=pack(state)), "best", best[1])
 
@@ -142,6 +142,14 @@ class Closing:
     def _write_models(self) -> None:
         """Write ``final.pt``, and ``best.pt`` if no score has chosen it."""
         last, best = self._progress.round, self._progress.best
+        if not self._plan.one_model:
+            shared = self._plan.training.shared
+            log.warning(
+                "there is no single model, and so no final.pt: hospitals share %s, and each has "
+                "the rest of its own model in its --state",
+                shared,
+            )
+            return
         self._folder.copy_checkpoint(last, "final.pt")
         if best is None:
             self._folder.copy_checkpoint(last, "best.pt")

@@ -84,7 +84,7 @@ class Rounds:
         self._waiting = Waiting(plan, hospitals, self._write_status)
         choice = Choice(plan.strategy.believes_claims, plan.min_gain)
         self._progress = Progress.of(folder.rounds(), folder.events(), choice)
-        self._best = BestCopy(folder, self._progress)
+        self._best = BestCopy(folder, self._progress, plan.one_model)
         self.asked = folder.to_return()
 
     def run(self) -> Result:
@@ -157,7 +157,7 @@ class Rounds:
             told = fields("round", round=number, rounds=plan.rounds, attempt=turn)
             log.info("round %d of %d", number, plan.rounds, extra=told)
             log.info(console.HEADER, extra=FOR_PEOPLE)
-            out = self._model.to_train(number, turn, self._progress.paces)
+            out = self._model.to_train(number, turn, self._progress)
             identity = out.instruction.identity
             self.folder.live.begin(identity, "hospitals", number, plan.needed)
             with self.folder.spool(out.returned) as spool:
@@ -191,7 +191,7 @@ class Rounds:
         Raises:
             NoQuorum: Too few are fine.
         """
-        out = self._model.to_train(0, 1, self._progress.paces)
+        out = self._model.to_train(0, 1, self._progress)
         shown = canary.ask(self._plan, self._hospitals, self.folder, out)
         self.asked = set(shown.hospitals)
         self.folder.log.record(shown)

@@ -1,6 +1,5 @@
 """The global model, and what goes out with it."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -9,7 +8,7 @@ from common.state import WEIGHTS, State, join, select
 from common.wire import fingerprint, pack
 from server.rounds.attempt import Round
 from server.rounds.plan import Plan
-from server.run.records import Pace
+from server.rounds.progress import Progress
 from server.strategies.base import Strategy
 
 
@@ -38,36 +37,37 @@ class GlobalModel:
         self.state = state
         self.packed = pack(state)
 
-    def to_train(self, number: int, attempt: int, paces: Mapping[str, Sequence[Pace]]) -> Round:
+    def to_train(self, number: int, attempt: int, progress: Progress) -> Round:
         """Return what goes out for a round.
 
         Args:
             number: The round's.
             attempt: At the round.
-            paces: Of the updates in earlier rounds, by the hospital's name.
+            progress: Of the run.
         """
-        out = self._round("train", number, attempt, paces)
+        out = self._round("train", number, attempt, progress)
         returns = self._strategy.extra_states
         if not (extras := self._strategy.sends(out.trained)):
             return replace(out, returns=returns)
         packed = pack(join({WEIGHTS: self.state, **extras}))
         return replace(out, packed=packed, extras=extras, returns=returns)
 
-    def to_score(self, number: int, attempt: int) -> Round:
+    def to_score(self, number: int, attempt: int, progress: Progress) -> Round:
         """Return what goes out for a model to be scored alone.
 
         Args:
             number: A round's that has not been.
             attempt: At scoring.
+            progress: Of the run.
         """
-        return self._round("evaluate", number, attempt, {})
+        return self._round("evaluate", number, attempt, progress)
 
     def _round(
         self,
         task: Literal["train", "evaluate"],
         number: int,
         attempt: int,
-        paces: Mapping[str, Sequence[Pace]],
+        progress: Progress,
     ) -> Round:
         plan = self._plan
         instruction = Instruction(
@@ -79,4 +79,12 @@ class GlobalModel:
             seed=plan.seed,
             seconds=plan.round_timeout,
         )
-        return Round(instruction, self.state, self.packed, self._backbone, plan.norm_limit, paces)
+        return Round(
+            instruction,
+            self.state,
+            self.packed,
+            self._backbone,
+            plan.norm_limit,
+            progress.paces,
+            counted=progress.counted,
+        )

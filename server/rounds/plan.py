@@ -32,6 +32,11 @@ class Plan:
     canary: bool = False
 
     @property
+    def one_model(self) -> bool:
+        """Whether all hospitals have the same model; if not, none of the server's is whole."""
+        return self.training.shared == "all" or self.training.mode == "linear"
+
+    @property
     def needed(self) -> int:
         """How many hospitals must be averaged for a round to count."""
         if self.quorum is None:

@@ -104,12 +104,14 @@ class Progress:
     Attributes:
         round: The last one that is done.
         known: Hospitals that took part.
+        counted: The last round in which each hospital's reply counted, by name.
         paces: Of the updates that counted, by the hospital's name, in the order of the rounds.
         choice: Of the best model.
     """
 
     round: int = 0
     known: set[str] = field(default_factory=set)
+    counted: dict[str, int] = field(default_factory=dict)
     paces: dict[str, list[Pace]] = field(default_factory=dict)
     choice: Choice = field(default_factory=Choice)
     _strikes: dict[str, int] = field(default_factory=dict)
@@ -146,6 +148,7 @@ class Progress:
         self.choice.note(record.round - 1, record.auc, record.pooled)
         self.known |= record.cohort
         for name, hospital in record.hospitals.items():
+            self.counted[name] = record.round
             if hospital.pace is not None:
                 self.paces.setdefault(name, []).append(hospital.pace)
         self.round = record.round

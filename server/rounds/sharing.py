@@ -11,7 +11,7 @@ from common.findings import FINDINGS
 from common.options import Architecture, StrategyChoice
 from common.protocol import Keep, RunResult
 from common.scores import Scores
-from common.state import State
+from common.state import State, select
 from common.wire import fingerprint, pack
 from server.rounds.attempt import Round
 from server.rounds.progress import across
@@ -83,7 +83,7 @@ def to_keep(
         number: The round after which it was made.
         strategy: The run's.
     """
-    sha256 = fingerprint(out.packed)
+    sha256 = fingerprint(pack(select(out.state, out.instruction.training.shared)))
     keep = Keep(model=model, round=number, strategy=strategy, sha256=sha256)
     return replace(out, instruction=out.instruction.model_copy(update={"keep": keep}))
 

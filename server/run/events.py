@@ -101,6 +101,16 @@ class Unusual(_Event):
     reason: str
 
 
+class OwnStateLost(_Event):
+    """A hospital no longer has what it kept of its own, and began again with what was sent."""
+
+    event: Literal["own state lost"] = "own state lost"
+    site: str
+    round: int = Field(description="in which it began again")
+    attempt: int
+    reason: str
+
+
 class Excluded(_Event):
     """A hospital was excluded after bad replies."""
 
@@ -209,6 +219,7 @@ Event = Annotated[
     | Lost
     | ReplyRejected
     | Unusual
+    | OwnStateLost
     | Excluded
     | Repeated
     | Changed

@@ -15,6 +15,7 @@ from server.run.events import (
     Joined,
     Left,
     Lost,
+    OwnStateLost,
     Refused,
     ReplyRejected,
     StoppedEarly,
@@ -73,7 +74,7 @@ def _say(event: Event | AuditEvent) -> None:
         case Refused():
             times = f" {event.times} times" if event.times > 1 else ""
             log.warning("%s refused%s: %s", event.site, times, event.reason, extra=told)
-        case Lost() | ReplyRejected() | Unusual():
+        case Lost() | ReplyRejected() | Unusual() | OwnStateLost():
             log.warning("  %-20s %s: %s", event.site, event.event, event.reason, extra=told)
         case Changed():
             log.warning(

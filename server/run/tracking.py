@@ -65,6 +65,8 @@ class Tracking:
         if ended.validation is not None:
             values = _validation(ended.validation, ended.pooled)
             self._trackers.points("validation", number, values)
+        if not self._plan.one_model:
+            return
         final, best = (self._folder.path / name for name in ("final.pt", "best.pt"))
         text = (
             f"The model of the federated run {self._folder.path.resolve().name} ({self._plan.run}) "
@@ -99,7 +101,8 @@ def tracking(names: list[TrackerName], plan: Plan, folder: RunFolder) -> Iterato
 
 def settings_of(plan: Plan, config: dict[str, Any]) -> dict[str, Scalar]:
     """Return a run's settings, flat, without paths and addresses."""
-    fields = asdict(plan) | plan.training.model_dump() | {"run": plan.run}
+    combining = plan.strategy.model_dump(exclude={"strategy_args"})
+    fields = asdict(plan) | plan.training.model_dump() | combining | {"run": plan.run}
     del fields["training"]
     versions = {f"version.{name}": text for name, text in config.get("versions", {}).items()}
     return {**fields, **{name: config.get(name) for name in OF_CONFIG}, **versions}

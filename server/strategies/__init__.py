@@ -23,7 +23,7 @@ PLAIN: Mapping[str, Callable[[], Strategy]] = {
     "median": Median,
 }
 
-STEPS: Mapping[str, type[ServerStep]] = {
+SERVER_STEPS: Mapping[str, type[ServerStep]] = {
     "fedavgm": FedAvgM,
     "fedadagrad": FedAdagrad,
     "fedadam": FedAdam,
@@ -37,4 +37,4 @@ def make_strategy(settings: StrategySettings) -> Strategy:
     if name in PLAIN:
         return PLAIN[name]()
     mean = FedAvg() if settings.average == "weighted" else PLAIN[settings.average]()
-    return STEPS[name](settings, mean)
+    return SERVER_STEPS[name](settings.step, mean)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from common.state import State, is_float, join, parameters_of, split
 from server.strategies.base import RoundInfo, Strategy, Updates
-from server.strategies.settings import StrategySettings
+from server.strategies.settings import Step
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,8 +39,8 @@ class ServerStep(Strategy):
     MOMENTS: ClassVar[tuple[str, ...]]
     """Names of what is remembered for each parameter."""
 
-    def __init__(self, settings: StrategySettings, mean: Strategy) -> None:
-        self._settings = settings
+    def __init__(self, settings: Step, mean: Strategy) -> None:
+        self.settings = settings
         self._mean = mean
         self._moments: dict[str, State] = {name: {} for name in self.MOMENTS}
 
@@ -63,9 +63,10 @@ class ServerStep(Strategy):
                 after[name] = np.asarray(mean + (self.step(name, change) - change), mean.dtype)
         return after
 
-    def moment(self, which: str, tensor: str, first: float) -> Floats | float:
+    def moment(self, which: str, tensor: str, first: Floats) -> Floats:
         """Return a moment of a parameter; ``first`` before the first round."""
-        return self._moments[which].get(tensor, np.float32(first)).astype(np.float64)
+        kept = self._moments[which].get(tensor)
+        return first if kept is None else kept.astype(np.float64)
 
     def remember(self, which: str, tensor: str, values: Floats) -> Floats:
         """Keep a moment for the next round; return it as it is kept."""
@@ -88,9 +89,9 @@ class FedAvgM(ServerStep):
 
     def step(self, tensor: str, change: Floats) -> Floats:
         """Return the step of SGD with momentum."""
-        settings = self._settings
-        speed = settings.momentum_of_server * self.moment("m", tensor, 0) + change
-        return settings.rate * self.remember("m", tensor, speed)
+        before = self.moment("m", tensor, np.zeros(change.shape))
+        speed = self.settings.momentum * before + change
+        return self.settings.lr * self.remember("m", tensor, speed)
 
 
 class Adaptive(ServerStep):
@@ -100,15 +101,15 @@ class Adaptive(ServerStep):
 
     def step(self, tensor: str, change: Floats) -> Floats:
         """Return the step of algorithm 2."""
-        settings = self._settings
-        beta, tau = settings.momentum_of_server, settings.tau
-        speed = beta * self.moment("m", tensor, 0) + (1 - beta) * change
-        spread = self.spread(self.moment("v", tensor, tau**2), change**2)
-        speed, spread = self.remember("m", tensor, speed), self.remember("v", tensor, spread)
-        return settings.rate * speed / (np.sqrt(spread) + tau)
+        lr, beta, _, tau = self.settings
+        speed = self.moment("m", tensor, np.zeros(change.shape))
+        speed = self.remember("m", tensor, beta * speed + (1 - beta) * change)
+        spread = self.moment("v", tensor, np.full(change.shape, tau**2))
+        spread = self.remember("v", tensor, self.spread(spread, change**2))
+        return lr * speed / (np.sqrt(spread) + tau)
 
     @abstractmethod
-    def spread(self, spread: Floats | float, square: Floats) -> Floats:
+    def spread(self, spread: Floats, square: Floats) -> Floats:
         """Return the second moment.
 
         Args:
@@ -120,7 +121,7 @@ class Adaptive(ServerStep):
 class FedAdagrad(Adaptive):
     """The sum of all squares."""
 
-    def spread(self, spread: Floats | float, square: Floats) -> Floats:
+    def spread(self, spread: Floats, square: Floats) -> Floats:
         """Return the sum."""
         return spread + square
 
@@ -128,15 +129,15 @@ class FedAdagrad(Adaptive):
 class FedAdam(Adaptive):
     """A moving average of the squares."""
 
-    def spread(self, spread: Floats | float, square: Floats) -> Floats:
+    def spread(self, spread: Floats, square: Floats) -> Floats:
         """Return the average."""
-        beta2 = self._settings.beta2
+        beta2 = self.settings.beta2
         return beta2 * spread + (1 - beta2) * square
 
 
 class FedYogi(Adaptive):
     """A moving average of the squares that goes towards them by no more than they are."""
 
-    def spread(self, spread: Floats | float, square: Floats) -> Floats:
+    def spread(self, spread: Floats, square: Floats) -> Floats:
         """Return the average."""
-        return spread - (1 - self._settings.beta2) * square * np.sign(spread - square)
+        return spread - (1 - self.settings.beta2) * square * np.sign(spread - square)

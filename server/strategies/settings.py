@@ -1,7 +1,7 @@
 """Options of what the server does with updates, and what can be combined; needs no torch."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -24,6 +24,15 @@ ROBUST = ("clipped", "trimmed-mean", "median")
 
 NEEDS: dict[StrategyName, LocalName] = {"scaffold": "scaffold", "feddyn": "feddyn"}
 """What hospitals must do under a strategy; others leave it to them."""
+
+
+class Step(NamedTuple):
+    """Settings of the server's own step; those that a strategy does not have are 0."""
+
+    lr: float
+    momentum: float
+    beta2: float
+    tau: float
 
 
 class StrategySettings(BaseModel):
@@ -70,7 +79,7 @@ class StrategySettings(BaseModel):
         """Write down the settings that the strategy has by default, and refuse those of others."""
         if not isinstance(values, Mapping):
             return values
-        name = values.get("strategy", "fedavg")
+        name = cast(StrategyName, values.get("strategy", "fedavg"))
         known = STEPS.get(name, {})
         names = {setting for settings in STEPS.values() for setting in settings}
         for setting in sorted(names - known.keys()):
@@ -90,16 +99,11 @@ class StrategySettings(BaseModel):
         return self.strategy not in ROBUST and self.average not in ROBUST
 
     @property
-    def rate(self) -> float:
-        """The server's step."""
-        assert self.server_lr is not None  # noqa: S101 - filled in for all that have it
-        return self.server_lr
-
-    @property
-    def momentum_of_server(self) -> float:
-        """The momentum of the server's step."""
-        assert self.server_momentum is not None  # noqa: S101 - filled in for all that have it
-        return self.server_momentum
+    def step(self) -> Step:
+        """The server's own step, filled in for all strategies that take one."""
+        return Step(
+            self.server_lr or 0.0, self.server_momentum or 0.0, self.beta2 or 0.0, self.tau or 0.0
+        )
 
 
 def check_combination(settings: StrategySettings, training: Training) -> None:
@@ -109,7 +113,7 @@ def check_combination(settings: StrategySettings, training: Training) -> None:
         ValueError: They do not; says why, and what to give.
     """
     name, local = settings.strategy, training.local
-    needed = NEEDS.get(name) if name in get_args(StrategyName) else None  # type: ignore[arg-type]
+    needed = NEEDS.get(cast(StrategyName, name))
     if needed is not None and local != needed:
         raise ValueError(
             f"--strategy {name} is made of what the server and the hospitals do: it needs --local "

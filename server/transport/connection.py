@@ -112,6 +112,7 @@ class FlowerConnection:
         self.peer = peer
         self.hello = hello
         self.backbone = hello.backbone
+        self.own = set(hello.own)
         self._stream = stream
         self._outbox = outbox
         self._may_stay = may_stay

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from client import hospital as hospital_module
-from client.batches import Batch, batches, labelled_fraction
+from client.batches import Batch, batches
 from client.cancellation import Cancellation
+from client.examples import labelled_fraction
 from client.hospital import Hospital
 from client.training import train_epoch
 from common import frozen

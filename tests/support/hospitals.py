@@ -43,6 +43,7 @@ class LocalConnection:
     ) -> None:
         self.hello: Hello = hospital.greet(greeting)
         self.backbone = self.hello.backbone
+        self.own = set(self.hello.own)
         self.told: list[str] = []
         self._hospital = hospital
         self._receives = receives

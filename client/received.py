@@ -1,0 +1,103 @@
+"""The model that a hospital receives: whole, or the part of it that the hospital does not hold."""
+
+from typing import NamedTuple
+
+import torch
+
+from common.model import build_model, load_state, state_of
+from common.options import Architecture, Training
+from common.protocol import Instruction
+from common.state import (
+    CONTROL,
+    WEIGHTS,
+    Spec,
+    State,
+    join,
+    parameters_of,
+    returned,
+    select,
+    spec_of,
+    split,
+)
+from common.wire import WireError, fingerprint, pack, unpack
+
+
+class Received(NamedTuple):
+    """A model, and the named states that came beside it."""
+
+    model: torch.nn.Module
+    beside: dict[str, State]
+
+
+def spec_beside(model: Spec, training: Training) -> dict[str, Spec]:
+    """Return what comes beside the weights to train with, by name."""
+    control = parameters_of(returned(model, training))
+    return {CONTROL: control} if training.local == "scaffold" else {}
+
+
+class ReceivedModel:
+    """Holds one model from round to round, and its backbone while that is frozen.
+
+    Attributes:
+        backbone: Hash of the frozen backbone; None: none is held.
+    """
+
+    def __init__(self) -> None:
+        self.backbone: str | None = None
+        self._model: torch.nn.Module | None = None
+        self._architecture: Architecture | None = None
+        self._spec: Spec = {}
+        self._frozen: State = {}  # on the CPU, which may have to take over
+
+    def forget(self) -> None:
+        """Give up the model, but not the frozen backbone: the next one may be on another device."""
+        self._model = None
+
+    def spec(self, architecture: Architecture, device: torch.device) -> Spec:
+        """Return the tensors of the models to come.
+
+        Args:
+            architecture: Theirs.
+            device: Where they are to be, the same one until the model is forgotten.
+        """
+        if self._architecture != architecture:
+            self._model = None
+            self._frozen, self.backbone = {}, None
+            self._architecture = architecture
+        if self._model is None:
+            model = build_model(architecture)
+            self._spec = spec_of(state_of(model))
+            self._model = model.to(device)
+        return self._spec
+
+    def receive(
+        self, instruction: Instruction, blob: bytes, own: State, device: torch.device
+    ) -> Received:
+        """Return the model with the received weights in it.
+
+        Args:
+            instruction: Says what the blob is.
+            blob: The weights, and what came beside them.
+            own: The hospital's own part of the model, which it does not share.
+            device: Where the model is to be, the same one until it is forgotten.
+
+        Raises:
+            WireError: The blob is not what the instruction says, or a part came to a client that
+                does not hold the rest.
+        """
+        training, part = instruction.training, instruction.weights
+        whole = self.spec(instruction.architecture, device)
+        held = self._frozen if training.mode == "linear" else own
+        if missing := whole.keys() - select(whole, part).keys() - held.keys():
+            raise WireError(f"{part} came alone, and {min(missing)} is not held here")
+        beside = spec_beside(whole, training) if instruction.task == "train" else {}
+        states = split(unpack(blob, join({WEIGHTS: select(whole, part), **beside})))
+        state = states.pop(WEIGHTS)
+        if training.mode == "finetune":
+            self._frozen, self.backbone = {}, None
+        elif part == "all":
+            self._frozen = select(state, "backbone")
+            self.backbone = fingerprint(pack(self._frozen))
+        assert self._model is not None  # noqa: S101 - spec() has made it
+        load_state(self._model, {**self._frozen, **state, **own})
+        return Received(self._model, states)
