@@ -92,7 +92,7 @@ def light_views(augment: Augment, side: float) -> Views:
         flip=0.5 if augment == "light" else 0,
         rotate=10,
         jitter=1,
-        brightness=0.2,
+        brightness=0.1,
         contrast=0.2,
     )
 
