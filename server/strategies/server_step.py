@@ -68,10 +68,9 @@ class ServerStep(Strategy):
         kept = self._moments[which].get(tensor)
         return first if kept is None else kept.astype(np.float64)
 
-    def remember(self, which: str, tensor: str, values: Floats) -> Floats:
-        """Keep a moment for the next round; return it as it is kept."""
+    def remember(self, which: str, tensor: str, values: Floats) -> None:
+        """Keep a moment for the next round."""
         self._moments[which][tensor] = values.astype(np.float32)
-        return self._moments[which][tensor].astype(np.float64)
 
     def state_dict(self) -> State:
         """Return the moments."""
@@ -91,7 +90,8 @@ class FedAvgM(ServerStep):
         """Return the step of SGD with momentum."""
         before = self.moment("m", tensor, np.zeros(change.shape))
         speed = self.settings.momentum * before + change
-        return self.settings.lr * self.remember("m", tensor, speed)
+        self.remember("m", tensor, speed)
+        return self.settings.lr * speed
 
 
 class Adaptive(ServerStep):
@@ -102,10 +102,11 @@ class Adaptive(ServerStep):
     def step(self, tensor: str, change: Floats) -> Floats:
         """Return the step of algorithm 2."""
         lr, beta, _, tau = self.settings
-        speed = self.moment("m", tensor, np.zeros(change.shape))
-        speed = self.remember("m", tensor, beta * speed + (1 - beta) * change)
+        speed = beta * self.moment("m", tensor, np.zeros(change.shape)) + (1 - beta) * change
         spread = self.moment("v", tensor, np.full(change.shape, tau**2))
-        spread = self.remember("v", tensor, self.spread(spread, change**2))
+        spread = self.spread(spread, change**2)
+        self.remember("m", tensor, speed)
+        self.remember("v", tensor, spread)
         return lr * speed / (np.sqrt(spread) + tau)
 
     @abstractmethod

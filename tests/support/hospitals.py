@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from client.hospital import Hospital
+from client.own import OwnStates
 from client.policy import Policy
 from client.progress import Phase
 from common.certificates import Peer
@@ -77,13 +78,18 @@ class LocalConnection:
 
 
 class LocalHospitals:
-    """All of them are connected from the start."""
+    """All of them are connected from the start; each keeps what is its own in ``own/NAME``."""
 
-    def __init__(self, shards: list[Path], seed: int, faults: dict[str, Fault]) -> None:
+    def __init__(
+        self, shards: list[Path], seed: int, faults: dict[str, Fault], own: Path | None = None
+    ) -> None:
         greeting = GREETING.model_copy(update={"seed": seed})
         self.connections = {
             path.name: LocalConnection(
-                hospital_of(path), greeting, self.receives, faults.get(path.name)
+                hospital_of(path, own=own and own / path.name),
+                greeting,
+                self.receives,
+                faults.get(path.name),
             )
             for path in shards
         }
@@ -118,10 +124,16 @@ def hospital_of(
     policy: Policy | None = None,
     greeting: Greeting = GREETING,
     precision: Precision | None = "fp32",
+    own: Path | None = None,
 ) -> Hospital:
     """Return a hospital that has been greeted."""
     hospital = Hospital(
-        path.name, open_shard(path), torch.device(device), policy=policy, precision=precision
+        path.name,
+        open_shard(path),
+        torch.device(device),
+        policy=policy,
+        precision=precision,
+        own=OwnStates(own),
     )
     hospital.greet(greeting)
     return hospital
