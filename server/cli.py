@@ -19,6 +19,8 @@ from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena
 from common.track.options import TRACK_HELP, Track, check_usable
 from server.options import ServingSettings
+from server.rounds.average import AverageSettings
+from server.rounds.schedule import ScheduleSettings
 from server.run.config import Changing
 from server.strategies.settings import StrategySettings, check_combination
 
@@ -38,7 +40,9 @@ RESTART_SECONDS = 180.0
 one machine."""
 
 
-class ServerSettings(ServingSettings, Training, StrategySettings):
+class ServerSettings(
+    ServingSettings, Training, StrategySettings, ScheduleSettings, AverageSettings
+):
     """Ask hospitals to train, average what they return, keep every round."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWER_SERVER_", cli_prog_name="flower-server")
@@ -111,6 +115,13 @@ class ServerSettings(ServingSettings, Training, StrategySettings):
         )
 
     @property
+    def rates(self) -> ScheduleSettings:
+        """How the hospitals' learning rate goes."""
+        return ScheduleSettings.model_validate(
+            self.model_dump(include=set(ScheduleSettings.model_fields))
+        )
+
+    @property
     def shares_model(self) -> bool:
         """Whether hospitals are given the model; default: those on a list are."""
         return self.tls is not None if self.share_model is None else self.share_model
@@ -128,6 +139,12 @@ class ServerSettings(ServingSettings, Training, StrategySettings):
     @model_validator(mode="after")
     def _parts_fit(self) -> "ServerSettings":
         check_combination(self.combining, self.training)
+        self.rates.check_rounds(self.rounds)
+        if self.shared != "all" and self.ema:
+            raise ValueError(
+                f"--ema averages one model, and with --shared {self.shared} each hospital has its "
+                "own; leave --ema out"
+            )
         if self.shared != "all" and self.test is not None:
             raise ValueError(
                 f"--test scores one model, and with --shared {self.shared} each hospital has its "
@@ -183,7 +200,16 @@ def _serve(arguments: Sequence[str]) -> None:
             over = f"{done} rounds are done"
             roster.say_farewell(over, folder.hospitals(), RESTART_SECONDS, results)
         return
-    rounds = Rounds(plan, roster, folder, start.state, start.provenance, tester, start.strategy)
+    rounds = Rounds(
+        plan,
+        roster,
+        folder,
+        start.state,
+        start.provenance,
+        tester,
+        start.strategy,
+        start.average,
+    )
     guard.last_words = lambda stopped: folder.status.end(
         RunStatus(state="stopped", reason=str(stopped), rounds=plan.rounds)
     )

@@ -14,6 +14,7 @@ from common.wire import fingerprint
 from server.rounds import canary
 from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected, Round
+from server.rounds.average import MovingAverage
 from server.rounds.best import BestCopy
 from server.rounds.checks import flaw_of, stop_if_diverged
 from server.rounds.choosing import Choice
@@ -56,6 +57,7 @@ class Rounds:
         provenance: Of the run's models; its ``start`` is where the first one comes from.
         test: Scores a state on the test shard; None: there is none.
         strategy: As it was after the last round that is done; default: a new one.
+        average: The same; default: a new one, if there is to be one.
 
     Attributes:
         folder: The run's.
@@ -72,12 +74,14 @@ class Rounds:
         provenance: Provenance,
         test: Callable[[State], Scores] | None,
         strategy: Strategy | None = None,
+        average: MovingAverage | None = None,
     ) -> None:
         self._plan = plan
         self._hospitals = hospitals
         self.folder = folder
         self._strategy = strategy or make_strategy(plan.strategy)
         self._model = GlobalModel(plan, self._strategy, state)
+        self._average = average or (MovingAverage(plan.ema, state) if plan.ema else None)
         self._equal = not plan.strategy.believes_claims  # or one could choose the best model alone
         self._provenance = provenance
         self._test = test
@@ -128,6 +132,9 @@ class Rounds:
             self._best,
             equal=self._equal,
             asked=self.asked,
+            test=self._test,
+            average=self._average,
+            provenance=self._provenance,
         )
         return closing.run(reason)
 
@@ -149,13 +156,15 @@ class Rounds:
 
     def _round(self, number: int) -> None:
         plan = self._plan
+        rate = plan.training_in(number).lr
+        at = "" if rate == self._rate_before() else f", at learning rate {rate:g}"
         for turn in range(1, plan.attempts + 1):
             if not self._waiting.wait_for(plan.needed, plan.round_timeout):
                 self._waiting.give_up(plan.needed)
             self._hospitals.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
             start = monotonic()
             told = fields("round", round=number, rounds=plan.rounds, attempt=turn)
-            log.info("round %d of %d", number, plan.rounds, extra=told)
+            log.info("round %d of %d%s", number, plan.rounds, at, extra=told)
             log.info(console.HEADER, extra=FOR_PEOPLE)
             out = self._model.to_train(number, turn, self._progress)
             identity = out.instruction.identity
@@ -168,7 +177,7 @@ class Rounds:
                 if len(found.hospitals) >= plan.needed:
                     self._finish_round(number, turn, start, out, attempt)
                     return
-            stop_if_diverged(number, plan.training.lr, found.hospitals, found.rejected)
+            stop_if_diverged(number, rate, plan.training.lr, found.hospitals, found.rejected)
             good, bad = sorted(found.hospitals), at_fault(found.hospitals, found.rejected)
             self.folder.log.record(
                 Repeated(round=number, attempt=turn, hospitals=good, rejected=bad)
@@ -184,6 +193,11 @@ class Rounds:
             f"round {number}: fewer than {plan.needed} good replies in {plan.attempts} attempts; "
             f"see rejected and lost in {self.folder.path / 'events.jsonl'}; --resume goes on"
         )
+
+    def _rate_before(self) -> float:
+        """Return the learning rate of the round before."""
+        done = self.folder.rounds()
+        return (done[-1].lr if done else None) or self._plan.training.lr
 
     def _canary(self) -> None:
         """Let each hospital train on a few batches; nothing of it is averaged or kept.
@@ -243,16 +257,19 @@ class Rounds:
             )
         drift = cosines(out.trained, after, updates)
         self._model.set({**self._model.state, **after})
+        if self._average is not None:
+            self._average.follow(self._model.state)
         return drift
 
     def _save(self, number: int) -> None:
         self.folder.live.enter("save")
+        average = self._average.to_keep() if self._average is not None else {}
         self.folder.write_checkpoint(
             number,
             self._model.state,
             self._plan.architecture,
             self._provenance.model_copy(update={"round": number}),
-            self._strategy.state_dict(),
+            self._strategy.state_dict() | average,
         )
 
     def _score(self) -> Scores | None:
@@ -284,6 +301,7 @@ class Rounds:
             attempt=turn,
             auc=validation.auc,
             auc_by_finding=validation.auc_by_finding,
+            lr=self._plan.training_in(number).lr,
             loss=mean_loss(hospitals),
             test=test,
             hospitals=hospitals,

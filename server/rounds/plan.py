@@ -1,9 +1,10 @@
 """How a run is to go."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from common.options import Architecture, Training
+from server.rounds.schedule import ScheduleSettings, rate_of
 from server.strategies.settings import StrategySettings
 
 USUAL_QUORUM = 0.8
@@ -30,11 +31,18 @@ class Plan:
     early_stop: int = 0
     min_gain: float = 0.001
     canary: bool = False
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    ema: float = 0
 
     @property
     def one_model(self) -> bool:
         """Whether all hospitals have the same model; if not, none of the server's is whole."""
         return self.training.shared == "all" or self.training.mode == "linear"
+
+    def training_in(self, number: int) -> Training:
+        """Return what hospitals train in a round, at its learning rate; 0: the canary."""
+        rate = rate_of(self.schedule, self.training.lr, max(1, number), self.rounds)
+        return self.training.model_copy(update={"lr": rate})
 
     @property
     def needed(self) -> int:

@@ -8,6 +8,8 @@ from common.errors import BadInput
 from common.options import Training
 from common.runtime.files import sha256_of
 from common.shard import MANIFEST, Manifest
+from server.rounds.average import AverageSettings
+from server.rounds.schedule import ScheduleSettings
 from server.strategies.settings import StrategySettings
 
 CHANGEABLE = frozenset(
@@ -23,7 +25,7 @@ Changing = Literal["lr", "momentum", "batch_size", "local_epochs", "label_fracti
 
 DEFAULTS = {
     name: field.default
-    for settings in (Training, StrategySettings)
+    for settings in (Training, StrategySettings, ScheduleSettings, AverageSettings)
     for name, field in settings.model_fields.items()
 }
 """What a run was started with by a version that did not have the option."""

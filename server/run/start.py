@@ -12,6 +12,7 @@ from common.initial import initial_state
 from common.options import Architecture, Training
 from common.state import State
 from common.wire import fingerprint, pack
+from server.rounds.average import MovingAverage, take_apart
 from server.rounds.plan import Plan
 from server.run.config import hashes_of, in_force, positives_of
 from server.run.folder import RunFolder
@@ -31,6 +32,7 @@ class Start(NamedTuple):
     state: State
     provenance: Provenance
     strategy: Strategy
+    average: MovingAverage | None
 
 
 def start_run(settings: "ServerSettings", size: int) -> Start:
@@ -88,6 +90,8 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         early_stop=settings.early_stop,
         min_gain=settings.min_gain,
         canary=settings.canary,
+        schedule=settings.rates,
+        ema=settings.ema,
     )
     init = Path(settings.init).name
     provenance = Provenance(
@@ -95,8 +99,12 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
     )
     strategy = make_strategy(settings.combining)
     if done:
-        strategy.load_state_dict(read_strategy(folder.checkpoint(done)))
-    return Start(folder, resumed, plan, state, provenance, strategy)
+        own, averaged = take_apart(read_strategy(folder.checkpoint(done)))
+        strategy.load_state_dict(own)
+    else:
+        averaged = state
+    average = MovingAverage(plan.ema, averaged) if plan.ema else None
+    return Start(folder, resumed, plan, state, provenance, strategy, average)
 
 
 def _changed(settings: "ServerSettings", folder: RunFolder) -> "ServerSettings":

@@ -21,6 +21,7 @@ from common.wire import fingerprint, pack, unpack
 from server.rounds.ask import Connection, HospitalLost, Weights
 from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
+from server.rounds.schedule import ScheduleSettings
 from server.run.folder import RunFolder
 from server.strategies.settings import StrategySettings
 from tests.support.states import slow_mean
@@ -155,7 +156,9 @@ def plan_of(**changes: object) -> Plan:
     training = Training.model_validate({"lr": 0.05, "batch_size": 16, **trained})
     combined = {name: changes[name] for name in StrategySettings.model_fields if name in changes}
     strategy = StrategySettings.model_validate(combined)
-    known = trained.keys() | combined.keys()
+    scheduled = {name: changes[name] for name in ScheduleSettings.model_fields if name in changes}
+    fields["schedule"] = ScheduleSettings.model_validate(scheduled)
+    known = trained.keys() | combined.keys() | scheduled.keys()
     others = {name: value for name, value in changes.items() if name not in known}
     return Plan(training=training, strategy=strategy, **{**fields, **others})  # type: ignore[arg-type]
 
@@ -186,7 +189,7 @@ def instruction_of(plan: Plan, number: int, **changes: object) -> Instruction:
         "seconds": plan.round_timeout,
         "architecture": plan.architecture,
         "seed": plan.seed,
-        "training": plan.training,
+        "training": plan.training_in(number),
         **changes,
     }
     return Instruction.model_validate(fields)
@@ -194,16 +197,23 @@ def instruction_of(plan: Plan, number: int, **changes: object) -> Instruction:
 
 def federate_by_hand(plan: Plan, shards: list[Path], precision: Precision | None = "fp32") -> State:
     """Return the state after all rounds, computed one hospital after another with fractions."""
-    state = state_of(build_model(plan.architecture, plan.seed))
+    return models_by_hand(plan, shards, precision)[-1]
+
+
+def models_by_hand(
+    plan: Plan, shards: list[Path], precision: Precision | None = "fp32"
+) -> list[State]:
+    """Return the first state and that after each round; see :func:`federate_by_hand`."""
+    states = [state_of(build_model(plan.architecture, plan.seed))]
     hospitals = [hospital_of(path, precision=precision) for path in shards]
     for number in range(1, plan.rounds + 1):
         replies = []
         for hospital in hospitals:
-            reply, blob = hospital.answer(instruction_of(plan, number), pack(state))
+            reply, blob = hospital.answer(instruction_of(plan, number), pack(states[-1]))
             assert reply.weights == fingerprint(blob)
-            replies.append((unpack(blob, spec_of(state)), reply.examples))
-        state = slow_mean(replies)
-    return state
+            replies.append((unpack(blob, spec_of(states[-1])), reply.examples))
+        states.append(slow_mean(replies))
+    return states
 
 
 def lost(_instruction: Instruction, _reply: Reply, _blob: bytes) -> tuple[Reply, bytes]:

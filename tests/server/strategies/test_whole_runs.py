@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.numpy import load
 
+from client.batches import batches
 from client.examples import to_train_on
 from client.policy import Policy
-from client.training import batches
 from common.checkpoint import Provenance, read_checkpoint, read_strategy
 from common.evaluation import loss_of
 from common.model import build_model, load_state, state_of
@@ -19,6 +19,7 @@ from common.protocol import Instruction, Reply
 from common.seeds import generator
 from common.shard import open_shard
 from common.state import State, is_parameter, select
+from server.rounds.average import MovingAverage, take_apart
 from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
 from server.run.events import OwnStateLost
@@ -51,6 +52,17 @@ METHODS: dict[str, dict[str, object]] = {
         "local": "scaffold",
         "shared": "no-batchnorm",
     },
+    "all options of local training": {
+        "strategy": "fedadam",
+        "ema": 0.5,
+        "schedule": "cosine",
+        "warmup": 1,
+        "weight_decay": 0.001,
+        "clip_norm": 0.5,
+        "positive_weights": True,
+        "augment": "light",
+        "mixup": 0.4,
+    },
     "scaffold of heads": {"strategy": "scaffold", "local": "scaffold", "mode": "linear"},
 }
 PROVENANCE = Provenance(method="test", run="test", start=Provenance(method="random"))
@@ -61,8 +73,10 @@ def run(
     plan: Plan, folder: RunFolder, hospitals: LocalHospitals, state: State, kept: State
 ) -> None:
     strategy = make_strategy(plan.strategy)
-    strategy.load_state_dict(kept)
-    Rounds(plan, hospitals, folder, state, PROVENANCE, None, strategy).run()
+    own, averaged = take_apart(kept)
+    strategy.load_state_dict(own)
+    average = MovingAverage(plan.ema, averaged) if averaged else None
+    Rounds(plan, hospitals, folder, state, PROVENANCE, None, strategy, average).run()
 
 
 def own_files(root: Path, number: int) -> dict[str, bytes]:
@@ -108,6 +122,10 @@ def test_a_run_whose_both_ends_were_restarted_is_bit_for_bit_the_same(
     assert [len(record.hospitals) for record in whole.rounds()] == [3, 2, 3, 3]
     assert (whole.path / "final.pt").exists() == plan.one_model
     assert (whole.path / "best.pt").exists() == plan.one_model
+    averages = [folder.path / "ema.pt" for folder in (whole, half)]
+    assert [file.exists() for file in averages] == [bool(plan.ema)] * 2
+    if plan.ema:
+        assert same_bits(*(read_checkpoint(file, "densenet-tiny", 0)[0] for file in averages))
 
 
 def by_hand(plan: Plan, shards: list[Path]) -> State:
@@ -131,9 +149,9 @@ def by_hand(plan: Plan, shards: list[Path]) -> State:
             rng = generator(seed, "training", number, path.name)
             speed = {name: torch.zeros_like(x[name]) for name in names}
             steps, ci = 0, own[path.name]
-            epoch = batches(shard, chosen, training.batch_size, rng, torch.device("cpu"))
-            for inputs, labels in epoch:
-                loss = loss_of(model(inputs), labels)
+            epoch = batches(shard, chosen, training, rng, torch.device("cpu"))
+            for batch in epoch:
+                loss = loss_of(model(batch.inputs), batch.labels)
                 for name, p in parameters.items():
                     distance = ((p - x[name]) ** 2).sum()
                     if training.local == "fedprox":
