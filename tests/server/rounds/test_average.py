@@ -6,13 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.checkpoint import Provenance, read_checkpoint, read_strategy
+from common.findings import FINDINGS
 from common.model import build_model, state_of
 from common.scores import Scores
 from common.state import State
 from server.rounds.average import MovingAverage, take_apart
 from server.rounds.loop import Rounds
 from server.run.folder import RunFolder
-from tests.support.hospitals import STATE, LocalHospitals, models_by_hand, plan_of
+from tests.support.hospitals import STATE, LocalHospitals, plan_of
 from tests.support.shards import make_hospitals
 from tests.support.states import same_bits, slow_average
 
@@ -57,18 +58,19 @@ def test_a_run_ends_with_scores_of_its_average(tmp_path: Path, mode: str) -> Non
     first = state_of(build_model("densenet-tiny", plan.seed))
     folder = RunFolder.create(tmp_path / "run", {})
     tested: list[State] = []
+    unknown = dict.fromkeys(FINDINGS)
 
     def test(state: State) -> Scores:
         tested.append(state)
-        return Scores.model_validate(
-            {"images": 9, "loss": None, "auc": 0.5 + len(tested) / 100, "auc_by_finding": {}}
-        )
+        auc = 0.5 + len(tested) / 100
+        return Scores(images=9, loss=None, auc=auc, auc_by_finding=unknown)
 
     provenance = Provenance(method="fedavg", run="test", start=Provenance(method="random"))
     hospitals = LocalHospitals(shards, plan.seed, {})
     result = Rounds(plan, hospitals, folder, first, provenance, test).run()
     average, told = read_checkpoint(folder.path / "ema.pt", "densenet-tiny", 0)
-    models = models_by_hand(plan, shards)
+    files = [folder.checkpoint(number) for number in (1, 2)]
+    models = [first, *(read_checkpoint(file, "densenet-tiny", 0)[0] for file in files)]
     assert same_bits(average, slow_average(models, 0.5))
     assert (told.round, told.ema) == (2, 0.5)
     assert "moving average with decay 0.5" in told.describe()
@@ -79,5 +81,11 @@ def test_a_run_ends_with_scores_of_its_average(tmp_path: Path, mode: str) -> Non
     assert result.ema.test.auc == 0.5 + len(tested) / 100
     assert result.ema.validation != result.validation
     assert result.ema.pooled != result.pooled
-    final, _ = read_checkpoint(folder.path / "final.pt", "densenet-tiny", 0)
-    assert same_bits(final, models[-1])
+    without = RunFolder.create(tmp_path / "without", {})
+    plan = plan_of(rounds=2, mode=mode)
+    hospitals = LocalHospitals(shards, plan.seed, {})
+    Rounds(plan, hospitals, without, first, provenance, None).run()
+    assert [each.model_sha256 for each in folder.rounds()] == [
+        each.model_sha256 for each in without.rounds()
+    ]
+    assert not (without.path / "ema.pt").exists()
