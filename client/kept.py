@@ -140,6 +140,7 @@ class KeptModels:
             return "it does not have the hash that the server announced"
         provenance = Provenance(
             method=keep.strategy,
+            local=instruction.training.local,
             run=run,
             round=keep.round,
             seed=instruction.seed,

@@ -29,7 +29,7 @@ from common.errors import BadInput, first_problem
 from common.findings import FINDINGS
 from common.fit import fit
 from common.model_input import ModelInput
-from common.options import Architecture, HeadChoice
+from common.options import Architecture, HeadChoice, LocalName, Part
 from common.runtime.files import remedy, write_whole
 from common.state import State
 
@@ -56,6 +56,10 @@ class Provenance(BaseModel):
     images: int | None = Field(None, description="number of images for pretraining")
     epochs: int | None = None
     settings: dict[str, Any] | None = Field(None, description="all settings of a pretraining")
+    local: LocalName | None = Field(None, description="how hospitals trained in a federated run")
+    shared: Part | None = Field(
+        None, description="the part that hospitals shared; the rest is as it was sent out at first"
+    )
     run: str | None = Field(None, description="the federated run")
     round: int | None = Field(None, description="the round of that run")
     init: str | None = Field(None, description="initial weights")
@@ -70,6 +74,8 @@ class Provenance(BaseModel):
     def describe(self) -> str:
         """Return method, preset, epochs, data and initial weights in one line, for a log."""
         text = self.method
+        if self.local not in (None, "sgd", self.method):
+            text += f" with {self.local}"
         if self.preset is not None:
             text += f" (preset {self.preset})"
         if self.epochs is not None:
@@ -192,7 +198,12 @@ def _is_safetensors(content: bytes) -> bool:
 
 
 def read_checkpoint(
-    path: Path, architecture: Architecture, seed: int, head: HeadChoice | None = None
+    path: Path,
+    architecture: Architecture,
+    seed: int,
+    head: HeadChoice | None = None,
+    *,
+    part: bool = False,
 ) -> tuple[State, Provenance]:
     """Read a checkpoint: this project's, or what another tool saved of the same network.
 
@@ -201,6 +212,7 @@ def read_checkpoint(
         architecture: Required architecture.
         seed: Seed of a random head, where the file has none that fits.
         head: Whether to keep the file's head; None: refuse it if its findings cannot be known.
+        part: Whether a model will do of which hospitals share only a part.
 
     Returns:
         The whole state, and its provenance: the file's own, or what was taken of another tool's.
@@ -216,6 +228,8 @@ def read_checkpoint(
     if keys >= {"state_dict", "architecture"} and not keys.isdisjoint({"format", "provenance"}):
         _check_header(path, content, architecture)
         provenance = _read_provenance(path, content)
+        if provenance is not None and not part:
+            _check_whole(path, provenance, head)
         _check_input(path, content, head)
         if not isinstance(content["state_dict"], dict):
             raise BadInput(f"{path}: holds no state_dict; give a checkpoint or a state dict")
@@ -300,6 +314,16 @@ def _read_provenance(path: Path, content: dict[str, Any]) -> Provenance | None:
         return Provenance.model_validate(content["provenance"])
     except ValidationError as error:
         raise BadInput(f"{path}: provenance: {first_problem(error)}; was it edited?") from None
+
+
+def _check_whole(path: Path, provenance: Provenance, head: HeadChoice | None) -> None:
+    shared = provenance.shared
+    if shared in (None, "all") or (shared == "backbone" and head == "replace"):
+        return
+    raise BadInput(
+        f"{path}: of this model only a part was trained together ({shared}), the rest is each "
+        "hospital's own; give a whole one, which each hospital has in its --state/models"
+    )
 
 
 def _check_input(path: Path, content: dict[str, Any], head: HeadChoice | None) -> None:

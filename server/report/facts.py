@@ -44,7 +44,7 @@ def facts_of(run: Run) -> dict[str, str]:
         "Rounds": f"{last.round} of {run.status.rounds or config.rounds}{_best(run)}",
         "Model": f"{config.architecture}, {config.mode}, from {Path(config.init).name}",
         "Hospitals": f"{len(run.hospitals)}; {len(last.hospitals)} counted in the last round",
-        "Averaging": f"{config.strategy}, local epochs {config.local_epochs}, learning rate "
+        "Averaging": f"{config.method}, local epochs {config.local_epochs}, learning rate "
         f"{_rate(config)}, batch {config.batch_size}, {config.label_fraction:.0%} of the labels, "
         f"seed {config.seed}",
         "Mean AUC on the test films": f"{rounded(test.auc)} ({test.images} films)"

@@ -36,6 +36,18 @@ class RunConfig(Training, StrategySettings, ScheduleSettings, AverageSettings):
     versions: dict[str, str] = Field({}, description="of the server's programs")
     changes: tuple[Changed, ...] = Field((), description="made when the run went on")
 
+    @property
+    def method(self) -> str:
+        """Strategy, local training and what is shared, in words, as far as they are unusual."""
+        words: list[str] = [self.strategy]
+        if self.average != "weighted":
+            words.append(f"along the {self.average}")
+        if self.local not in ("sgd", self.strategy):
+            words.append(f"with {self.local}")
+        if self.shared != "all":
+            words.append(f"sharing {self.shared}")
+        return " ".join(words)
+
     def epochs_in(self, number: int) -> int:
         """Return how many epochs hospitals train in a round."""
         changed = [

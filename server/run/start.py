@@ -95,7 +95,13 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
     )
     init = Path(settings.init).name
     provenance = Provenance(
-        method=settings.strategy, run=run, init=init, start=origin, seed=settings.seed
+        method=settings.strategy,
+        local=settings.local,
+        shared=settings.shared,
+        run=run,
+        init=init,
+        start=origin,
+        seed=settings.seed,
     )
     strategy = make_strategy(settings.combining)
     if done:
@@ -129,7 +135,7 @@ def _last_model(
     file = folder.checkpoint(done)
     if not file.exists():
         raise BadInput(f"{file}: no such file; restore it from a backup of the run")
-    state, provenance = read_checkpoint(file, architecture, 0)
+    state, provenance = read_checkpoint(file, architecture, 0, part=True)
     if fingerprint(pack(state)) != folder.rounds()[-1].model_sha256:
         raise BadInput(
             f"{file}: not the model of the last round in rounds.jsonl; restore both from a backup "

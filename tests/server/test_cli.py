@@ -23,6 +23,53 @@ def test_the_model_is_shared_with_hospitals_on_a_list_unless_said_otherwise(
     assert settings.shares_model is shares
 
 
+OPTIONS = ["--init", "random", "--run", "r", "--insecure"]
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ([], {"strategy": "fedavg", "local": "sgd", "server_lr": None, "tau": None}),
+        (["--strategy", "scaffold"], {"local": "scaffold"}),
+        (["--strategy", "feddyn"], {"local": "feddyn"}),
+        (["--strategy", "fednova", "--local", "fedprox"], {"local": "fedprox", "mu": 0.01}),
+        (["--strategy", "fedavgm"], {"server_lr": 1, "server_momentum": 0.9, "tau": None}),
+        (["--strategy", "fedadam", "--tau", "0.1"], {"server_lr": 0.01, "beta2": 0.99, "tau": 0.1}),
+        (["--strategy", "fedyogi", "--average", "median"], {"average": "median"}),
+    ],
+)
+def test_a_strategy_brings_its_own_settings(
+    options: list[str], settings: dict[str, object]
+) -> None:
+    found = parse(ServerSettings, [*OPTIONS, *options])
+    assert {name: getattr(found, name) for name in settings} == settings
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--tau", "0.1"], "--tau is a setting of fedadagrad, fedadam, fedyogi, and --strategy"),
+        (["--strategy", "fedavgm", "--beta2", "0.9"], "--beta2 is a setting of fedadam, fedyogi"),
+        (["--strategy", "scaffold", "--local", "fedprox"], "needs --local scaffold, not fedprox"),
+        (["--local", "feddyn"], "give --strategy feddyn"),
+        (["--strategy", "median", "--local", "scaffold"], "give --strategy scaffold"),
+        (["--average", "median"], "is --strategy median"),
+        (["--strategy", "scaffold", "--average", "median"], "cancel in the plain mean alone"),
+        (["--strategy", "feddyn", "--average", "clipped"], "cancel in the plain mean alone"),
+        (["--strategy", "fednova", "--average", "median"], "needs all of them"),
+        (["--strategy", "clipped", "--average", "median"], "it is an average itself"),
+        (["--mode", "linear", "--shared", "backbone"], "nothing would be shared"),
+        (["--shared", "no-batchnorm", "--test", "shard"], "leave --test out"),
+        (["--strategy", "fedsgd"], "--strategy"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_with_the_reason(
+    options: list[str], why: str
+) -> None:
+    with pytest.raises(BadInput, match=why):
+        parse(ServerSettings, [*OPTIONS, *options])
+
+
 def test_a_runs_name_is_text_that_does_no_harm_in_a_log() -> None:
     options = ["--init", "random", "--run", "r", "--insecure", "--name"]
     assert parse(ServerSettings, [*options, "Pilot, März"]).name == "Pilot, März"

@@ -19,10 +19,12 @@ from common.shard import open_shard
 from common.state import State, select, spec_of
 from common.wire import fingerprint, pack, unpack
 from server.rounds.ask import Connection, HospitalLost, Weights
+from server.rounds.average import MovingAverage, take_apart
 from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
 from server.rounds.schedule import ScheduleSettings
 from server.run.folder import RunFolder
+from server.strategies import make_strategy
 from server.strategies.settings import StrategySettings
 from tests.support.states import slow_mean
 
@@ -233,3 +235,54 @@ def rounds_in(mode: Mode) -> list[tuple[Instruction, bytes]]:
         (instruction_of(plan, 1), pack(STATE)),
         *((instruction_of(plan, number, weights=later[0]), later[1]) for number in (2, 3)),
     ]
+
+
+METHODS: dict[str, dict[str, object]] = {
+    "fedavg": {},
+    "fedavgm": {"strategy": "fedavgm"},
+    "fedadagrad": {"strategy": "fedadagrad"},
+    "fedadam": {"strategy": "fedadam"},
+    "fedyogi": {"strategy": "fedyogi"},
+    "fedadam of medians": {"strategy": "fedadam", "average": "median"},
+    "fednova": {"strategy": "fednova"},
+    "fednova of fedprox": {"strategy": "fednova", "local": "fedprox", "mu": 0.5},
+    "scaffold": {"strategy": "scaffold", "local": "scaffold"},
+    "feddyn": {"strategy": "feddyn", "local": "feddyn"},
+    "clipped": {"strategy": "clipped"},
+    "trimmed-mean": {"strategy": "trimmed-mean"},
+    "median": {"strategy": "median"},
+    "fedprox": {"local": "fedprox", "mu": 0.5},
+    "fedbn": {"shared": "no-batchnorm"},
+    "heads of one's own": {"shared": "backbone"},
+    "backbones of one's own": {"shared": "head"},
+    "scaffold without batchnorm": {
+        "strategy": "scaffold",
+        "local": "scaffold",
+        "shared": "no-batchnorm",
+    },
+    "all options of local training": {
+        "strategy": "fedadam",
+        "ema": 0.5,
+        "schedule": "cosine",
+        "warmup": 1,
+        "weight_decay": 0.001,
+        "clip_norm": 0.5,
+        "positive_weights": True,
+        "augment": "light",
+        "mixup": 0.4,
+    },
+    "scaffold of heads": {"strategy": "scaffold", "local": "scaffold", "mode": "linear"},
+}
+
+
+def run_strategy(
+    plan: Plan, folder: RunFolder, hospitals: LocalHospitals, state: State, kept: State
+) -> None:
+    """Run the rounds that are left, with a strategy that goes on from what it had kept."""
+    strategy = make_strategy(plan.strategy)
+    own, averaged = take_apart(kept)
+    strategy.load_state_dict(own)
+    average = MovingAverage(plan.ema, averaged) if averaged else None
+    first = Provenance(method="random")
+    provenance = Provenance(method="test", run="test", start=first)
+    Rounds(plan, hospitals, folder, state, provenance, None, strategy, average).run()

@@ -10,10 +10,12 @@ from common.findings import FINDINGS
 from common.model import build_model, state_of
 from common.scores import Scores
 from common.state import State
+from common.wire import pack
 from server.rounds.average import MovingAverage, take_apart
 from server.rounds.loop import Rounds
+from server.rounds.progress import across
 from server.run.folder import RunFolder
-from tests.support.hospitals import STATE, LocalHospitals, plan_of
+from tests.support.hospitals import STATE, LocalHospitals, hospital_of, instruction_of, plan_of
 from tests.support.shards import make_hospitals
 from tests.support.states import same_bits, slow_average
 
@@ -79,8 +81,13 @@ def test_a_run_ends_with_scores_of_its_average(tmp_path: Path, mode: str) -> Non
     assert result.ema is not None
     assert result.ema.test is not None
     assert result.ema.test.auc == 0.5 + len(tested) / 100
-    assert result.ema.validation != result.validation
-    assert result.ema.pooled != result.pooled
+    answers = {
+        path.name: hospital_of(path).answer(instruction_of(plan, 3, task="evaluate"), pack(average))
+        for path in shards
+    }
+    by_hand = {name: reply.validation for name, (reply, _) in answers.items() if reply.validation}
+    assert result.ema.validation == across(by_hand, equal=False)
+    assert result.ema.pooled is not None
     without = RunFolder.create(tmp_path / "without", {})
     plan = plan_of(rounds=2, mode=mode)
     hospitals = LocalHospitals(shards, plan.seed, {})

@@ -12,71 +12,21 @@ from safetensors.numpy import load
 from client.batches import batches
 from client.examples import to_train_on
 from client.policy import Policy
-from common.checkpoint import Provenance, read_checkpoint, read_strategy
+from common.checkpoint import read_checkpoint, read_strategy
 from common.evaluation import loss_of
 from common.model import build_model, load_state, state_of
 from common.protocol import Instruction, Reply
 from common.seeds import generator
 from common.shard import open_shard
 from common.state import State, is_parameter, select
-from server.rounds.average import MovingAverage, take_apart
-from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
 from server.run.events import OwnStateLost
 from server.run.folder import RunFolder
-from server.strategies import make_strategy
-from tests.support.hospitals import LocalHospitals, instruction_of, plan_of
+from tests.support.hospitals import METHODS, LocalHospitals, instruction_of, plan_of, run_strategy
 from tests.support.shards import make_hospitals
 from tests.support.states import same_bits
 
-METHODS: dict[str, dict[str, object]] = {
-    "fedavg": {},
-    "fedavgm": {"strategy": "fedavgm"},
-    "fedadagrad": {"strategy": "fedadagrad"},
-    "fedadam": {"strategy": "fedadam"},
-    "fedyogi": {"strategy": "fedyogi"},
-    "fedadam of medians": {"strategy": "fedadam", "average": "median"},
-    "fednova": {"strategy": "fednova"},
-    "fednova of fedprox": {"strategy": "fednova", "local": "fedprox", "mu": 0.5},
-    "scaffold": {"strategy": "scaffold", "local": "scaffold"},
-    "feddyn": {"strategy": "feddyn", "local": "feddyn"},
-    "clipped": {"strategy": "clipped"},
-    "trimmed-mean": {"strategy": "trimmed-mean"},
-    "median": {"strategy": "median"},
-    "fedprox": {"local": "fedprox", "mu": 0.5},
-    "fedbn": {"shared": "no-batchnorm"},
-    "heads of one's own": {"shared": "backbone"},
-    "backbones of one's own": {"shared": "head"},
-    "scaffold without batchnorm": {
-        "strategy": "scaffold",
-        "local": "scaffold",
-        "shared": "no-batchnorm",
-    },
-    "all options of local training": {
-        "strategy": "fedadam",
-        "ema": 0.5,
-        "schedule": "cosine",
-        "warmup": 1,
-        "weight_decay": 0.001,
-        "clip_norm": 0.5,
-        "positive_weights": True,
-        "augment": "light",
-        "mixup": 0.4,
-    },
-    "scaffold of heads": {"strategy": "scaffold", "local": "scaffold", "mode": "linear"},
-}
-PROVENANCE = Provenance(method="test", run="test", start=Provenance(method="random"))
 FIRST = state_of(build_model("densenet-tiny", 5))
-
-
-def run(
-    plan: Plan, folder: RunFolder, hospitals: LocalHospitals, state: State, kept: State
-) -> None:
-    strategy = make_strategy(plan.strategy)
-    own, averaged = take_apart(kept)
-    strategy.load_state_dict(own)
-    average = MovingAverage(plan.ema, averaged) if averaged else None
-    Rounds(plan, hospitals, folder, state, PROVENANCE, None, strategy, average).run()
 
 
 def own_files(root: Path, number: int) -> dict[str, bytes]:
@@ -99,11 +49,11 @@ def test_a_run_whose_both_ends_were_restarted_is_bit_for_bit_the_same(
     whole = RunFolder.create(tmp_path / "whole", {})
     own = tmp_path / "own"
     plan = plan_of(rounds=4, min_clients=2, **METHODS[method])
-    run(plan, whole, LocalHospitals(shards, plan.seed, faults, own / "whole"), FIRST, {})
+    run_strategy(plan, whole, LocalHospitals(shards, plan.seed, faults, own / "whole"), FIRST, {})
 
     half = RunFolder.create(tmp_path / "half", {})
     shorter = plan_of(rounds=2, min_clients=2, **METHODS[method])
-    run(shorter, half, LocalHospitals(shards, plan.seed, faults, own / "half"), FIRST, {})
+    run_strategy(shorter, half, LocalHospitals(shards, plan.seed, faults, own / "half"), FIRST, {})
     half.log.close()
     # The server died before the line of round 2: the round is done again, at both ends.
     lines = (half.path / "rounds.jsonl").read_text().splitlines(keepends=True)
@@ -111,7 +61,7 @@ def test_a_run_whose_both_ends_were_restarted_is_bit_for_bit_the_same(
     half = RunFolder.reopen(half.path, {})
     done = half.checkpoint(1)
     state, kept = read_checkpoint(done, "densenet-tiny", 0)[0], read_strategy(done)
-    run(plan, half, LocalHospitals(shards, plan.seed, faults, own / "half"), state, kept)
+    run_strategy(plan, half, LocalHospitals(shards, plan.seed, faults, own / "half"), state, kept)
 
     files = [folder.checkpoint(4) for folder in (whole, half)]
     models = [read_checkpoint(file, "densenet-tiny", 0)[0] for file in files]
@@ -203,7 +153,7 @@ def test_a_network_with_batchnorm_is_trained_as_by_hand(tmp_path: Path, method: 
     settings = {"rounds": 3, "batch_size": 8, "lr": 0.02, **METHODS[method]}
     plan = plan_of(**settings)
     folder = RunFolder.create(tmp_path / "run", {})
-    run(plan, folder, LocalHospitals(shards, plan.seed, {}), FIRST, {})
+    run_strategy(plan, folder, LocalHospitals(shards, plan.seed, {}), FIRST, {})
     after, _ = read_checkpoint(folder.path / "final.pt", "densenet-tiny", 0)
     expected = by_hand(plan, shards)
     for name, array in after.items():
@@ -241,7 +191,7 @@ def test_what_is_not_shared_stays_at_home(tmp_path: Path, shared: str, stays: st
     plan = plan_of(rounds=3, shared=shared)
     folder = RunFolder.create(tmp_path / "run", {})
     wire = Wire(shards, plan.seed, tmp_path / "own")
-    run(plan, folder, wire, FIRST, {})
+    run_strategy(plan, folder, wire, FIRST, {})
     assert len(wire.up) == 9
     for number, tensors in [*wire.down, *((2, tensors) for tensors in wire.up)]:
         home = {name for name in tensors if stays in name}
@@ -266,7 +216,7 @@ def test_a_hospital_that_lost_what_was_its_own_says_so_and_begins_again(
     shards = make_hospitals(tmp_path / "data", 3)
     plan = plan_of(rounds=3, strategy="scaffold", local="scaffold", shared="no-batchnorm")
     folder = RunFolder.create(tmp_path / "run", {})
-    run(plan_of(**{**METHODS["scaffold without batchnorm"], "rounds": 2}), folder,
+    run_strategy(plan_of(**{**METHODS["scaffold without batchnorm"], "rounds": 2}), folder,
         LocalHospitals(shards, plan.seed, {}, tmp_path / "own"), FIRST, {})  # fmt: skip
     folder.log.close()
     for file in (tmp_path / "own" / "hospital-01").rglob("round-*"):
@@ -275,7 +225,7 @@ def test_a_hospital_that_lost_what_was_its_own_says_so_and_begins_again(
     done = again.checkpoint(2)
     wire = Wire(shards, plan.seed, tmp_path / "own")
     state, kept = read_checkpoint(done, "densenet-tiny", 0)[0], read_strategy(done)
-    run(plan, again, wire, state, kept)
+    run_strategy(plan, again, wire, state, kept)
     (lost,) = [event for event in again.events() if isinstance(event, OwnStateLost)]
     assert (lost.site, lost.round) == ("hospital-01", 3)
     assert "kept of its own after round 2 of run test is lost" in caplog.text
