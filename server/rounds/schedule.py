@@ -53,15 +53,12 @@ class ScheduleSettings(BaseModel):
                 given = ",".join(map(str, self.lr_steps))
                 raise ValueError(f"--lr-steps {given}: give each round once, in rising order")
             return self
-        for option, given in (
-            ("--lr-steps", bool(self.lr_steps)),
-            ("--lr-factor", self.lr_factor != FACTOR),
-        ):
-            if given:
-                raise ValueError(
-                    f"{option} is of --schedule steps, and --schedule is {self.schedule}; leave it "
-                    "out, or give --schedule steps"
-                )
+        if self.lr_steps or self.lr_factor != FACTOR:
+            option = "--lr-steps" if self.lr_steps else "--lr-factor"
+            raise ValueError(
+                f"{option} is of --schedule steps, and --schedule is {self.schedule}; leave it "
+                "out, or give --schedule steps"
+            )
         return self
 
     def check_rounds(self, rounds: int) -> None:
