@@ -7,7 +7,6 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from client.accelerator import give_memory_back, sharing
@@ -15,13 +14,12 @@ from client.canary import few_to_train_on, peak_memory
 from client.cancellation import NEVER, Cancellation, GivenUp
 from client.counted import CountedScores, counted
 from client.examples import Indices, split_of, to_train_on
+from client.exchange import Exchange, untrained
 from client.kept import KeptModels
-from client.local import LOCAL
 from client.local.base import LocalTraining
-from client.own import OwnStates, spec_of_own
+from client.own import OwnStates
 from client.policy import NotAllowed, Policy
 from client.progress import Steps, Tell, tell_nobody
-from client.received import Received, ReceivedModel
 from client.slots import slot
 from client.training import Diverged, train
 from common.bootstrap import Films
@@ -34,8 +32,7 @@ from common.options import Precision
 from common.protocol import MOST_OWN, Greeting, Hello, Instruction, Reply
 from common.scores import Scores
 from common.shard import Shard
-from common.state import OF_LOCAL, WEIGHTS, State, join, kept_back, parameters_of, returned
-from common.wire import fingerprint, pack
+from common.wire import fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -82,10 +79,9 @@ class Hospital:
         self._slots_folder = slots_folder
         self._precision = precision
         self._kept = kept
-        self._own = own or OwnStates(None)
         self.scored: CountedScores | None = None
         self._greeting: Greeting | None = None
-        self._received = ReceivedModel()
+        self._exchange = Exchange(own or OwnStates(None))
         self._features = FrozenFeatures()
 
     @property
@@ -107,9 +103,9 @@ class Hospital:
             examples=len(training),
             validation=len(validation) if len(validation) >= self._policy.min_group else 0,
             image_size=self._shard.manifest.size,
-            backbone=self._received.backbone,
+            backbone=self._exchange.model.backbone,
             process=self._process,
-            own=self._own.rounds(greeting.run)[-MOST_OWN:],
+            own=self._exchange.own.rounds(greeting.run)[-MOST_OWN:],
         )
 
     def answer(
@@ -170,7 +166,7 @@ class Hospital:
         for_good: bool,
     ) -> tuple[Reply, bytes]:
         accelerator, self.device = self.device, torch.device("cpu")
-        self._received.forget()
+        self._exchange.model.forget()
         if not for_good:
             give_memory_back(accelerator)
         try:
@@ -178,7 +174,7 @@ class Hospital:
         finally:
             if not for_good:
                 self.device = accelerator
-                self._received.forget()
+                self._exchange.model.forget()
 
     def _answer(
         self, instruction: Instruction, blob: bytes, cancellation: Cancellation, tell: Tell
@@ -189,9 +185,7 @@ class Hospital:
         self._policy.check(instruction, len(chosen))
         if instruction.task == "train" and instruction.batches is not None:
             return self._answer_canary(instruction, blob, chosen, validation, cancellation)
-        own = self._load_own(instruction)
-        received = self._received.receive(instruction, blob, own.get(WEIGHTS, {}), self.device)
-        model = received.model
+        model, local = self._exchange.begin(instruction, blob, self.device)
         with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
             start = time.monotonic()
             batches = math.ceil(len(validation) / EVALUATION_BATCH)
@@ -199,7 +193,12 @@ class Hospital:
             may_tell = len(validation) >= self._policy.min_group
             scoring = Steps(cancellation, tell if may_tell else tell_nobody, "scoring", batches)
             logits = self._features.predict(
-                model, self._shard, validation, self.device, self._received.backbone, scoring.check
+                model,
+                self._shard,
+                validation,
+                self.device,
+                self._exchange.model.backbone,
+                scoring.check,
             )
             scores = self._scores(validation, logits)
             evaluated = time.monotonic()
@@ -209,10 +208,9 @@ class Hospital:
                 return self._reply(instruction, seconds, **scores, kept=kept), b""
             steps = instruction.training.steps(len(chosen))
             told = Steps(cancellation, tell, "training", steps)
-            local = self._local(instruction, received, own.get(OF_LOCAL, {}))
             loss = self._train(model, shard, chosen, instruction, told, local)
             seconds["train"] = time.monotonic() - evaluated
-        weights = self._weights_to_return(instruction, state_of(model), local, steps)
+        weights = self._exchange.end(instruction, state_of(model), local, steps)
         reply = self._reply(
             instruction,
             seconds,
@@ -242,21 +240,15 @@ class Hospital:
             self._shard, training, batches, instruction, self._policy, self.name
         )
         self._policy.check(instruction, len(chosen))
-        received = self._received.receive(instruction, blob, {}, self.device)
-        model, before = received.model, returned(state_of(received.model), instruction.training)
+        model, local = self._exchange.begin(instruction, blob, self.device)
+        weights = untrained(instruction, state_of(model), local)
         with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
             start = time.monotonic()
             scored = validation[: batches * EVALUATION_BATCH]
             predict(model, self._shard, scored, self.device, cancellation.check)
             evaluated = time.monotonic()
-            local = self._local(instruction, received, {})
             loss = self._train(model, shard, chosen, instruction, cancellation, local)
             trained = time.monotonic()
-        zero = {
-            name: {tensor: np.zeros_like(array) for tensor, array in state.items()}
-            for name, state in local.learned(local.before, 1).returned.items()
-        }
-        weights = pack(join({WEIGHTS: before, **zero}))
         reply = self._reply(
             instruction,
             {"wait": waited, "evaluate": evaluated - start, "train": trained - evaluated},
@@ -288,30 +280,6 @@ class Hospital:
             cancellation,
             local,
         )
-
-    def _load_own(self, instruction: Instruction) -> dict[str, State]:
-        """Return what the hospital kept of its own after the round that counted, if anything."""
-        whole = self._received.spec(instruction.architecture, self.device)
-        spec = spec_of_own(whole, instruction.training)
-        return self._own.load(instruction.identity.run, instruction.counted, spec)
-
-    def _local(self, instruction: Instruction, received: Received, own: State) -> LocalTraining:
-        """Return the method of training; what it keeps of its own was ``own``."""
-        training = instruction.training
-        before = parameters_of(returned(state_of(received.model), training))
-        return LOCAL[training.local](training, before, received.beside, own, self.device)
-
-    def _weights_to_return(
-        self, instruction: Instruction, state: State, local: LocalTraining, steps: int
-    ) -> bytes:
-        """Keep what is the hospital's own; return the rest, packed."""
-        training, identity = instruction.training, instruction.identity
-        shared = returned(state, training)
-        learned = local.learned(parameters_of(shared), steps)
-        if training.keeps_state:
-            own = join({WEIGHTS: kept_back(state, training), OF_LOCAL: learned.own})
-            self._own.keep(identity.run, instruction.counted, identity.round, own)
-        return pack(join({WEIGHTS: shared, **learned.returned}))
 
     def _check_run(self, instruction: Instruction) -> None:
         """Check that an instruction is of the run that was greeted.

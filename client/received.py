@@ -23,9 +23,10 @@ from common.wire import WireError, fingerprint, pack, unpack
 
 
 class Received(NamedTuple):
-    """A model, and the named states that came beside it."""
+    """A model, its state, and the named states that came beside it."""
 
     model: torch.nn.Module
+    state: State
     beside: dict[str, State]
 
 
@@ -99,5 +100,6 @@ class ReceivedModel:
             self._frozen = select(state, "backbone")
             self.backbone = fingerprint(pack(self._frozen))
         assert self._model is not None  # noqa: S101 - spec() has made it
-        load_state(self._model, {**self._frozen, **state, **own})
-        return Received(self._model, states)
+        state = {**self._frozen, **state, **own}
+        load_state(self._model, state)
+        return Received(self._model, state, states)

@@ -1,0 +1,96 @@
+"""What a hospital makes of an instruction's weights, and what it keeps and returns in the end."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from client.local import LOCAL
+from client.local.base import LocalTraining
+from client.own import OwnStates, spec_of_own
+from client.received import ReceivedModel
+from common.protocol import Instruction
+from common.state import OF_LOCAL, WEIGHTS, State, join, kept_back, parameters_of, returned
+from common.wire import pack
+
+
+class Begun(NamedTuple):
+    """A model to score and to train, and how it is trained."""
+
+    model: torch.nn.Module
+    local: LocalTraining
+
+
+class Exchange:
+    """Holds what a hospital has from round to round: the model, and what is its own.
+
+    Args:
+        own: Keeps what is its own.
+
+    Attributes:
+        own: The same.
+        model: The model that it received last.
+    """
+
+    def __init__(self, own: OwnStates) -> None:
+        self.own = own
+        self.model = ReceivedModel()
+
+    def begin(self, instruction: Instruction, blob: bytes, device: torch.device) -> Begun:
+        """Return the model with what was received, and with what is the hospital's own, in it.
+
+        Args:
+            instruction: Says what the blob is, and after which round the hospital's own counts.
+            blob: What came with it.
+            device: Where the model is to be.
+
+        Raises:
+            WireError: The blob is not what the instruction says, or is of no use here.
+        """
+        training = instruction.training
+        spec = spec_of_own(self.model.spec(instruction.architecture, device), training)
+        own = self.own.load(instruction.identity.run, instruction.counted, spec)
+        received = self.model.receive(instruction, blob, own.get(WEIGHTS, {}), device)
+        method = LOCAL[training.local]
+        if instruction.task == "evaluate":
+            method = LocalTraining
+        before = parameters_of(returned(received.state, training))
+        local = method(training, before, received.beside, own.get(OF_LOCAL, {}), device)
+        return Begun(received.model, local)
+
+    def end(
+        self, instruction: Instruction, state: State, local: LocalTraining, steps: int
+    ) -> bytes:
+        """Keep what is the hospital's own; return what goes to the server, packed.
+
+        Args:
+            instruction: That was followed.
+            state: The model after training.
+            local: How it was trained.
+            steps: How many steps it took.
+
+        Raises:
+            OSError: What is the hospital's own cannot be written.
+        """
+        training, identity = instruction.training, instruction.identity
+        shared = returned(state, training)
+        learned = local.learned(parameters_of(shared), steps)
+        if training.keeps_state:
+            own = join({WEIGHTS: kept_back(state, training), OF_LOCAL: learned.own})
+            self.own.keep(identity.run, instruction.counted, identity.round, own)
+        return pack(join({WEIGHTS: shared, **learned.returned}))
+
+
+def untrained(instruction: Instruction, state: State, local: LocalTraining) -> bytes:
+    """Return what a canary returns, packed: what it received, and zeros for what it would learn.
+
+    Args:
+        instruction: The canary's.
+        state: The model as it was received.
+        local: How it is trained.
+    """
+    zero = {
+        name: {tensor: np.zeros_like(array) for tensor, array in learned.items()}
+        for name, learned in local.learned(local.before, 1).returned.items()
+    }
+    return pack(join({WEIGHTS: returned(state, instruction.training), **zero}))
