@@ -85,6 +85,6 @@ class GlobalModel:
             self.packed,
             self._backbone,
             plan.norm_limit,
-            progress.paces,
+            progress.paces_at(instruction.training.lr),
             counted=progress.counted,
         )
