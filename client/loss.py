@@ -30,9 +30,9 @@ def positive_weights(labels: Bytes) -> Tensor:
 def batch_loss(logits: Tensor, batch: Batch, weights: Tensor | None = None) -> Tensor:
     """Return the mean loss over a batch's known labels.
 
-    Films that are mixed have the mixture of their losses (mixup, equation of L in section 2 of
-    Zhang et al., ICLR 2018, for a loss that is linear in the labels). A batch's partners have the
-    same labels in another order, so that both means are over as many known ones.
+    Films that are mixed have the mixture of their losses, which for a loss that is linear in the
+    labels is that of mixed labels (Zhang et al., "mixup", ICLR 2018). The films mixed in are the
+    batch's own in another order, so that both means are over as many known labels.
 
     Args:
         logits: float, B x 14.
