@@ -38,9 +38,9 @@ StrategyName = Literal[
 ]
 """What the server does with what hospitals return; see :mod:`server.strategies`."""
 
-FlowerClass = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=200)
-]
+CLASS_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+
+FlowerClass = Annotated[str, StringConstraints(pattern=CLASS_PATTERN, max_length=200)]
 """``package.module:Class``, a strategy of Flower's interface."""
 
 StrategyChoice = StrategyName | FlowerClass

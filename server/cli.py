@@ -1,13 +1,14 @@
 """``flower-server``: runs the rounds of a federation."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from common.errors import FedCXRError, first_problem
@@ -102,6 +103,12 @@ class ServerSettings(
     )
     track: Track = Field([], description=TRACK_HELP)
 
+    @field_validator("strategy_args")
+    @classmethod
+    def _read_values(cls, values: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        """Read what is JSON, such as a number; all else is text."""
+        return {name: _read(value) for name, value in values.items()}
+
     @property
     def training(self) -> Training:
         """What the hospitals train, and how."""
@@ -151,6 +158,13 @@ class ServerSettings(
                 "own; leave --test out: the hospitals' validation scores theirs"
             )
         return self
+
+
+def _read(value: JsonValue) -> JsonValue:
+    try:
+        return cast(JsonValue, json.loads(value)) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _serve(arguments: Sequence[str]) -> None:

@@ -36,6 +36,9 @@ def test_flower_is_imported_by_the_adapters_alone() -> None:
     assert importers == {
         "client/transport/connection.py",
         "client/transport/messages.py",
+        "server/strategies/flower/legacy.py",
+        "server/strategies/flower/records.py",
+        "server/strategies/flower/remembered.py",
         "server/transport/connection.py",
         "server/transport/service.py",
         "server/transport/stream.py",

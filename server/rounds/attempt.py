@@ -241,7 +241,7 @@ class Attempt:
             norm = update_norm(before, state)
             if not math.isfinite(norm):
                 raise Rejected("its update's norm is not finite")
-            self._spool.put(outcome.name, blob, UpdateInfo(reply.examples, norm))
+            self._spool.put(outcome.name, blob, UpdateInfo(reply.examples, norm, loss=reply.loss))
             record = hospital_record(
                 reply,
                 outcome.asked,

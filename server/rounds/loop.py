@@ -9,7 +9,7 @@ from common.errors import FedCXRError, NoQuorum
 from common.readings import Pooled
 from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import Scores, rounded
-from common.state import State
+from common.state import State, returned
 from common.wire import fingerprint
 from server.rounds import canary
 from server.rounds.ask import Hospitals
@@ -79,7 +79,7 @@ class Rounds:
         self._plan = plan
         self._hospitals = hospitals
         self.folder = folder
-        self._strategy = strategy or make_strategy(plan.strategy)
+        self._strategy = strategy or make_strategy(plan.strategy, returned(state, plan.training))
         self._model = GlobalModel(plan, self._strategy, state)
         self._average = average or (MovingAverage(plan.ema, state) if plan.ema else None)
         self._equal = not plan.strategy.believes_claims  # or one could choose the best model alone

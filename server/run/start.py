@@ -10,7 +10,7 @@ from common.checkpoint import Provenance, read_checkpoint, read_strategy
 from common.errors import BadInput
 from common.initial import initial_state
 from common.options import Architecture, Training
-from common.state import State
+from common.state import State, returned
 from common.wire import fingerprint, pack
 from server.rounds.average import MovingAverage, take_apart
 from server.rounds.plan import Plan
@@ -68,6 +68,7 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         state, origin = initial_state(
             settings.init, settings.architecture, settings.seed, settings.head
         )
+    strategy = make_strategy(settings.combining, returned(state, settings.training))
     if not resumed:
         first = {"test_positives": positives_of(settings.test)}
         if origin is not None:
@@ -103,7 +104,6 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         start=origin,
         seed=settings.seed,
     )
-    strategy = make_strategy(settings.combining)
     if done:
         own, averaged = take_apart(read_strategy(folder.checkpoint(done)))
         strategy.load_state_dict(own)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from common.state import State
 from server.strategies.base import Strategy
 from server.strategies.clipped import ClippedMean
 from server.strategies.fedavg import FedAvg
@@ -31,10 +32,23 @@ SERVER_STEPS: Mapping[str, type[ServerStep]] = {
 }
 
 
-def make_strategy(settings: StrategySettings) -> Strategy:
-    """Return a strategy for a whole run."""
+def make_strategy(settings: StrategySettings, first: State | None = None) -> Strategy:
+    """Return a strategy for a whole run.
+
+    Args:
+        settings: Name it.
+        first: What hospitals return, as it is in the model that the run begins or goes on with;
+            some strategies of Flower's interface are made with it.
+
+    Raises:
+        BadInput: A strategy of Flower's interface cannot be found or made.
+    """
     name = settings.strategy
     if name in PLAIN:
         return PLAIN[name]()
     mean = FedAvg() if settings.average == "weighted" else PLAIN[settings.average]()
-    return SERVER_STEPS[name](settings.step, mean)
+    if name in SERVER_STEPS:
+        return SERVER_STEPS[name](settings.step, mean)
+    from server.strategies.flower.load import load_strategy
+
+    return load_strategy(settings, mean, first or {})

@@ -18,11 +18,13 @@ class UpdateInfo(NamedTuple):
         examples: Images that it was trained on, at least 1.
         norm: Euclidean norm of the change of the weights.
         chance: Of the hospital to be in the round, beside that of the others; 1: all the same.
+        loss: Mean training loss.
     """
 
     examples: int
     norm: float
     chance: float = 1.0
+    loss: float | None = None
 
     @property
     def weight(self) -> float:

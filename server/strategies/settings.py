@@ -1,11 +1,12 @@
 """Options of what the server does with updates, and what can be combined; needs no torch."""
 
+import re
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from common.options import LocalName, StrategyChoice, StrategyName, Training
+from common.options import CLASS_PATTERN, LocalName, StrategyChoice, StrategyName, Training
 
 Average = Literal["weighted", "clipped", "trimmed-mean", "median"]
 """How updates are averaged before the server takes a step along the mean."""
@@ -93,6 +94,14 @@ class StrategySettings(BaseModel):
         local = {"local": NEEDS[name]} if name in NEEDS and "local" in cls.model_fields else {}
         return {**known, **local, **given}
 
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _is_known(cls, value: object) -> object:
+        names = get_args(StrategyName)
+        if value not in names and not re.match(CLASS_PATTERN, str(value)):
+            raise ValueError(f"must be {', '.join(names)}, or package.module:Class")
+        return value
+
     @property
     def believes_claims(self) -> bool:
         """Whether a hospital counts by the examples and the validation images that it claims."""
@@ -113,6 +122,11 @@ def check_combination(settings: StrategySettings, training: Training) -> None:
         ValueError: They do not; says why, and what to give.
     """
     name, local = settings.strategy, training.local
+    if settings.strategy_args and ":" not in name:
+        raise ValueError(
+            f"--strategy-args are of a strategy package.module:Class, and --strategy is {name}; "
+            "leave them out"
+        )
     needed = NEEDS.get(cast(StrategyName, name))
     if needed is not None and local != needed:
         raise ValueError(

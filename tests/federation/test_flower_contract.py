@@ -1,4 +1,4 @@
-"""What the two adapters rely on in Flower; a version that breaks one of these is seen here."""
+"""What the adapters rely on in Flower; a version that breaks one of these is seen here."""
 
 import subprocess
 import sys
@@ -57,6 +57,7 @@ print(telemetry.FLWR_TELEMETRY_ENABLED)
         "server.transport.service",
         "server.transport.connection",
         "server.transport.stream",
+        "server.strategies.flower.load",
         "client.transport.messages",
         "client.transport.connection",
     ],

@@ -197,13 +197,21 @@ def instruction_of(plan: Plan, number: int, **changes: object) -> Instruction:
     return Instruction.model_validate(fields)
 
 
-def federate_by_hand(plan: Plan, shards: list[Path], precision: Precision | None = "fp32") -> State:
-    """Return the state after all rounds, computed one hospital after another with fractions."""
-    return models_by_hand(plan, shards, precision)[-1]
+def federate_by_hand(
+    plan: Plan,
+    shards: list[Path],
+    precision: Precision | None = "fp32",
+    mean: Callable[[list[tuple[State, int]]], State] = slow_mean,
+) -> State:
+    """Return the state after all rounds, computed one hospital after another."""
+    return models_by_hand(plan, shards, precision, mean)[-1]
 
 
 def models_by_hand(
-    plan: Plan, shards: list[Path], precision: Precision | None = "fp32"
+    plan: Plan,
+    shards: list[Path],
+    precision: Precision | None = "fp32",
+    mean: Callable[[list[tuple[State, int]]], State] = slow_mean,
 ) -> list[State]:
     """Return the first state and that after each round; see :func:`federate_by_hand`."""
     states = [state_of(build_model(plan.architecture, plan.seed))]
@@ -214,7 +222,7 @@ def models_by_hand(
             reply, blob = hospital.answer(instruction_of(plan, number), pack(states[-1]))
             assert reply.weights == fingerprint(blob)
             replies.append((unpack(blob, spec_of(states[-1])), reply.examples))
-        states.append(slow_mean(replies))
+        states.append(mean(replies))
     return states
 
 

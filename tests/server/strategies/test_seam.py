@@ -9,7 +9,7 @@ from safetensors.numpy import load
 from common.checkpoint import Provenance, read_checkpoint, read_strategy
 from common.model import build_model, state_of
 from common.protocol import Instruction, Reply
-from common.state import WEIGHTS, State, is_float, join, split
+from common.state import WEIGHTS, State, is_float, join, parameters_of, split
 from common.wire import fingerprint, pack
 from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
@@ -87,7 +87,7 @@ class Controlled(Strategy):
         self.back: list[State] = []
 
     def sends(self, before: State) -> dict[str, State]:
-        return {"control": {n: np.full_like(a, 7) for n, a in before.items() if is_float(a)}}
+        return {"control": {n: np.full_like(a, 7) for n, a in parameters_of(before).items()}}
 
     def combine(self, before: State, updates: Updates, about: RoundInfo) -> State:
         del about
