@@ -4,7 +4,6 @@ import csv
 import gzip
 import json
 import math
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,12 @@ from common.bootstrap import LEAST_POSITIVES, Bootstrap, Estimate, Films
 from common.errors import BadInput
 from common.findings import count_by_finding
 from common.shard import Shard, open_shard
+from experiments.paper.assemble_strategies import strategy_tables
 from experiments.paper.assemble_tables import bounds, fraction_table, result_table
-from experiments.paper.cells import TrialLine
 from experiments.paper.claims import verdicts
 from experiments.paper.grid import read_failed
 from experiments.paper.report_input import (
     Curve,
-    CurvePoint,
     Epoch,
     FindingCount,
     HospitalCounts,
@@ -30,7 +28,7 @@ from experiments.paper.report_input import (
     SplitCounts,
     Stratum,
 )
-from experiments.paper.results import Results, interval
+from experiments.paper.results import Results, curve_of, interval
 from experiments.paper.scales import Scale
 
 LIMITS = [
@@ -79,6 +77,7 @@ def report_input(scale: Scale, results: Path, root: Path, metadata: Path | None)
         table2_last=result_table(found, "table2-last", ("random", "mocov2"), failed),
         table3=fraction_table(found, failed),
         curves=_curves(found),
+        strategies=strategy_tables(found, failed),
         bounds=bounds(found),
         strata=_strata(found, metadata),
         splits=_splits(root / "data"),
@@ -98,21 +97,11 @@ def report_input(scale: Scale, results: Path, root: Path, metadata: Path | None)
 
 def _curves(found: Results) -> list[Curve] | Missing:
     curves = [
-        Curve(first_model=model, seed=seed, points=_points(line))
+        curve_of(line)
         for model in ("random", "mocov2")
-        for seed, line in sorted(found.trials("figure6", model).items())
+        for _, line in sorted(found.trials("figure6", model).items())
     ]
     return curves or Missing(reason="not run yet")
-
-
-def _points(line: TrialLine) -> list[CurvePoint]:
-    sums = accumulate(at.bytes for at in line.rounds)
-    # A round's validation AUC is that of the model before it.
-    later = [at.validation_auc for at in line.rounds[1:]] + [line.validation_auc]
-    return [
-        CurvePoint(round=at.round, validation_auc=validation, test_auc=at.test_auc, bytes=total)
-        for at, validation, total in zip(line.rounds, later, sums, strict=True)
-    ]
 
 
 def _strata(found: Results, metadata: Path | None) -> list[Stratum] | Missing:
@@ -171,7 +160,7 @@ def views_of(metadata: Path, shard: Shard) -> list[str]:
 
 def _splits(data: Path) -> list[SplitCounts] | Missing:
     splits = []
-    for split in ("iid", "spread", "last"):
+    for split in ("iid", "spread", "last", "dirichlet"):
         counts = [_counts(open_shard(path)) for path in sorted((data / split).glob("hospital-*"))]
         if counts:
             splits.append(SplitCounts(split=split, hospitals=counts))

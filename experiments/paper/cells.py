@@ -14,12 +14,27 @@ FirstModel = Literal[
 """``statistics``: random weights with BatchNorm's statistics of the public films. ``scrambled``:
 MoCo-v2 pretrained on public films whose phases are scrambled, a negative control."""
 
-Split = Literal["iid", "spread", "last"]
-"""How films are shared out: in equal parts, or as the paper's Non-IID setting in either reading."""
+Split = Literal["iid", "spread", "last", "dirichlet"]
+"""How films are shared out: in equal parts, as the paper's Non-IID setting in either reading, or by
+each finding's own draw from Dir(0.1)."""
+
+Method = Literal[
+    "fedavg",
+    "fedprox",
+    "fednova",
+    "scaffold",
+    "feddyn",
+    "fedavgm",
+    "fedadagrad",
+    "fedadam",
+    "fedyogi",
+    "median",
+]
+"""How the hospitals train together; see :mod:`experiments.paper.methods`."""
 
 ScaleName = Literal["tiny", "smoke", "small", "full"]
 
-Table = Literal["table1", "table2", "table3", "bounds"]
+Table = Literal["table1", "table2", "table3", "bounds", "strategies"]
 """``figure6`` is read off the rounds of ``table2``."""
 
 
@@ -46,15 +61,23 @@ class Cell(Entry):
     hospitals: Literal["all", "union"] | int = Field(
         "all", description="who trains: all, the union of their films as one, or one alone"
     )
+    method: Method = "fedavg"
+    setting: float | None = Field(None, description="of the method, if it has one that is tuned")
 
     @property
     def name(self) -> str:
-        """What it is, in words, and 12 digits of the hash of all that decides it."""
-        digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        """What it is, in words, and 12 digits of the hash of all that decides it.
+
+        Trials are known by it: FedAvg's are named as if there were no other method.
+        """
+        plain = {"method", "setting"} if self.method == "fedavg" else set()
+        digest = hashlib.sha256(self.model_dump_json(exclude=plain).encode()).hexdigest()[:12]
         who = "" if self.hospitals == "all" else f"-{self.hospitals}"
+        how = "" if self.method == "fedavg" else f"-{self.method}"
+        how += "" if self.setting is None else f"{self.setting:g}"
         return (
             f"{self.split}-{self.mode}-{self.first_model}-f{self.label_fraction:g}"
-            f"-lr{self.lr:g}-s{self.seed}{who}-{digest}"
+            f"-lr{self.lr:g}-s{self.seed}{who}{how}-{digest}"
         )
 
 

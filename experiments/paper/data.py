@@ -3,7 +3,8 @@
 ::
 
     DATA/public                       for pretraining; no patient of it is at a hospital
-    DATA/{iid,spread,last}/hospital-NN
+    DATA/hospitals.txt                all films of the hospitals
+    DATA/{iid,spread,last,dirichlet}/hospital-NN
     DATA/union                        all films of the hospitals in one shard
     DATA/test                         the official test films
 """
@@ -24,6 +25,7 @@ SPLITS = {
     "iid": ("--partition", "iid"),
     "spread": ("--partition", "noniid", "--no-finding", "spread"),
     "last": ("--partition", "noniid", "--no-finding", "last"),
+    "dirichlet": ("--partition", "dirichlet", "--alpha", "0.1"),
 }
 """Options of ``flower-data chestxray14`` for each split."""
 
@@ -39,28 +41,23 @@ class Sources:
 
 
 def make_data(scale: Scale, sources: Sources, data: Path) -> None:
-    """Write all shards, unless they are there.
+    """Write the shards that are not there yet.
 
     Half of the training patients are public, drawn at random; the hospitals share the others.
 
     Raises:
         BadInput: A file cannot be used.
     """
-    if data.exists():
-        return
-    with whole_folder(data) as folder:
-        public, private = halves(sources)
-        lists = {"public": folder / "public.txt", "hospitals": folder / "hospitals.txt"}
-        lists["public"].write_text("".join(f"{name}\n" for name in public))
-        lists["hospitals"].write_text("".join(f"{name}\n" for name in private))
-        one = ("--hospitals", "1", "--partition", "iid")
-        _convert(scale, sources, lists["public"], folder / "of-public", one)
-        (folder / "of-public" / "hospital-00").rename(folder / "public")
-        (folder / "of-public" / "test").rename(folder / "test")
-        ten = ("--hospitals", str(scale.hospitals), "--group-by", "patient")
-        for split, options in SPLITS.items():
-            _convert(scale, sources, lists["hospitals"], folder / split, (*ten, *options))
-        _write_union(folder)
+    if not data.exists():
+        with whole_folder(data) as folder:
+            _write_public(scale, sources, folder)
+    ten = ("--hospitals", str(scale.hospitals), "--group-by", "patient")
+    for split, options in SPLITS.items():
+        if not (data / split).exists():
+            hospitals = data / "hospitals.txt"
+            _convert(scale, sources, hospitals, data / split, (*ten, *options))
+    if not (data / "union").exists():
+        _write_union(data)
 
 
 def make_synthetic(scale: Scale, images: int, data: Path) -> None:
@@ -69,20 +66,21 @@ def make_synthetic(scale: Scale, images: int, data: Path) -> None:
     Args:
         scale: Gives hospitals and size.
         images: Mean films of a hospital.
-        data: New folder.
+        data: Folder, new or of an earlier run.
     """
-    if data.exists():
-        return
-    with whole_folder(data) as folder:
-        options = {"hospitals": scale.hospitals, "images": images, "size": scale.image_size}
-        arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-        synthetic.command(["--out", str(folder / "made"), *arguments])
-        made = folder / "made"
-        (made / "pretrain").rename(folder / "public")
-        (made / "test").rename(folder / "test")
-        for split in SPLITS:
-            (folder / split).symlink_to("made")
-        _write_union(folder)
+    if not data.exists():
+        with whole_folder(data) as folder:
+            sizes = {"hospitals": scale.hospitals, "images": images, "size": scale.image_size}
+            arguments = [text for name, size in sizes.items() for text in (f"--{name}", str(size))]
+            made = folder / "made"
+            synthetic.command(["--out", str(made), *arguments])
+            (made / "pretrain").rename(folder / "public")
+            (made / "test").rename(folder / "test")
+    for split in SPLITS:
+        if not (data / split).exists():
+            (data / split).symlink_to("made")
+    if not (data / "union").exists():
+        _write_union(data)
 
 
 def halves(sources: Sources) -> tuple[list[str], list[str]]:
@@ -96,6 +94,17 @@ def halves(sources: Sources) -> tuple[list[str], list[str]]:
         [name for name in names if patient[name] in public],
         [name for name in names if patient[name] not in public],
     )
+
+
+def _write_public(scale: Scale, sources: Sources, folder: Path) -> None:
+    """Write both halves' lists, the public films and the test films."""
+    public, private = halves(sources)
+    for name, films in (("public", public), ("hospitals", private)):
+        (folder / f"{name}.txt").write_text("".join(f"{film}\n" for film in films))
+    one = ("--hospitals", "1", "--partition", "iid")
+    _convert(scale, sources, folder / "public.txt", folder / "of-public", one)
+    (folder / "of-public" / "hospital-00").rename(folder / "public")
+    (folder / "of-public" / "test").rename(folder / "test")
 
 
 def _write_union(data: Path) -> None:

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from client.hospital import Hospital
+from client.own import OwnStates
 from common.errors import FedCXRError
 from common.model import choose_device
 from common.protocol import Greeting
@@ -47,8 +48,16 @@ def run_in_process(settings: ServerSettings, shards: Sequence[Path]) -> None:
         Greeting(run=plan.run, seed=plan.seed, training=plan.training), tester.image_size, folder
     )
     device = choose_device(settings.device)
+    states = states_of(settings.run)
     hospitals = [
-        Hospital(path.name, open_for_training(path), device, precision=None) for path in shards
+        Hospital(
+            path.name,
+            open_for_training(path),
+            device,
+            precision=None,
+            own=OwnStates(states / path.name / "own"),
+        )
+        for path in shards
     ]
     federation = InProcessHospitals(hospitals, admission)
     rounds = Rounds(plan, federation, folder, start.state, start.provenance, tester, start.strategy)
@@ -80,8 +89,14 @@ def run_over_grpc(settings: ServerSettings, shards: Sequence[Path]) -> None:
     ):
         federation.start_server([*map(str, options), "--resume"])
         for shard in shards:
-            federation.start_client(shard)
+            state = ("--state", str(states_of(settings.run) / shard.name))
+            federation.start_client(shard, state if settings.training.keeps_state else ())
         _wait(federation)
+
+
+def states_of(run: Path) -> Path:
+    """Return the folder of what hospitals keep of their own, with which a run can go on."""
+    return run.with_name(f"{run.name}.states")
 
 
 def _wait(federation: LocalFederation) -> None:

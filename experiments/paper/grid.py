@@ -22,7 +22,7 @@ from common.errors import BadInput, first_problem
 from common.options import Mode
 from common.runtime.files import append_json, drop_torn_line
 from experiments.paper.cells import Cell, FailedLine, FirstModel, Table, TrialLine
-from experiments.paper.rates import chosen_rate
+from experiments.paper.rates import chosen_rate, chosen_settings
 from experiments.paper.scales import Scale, cells_of
 from experiments.paper.trial import keep_line
 from experiments.paper.worker import Task
@@ -98,8 +98,9 @@ class Grid:
 
     def cells(self, lines: Sequence[TrialLine]) -> list[Cell]:
         """Return the cells of the tables, as far as the results decide which they are."""
-        chosen = chosen_rates(self._scale, lines)
-        found = [cell for table in self._tables for cell in cells_of(self._scale, table, chosen)]
+        scale, chosen = self._scale, chosen_rates(self._scale, lines)
+        tuned = chosen_settings(scale, lines, chosen, self.failed)
+        found = [cell for table in self._tables for cell in cells_of(scale, table, chosen, tuned)]
         only = self._first_models
         return [cell for cell in dict.fromkeys(found) if not only or cell.first_model in only]
 

@@ -13,6 +13,7 @@ from common.model import build_model, choose_device, fastest_precision, set_trai
 from common.options import Mode
 from common.runtime.memory import training_memory
 from experiments.paper.cells import Cell, FirstModel, Table
+from experiments.paper.methods import METHODS
 from experiments.paper.scales import PRETRAINED, Scale, cells_of
 
 SECONDS = 15.0
@@ -83,10 +84,12 @@ def trial_memory(scale: Scale) -> int:
 
 
 def cells_of_all(scale: Scale, table: Table) -> list[Cell]:
-    """Return the cells of a table as many as there will be, at the first rate."""
+    """Return the cells of a table as many as there will be, at the first rate and setting."""
     models: set[FirstModel] = {*scale.table1, *scale.table2, *scale.table3}
     modes: tuple[Mode, ...] = ("finetune", "linear")
-    return cells_of(scale, table, {(m, model): scale.lrs[m][0] for m in modes for model in models})
+    rates = {(mode, model): scale.lrs[mode][0] for mode in modes for model in models}
+    tuned = {(method, m): METHODS[method].tries[0] for method in scale.methods for m in models}
+    return cells_of(scale, table, rates, tuned)
 
 
 def hours_of(cell: Cell, films: Films, hospitals: int, rates: Rates) -> float:
@@ -112,13 +115,13 @@ def rows(scale: Scale, films: Films, rates: Rates, jobs: int) -> list[str]:
     hours = {"pretraining": len(pretraining) * passes / rates.finetune / 3600}
     counts = {"pretraining": len(pretraining)}
     seen: set[Cell] = set()
-    tables: tuple[Table, ...] = ("table2", "table1", "bounds", "table3")
+    tables: tuple[Table, ...] = ("table2", "strategies", "table1", "bounds", "table3")
     for table in tables:
         cells = [cell for cell in cells_of_all(scale, table) if cell not in seen]
         seen.update(cells)
         counts[table] = len(cells)
         hours[table] = sum(hours_of(cell, films, scale.hospitals, rates) for cell in cells)
-    shards = (films.public + 4 * films.hospitals + films.test) * scale.image_size**2
+    shards = (films.public + 5 * films.hospitals + films.test) * scale.image_size**2
     models = (len(pretraining) + 6 * jobs) * CHECKPOINT_BYTES
     lines = [f"  {'':<12} {'trials':>7} {'hours':>8}"]
     lines += [f"  {name:<12} {counts[name]:>7} {hours[name] / jobs:>8.1f}" for name in hours]

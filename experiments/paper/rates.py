@@ -1,15 +1,16 @@
 """Which trials a table is read off, and at which learning rate.
 
 A table is read off the trials of one setting, at the learning rate that the hospitals' own
-validation chose for each first model, never the test films.
+validation chose for each first model, never the test films. All but the strategies' are FedAvg's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import fmean
 from typing import Literal
 
 from common.options import Mode
-from experiments.paper.cells import FirstModel, Split, TrialLine
+from experiments.paper.cells import Cell, FirstModel, Method, Split, TrialLine
+from experiments.paper.scales import Rates, Scale, method_cells
 
 Hospitals = Literal["all", "union"] | int
 
@@ -104,4 +105,32 @@ def _is_of(
         and cell.first_model == first_model
         and cell.label_fraction == label_fraction
         and cell.hospitals == hospitals
+        and cell.method == "fedavg"
     )
+
+
+def chosen_settings(
+    scale: Scale, lines: Sequence[TrialLine], chosen: Rates, failed: Collection[str]
+) -> dict[tuple[Method, FirstModel], float | None]:
+    """Return the setting of each method for each first model of which all settings were tried.
+
+    It has the highest validation AUC on the first seed of the paper's Non-IID; of equal ones the
+    first. Settings with an undefined AUC are left out, and those whose trial failed: with some,
+    training diverges.
+
+    Args:
+        scale: Says which methods and settings there are.
+        lines: Trials that are done.
+        chosen: Rates by mode and first model.
+        failed: Names of the trials that failed.
+    """
+    done = {line.cell: line.validation_auc for line in lines}
+    tries: dict[tuple[Method, FirstModel], list[Cell]] = {}
+    for cell in method_cells(scale, chosen, {}):
+        tries.setdefault((cell.method, cell.first_model), []).append(cell)
+    found = {}
+    for key, cells in tries.items():
+        aucs = {cell.setting: auc for cell in cells if (auc := done.get(cell)) is not None}
+        if aucs and all(cell in done or cell.name in failed for cell in cells):
+            found[key] = max(aucs, key=lambda setting: aucs[setting])
+    return found

@@ -22,6 +22,7 @@ from experiments.paper.report_input import (
     ReportInput,
     ResultTable,
 )
+from experiments.paper.report_strategies import missing_strategies, strategy_blocks
 from experiments.paper.report_tables import (
     NOT_PRIMARY,
     bounds_table,
@@ -42,6 +43,7 @@ SPLITS: dict[Split, str] = {
     "spread": "Non-IID, the paper's partition; each hospital has films without a finding (spread)",
     "last": "Non-IID, the paper's partition; only the last hospitals have films without a finding "
     "(last)",
+    "dirichlet": "Dirichlet: each finding's films in shares drawn from Dir(0.1)",
 }
 
 MODES = {"linear": "only the head", "finetune": "all weights"}
@@ -60,6 +62,7 @@ def sections_of(report: ReportInput) -> list[Section]:
         Section("By view position", _strata(report)),
         Section("Table 3: fewer labels", _fractions(report)),
         Section("Figure 6: AUC by round", _rounds(report)),
+        Section("Strategies", _strategies(report)),
         Section("Bounds: without a federation", _bounds(report)),
         Section("Figure 4: how the films were shared out", _splits(report)),
         Section("Pretraining", _pretraining(report)),
@@ -204,6 +207,12 @@ def _rounds(report: ReportInput) -> list[Block]:
     ]
 
 
+def _strategies(report: ReportInput) -> list[Block]:
+    if isinstance(report.strategies, Missing):
+        return _missing(report.strategies)
+    return strategy_blocks(report.strategies)
+
+
 def _bounds(report: ReportInput) -> list[Block]:
     if isinstance(report.bounds, Missing):
         return _missing(report.bounds)
@@ -239,6 +248,7 @@ def _not_run(report: ReportInput) -> list[Block]:
         "Table 2, last": report.table2_last,
         "Table 3": report.table3,
         "Figure 6": report.curves,
+        "Strategies": report.strategies,
         "Bounds": report.bounds,
         "By view position": report.strata,
         "Figure 4": report.splits,
@@ -250,6 +260,8 @@ def _not_run(report: ReportInput) -> list[Block]:
             items.append(f"{name}: {table.reason}")
         elif not isinstance(table, list):
             items += [f"{name}, {TITLES[row]}: {why}" for row, why in table.not_run.items()]
+    if not isinstance(report.strategies, Missing):
+        items += missing_strategies(report.strategies)
     items += [f"{entry.what}: {entry.reason}" for entry in report.not_run]
     return [Items(items)] if items else ["Everything was run."]
 

@@ -9,9 +9,15 @@ from matplotlib.ticker import MaxNLocator
 
 from common.document import Figure
 from common.drawing import styled, svg_of
-from experiments.paper.cells import FirstModel
+from experiments.paper.cells import FirstModel, Method
 from experiments.paper.report_curves import by_first_model, mean_curve, random_end
-from experiments.paper.report_input import TITLES, Curve, Pretraining
+from experiments.paper.report_input import (
+    METHOD_TITLES,
+    TITLES,
+    Curve,
+    Pretraining,
+    StrategyTable,
+)
 
 WIDTH = 5.0
 """In inches: 11 points stay above 9 on the narrowest screen, see ``min-width`` in the page."""
@@ -39,6 +45,20 @@ LINES: dict[FirstModel, str] = {
     "scrambled": ":",
 }
 """A second sign besides the colour."""
+
+METHOD_LOOKS: dict[Method, tuple[str, str]] = {
+    "fedavg": ("#000000", "-"),
+    "fedprox": ("#0072b2", "-"),
+    "fednova": ("#009e73", "-"),
+    "scaffold": ("#d55e00", "-"),
+    "feddyn": ("#cc79a7", "-"),
+    "fedavgm": ("#0072b2", "--"),
+    "fedadagrad": ("#009e73", "--"),
+    "fedadam": ("#d55e00", "--"),
+    "fedyogi": ("#cc79a7", "--"),
+    "median": ("#7f7f7f", ":"),
+}
+"""Colour and line of a method; dashed: the server takes a step of its own."""
 
 Estimate = tuple[str, float, float, float, bool]
 """Name, value, low, high, and whether it counts for the primary mean."""
@@ -89,6 +109,27 @@ def forest(estimates: Sequence[Estimate]) -> Figure:
         "Hollow: too few positive test films, not in the mean."
     )
     return draw("forest", caption, 1, 1 + 0.32 * len(estimates), paint)
+
+
+def strategies(tables: Sequence[StrategyTable]) -> Figure:
+    """Return the mean test AUC by round of each method, one panel a first model."""
+
+    def paint(panels: list[Axes]) -> None:
+        for axes, table in zip(panels, tables, strict=True):
+            for row in table.rows:
+                colour, line = METHOD_LOOKS[row.method]
+                look = {"color": colour, "linestyle": line, "label": METHOD_TITLES[row.method]}
+                width = 2.6 if row.method == "fedavg" else 1.6
+                points = mean_curve(row.curves)
+                _line(axes, points, "round", "test_auc", linewidth=width, **look)
+            axes.set_ylabel(f"mean AUC, test films\n{TITLES[table.first_model]}")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panels[-1].set_xlabel("rounds done")
+
+    caption = (
+        "Mean AUC by round, Non-IID, mean over seeds. Dashed: the server takes a step of its own."
+    )
+    return draw("strategies", caption, len(tables), 1.5 + 2.6 * len(tables), paint)
 
 
 def pretraining(runs: Sequence[Pretraining]) -> Figure:

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from common.findings import FINDINGS
 from common.options import Mode
-from experiments.paper.cells import Entry, FirstModel, Split
+from experiments.paper.cells import Entry, FirstModel, Method, Split
 from experiments.paper.verdict import Verdict
 
 T = TypeVar("T")
@@ -28,6 +28,20 @@ TITLES: dict[FirstModel, str] = {
     "scrambled": "MoCo-v2, scrambled films",
 }
 """How people read the names of the first models."""
+
+METHOD_TITLES: dict[Method, str] = {
+    "fedavg": "FedAvg",
+    "fedprox": "FedProx",
+    "fednova": "FedNova",
+    "scaffold": "SCAFFOLD",
+    "feddyn": "FedDyn",
+    "fedavgm": "FedAvgM",
+    "fedadagrad": "FedAdagrad",
+    "fedadam": "FedAdam",
+    "fedyogi": "FedYogi",
+    "median": "Median",
+}
+"""The same of the methods."""
 
 
 class Missing(Entry):
@@ -134,6 +148,31 @@ class Curve(Entry):
     points: Some[CurvePoint]
 
 
+class MethodResult(Entry):
+    """A method from a first model on a split: means over seeds."""
+
+    mean: Interval | None = Field(description="AUC, over the findings of the endpoint")
+    over_fedavg: Interval | None = Field(description="of the mean, paired; None for FedAvg")
+    p: float | None = Field(description="two-sided, after Holm over the main split's comparisons")
+    seeds: int
+
+
+class MethodRow(Entry):
+    """A method's row of the strategies' table."""
+
+    method: Method
+    setting: float | None = Field(description="chosen by the hospitals' validation")
+    results: dict[Split, MethodResult | Missing] = Field(description="the main split first")
+    curves: list[Curve] = Field([], description="on the main split, by seed")
+
+
+class StrategyTable(Entry):
+    """The federated methods, all from one first model."""
+
+    first_model: FirstModel
+    rows: Some[MethodRow]
+
+
 class Bound(Entry):
     """Training without a federation, from a first model."""
 
@@ -215,6 +254,7 @@ class ReportInput(Entry):
     table2_last: ResultTable | Missing
     table3: FractionTable | Missing
     curves: Some[Curve] | Missing = Field(description="figure 6")
+    strategies: Some[StrategyTable] | Missing
     bounds: Some[Bound] | Missing
     strata: Some[Stratum] | Missing
     splits: Some[SplitCounts] | Missing = Field(description="figure 4")

@@ -4,6 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from common.document import Cell, Table
 from experiments.paper.cells import FirstModel
+from experiments.paper.report_cells import (
+    UNDEFINED,
+    auc_cell,
+    difference_cell,
+    header_of,
+    p_text,
+    size_text,
+)
 from experiments.paper.report_curves import (
     SHARES,
     by_first_model,
@@ -29,8 +37,6 @@ from experiments.paper.report_input import (
 )
 from experiments.paper.verdict import Decision, Verdict
 
-UNDEFINED = "-"
-
 NOT_PRIMARY = "†"
 """Marks a finding with too few positive test films."""
 
@@ -50,7 +56,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
             Cell(verdict.claim),
             Cell(verdict.decision, bold=True, style=TONES[verdict.decision]),
             _difference_of(verdict),
-            Cell(UNDEFINED if verdict.p is None else _p(verdict.p)),
+            Cell(UNDEFINED if verdict.p is None else p_text(verdict.p)),
             Cell(UNDEFINED if verdict.ratio is None else f"{verdict.ratio:.3f}"),
             Cell(str(verdict.seeds)),
             Cell(str(verdict.films)),
@@ -60,7 +66,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
         ]
         for verdict in verdicts
     ]
-    return Table(_header(header), rows, texts=True)
+    return Table(header_of(header), rows, texts=True)
 
 
 def result_table(table: ResultTable, findings: Sequence[FindingCount]) -> Table:
@@ -84,8 +90,8 @@ def result_table(table: ResultTable, findings: Sequence[FindingCount]) -> Table:
     rows = [
         [
             Cell(TITLES[row.first_model]),
-            *(_auc(of(row), best[name] == row.first_model) for name, of in columns),
-            _difference(row.over_random),
+            *(auc_cell(of(row), best[name] == row.first_model) for name, of in columns),
+            difference_cell(row.over_random),
             Cell(f"{row.lr:g}"),
             Cell(str(row.seeds)),
         ]
@@ -123,8 +129,8 @@ def fraction_tables(table: FractionTable) -> tuple[Table, Table, Table]:
         return Table(header, rows + _not_run(table.not_run))
 
     return (
-        layout(lambda name, cell: _auc(cell.mean, best[cell.fraction] == name)),
-        layout(lambda _, cell: _difference(cell.drop)),
+        layout(lambda name, cell: auc_cell(cell.mean, best[cell.fraction] == name)),
+        layout(lambda _, cell: difference_cell(cell.drop)),
         layout(lambda _, cell: Cell(f"{cell.lr:g}", _seeds(cell.seeds))),
     )
 
@@ -135,13 +141,13 @@ def forest_table(row: Row, findings: Sequence[FindingCount]) -> Table:
         [
             Cell(finding_title(finding)),
             Cell(str(finding.positives)),
-            _difference(row.over_random_by_finding.get(finding.name)),
+            difference_cell(row.over_random_by_finding.get(finding.name)),
         ]
         for finding in findings
     ]
     return Table(
-        _header("Finding|Positive test films|MoCo-v2 minus Random"),
-        [*rows, [Cell("Mean"), Cell(""), _difference(row.over_random)]],
+        header_of("Finding|Positive test films|MoCo-v2 minus Random"),
+        [*rows, [Cell("Mean"), Cell(""), difference_cell(row.over_random)]],
     )
 
 
@@ -153,12 +159,12 @@ def strata_table(strata: Sequence[Stratum]) -> Table:
             Cell(stratum.view),
             Cell(str(stratum.films)),
             Cell(str(stratum.findings)),
-            _auc(stratum.mean),
-            _difference(stratum.over_random),
+            auc_cell(stratum.mean),
+            difference_cell(stratum.over_random),
         ]
         for stratum in strata
     ]
-    return Table(_header("First model|View|Films|Findings|Mean AUC|Mean minus Random"), rows)
+    return Table(header_of("First model|View|Films|Findings|Mean AUC|Mean minus Random"), rows)
 
 
 def shares_table(curves: Sequence[Curve]) -> Table | None:
@@ -180,11 +186,11 @@ def shares_table(curves: Sequence[Curve]) -> Table | None:
                     Cell(f"{share * end:.3f}", chance),
                     Cell(_round_of(mean)),
                     Cell(", ".join(_round_of(point) for point in seeds)),
-                    Cell(UNDEFINED if mean is None else _size(mean.bytes)),
+                    Cell(UNDEFINED if mean is None else size_text(mean.bytes)),
                 ]
             )
     header = "First model|Share|AUC|Rounds, mean curve|Rounds, each seed|Sent and received"
-    return Table(_header(header), rows)
+    return Table(header_of(header), rows)
 
 
 def bounds_table(bounds: Sequence[Bound], federated: ResultTable | None) -> Table:
@@ -194,10 +200,13 @@ def bounds_table(bounds: Sequence[Bound], federated: ResultTable | None) -> Tabl
     header = [Cell("Who trains")]
     header += [Cell(TITLES[bound.first_model], _seeds(bound.seeds)) for bound in bounds]
     rows = [
-        [Cell("Federation"), *(_auc(by_model.get(bound.first_model)) for bound in bounds)],
-        [Cell("Union of all films"), *(_auc(bound.union) for bound in bounds)],
+        [Cell("Federation"), *(auc_cell(by_model.get(bound.first_model)) for bound in bounds)],
+        [Cell("Union of all films"), *(auc_cell(bound.union) for bound in bounds)],
         *(
-            [Cell(f"Hospital {number} alone"), *(_auc(bound.alone.get(number)) for bound in bounds)]
+            [
+                Cell(f"Hospital {number} alone"),
+                *(auc_cell(bound.alone.get(number)) for bound in bounds),
+            ]
             for number in hospitals
         ),
     ]
@@ -240,17 +249,13 @@ def pretraining_table(runs: Sequence[Pretraining]) -> Table:
         ]
         for run in runs
     ]
-    return Table(_header("Method|Epochs|First loss|Last loss|Last spread|Last rank"), rows)
+    return Table(header_of("Method|Epochs|First loss|Last loss|Last spread|Last rank"), rows)
 
 
 def finding_title(finding: FindingCount) -> str:
     """Return a finding's name, marked if it does not count for the primary mean."""
     name = finding.name.replace("_", " ")
     return name if finding.primary else f"{name} {NOT_PRIMARY}"
-
-
-def _header(names: str) -> list[Cell]:
-    return [Cell(name) for name in names.split("|")]
 
 
 def _auc_of(finding: str) -> Callable[[Row], Interval | None]:
@@ -271,28 +276,12 @@ def _not_run(reasons: Mapping[FirstModel, str]) -> list[list[Cell]]:
     return [[Cell(TITLES[name]), Cell(f"not run: {why}")] for name, why in reasons.items()]
 
 
-def _auc(auc: Interval | None, bold: bool = False) -> Cell:
-    if auc is None:
-        return Cell(UNDEFINED)
-    return Cell(f"{auc.value:.3f}", f"{auc.low:.3f} to {auc.high:.3f}", bold)
-
-
-def _difference(difference: Interval | None) -> Cell:
-    if difference is None:
-        return Cell(UNDEFINED)
-    return Cell(f"{difference.value:+.3f}", f"{difference.low:+.3f} to {difference.high:+.3f}")
-
-
 def _difference_of(verdict: Verdict) -> Cell:
     if verdict.difference is None:
         return Cell(UNDEFINED)
     ends = (verdict.low, verdict.high)
     detail = " to ".join(UNDEFINED if end is None else f"{end:+.3f}" for end in ends)
     return Cell(f"{verdict.difference:+.3f}", detail)
-
-
-def _p(p: float) -> str:
-    return "below 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -305,10 +294,6 @@ def _seeds(number: int) -> str:
 
 def _round_of(point: CurvePoint | None) -> str:
     return "never" if point is None else str(point.round)
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _shaded(count: int, total: int) -> Cell:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from common.shard import open_shard
 from experiments.paper.cells import FirstModel, TrialLine
 from experiments.paper.grid import chosen_rates, read_trials
 from experiments.paper.rates import Reading, trials_at_chosen_rate
-from experiments.paper.report_input import Interval
+from experiments.paper.report_input import Curve, CurvePoint, Interval
 from experiments.paper.scales import Scale
 
 
@@ -91,3 +92,15 @@ def interval(estimate: Estimate | None) -> Interval | None:
     if estimate is None:
         return None
     return Interval(value=estimate.value, low=estimate.low, high=estimate.high)
+
+
+def curve_of(line: TrialLine) -> Curve:
+    """Return a trial round by round."""
+    sums = accumulate(at.bytes for at in line.rounds)
+    # A round's validation AUC is that of the model before it.
+    later = [at.validation_auc for at in line.rounds[1:]] + [line.validation_auc]
+    points = [
+        CurvePoint(round=at.round, validation_auc=validation, test_auc=at.test_auc, bytes=total)
+        for at, validation, total in zip(line.rounds, later, sums, strict=True)
+    ]
+    return Curve(first_model=line.cell.first_model, seed=line.cell.seed, points=points)

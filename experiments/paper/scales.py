@@ -6,7 +6,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.options import Architecture, Mode
-from experiments.paper.cells import Cell, FirstModel, ScaleName, Table
+from experiments.paper.cells import Cell, FirstModel, Method, ScaleName, Split, Table
+from experiments.paper.methods import METHODS
 
 PRETRAINED: tuple[FirstModel, ...] = ("rotation", "simclr", "byol", "mocov2")
 FRACTIONS = (0.5, 0.25, 0.1, 0.05, 0.01)
@@ -15,6 +16,12 @@ FRACTIONS = (0.5, 0.25, 0.1, 0.05, 0.01)
 
 Rates = Mapping[tuple[Mode, FirstModel], float]
 """The chosen learning rate for each mode and first model."""
+
+Tuned = Mapping[tuple[Method, FirstModel], float | None]
+"""The chosen setting of each method for a first model; None where nothing is tuned."""
+
+OTHER_SPLITS: tuple[Split, ...] = ("iid", "dirichlet")
+"""Of the strategies' table, besides the paper's Non-IID, which is the main one."""
 
 
 class Scale(BaseModel):
@@ -44,6 +51,8 @@ class Scale(BaseModel):
     table1: tuple[FirstModel, ...]
     table2: tuple[FirstModel, ...]
     table3: tuple[FirstModel, ...]
+    strategies: tuple[FirstModel, ...] = Field(("random", "mocov2"), description="in this order")
+    methods: tuple[Method, ...] = Field(tuple(METHODS), description="that are compared")
 
 
 ENDPOINT = (
@@ -108,6 +117,7 @@ SMOKE = SMALL.model_copy(
         "pretrain_epochs": 1,
         "pretrain_options": ("--batch-size", "32", "--architecture", "densenet-tiny"),
         "method_options": {},
+        "strategies": ("random",),
     }
 )
 
@@ -140,24 +150,25 @@ TINY = SMOKE.model_copy(
         "table1": ("random", "rotation"),
         "table2": ("random", "rotation", "statistics"),
         "table3": ("random",),
+        "methods": ("fedavg", "fedavgm", "median"),
     }
 )
 
 SCALES: dict[ScaleName, Scale] = {scale.name: scale for scale in (TINY, SMOKE, SMALL, FULL)}
 
 
-def cells_of(
-    scale: Scale, table: Table, chosen: dict[tuple[Mode, FirstModel], float]
-) -> list[Cell]:
+def cells_of(scale: Scale, table: Table, chosen: Rates, tuned: Tuned | None = None) -> list[Cell]:
     """Return the cells of a table, as far as it is known which they are.
 
     On the first seed every rate is tried, for each mode and first model. The other cells follow
-    once ``chosen`` has the rate for their mode and first model.
+    once ``chosen`` has the rate for their mode and first model; those of a method once ``tuned``
+    has its setting.
 
     Args:
         scale: Of the experiments.
         table: The table.
         chosen: Rates by mode and first model.
+        tuned: Settings by method and first model, of the strategies' table.
     """
     mode: Mode = "linear" if table == "table1" else "finetune"
     models = {
@@ -165,6 +176,7 @@ def cells_of(
         "table2": scale.table2,
         "table3": scale.table3,
         "bounds": ("random", "mocov2"),
+        "strategies": scale.strategies,
     }[table]
     split: Literal["iid", "spread"] = "iid" if table == "table1" else "spread"
 
@@ -183,6 +195,8 @@ def cells_of(
         )
 
     found = [cell(model, lr) for model in models for lr in scale.lrs[mode]]
+    if table == "strategies":
+        return list(dict.fromkeys([*found, *method_cells(scale, chosen, tuned or {})]))
     for model in models:
         if (lr := chosen.get((mode, model))) is None:
             continue
@@ -201,3 +215,52 @@ def cells_of(
             found += [cell(model, lr, seed, hospitals="union") for seed in seeds]
             found += [cell(model, lr, 0, hospitals=h) for h in range(scale.hospitals)]
     return list(dict.fromkeys(found))
+
+
+def method_cells(scale: Scale, chosen: Rates, tuned: Tuned) -> list[Cell]:
+    """Return the cells of the strategies' table, in the order in which they are worth most.
+
+    First what each method is tuned on, the first seed of the paper's Non-IID, by first model; then
+    the other seeds there, then the first seed of the other splits.
+
+    Args:
+        scale: Of the experiments.
+        chosen: Rates by mode and first model; a first model without one has no cell.
+        tuned: Settings by method and first model; a method without one has no further cell.
+    """
+    models = [model for model in scale.strategies if ("finetune", model) in chosen]
+
+    def cell(
+        model: FirstModel,
+        method: Method,
+        setting: float | None,
+        split: Split = "spread",
+        seed: int = 0,
+    ) -> Cell:
+        return Cell(
+            scale=scale.name,
+            first_model=model,
+            split=split,
+            mode="finetune",
+            seed=seed,
+            lr=chosen["finetune", model],
+            rounds=scale.rounds,
+            method=method,
+            setting=setting,
+        )
+
+    tries = [
+        cell(model, method, setting)
+        for model in models
+        for method in scale.methods
+        for setting in METHODS[method].tries
+    ]
+    places: list[tuple[Split, int]] = [("spread", seed) for seed in range(1, scale.seeds)]
+    places += [(split, 0) for split in OTHER_SPLITS]
+    return tries + [
+        cell(model, method, tuned[method, model], split, seed)
+        for split, seed in places
+        for model in models
+        for method in scale.methods
+        if (method, model) in tuned
+    ]

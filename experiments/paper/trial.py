@@ -21,7 +21,8 @@ from common.runtime.status import read_status
 from common.scores import AucByFinding, mean_auc
 from common.shard import Shard, open_shard
 from experiments.paper.cells import Cell, Environment, RoundLine, TrialLine
-from experiments.paper.federation import run_in_process, run_over_grpc
+from experiments.paper.federation import run_in_process, run_over_grpc, states_of
+from experiments.paper.methods import options_of
 from experiments.paper.scales import SCALES, Scale
 from server.cli import ServerSettings
 from server.run.events import InitialModel, Unusual, read_events
@@ -75,13 +76,14 @@ def run_trial(
 
 
 def keep_line(cell: Cell, results: Path, work: Path) -> None:
-    """Append the line of a trial that is done to ``trials.jsonl``, and remove the run's folder.
+    """Append the line of a trial that is done to ``trials.jsonl``, and remove the run's folders.
 
     By the grid's process alone: appending from several machines is not safe on all file systems.
     """
     run = work / cell.name
     append_json(results / "trials.jsonl", json.loads((run / LINE).read_text()))
     shutil.rmtree(run)
+    shutil.rmtree(states_of(run), ignore_errors=True)
 
 
 def shards_of(cell: Cell, data: Path) -> list[Path]:
@@ -122,6 +124,7 @@ def _settings(cell: Cell, scale: Scale, init: str, data: Path, run: Path) -> Ser
         test=data / "test",
         insecure=True,
         round_timeout=1e6,
+        **options_of(cell),
     )
 
 

@@ -15,7 +15,9 @@ class HeldUpdates:
 
     def __init__(self, updates: Mapping[str, tuple[dict[str, State], int]]) -> None:
         self._states = {name: states for name, (states, _) in sorted(updates.items())}
-        self.infos = {name: UpdateInfo(n, 1.0) for name, (_, n) in sorted(updates.items())}
+        self.infos: Mapping[str, UpdateInfo] = {
+            name: UpdateInfo(n, 1.0) for name, (_, n) in sorted(updates.items())
+        }
 
     def __iter__(self) -> Iterator[Update]:
         for name, states in self._states.items():

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from common.document import figures_of, markdown_of
 from common.errors import BadInput
 from common.findings import FINDINGS
-from experiments.paper.cells import FirstModel
+from experiments.paper.cells import FirstModel, Method
 from experiments.paper.report import page_of, sections_of, title_of, write_report
 from experiments.paper.report_input import (
     MEAN,
@@ -23,6 +23,8 @@ from experiments.paper.report_input import (
     FractionTable,
     HospitalCounts,
     Interval,
+    MethodResult,
+    MethodRow,
     Missing,
     NotRun,
     Pretraining,
@@ -30,6 +32,7 @@ from experiments.paper.report_input import (
     ResultTable,
     Row,
     SplitCounts,
+    StrategyTable,
     Stratum,
 )
 from experiments.paper.verdict import Verdict
@@ -119,6 +122,30 @@ def fractions(name: FirstModel, start: float) -> FractionRow:
     return FractionRow(first_model=name, cells=cells)
 
 
+def method_row(
+    method: Method, start: float, over: float | None, curves: list[list[float]]
+) -> MethodRow:
+    difference = None if over is None else near(over, 0.01)
+    p = None if over is None else 0.0304
+    measured = MethodResult(mean=near(start), over_fedavg=difference, p=p, seeds=2)
+    return MethodRow(
+        method=method,
+        setting=0.03 if method == "fedadam" else None,
+        results={
+            "spread": measured,
+            "iid": measured.model_copy(update={"p": None, "seeds": 1}),
+            "dirichlet": Missing(reason="the night was over"),
+        },
+        curves=[curve("random", seed, aucs) for seed, aucs in enumerate(curves)],
+    )
+
+
+def strategies() -> list[StrategyTable]:
+    fedavg = method_row("fedavg", 0.6, None, [[0.5, 0.55, 0.58, 0.6], [0.5, 0.56, 0.57, 0.58]])
+    fedadam = method_row("fedadam", 0.62, 0.02, [[0.5, 0.58, 0.6, 0.62], [0.5, 0.5, 0.53, 0.57]])
+    return [StrategyTable(first_model="random", rows=[fedavg, fedadam])]
+
+
 def verdict(claim: str, decision: Any, difference: float | None) -> Verdict:
     return Verdict(
         claim=claim,
@@ -168,6 +195,7 @@ def canned(**changes: Any) -> ReportInput:
             curve("mocov2", 0, [0.52, 0.58, 0.6, 0.62]),
             curve("mocov2", 1, [0.52, 0.585, 0.58, 0.61]),
         ],
+        "strategies": strategies(),
         "bounds": [
             Bound(first_model="random", union=near(0.63), alone={0: near(0.5312)}, seeds=1),
             Bound(first_model="mocov2", union=None, alone={1: near(0.5412)}, seeds=1),
@@ -306,6 +334,28 @@ def test_a_share_that_chance_reaches_is_marked() -> None:
     assert "random was not measured" in page(report)
 
 
+def test_methods_are_compared_on_each_split(text: Text) -> None:
+    header = ["Method", "Setting", "Non-IID", "minus FedAvg", "p", "Seeds"]
+    header += ["IID", "minus FedAvg", "Seeds", "Dirichlet 0.1", "minus FedAvg", "Seeds"]
+    start = text.rows.index(header)
+    auc, difference = "0.620 0.600 to 0.640", "+0.020 +0.010 to +0.030"
+    assert text.rows[start + 1][:6] == ["FedAvg", "-", "0.600 0.580 to 0.620", "-", "-", "2"]
+    assert text.rows[start + 2] == [
+        *("FedAdam", "0.03 server-lr", auc, difference, "0.030", "2", auc, difference, "1"),
+        *("not run", "-", "-"),
+    ]
+    assert "Strategies, Random, Dirichlet 0.1, FedAvg, FedAdam: the night was over" in text.text
+
+
+def test_rounds_to_a_share_of_fedavgs_auc_on_the_same_seed(text: Text) -> None:
+    shares = [f"Rounds to {share}" for share in ("95%", "98%", "100%")]
+    start = text.rows.index(["Method", *shares, "Sent and received"])
+    assert text.rows[start + 1 : start + 3] == [  # FedAvg ends at 0.6 and at 0.58
+        ["FedAvg", "2, 1", "3, 2", "3, 3", "500.0 MB"],
+        ["FedAdam", "1, 3", "2, 3", "2, never", "500.0 MB"],
+    ]
+
+
 def test_the_other_tables(text: Text) -> None:
     assert ["Hernia †", "7", "+0.030 -0.020 to +0.080"] in text.rows
     assert text.row("MoCo-v2", "PA")[2:] == [
@@ -326,7 +376,7 @@ def test_the_other_tables(text: Text) -> None:
 def test_what_is_missing_says_why(text: Text) -> None:
     everything = Missing(reason="the disk was full")
     names = ["table1", "table2_spread", "table2_last", "table3", "curves", "bounds", "strata"]
-    names += ["splits", "pretraining"]
+    names += ["splits", "pretraining", "strategies"]
     report = canned(**dict.fromkeys(names, everything), not_run=[])
     empty = page(report)
     assert empty.count("Not run: the disk was full") == len(names) + 1  # the forest plot's
@@ -390,7 +440,10 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     write_report(report, tmp_path / "a")
     write_report(report, tmp_path / "b")
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert files == ["figure6.svg", "forest.svg", "pretraining.svg", "report.html", "report.md"]
+    assert files == [
+        *("figure6.svg", "forest.svg", "pretraining.svg", "report.html", "report.md"),
+        "strategies.svg",
+    ]
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     for name in re.findall(r"\((\w+\.svg)\)", (tmp_path / "a" / "report.md").read_text()):

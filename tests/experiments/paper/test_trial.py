@@ -64,12 +64,12 @@ def test_a_trial_gives_the_model_of_the_same_run_over_grpc(
     assert line.model_sha256 == read_rounds(tmp_path / "run")[-1].model_sha256
 
 
-@pytest.mark.parametrize("hospitals", ["all", "union"])
-def test_a_trial_over_grpc_gives_the_same_line(tmp_path: Path, data: Path, hospitals: str) -> None:
+@pytest.mark.parametrize("changes", [{"method": "scaffold"}, {"hospitals": "union"}])
+def test_a_trial_over_grpc_gives_the_same_line(
+    tmp_path: Path, data: Path, changes: dict[str, str]
+) -> None:
     lines = [
-        run_trial(
-            cell(hospitals=hospitals), "random", data, tmp_path / way, tmp_path / way, real=real
-        )
+        run_trial(cell(**changes), "random", data, tmp_path / way, tmp_path / way, real=real)
         for way, real in (("here", False), ("grpc", True))
     ]
     here, grpc = (without_seconds(line) for line in lines)

@@ -197,7 +197,8 @@ def test_the_neutral_setting_is_fedavg_bit_for_bit(
 def test_the_servers_step_goes_along_a_robust_mean(average: str) -> None:
     liar = state_of([1e6, 1e6, 1e6], 1e6, 1e6, 11)
     honest = state_of([1.1, -1.9, 0.6], 0.1, 1.0, 11)
-    replies: list[Reply] = [(honest, 5, [0, 0, 0])] * 4 + [(liar, 30, [0, 0, 0])]
+    replies: list[Reply] = [(honest, 5, [0.0, 0.0, 0.0])] * 4
+    replies.append((liar, 30, [0.0, 0.0, 0.0]))
     settings = {"strategy": "fedavgm", "server_momentum": 0, "average": average}
     about = RoundInfo(1, TRAINING, 5)
     after = make_strategy(StrategySettings.model_validate(settings))

@@ -22,7 +22,14 @@ from common.state import State, is_parameter, select
 from server.rounds.plan import Plan
 from server.run.events import OwnStateLost
 from server.run.folder import RunFolder
-from tests.support.hospitals import METHODS, LocalHospitals, instruction_of, plan_of, run_strategy
+from tests.support.hospitals import (
+    METHODS,
+    Fault,
+    LocalHospitals,
+    instruction_of,
+    plan_of,
+    run_strategy,
+)
 from tests.support.shards import make_hospitals
 from tests.support.states import same_bits
 
@@ -45,7 +52,7 @@ def test_a_run_whose_both_ends_were_restarted_is_bit_for_bit_the_same(
     tmp_path: Path, method: str
 ) -> None:
     shards = make_hospitals(tmp_path / "data", 3, 20)
-    faults = {"hospital-01": rejected_in_round_2}
+    faults: dict[str, Fault] = {"hospital-01": rejected_in_round_2}
     whole = RunFolder.create(tmp_path / "whole", {})
     own = tmp_path / "own"
     plan = plan_of(rounds=4, min_clients=2, **METHODS[method])

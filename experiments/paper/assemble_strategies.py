@@ -1,0 +1,115 @@
+"""From the trials to the strategies' table."""
+
+from collections.abc import Mapping, Sequence
+
+from common.bootstrap import Estimate
+from experiments.paper.cells import Cell, FailedLine, FirstModel, Method, Split, TrialLine
+from experiments.paper.grid import chosen_rates
+from experiments.paper.holm import holm
+from experiments.paper.rates import chosen_settings
+from experiments.paper.report_input import (
+    MethodResult,
+    MethodRow,
+    Missing,
+    StrategyTable,
+)
+from experiments.paper.results import Results, curve_of, interval
+from experiments.paper.scales import OTHER_SPLITS, method_cells
+
+MAIN: Split = "spread"
+
+NOT_TUNED = "not all of its settings are tried yet"
+
+By = tuple[FirstModel, Method, Split]
+
+
+def strategy_tables(found: Results, failed: Sequence[FailedLine]) -> list[StrategyTable] | Missing:
+    """Return a table of methods for each first model.
+
+    Differences are from FedAvg of the same first model and split. p is of those of the main split,
+    corrected over all that were run there.
+
+    Args:
+        found: The trials.
+        failed: Trials that failed: the reason for a result that is missing.
+    """
+    scale = found.scale
+    if all(line.cell.method == "fedavg" for line in found.lines):
+        return Missing(reason="not run yet")
+    rates = chosen_rates(scale, found.lines)
+    tuned = chosen_settings(scale, found.lines, rates, {line.cell.name for line in failed})
+    trials = _trials(found.lines, method_cells(scale, rates, tuned), tuned)
+    differences = {
+        key: found.bootstrap.difference(found.means(done), found.means(fedavg))
+        for key, done in trials.items()
+        if key[1] != "fedavg" and (fedavg := trials.get((key[0], "fedavg", key[2])))
+    }
+    ps = _corrected(differences)
+
+    def result(key: By) -> MethodResult | Missing:
+        if key not in trials:
+            return Missing(reason=_why(failed, key, tuned))
+        return MethodResult(
+            mean=found.interval(found.means(trials[key])),
+            over_fedavg=interval(differences.get(key)),
+            p=ps.get(key),
+            seeds=len(trials[key]),
+        )
+
+    return [
+        StrategyTable(
+            first_model=model,
+            rows=[
+                MethodRow(
+                    method=method,
+                    setting=tuned.get((method, model)),
+                    results={
+                        split: result((model, method, split)) for split in (MAIN, *OTHER_SPLITS)
+                    },
+                    curves=[
+                        curve_of(line)
+                        for _, line in sorted(trials.get((model, method, MAIN), {}).items())
+                    ],
+                )
+                for method in scale.methods
+            ],
+        )
+        for model in scale.strategies
+    ]
+
+
+def _trials(
+    lines: Sequence[TrialLine],
+    cells: Sequence[Cell],
+    tuned: Mapping[tuple[Method, FirstModel], float | None],
+) -> dict[By, dict[int, TrialLine]]:
+    """Return the trials of each method at its chosen setting, by seed."""
+    done = {line.cell: line for line in lines}
+    found: dict[By, dict[int, TrialLine]] = {}
+    for cell in cells:
+        chosen = (cell.method, cell.first_model) in tuned
+        if chosen and cell in done and cell.setting == tuned[cell.method, cell.first_model]:
+            key = cell.first_model, cell.method, cell.split
+            found.setdefault(key, {})[cell.seed] = done[cell]
+    return found
+
+
+def _corrected(differences: Mapping[By, Estimate | None]) -> dict[By, float]:
+    """Return the p-values of the main split after Holm's correction."""
+    ps = {key: of.p for key, of in differences.items() if of is not None and key[2] == MAIN}
+    return dict(zip(ps, holm(list(ps.values())), strict=True))
+
+
+def _why(
+    failed: Sequence[FailedLine],
+    key: By,
+    tuned: Mapping[tuple[Method, FirstModel], float | None],
+) -> str:
+    """Return why there is no trial of a method from a first model on a split."""
+    model, method, split = key
+    places = (split,) if (method, model) in tuned else (MAIN,)
+    for line in failed:
+        cell = line.cell
+        if (cell.first_model, cell.method) == (model, method) and cell.split in places:
+            return line.reason
+    return "not run yet" if (method, model) in tuned else NOT_TUNED

@@ -1,0 +1,334 @@
+"""The strategies' table: which trials it has, how settings are chosen, what it says."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.bootstrap import Bootstrap, Films
+from common.findings import FINDINGS
+from common.runtime.files import sha256_of
+from experiments.paper.assemble_strategies import NOT_TUNED, strategy_tables
+from experiments.paper.cells import Cell, FailedLine, FirstModel, Method, RoundLine, TrialLine
+from experiments.paper.data import SPLITS, Sources, make_data, make_synthetic
+from experiments.paper.grid import Grid, read_trials
+from experiments.paper.methods import METHODS
+from experiments.paper.rates import chosen_settings, trials_at_chosen_rate
+from experiments.paper.report_input import MethodResult, MethodRow, Missing, StrategyTable
+from experiments.paper.results import Results
+from experiments.paper.scales import SCALES, Rates, Tuned, cells_of, method_cells
+from experiments.paper.trial import LINE, keep_line, run_trial
+from experiments.paper.worker import Task
+from tests.experiments.paper.test_claims import FILMS, NOISE
+from tests.experiments.paper.test_grid import line
+
+COMMITTED = Path(__file__).parents[3] / "experiments" / "results"
+SMALL = SCALES["small"]
+RATES: Rates = {("finetune", "random"): 0.05, ("finetune", "mocov2"): 0.1}
+TUNED: Tuned = {
+    (method, model): recipe.tries[-1]
+    for method, recipe in METHODS.items()
+    for model in SMALL.strategies
+}
+
+
+def test_finished_trials_keep_their_names() -> None:
+    lines = [line for folder in COMMITTED.iterdir() for line in read_trials(folder)]
+    assert lines
+    for found in lines:
+        assert list(COMMITTED.glob(f"*/scores/{found.cell.name}.npy")), found.cell.name
+    # As it was named before there were other methods than FedAvg.
+    assert lines[0].cell.name == "spread-finetune-random-f1-lr0.02-s0-db4cd5de9a03"
+
+
+def test_a_method_and_its_setting_are_in_the_name() -> None:
+    cells = method_cells(SMALL, RATES, TUNED)
+    assert len({cell.name for cell in cells}) == len(set(cells)) == len(cells)
+    names = {cell.name.rsplit("-", 1)[0] for cell in cells}
+    assert "spread-finetune-random-f1-lr0.05-s0-fedprox0.1" in names
+    assert "dirichlet-finetune-mocov2-f1-lr0.1-s0-scaffold" in names
+
+
+def test_the_trials_that_are_worth_most_come_first() -> None:
+    cells = method_cells(SMALL, RATES, TUNED)
+    places = dict.fromkeys((cell.split, cell.seed, cell.first_model) for cell in cells)
+    assert list(places) == [
+        (split, seed, model)
+        for split, seed in [
+            ("spread", 0), ("spread", 1), ("spread", 2), ("iid", 0), ("dirichlet", 0)
+        ]
+        for model in ("random", "mocov2")
+    ]  # fmt: skip
+    known = {cell for cell in cells if (cell.split, cell.seed) == ("spread", 0)}
+    assert set(method_cells(SMALL, RATES, {})) == known, "the tries come before all else"
+    assert method_cells(SMALL, {}, TUNED) == []
+
+
+def test_fedavg_is_not_run_twice() -> None:
+    shared = {
+        cell
+        for cell in cells_of(SMALL, "strategies", RATES, TUNED)
+        if cell.method == "fedavg" and cell.split == "spread"
+    }
+    assert shared <= set(cells_of(SMALL, "table2", RATES))
+
+
+def tries(method: Method, validation: Mapping[float, float | None]) -> list[TrialLine]:
+    cells = [cell for cell in method_cells(SMALL, RATES, {}) if cell.method == method]
+    return [
+        line(cell, validation[cell.setting], test=1 - validation[cell.setting])  # type: ignore[index,operator]
+        for cell in cells
+        if cell.first_model == "random" and cell.setting in validation
+    ]
+
+
+def test_the_setting_is_chosen_by_validation_once_all_are_tried() -> None:
+    lines = tries("fedyogi", {0.003: 0.6, 0.01: 0.7, 0.03: 0.65})
+    key = "fedyogi", "random"
+    assert chosen_settings(SMALL, lines[:2], RATES, []) == {}
+    assert chosen_settings(SMALL, lines, RATES, []) == {key: 0.01}
+    undefined = [lines[0], lines[1].model_copy(update={"validation_auc": None}), lines[2]]
+    assert chosen_settings(SMALL, undefined, RATES, []) == {key: 0.03}
+    later = lines[0].cell.model_copy(update={"seed": 1})
+    assert chosen_settings(SMALL, [*lines, line(later, 0.9, test=0.9)], RATES, []) == {key: 0.01}
+
+
+def test_a_setting_with_which_training_fails_is_passed_over() -> None:
+    lines = tries("fedyogi", {0.003: 0.6, 0.01: 0.7, 0.03: 0.65})
+    names = [line.cell.name for line in lines]
+    assert chosen_settings(SMALL, [lines[0], lines[2]], RATES, names[1:2]) == {
+        ("fedyogi", "random"): 0.03
+    }
+    assert chosen_settings(SMALL, [], RATES, names) == {}
+
+
+def test_other_methods_do_not_stand_in_the_papers_tables() -> None:
+    cell = method_cells(SMALL, RATES, {})[0]
+    other = cell.model_copy(update={"method": "median"})
+    lines = [line(cell, 0.6, test=0.6), line(other, 0.9, test=0.9)]
+    assert trials_at_chosen_rate(lines, "random", "table2") == {0: lines[0]}
+
+
+SIGNAL: dict[Method, float] = {"fedavg": 0.5, "fedavgm": 1.5, "median": 0.5, "fedadam": 0.1}
+"""In the scores of each method."""
+
+
+class Found(Results):
+    """Trials with made-up scores, without their files."""
+
+    def __init__(self, lines: list[TrialLine]) -> None:
+        self.scale = SMALL.model_copy(update={"methods": tuple(SIGNAL)})
+        self.lines = lines
+        self.films: Films = FILMS
+        self.bootstrap = Bootstrap(FILMS, seed=0, draws=500)
+        cells = {line.cell.name: line.cell for line in lines}
+
+        def mean(name: str) -> Any:
+            cell = cells[name]
+            shaken = np.random.default_rng(cell.seed).normal(0, 0.1, FILMS.labels.shape)
+            return self.bootstrap.mean_auc(SIGNAL[cell.method] * FILMS.labels + NOISE + shaken)
+
+        self.mean = cache(mean)
+
+
+def trial(cell: Cell, validation: float = 0.6) -> TrialLine:
+    aucs = {"fedavg": (0.5, 0.55, 0.6), "fedavgm": (0.5, 0.6, 0.7)}.get(cell.method, (0.5,) * 3)
+    rounds = [
+        RoundLine(
+            round=i, validation_auc=None, test_auc=auc, loss=None, bytes=10 * (i > 0), seconds=1
+        )
+        for i, auc in enumerate(aucs)
+    ]
+    return line(cell, validation, test=0.5).model_copy(update={"rounds": rounds})
+
+
+def grid() -> list[TrialLine]:
+    """FedAvg's rates, and from random weights all but FedAdam's setting 0.03."""
+    scale = SMALL.model_copy(update={"methods": tuple(SIGNAL)})
+    tuned: Tuned = {
+        ("fedavg", "random"): None, ("fedavgm", "random"): 1.0, ("median", "random"): None
+    }  # fmt: skip
+    cells = cells_of(scale, "strategies", RATES, tuned)
+    best = {("random", 0.05), ("mocov2", 0.1)}
+    return [
+        trial(cell, 0.7 if (cell.first_model, cell.lr) in best and cell.setting != 0.3 else 0.6)
+        for cell in cells
+        if (cell.first_model == "random" or cell.method == "fedavg") and cell.setting != 0.03
+    ]
+
+
+def rows(table: StrategyTable) -> dict[Method, MethodRow]:
+    return {row.method: row for row in table.rows}
+
+
+def tables(lines: list[TrialLine], failed: list[FailedLine]) -> dict[FirstModel, StrategyTable]:
+    found = strategy_tables(Found(lines), failed)
+    assert not isinstance(found, Missing)
+    return {table.first_model: table for table in found}
+
+
+def test_methods_are_compared_with_fedavg_of_the_same_start_and_seeds() -> None:
+    lines = grid()
+    crash = next(
+        cell
+        for cell in method_cells(SMALL, RATES, {})
+        if (cell.method, cell.setting) == ("fedadam", 0.03)
+    )
+    random = rows(tables(lines, [])["random"])
+    momentum, median = (random[name].results["spread"] for name in ("fedavgm", "median"))
+    assert isinstance(momentum, MethodResult)
+    assert isinstance(median, MethodResult)
+    assert random["fedavgm"].setting == 1.0
+    assert momentum.seeds == 3
+    assert momentum.over_fedavg is not None
+    assert momentum.over_fedavg.low > 0
+    assert momentum.p == pytest.approx(2 * 2 / 501), "two comparisons were run on the main split"
+    assert median.over_fedavg is not None
+    assert median.over_fedavg.value == pytest.approx(0)
+    one = random["fedavgm"].results["dirichlet"]
+    assert isinstance(one, MethodResult)
+    assert (one.seeds, one.p) == (1, None)
+    assert random["fedadam"].results["iid"] == Missing(reason=NOT_TUNED)
+    diverged = FailedLine(cell=crash, reason="it diverged")
+    random = rows(tables(lines, [diverged])["random"])
+    assert random["fedadam"].setting == 0.003
+    assert random["fedadam"].results["iid"] == Missing(reason="not run yet")
+    failed = [line.cell for line in lines if line.cell.method == "fedadam"]
+    without = [line for line in lines if line.cell not in failed]
+    crashed = [FailedLine(cell=cell, reason="no memory") for cell in [*failed, crash]]
+    random = rows(tables(without, crashed)["random"])
+    assert random["fedadam"].results["iid"] == Missing(reason="no memory")
+    assert [curve.seed for curve in random["fedavg"].curves] == [0, 1, 2]
+
+
+def test_without_another_method_there_is_no_table() -> None:
+    lines = [line for line in grid() if line.cell.method == "fedavg"]
+    assert strategy_tables(Found(lines), []) == Missing(reason="not run yet")
+
+
+class Done:
+    """A task that is done; see :class:`experiments.paper.workers.Running`."""
+
+    def poll(self) -> int:
+        return 0
+
+    def terminate(self) -> None:
+        raise AssertionError("it is done")
+
+    def wait(self) -> None:
+        raise AssertionError("it is done")
+
+
+class Instant:
+    """Does tasks at once, without training; see :class:`experiments.paper.workers.Workers`."""
+
+    jobs = threads = 1
+
+    def start(self, task: Task, log: Path) -> Done:
+        assert task.cell is not None
+        folder = log.parent / task.cell.name
+        folder.mkdir()
+        good = task.cell.setting in (None, 0.01) and task.cell.lr == 0.1
+        made = line(task.cell, 0.7 if good else 0.6, test=0.5)
+        (folder / LINE).write_text(made.model_dump_json())
+        return Done()
+
+
+def test_a_grid_tunes_each_method_before_its_other_trials(tmp_path: Path) -> None:
+    smoke, results = SCALES["smoke"], tmp_path / "results"
+    Grid(smoke, ["table2"], tmp_path / "root", results, Instant(), ["random"]).run()
+    before = [line.cell for line in read_trials(results)]
+    Grid(smoke, ["strategies"], tmp_path / "root", results, Instant()).run()
+    cells = [line.cell for line in read_trials(results)]
+    assert len(set(cells)) == len(cells), "FedAvg's trials of table 2 are not run again"
+    rates: Rates = {("finetune", "random"): 0.1}
+    tuned: Tuned = {
+        (method, "random"): 0.01 if 0.01 in recipe.tries else recipe.tries[0]
+        for method, recipe in METHODS.items()
+    }
+    expected = [c for c in method_cells(smoke, rates, tuned) if c not in before]
+    assert cells[len(before) :] == expected, "in the order of the plan"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("strategies") / "data"
+    make_synthetic(SCALES["tiny"], 40, folder)
+    return folder
+
+
+def test_splits_that_are_missing_are_added(data: Path) -> None:
+    before = (data / "test" / "manifest.json").stat().st_mtime_ns
+    (data / "dirichlet").unlink()
+    make_synthetic(SCALES["tiny"], 40, data)
+    assert all(len(list((data / split).glob("hospital-*"))) == 3 for split in SPLITS)
+    assert (data / "test" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_real_films_are_shared_out_again_for_a_split_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    rng = np.random.default_rng(0)
+    names = [f"{i // 2:08d}_{i % 2:03d}.png" for i in range(120)]
+    with (tmp_path / "meta.csv").open("w") as file:
+        file.write("Image Index,Finding Labels,Patient ID\n")
+        for i, name in enumerate(names):
+            pixels = rng.integers(0, 255, (48, 48), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name)
+            file.write(f"{name},{FINDINGS[i % 14]},{i // 2}\n")
+    lists = [tmp_path / "train.txt", tmp_path / "test.txt"]
+    for path, part in zip(lists, (names[:110], names[110:]), strict=True):
+        path.write_text("\n".join(part))
+    scale = SCALES["tiny"].model_copy(update={"hospitals": 2})
+    sources, data = Sources(tmp_path / "images", tmp_path / "meta.csv", *lists), tmp_path / "data"
+    make_data(scale, sources, data)
+
+    def hashes() -> dict[str, str]:
+        shards = [*data.glob("*/hospital-*"), data / "test", data / "union", data / "public"]
+        return {str(shard): sha256_of(shard / "images.npy") for shard in shards}
+
+    before = hashes()
+    assert {path.parent.name for path in data.glob("*/hospital-01")} == set(SPLITS)
+    kept = (data / "iid").stat().st_mtime_ns
+    shutil.rmtree(data / "dirichlet")
+    make_data(scale, sources, data)
+    assert hashes() == before
+    assert (data / "iid").stat().st_mtime_ns == kept
+
+
+def cell(method: Method, rounds: int = 2) -> Cell:
+    return Cell(
+        scale="tiny", first_model="random", split="dirichlet", mode="finetune", seed=3, lr=0.05,
+        rounds=rounds, method=method, setting=METHODS[method].tries[0],
+    )  # fmt: skip
+
+
+def test_each_method_makes_a_model_of_its_own(tmp_path: Path, data: Path) -> None:
+    results, work = tmp_path / "results", tmp_path / "work"
+    models = {}
+    for method, recipe in METHODS.items():
+        found = run_trial(cell(method, rounds=1), "random", data, results, work)
+        config = json.loads((work / found.cell.name / "config.json").read_text())
+        options = {**recipe.options, **({recipe.tuned: recipe.tries[0]} if recipe.tuned else {})}
+        assert {name: config[name] for name in options} == options
+        keep_line(found.cell, results, work)
+        assert not list(work.iterdir()), "nothing is left"
+        assert found.hospitals_lost == []
+        models[method] = found.model_sha256
+    assert len(set(models.values())) == len(METHODS)
+
+
+def test_a_trial_goes_on_with_what_its_hospitals_kept(tmp_path: Path, data: Path) -> None:
+    half, whole = cell("scaffold", rounds=1), cell("scaffold")
+    results, work = tmp_path / "results", tmp_path / "work"
+    run_trial(half, "random", data, results, work)
+    for suffix in ("", ".states"):
+        (work / f"{half.name}{suffix}").rename(work / f"{whole.name}{suffix}")
+    resumed = run_trial(whole, "random", data, results, work)
+    at_once = run_trial(whole, "random", data, results, tmp_path / "again")
+    assert resumed.model_sha256 == at_once.model_sha256
