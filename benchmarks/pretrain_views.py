@@ -24,11 +24,13 @@ from torch import Tensor, nn
 
 from benchmarks.films import command_line, make_shards
 from benchmarks.pretrain_evidence import backbone_of, evaluate, network_features
+from common import augment
 from common.shard import Shard
-from pretrain import augment, probe
+from common.views import Views
+from pretrain import probe
 from pretrain.engine import Engine
 from pretrain.presets import make_recipe
-from pretrain.recipe import PresetName, Views
+from pretrain.recipe import PresetName
 
 PRESETS: tuple[PresetName, ...] = ("cxr", "paper")
 ROUNDS, BATCH, VIEW, EPOCHS, SEEDS = 25, 64, 64, 2, (0, 1)

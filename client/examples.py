@@ -7,13 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from client.policy import Policy
-from client.training import labelled_fraction
 from common.errors import BadInput
 from common.findings import UNKNOWN
 from common.images import crop_size
 from common.model import last_side
 from common.options import Training
 from common.protocol import Greeting, Instruction
+from common.seeds import generator
 from common.shard import Shard
 
 Indices = npt.NDArray[np.intp]
@@ -65,6 +65,21 @@ def _check_batches(shard: Shard, images: int, training: Training) -> None:
             f"--batch-size {training.batch_size} of the server), and at {size} pixels "
             "BatchNorm cannot train on one; give a shard with more images"
         )
+
+
+def labelled_fraction(indices: Indices, fraction: float, seed: int, site: str) -> Indices:
+    """Return the training images whose labels may be used, at least one, the same every round.
+
+    A smaller fraction is a subset of a larger one.
+
+    Args:
+        indices: A hospital's training images.
+        fraction: In (0, 1].
+        seed: The run's seed.
+        site: The hospital's name.
+    """
+    order = generator(seed, "label fraction", site=site).permutation(len(indices))
+    return np.sort(indices[order[: math.ceil(fraction * len(indices))]])
 
 
 def to_train_on(

@@ -1,19 +1,19 @@
 """Local training: a hospital's epochs over its own shard."""
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
+from client.batches import Batch, batches
 from client.cancellation import NEVER, Cancellation
 from client.local.base import LocalTraining
-from common.evaluation import loss_of
+from client.loss import batch_loss, positive_weights
 from common.findings import FINDINGS, UNKNOWN
-from common.images import random_crops, to_device
-from common.model import set_training_mode, to_input
+from common.model import set_training_mode
 from common.options import Precision
 from common.protocol import Instruction
 from common.scores import LARGEST_LOSS
@@ -25,52 +25,14 @@ class Diverged(Exception):  # noqa: N818 - a result, not a fault
     """The training has diverged; the message names the learning rate and nothing else."""
 
 
-def labelled_fraction(
-    indices: npt.NDArray[np.intp], fraction: float, seed: int, site: str
-) -> npt.NDArray[np.intp]:
-    """Return the training images whose labels may be used, at least one, the same every round.
-
-    A smaller fraction is a subset of a larger one.
-
-    Args:
-        indices: A hospital's training images.
-        fraction: In (0, 1].
-        seed: The run's seed.
-        site: The hospital's name.
-    """
-    order = generator(seed, "label fraction", site=site).permutation(len(indices))
-    return np.sort(indices[order[: math.ceil(fraction * len(indices))]])
-
-
-def batches(
-    shard: Shard,
-    indices: npt.NDArray[np.intp],
-    batch_size: int,
-    rng: np.random.Generator,
-    device: torch.device,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one shuffled epoch of crops and labels.
-
-    The epoch is cut into batches of nearly equal size, at most ``batch_size``: a last batch of a
-    single image would leave BatchNorm nothing to average over.
-
-    Yields:
-        Model input, float32, B x 3 x C x C, and labels, uint8, B x 14: 0, 1 or UNKNOWN.
-    """
-    labels = shard.labelled()
-    count = math.ceil(len(indices) / batch_size)
-    for chosen in np.array_split(rng.permutation(indices), count):
-        images = to_device(random_crops(shard.images[chosen], rng), device)
-        yield to_input(images), to_device(labels[chosen], device)
-
-
 def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    epoch: Iterable[tuple[Tensor, Tensor]],
+    epoch: Iterable[Batch],
     precision: Precision = "fp32",
     cancellation: Cancellation = NEVER,
-    local: LocalTraining | None = None,
+    weights: Tensor | None = None,
+    before_step: Callable[[], object] = lambda: None,
 ) -> float:
     """Take one optimiser step a batch and return the mean loss over the known labels.
 
@@ -79,30 +41,30 @@ def train_epoch(
     batch of such images would be a step by momentum alone: :meth:`Shard.split` leaves them out.
 
     Args:
-        model: To train.
-        optimizer: Takes the steps.
-        epoch: Inputs and labels of each batch.
+        model: Is trained in place.
+        optimizer: Of its parameters.
+        epoch: Batches, on the model's device.
         precision: Of the network.
         cancellation: Checked before each step.
-        local: Corrects gradients before each step; None: they are as they are.
+        weights: Of positives; see :func:`client.loss.positive_weights`.
+        before_step: Called when the gradients of a step are there; may change them.
 
     Raises:
         GivenUp: The result is of no use any more.
     """
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = torch.zeros(())
     known = torch.zeros((), dtype=torch.int64)
-    for inputs, labels in epoch:
+    for batch in epoch:
         cancellation.check()
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            logits = model(inputs)
-        loss = loss_of(logits.float(), labels)
+        device = batch.inputs.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            logits = model(batch.inputs)
+        loss = batch_loss(logits.float(), batch, weights)
         loss.backward()  # type: ignore[no-untyped-call]
-        if local is not None:
-            local.correct(parameters)
+        before_step()
         optimizer.step()
-        found = (labels != UNKNOWN).sum()
+        found = (batch.labels != UNKNOWN).sum()
         total = total.to(loss.device) + loss.detach() * (found / len(FINDINGS))
         known = known.to(loss.device) + found
     return float(total) / (max(int(known), 1) / len(FINDINGS))
@@ -121,26 +83,55 @@ def train(
 ) -> float:
     """Train the model in place as the instruction says; return the mean loss.
 
-    Order and crops follow from (seed, round, hospital), and the optimiser is a new one, so that a
+    All draws follow from (seed, round, hospital), and the optimiser is a new one, so that a
     repeated round gives the same weights; on a GPU but for the last bits, as cuDNN does not fix
-    the order of its sums.
+    the order of its sums. A step's gradient is clipped, then corrected by ``local``, and SGD adds
+    the weight decay.
+
+    Args:
+        model: The global one, on the device.
+        shard: The hospital's.
+        indices: Of the images to train on.
+        instruction: What to do.
+        site: The hospital's name.
+        device: Where to compute.
+        precision: Of the network.
+        cancellation: Checked before each step.
+        local: Corrects gradients; None: plain SGD.
 
     Raises:
         Diverged: The loss is not finite or beyond :data:`LARGEST_LOSS`.
-        GivenUp: The result is of no use any more; checked before each step.
+        GivenUp: The result is of no use any more.
     """
     training = instruction.training
     parameters = set_training_mode(model, training.mode)
-    optimizer = torch.optim.SGD(parameters, lr=training.lr, momentum=training.momentum)
+    named = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    optimizer = torch.optim.SGD(
+        parameters,
+        lr=training.lr,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+    )
+    weights = None
+    if training.positive_weights:
+        weights = positive_weights(shard.labelled()[indices]).to(device)
+
+    def before_step() -> None:
+        if training.clip_norm:
+            clip_grad_norm_(parameters, training.clip_norm)
+        if local is not None:
+            local.correct(named)
+
     rng = generator(instruction.seed, "training", instruction.identity.round, site)
     losses = [
         train_epoch(
             model,
             optimizer,
-            batches(shard, indices, training.batch_size, rng, device),
+            batches(shard, indices, training, rng, device),
             precision,
             cancellation,
-            local,
+            weights,
+            before_step,
         )
         for _ in range(training.local_epochs)
     ]

@@ -8,7 +8,8 @@
     input         normalisation, crop, order of findings, see common/model_input.py; absent in
                   checkpoints of earlier versions
     provenance    origin of the weights, see Provenance
-    strategy      state of a federated strategy between rounds; absent if empty
+    strategy      state of a federated strategy between rounds, and the moving average of the
+                  models; absent if empty
 
 In this mode torch's unpickler builds only tensors and plain containers.
 """
@@ -64,6 +65,9 @@ class Provenance(BaseModel):
     init: str | None = Field(None, description="initial weights")
     start: "Provenance | None" = Field(None, description="provenance of the initial checkpoint")
     seed: int | None = None
+    ema: float | None = Field(
+        None, description="decay, if the weights are the moving average of a run's models"
+    )
     taken: str | None = Field(None, description="what was taken of a file of another tool")
     versions: dict[str, str] = Field(default_factory=dict, description="of fedcxr, torch, ...")
 
@@ -82,6 +86,8 @@ class Provenance(BaseModel):
             text += f" (manifest {self.data[:12]})"
         if self.round is not None:
             text += f", round {self.round}"
+        if self.ema is not None:
+            text += f", moving average with decay {self.ema:g}"
         if self.taken is not None:
             text += f" ({self.taken})"
         if self.start is not None:
@@ -124,7 +130,7 @@ def _tensors(state: State) -> dict[str, Tensor]:
 
 
 def read_strategy(path: Path) -> State:
-    """Return the strategy's state in a checkpoint of this project; empty if there is none.
+    """Return what is kept beside the model in a checkpoint of this project; may be empty.
 
     Raises:
         BadInput: The file does not exist or is damaged.

@@ -18,7 +18,7 @@ from common.shard import Bytes, Shard
 EVALUATION_BATCH = 64
 
 
-def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+def loss_of(logits: Tensor, labels: Tensor, positives: Tensor | None = None) -> Tensor:
     """Return the mean binary cross entropy over the known labels; 0 if there are none.
 
     Unknown labels have no gradient (U-Ignore in Irvin et al., "CheXpert", AAAI 2019, which sums
@@ -27,12 +27,13 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
     Args:
         logits: float, N x 14.
         labels: uint8, N x 14, 0, 1 or UNKNOWN.
+        positives: float, 14: by how much a positive label counts; None: 1.
     """
     known = labels != UNKNOWN
     # Weights of a plain mean: exactly 1 where all is known, so that nothing changes in any bit.
     weights = known * (known.numel() / known.sum().clamp(min=1))
     return binary_cross_entropy_with_logits(
-        logits, (labels == 1).to(logits.dtype), weights.to(logits.dtype)
+        logits, (labels == 1).to(logits.dtype), weights.to(logits.dtype), pos_weight=positives
     )
 
 

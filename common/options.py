@@ -45,7 +45,8 @@ FlowerClass = Annotated[str, StringConstraints(pattern=CLASS_PATTERN, max_length
 
 StrategyChoice = StrategyName | FlowerClass
 
-Augment = Literal["none", "light"]
+Augment = Literal["none", "light", "unflipped"]
+"""``unflipped`` is ``light`` without the flip: a chest in the mirror is another anatomy."""
 
 LocalName = Literal["sgd", "fedprox", "scaffold", "feddyn"]
 """How hospitals train; see :mod:`client.local`."""
@@ -89,7 +90,9 @@ class Training(BaseModel):
         description="weigh each finding's positive films by the hospital's negatives for each",
     )
     augment: Augment = Field(
-        "none", description="light: flip, rotate and jitter the films that hospitals train on"
+        "none",
+        description="light: flip, rotate and jitter the films that hospitals train on; unflipped: "
+        "the same without the flip",
     )
     mixup: float = Field(
         0, ge=0, description="alpha of mixup, which mixes pairs of films and of labels; 0: none"

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from common.augment import draw_views
 from common.errors import BadInput
 from common.seeds import generator
 from common.shard import Entry, Shard
-from pretrain.augment import draw_views
 from pretrain.distributed import processes, rank
 from pretrain.recipe import Recipe
 
@@ -36,7 +36,7 @@ class Part(NamedTuple):
 
     Attributes:
         images: uint8, B x S x S.
-        draws: float32, views x B x 10; see :func:`pretrain.augment.draw_views`.
+        draws: float32, views x B x 10; see :func:`common.augment.draw_views`.
         patients: int64, B; see :func:`patient_numbers`.
     """
 

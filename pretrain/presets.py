@@ -25,6 +25,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from common.errors import BadInput, first_problem
+from common.views import Views
 from pretrain.recipe import (
     BYOLSettings,
     MethodName,
@@ -35,7 +36,6 @@ from pretrain.recipe import (
     Recipe,
     RotationSettings,
     SimCLRSettings,
-    Views,
 )
 
 _PAPER_VIEW = Views(crop_scale=((224 / 256) ** 2, (224 / 256) ** 2))

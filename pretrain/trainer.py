@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from common.augment import make_view
 from common.errors import BadInput
 from common.model import build_model, load_state, normalised
 from common.state import State
-from pretrain.augment import make_view
 from pretrain.batches import Part
 from pretrain.distributed import gather, mean_over_processes, processes, rank
 from pretrain.methods import make_method

@@ -20,8 +20,10 @@ from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena
 from common.track.options import TRACK_HELP, Track, check_usable
 from server.options import ServingSettings
+from server.rounds.average import AverageSettings
 from server.rounds.participation import Participation, check_participation
 from server.rounds.plan import quorum_of
+from server.rounds.schedule import ScheduleSettings
 from server.run.config import Changing
 from server.strategies.settings import StrategySettings, check_combination
 
@@ -41,7 +43,9 @@ RESTART_SECONDS = 180.0
 one machine."""
 
 
-class ServerSettings(ServingSettings, Training, StrategySettings, Participation):
+class ServerSettings(
+    ServingSettings, Training, StrategySettings, Participation, ScheduleSettings, AverageSettings
+):
     """Ask hospitals to train, average what they return, keep every round."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWER_SERVER_", cli_prog_name="flower-server")
@@ -127,6 +131,13 @@ class ServerSettings(ServingSettings, Training, StrategySettings, Participation)
         )
 
     @property
+    def rates(self) -> ScheduleSettings:
+        """How the hospitals' learning rate goes."""
+        return ScheduleSettings.model_validate(
+            self.model_dump(include=set(ScheduleSettings.model_fields))
+        )
+
+    @property
     def shares_model(self) -> bool:
         """Whether hospitals are given the model; default: those on a list are."""
         return self.tls is not None if self.share_model is None else self.share_model
@@ -148,6 +159,12 @@ class ServerSettings(ServingSettings, Training, StrategySettings, Participation)
         check_participation(
             self.participation, self.combining, self.training, self.min_clients, needed
         )
+        self.rates.check_rounds(self.rounds)
+        if self.shared != "all" and self.ema:
+            raise ValueError(
+                f"--ema averages one model, and with --shared {self.shared} each hospital has its "
+                "own; leave --ema out"
+            )
         if self.shared != "all" and self.test is not None:
             raise ValueError(
                 f"--test scores one model, and with --shared {self.shared} each hospital has its "
@@ -210,7 +227,16 @@ def _serve(arguments: Sequence[str]) -> None:
             over = f"{done} rounds are done"
             roster.say_farewell(over, folder.hospitals(), RESTART_SECONDS, results)
         return
-    rounds = Rounds(plan, roster, folder, start.state, start.provenance, tester, start.strategy)
+    rounds = Rounds(
+        plan,
+        roster,
+        folder,
+        start.state,
+        start.provenance,
+        tester,
+        start.strategy,
+        start.average,
+    )
     guard.last_words = lambda stopped: folder.status.end(
         RunStatus(state="stopped", reason=str(stopped), rounds=plan.rounds)
     )

@@ -105,10 +105,10 @@ def parse(settings: type[SettingsT], arguments: Sequence[str]) -> SettingsT:
         raise BadInput(f"{message} (see --help)") from error
 
 
-def split_commas(value: str | list[str]) -> list[str]:
+def split_commas(value: str | Sequence[object]) -> list[str]:
     """Return the parts of a list separated by commas; from the command line it comes split."""
     texts = [value] if isinstance(value, str) else value
-    return [part.strip() for text in texts for part in text.split(",")]
+    return [part.strip() for text in texts for part in str(text).split(",")]
 
 
 def check_distinct(parts: list[str]) -> list[str]:

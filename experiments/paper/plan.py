@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from client.batches import Batch
 from client.training import train_epoch
 from common.images import crop_size
 from common.model import build_model, choose_device, fastest_precision, set_training_mode, to_input
@@ -52,7 +53,7 @@ def measure(scale: Scale) -> Rates:
     model = build_model(scale.architecture).to(device)
     size = crop_size(scale.image_size)
     images = torch.zeros((scale.batch_size, size, size), dtype=torch.uint8, device=device)
-    batch = to_input(images), torch.zeros((scale.batch_size, 14), device=device)
+    batch = Batch(to_input(images), torch.zeros((scale.batch_size, 14), device=device))
     precision = fastest_precision(device)
 
     def training(mode: Mode) -> Callable[[], object]:
@@ -64,7 +65,7 @@ def measure(scale: Scale) -> Rates:
     linear = _rate(training("linear"), scale.batch_size)
     model.eval()
     with torch.inference_mode():
-        scored = _rate(lambda: float(model(batch[0]).sum()), scale.batch_size)
+        scored = _rate(lambda: float(model(batch.inputs).sum()), scale.batch_size)
     return Rates(finetune, linear, scored)
 
 

@@ -11,6 +11,7 @@ from common.scores import rounded
 from server.report.painting import UNDEFINED, named, table
 from server.report.run import Run
 from server.run.records import ChosenBy
+from server.run.run_config import RunConfig
 
 FEW = 20
 """With fewer films with a finding, its AUC and interval are told to be read with care."""
@@ -44,7 +45,7 @@ def facts_of(run: Run) -> dict[str, str]:
         "Model": f"{config.architecture}, {config.mode}, from {Path(config.init).name}",
         "Hospitals": f"{len(run.hospitals)}; {len(last.hospitals)} counted in the last round",
         "Averaging": f"{config.method}, local epochs {config.local_epochs}, learning rate "
-        f"{config.lr:g}, batch {config.batch_size}, {config.label_fraction:.0%} of the labels, "
+        f"{_rate(config)}, batch {config.batch_size}, {config.label_fraction:.0%} of the labels, "
         f"seed {config.seed}",
         "Mean AUC on the test films": f"{rounded(test.auc)} ({test.images} films)"
         if test
@@ -53,7 +54,29 @@ def facts_of(run: Run) -> dict[str, str]:
         if pooled is None
         else _with_ends(pooled.auc, mean_interval(pooled.by_finding)),
         "Mean AUC at the hospitals": rounded(run.validation.auc),
+        **_of_average(run),
     }
+
+
+def _rate(config: RunConfig) -> str:
+    schedule = config.schedule_in_words
+    return f"{config.lr:g}{f' ({schedule})' if schedule else ''}"
+
+
+def _of_average(run: Run) -> dict[str, str]:
+    """Return how good the moving average of the models is, if there is one."""
+    scores = run.status.ema
+    if scores is None:
+        return {}
+    pooled = scores.pooled
+    ends = mean_interval(pooled.by_finding) if pooled else None
+    texts = {
+        "test films": rounded(scores.test.auc) if scores.test else None,
+        "validation films of all hospitals": _with_ends(pooled.auc, ends) if pooled else None,
+        "mean at the hospitals": rounded(scores.validation.auc),
+    }
+    told = "; ".join(f"{what} {text}" for what, text in texts.items() if text is not None)
+    return {f"Mean AUC of the models' moving average (decay {run.config.ema:g})": told}
 
 
 def _state(run: Run) -> str:

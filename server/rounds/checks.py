@@ -119,13 +119,14 @@ def _check_counter(name: str, before: IntArray, after: IntArray, steps: int) -> 
 
 
 def stop_if_diverged(
-    number: int, lr: float, good: Collection[str], rejected: Mapping[str, str]
+    number: int, rate: float, lr: float, good: Collection[str], rejected: Mapping[str, str]
 ) -> None:
     """End the run if training diverges at most hospitals: the same again would do the same.
 
     Args:
         number: The round's.
-        lr: The learning rate.
+        rate: The round's learning rate.
+        lr: The option that it comes from.
         good: Hospitals with a good reply.
         rejected: Why the others' replies were rejected, by name.
 
@@ -136,6 +137,6 @@ def stop_if_diverged(
     answered = len(good) + len(rejected)
     if 2 * diverged > answered:
         raise NoQuorum(
-            f"round {number}: {DIVERGED} {lr:g} at {diverged} of {answered} hospitals; go on "
+            f"round {number}: {DIVERGED} {rate:g} at {diverged} of {answered} hospitals; go on "
             f"from the model before it with a lower rate: --resume --change lr={lr / 10:g}"
         )

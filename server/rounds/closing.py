@@ -1,15 +1,19 @@
 """What happens after the last round: the final model is scored, and the models may be shared."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
+from common.checkpoint import Provenance, write_checkpoint
 from common.readings import Pooled
 from common.runtime.logs import FOR_PEOPLE
-from common.scores import rounded
+from common.scores import Scores, rounded
+from common.state import State
 from common.wire import pack
 from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected
+from server.rounds.average import MovingAverage
 from server.rounds.best import BestCopy
 from server.rounds.cohort import Cohort
 from server.rounds.errands import Round
@@ -21,9 +25,9 @@ from server.rounds.underway import UnderWay
 from server.rounds.waiting import RECONNECT_GRACE_SECONDS
 from server.run import console
 from server.run.folder import RunFolder
-from server.run.histograms import keep_pooled
+from server.run.histograms import keep_pooled, pooled_of
 from server.run.left_out import left_out
-from server.run.records import Result, Validation
+from server.run.records import AverageScores, Result, Validation
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +44,9 @@ class Closing:
         best: Keeps the best one.
         under_way: Errands of the rounds that still go on; None: none do.
         asked: Hospitals that were asked last; those that are asked here are added.
+        test: Scores a state on the test shard; None: there is none.
+        average: Of the models; None: there is none.
+        provenance: Of the run's models.
     """
 
     def __init__(
@@ -52,6 +59,9 @@ class Closing:
         best: BestCopy,
         under_way: UnderWay | None,
         asked: set[str],
+        test: Callable[[State], Scores] | None,
+        average: MovingAverage | None,
+        provenance: Provenance,
     ) -> None:
         self._plan = plan
         self._hospitals = hospitals
@@ -61,6 +71,9 @@ class Closing:
         self._best = best
         self._under_way = under_way
         self._asked = asked
+        self._test = test
+        self._average = average
+        self._provenance = provenance
 
     def run(self, reason: str | None) -> Result:
         """Let the hospitals score the final model, share the models and write the last ones.
@@ -76,6 +89,7 @@ class Closing:
         too_late = self._let_finish()
         found, validation, of_all = self._score_final()
         self._share_best(found)
+        of_average = self._score_average(found)
         self._write_models()
         self._say_left_out(too_late)
         return Result(
@@ -87,6 +101,7 @@ class Closing:
             validation=validation,
             pooled=of_all,
             shared=shared_mean(found.validations) if plan.share_model else None,
+            ema=of_average,
         )
 
     def _say_test_scores(self) -> None:
@@ -148,16 +163,45 @@ class Closing:
         plan = self._plan
         if plan.share_model:
             out = to_keep(out, model, number, plan.strategy.strategy)
-        last = self._progress.round
-        self._folder.live.begin(out.instruction.identity, "closing", last, plan.needed)
-        attempt = Attempt(self._hospitals, self._folder, out)
-        self._asked.update(attempt.collected.asked)
-        found = attempt.collect(plan.round_timeout)
+        found = self._collect(out)
         if plan.share_model:
             log.info(
                 "%s model: kept by %d of %d hospitals", model, len(found.kept), len(found.asked)
             )
         return found
+
+    def _collect(self, out: Round) -> Collected:
+        last, plan = self._progress.round, self._plan
+        self._folder.live.begin(out.instruction.identity, "closing", last, plan.needed)
+        attempt = Attempt(self._hospitals, self._folder, out)
+        self._asked.update(attempt.collected.asked)
+        return attempt.collect(plan.round_timeout)
+
+    def _score_average(self, final: Collected) -> AverageScores | None:
+        """Write the moving average of the models, if there is one, and let all score it."""
+        if (average := self._average) is None:
+            return None
+        last = self._progress.round
+        provenance = self._provenance.model_copy(update={"round": last, "ema": average.decay})
+        file = self._folder.path / "ema.pt"
+        write_checkpoint(file, average.state, self._plan.architecture, provenance)
+        log.info("the hospitals score the moving average of the models")
+        out = self._model.to_score(last + 1, 3, self._progress)
+        self._hospitals.wait_for_return(final.validations, RECONNECT_GRACE_SECONDS)
+        found = self._collect(replace(out, state=average.state, packed=pack(average.state)))
+        scores = AverageScores(
+            test=self._test(average.state) if self._test is not None else None,
+            validation=across(found.validations, not self._plan.strategy.believes_claims),
+            pooled=pooled_of(found.histograms),
+        )
+        log.info(
+            "moving average: validation AUC %s over %d hospitals, %s over all their films%s",
+            rounded(scores.validation.auc),
+            len(found.validations),
+            rounded(scores.pooled.auc if scores.pooled else None),
+            f"; test AUC {rounded(scores.test.auc)}" if scores.test else "",
+        )
+        return scores
 
     def _write_models(self) -> None:
         """Write ``final.pt``, and ``best.pt`` if no score has chosen it."""

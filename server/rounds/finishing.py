@@ -12,6 +12,7 @@ from common.scores import Scores
 from common.state import State
 from common.wire import fingerprint
 from server.rounds.attempt import Attempt
+from server.rounds.average import MovingAverage
 from server.rounds.best import BestCopy
 from server.rounds.checks import flaw_of
 from server.rounds.drift import cosines
@@ -38,6 +39,7 @@ class Finishing:
         folder: Where everything is written.
         strategy: Combines the updates.
         model: The global one; is changed.
+        average: Of the models, follows them; None: there is none.
         provenance: Of the run's models.
         test: Scores a state on the test shard; None: there is none.
         progress: Of the run; is told of each round.
@@ -50,6 +52,7 @@ class Finishing:
         folder: RunFolder,
         strategy: Strategy,
         model: GlobalModel,
+        average: MovingAverage | None,
         provenance: Provenance,
         test: Callable[[State], Scores] | None,
         progress: Progress,
@@ -59,6 +62,7 @@ class Finishing:
         self._folder = folder
         self._strategy = strategy
         self._model = model
+        self._average = average
         self._provenance = provenance
         self._test = test
         self._progress = progress
@@ -113,16 +117,19 @@ class Finishing:
             )
         drift = cosines(out.trained, after, updates)
         self._model.set({**self._model.state, **after})
+        if self._average is not None:
+            self._average.follow(self._model.state)
         return drift
 
     def _save(self, number: int) -> None:
         self._folder.live.enter("save")
+        average = self._average.to_keep() if self._average is not None else {}
         self._folder.write_checkpoint(
             number,
             self._model.state,
             self._plan.architecture,
             self._provenance.model_copy(update={"round": number}),
-            self._strategy.state_dict(),
+            self._strategy.state_dict() | average,
         )
 
     def _score(self) -> Scores | None:
@@ -156,6 +163,7 @@ class Finishing:
             attempt=identity.attempt,
             auc=validation.auc,
             auc_by_finding=validation.auc_by_finding,
+            lr=out.instruction.training.lr,
             loss=mean_loss(hospitals),
             test=test,
             hospitals=hospitals,

@@ -12,6 +12,7 @@ from common.state import State, returned
 from server.rounds import canary
 from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected
+from server.rounds.average import MovingAverage
 from server.rounds.best import BestCopy
 from server.rounds.checks import stop_if_diverged
 from server.rounds.choosing import Choice
@@ -52,6 +53,7 @@ class Rounds:
         provenance: Of the run's models; its ``start`` is where the first one comes from.
         test: Scores a state on the test shard; None: there is none.
         strategy: As it was after the last round that is done; default: a new one.
+        average: The same; default: a new one, if there is to be one.
 
     Attributes:
         folder: The run's.
@@ -68,12 +70,14 @@ class Rounds:
         provenance: Provenance,
         test: Callable[[State], Scores] | None,
         strategy: Strategy | None = None,
+        average: MovingAverage | None = None,
     ) -> None:
         self._plan = plan
         self._hospitals = hospitals
         self.folder = folder
-        self._strategy = strategy or make_strategy(plan.strategy, returned(state, plan.training))
-        self._model = GlobalModel(plan, self._strategy, state)
+        strategy = strategy or make_strategy(plan.strategy, returned(state, plan.training))
+        self._model = GlobalModel(plan, strategy, state)
+        self._average = average or (MovingAverage(plan.ema, state) if plan.ema else None)
         self._provenance = provenance
         self._test = test
         self._waiting = Waiting(plan, hospitals, self._write_status)
@@ -81,7 +85,15 @@ class Rounds:
         self._progress = Progress.of(folder.rounds(), folder.events(), choice)
         self._best = BestCopy(folder, self._progress, plan.one_model)
         self._finishing = Finishing(
-            plan, folder, self._strategy, self._model, provenance, test, self._progress, self._best
+            plan,
+            folder,
+            strategy,
+            self._model,
+            self._average,
+            provenance,
+            test,
+            self._progress,
+            self._best,
         )
         ends = plan.participation.rounds_end
         self._under_way = UnderWay(folder.live) if ends else None  # None: nothing outlives a round
@@ -128,6 +140,9 @@ class Rounds:
             self._best,
             self._under_way,
             asked=self.expected,
+            test=self._test,
+            average=self._average,
+            provenance=self._provenance,
         )
         return closing.run(reason)
 
@@ -149,6 +164,8 @@ class Rounds:
 
     def _round(self, number: int) -> None:
         plan = self._plan
+        rate = plan.training_in(number).lr
+        at = "" if rate == self._rate_before() else f", at learning rate {rate:g}"
         for turn in range(1, plan.attempts + 1):
             if not self._waiting.wait_for(plan.needed, plan.round_timeout):
                 self._waiting.give_up(plan.needed)
@@ -156,7 +173,7 @@ class Rounds:
             self._hospitals.wait_for_return(self.expected - earlier.keys(), RECONNECT_GRACE_SECONDS)
             start = monotonic()
             told = fields("round", round=number, rounds=plan.rounds, attempt=turn)
-            log.info("round %d of %d", number, plan.rounds, extra=told)
+            log.info("round %d of %d%s", number, plan.rounds, at, extra=told)
             log.info(console.HEADER, extra=FOR_PEOPLE)
             out = self._model.to_train(number, turn, self._progress)
             identity = out.instruction.identity
@@ -172,7 +189,7 @@ class Rounds:
                     self._finishing.finish(out, attempt, start)
                     self._write_status("running")
                     return
-            stop_if_diverged(number, plan.training.lr, found.hospitals, found.rejected)
+            stop_if_diverged(number, rate, plan.training.lr, found.hospitals, found.rejected)
             good, bad = sorted(found.hospitals), at_fault(found.hospitals, found.rejected)
             self.folder.log.record(
                 Repeated(round=number, attempt=turn, hospitals=good, rejected=bad)
@@ -188,6 +205,11 @@ class Rounds:
             f"round {number}: fewer than {plan.needed} good replies in {plan.attempts} attempts; "
             f"see rejected and lost in {self.folder.path / 'events.jsonl'}; --resume goes on"
         )
+
+    def _rate_before(self) -> float:
+        """Return the learning rate of the round before."""
+        done = self.folder.rounds()
+        return (done[-1].lr if done else None) or self._plan.training.lr
 
     def _draw(self, number: int, turn: int) -> Cohort:
         plan, chosen = self._plan, self._plan.participation

@@ -75,7 +75,7 @@ class GlobalModel:
             task=task,
             weights="all",
             architecture=plan.architecture,
-            training=plan.training,
+            training=plan.training_in(number) if task == "train" else plan.training,
             seed=plan.seed,
             seconds=plan.round_timeout,
         )
@@ -85,6 +85,6 @@ class GlobalModel:
             self.packed,
             self._backbone,
             plan.norm_limit,
-            progress.paces,
+            progress.paces_at(instruction.training.lr),
             counted=progress.counted,
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from common.options import Architecture, Training
 from server.rounds.cohort import cohort_size
 from server.rounds.participation import Participation
+from server.rounds.schedule import ScheduleSettings, rate_of
 from server.strategies.settings import StrategySettings
 
 USUAL_QUORUM = 0.8
@@ -33,11 +34,18 @@ class Plan:
     min_gain: float = 0.001
     canary: bool = False
     participation: Participation = field(default_factory=Participation)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    ema: float = 0
 
     @property
     def one_model(self) -> bool:
         """Whether all hospitals have the same model; if not, none of the server's is whole."""
         return self.training.shared == "all" or self.training.mode == "linear"
+
+    def training_in(self, number: int) -> Training:
+        """Return what hospitals train in a round, at its learning rate; 0: the canary."""
+        rate = rate_of(self.schedule, self.training.lr, max(1, number), self.rounds)
+        return self.training.model_copy(update={"lr": rate})
 
     @property
     def needed(self) -> int:

@@ -108,16 +108,15 @@ class Progress:
         round: The last one that is done.
         known: Hospitals that took part.
         counted: The last round in which each hospital's reply counted, by name.
-        paces: Of the updates that counted, by the hospital's name, in the order of the rounds.
         choice: Of the best model.
     """
 
     round: int = 0
     known: set[str] = field(default_factory=set)
     counted: dict[str, int] = field(default_factory=dict)
-    paces: dict[str, list[Pace]] = field(default_factory=dict)
     choice: Choice = field(default_factory=Choice)
     _strikes: dict[str, int] = field(default_factory=dict)
+    _paces: dict[str, list[tuple[Pace, float | None]]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -153,8 +152,25 @@ class Progress:
         for name, hospital in record.hospitals.items():
             self.counted[name] = record.round
             if hospital.pace is not None:
-                self.paces.setdefault(name, []).append(hospital.pace)
+                self._paces.setdefault(name, []).append((hospital.pace, record.lr))
         self.round = record.round
+
+    def paces_at(self, lr: float) -> dict[str, list[Pace]]:
+        """Return the paces of the updates that counted, by the hospital's name, round by round.
+
+        What an update of another learning rate moved is scaled to this one: at a rate that has
+        fallen a hospital would otherwise be compared with what was usual at a higher one.
+
+        Args:
+            lr: The learning rate.
+        """
+        return {
+            name: [
+                pace.model_copy(update={"parameters": pace.parameters * (lr / (rate or lr))})
+                for pace, rate in paces
+            ]
+            for name, paces in self._paces.items()
+        }
 
     def struck_out(self, good: Collection[str], bad: Collection[str]) -> list[str]:
         """Count bad replies in a row; return the hospitals that must be excluded now."""

@@ -8,7 +8,9 @@ from common.errors import BadInput
 from common.options import Training
 from common.runtime.files import sha256_of
 from common.shard import MANIFEST, Manifest
+from server.rounds.average import AverageSettings
 from server.rounds.participation import Participation
+from server.rounds.schedule import ScheduleSettings
 from server.strategies.settings import StrategySettings
 
 CHANGEABLE = frozenset(
@@ -24,7 +26,13 @@ Changing = Literal["lr", "momentum", "batch_size", "local_epochs", "label_fracti
 
 DEFAULTS = {
     name: field.default
-    for settings in (Training, StrategySettings, Participation)
+    for settings in (
+        Training,
+        StrategySettings,
+        Participation,
+        ScheduleSettings,
+        AverageSettings,
+    )
     for name, field in settings.model_fields.items()
 }
 """What a run was started with by a version that did not have the option."""

@@ -12,6 +12,7 @@
     checkpoints/    round-NNNN.pt, the last few
     best.pt         the model with the best validation AUC
     final.pt        the model after the last round
+    ema.pt          the moving average of the models, with --ema
     status.json     how the run stands; a terminal state once the process has ended
     live.json       what the run and each hospital are doing right now
     server.log      what the server said
@@ -134,7 +135,7 @@ class RunFolder:
 
     def _drop_what_is_half_written(self) -> None:
         drop_torn_line(self.path / "events.jsonl")
-        for name in ("status.json", LIVE, "best.pt", "final.pt", ".reserve"):
+        for name in ("status.json", LIVE, "best.pt", "final.pt", "ema.pt", ".reserve"):
             drop_temporary(self.path / name)
         done = len(self.rounds())
         drop_temporary(histograms_file(self.path, done + 1))
@@ -233,7 +234,7 @@ class RunFolder:
         provenance: Provenance,
         strategy: State | None = None,
     ) -> None:
-        """Write a round's model and what the strategy remembers; drop old checkpoints."""
+        """Write a round's model and what is kept beside it; drop old checkpoints."""
         write_checkpoint(self.checkpoint(number), state, architecture, provenance, strategy)
         self.checkpoint(number - KEPT_CHECKPOINTS).unlink(missing_ok=True)
 

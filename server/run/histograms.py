@@ -45,6 +45,11 @@ def keep_pooled(run: Path, number: int, histograms: Mapping[str, Histograms]) ->
         OSError: The file cannot be written.
     """
     write_histograms(run, number, histograms)
+    return pooled_of(histograms)
+
+
+def pooled_of(histograms: Mapping[str, Histograms]) -> Pooled | None:
+    """Return the AUC of all hospitals' films together; None: no hospital told histograms."""
     summed = total(histograms.values())
     return pooled(summed) if summed else None
 

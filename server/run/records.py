@@ -97,6 +97,14 @@ class SharedMean(Record):
     auc_by_finding: AucOfAll = Field(description="None where too few of them told theirs")
 
 
+class AverageScores(Record):
+    """How good the moving average of a run's models is."""
+
+    test: Scores | None = Field(description="on the server's test shard")
+    validation: Validation
+    pooled: Pooled | None = Field(description="the same of all films together")
+
+
 class RoundSeconds(Record):
     """Where a round's time went, in seconds."""
 
@@ -112,6 +120,9 @@ class RoundRecord(Validation):
 
     round: int
     attempt: int
+    lr: float | None = Field(
+        None, description="learning rate of the hospitals' SGD; None in records of earlier versions"
+    )
     loss: float = Field(description="mean training loss, weighted by examples")
     test: Scores | None = Field(description="of the new model on the server's test shard")
     hospitals: dict[str, HospitalRecord]
@@ -146,6 +157,9 @@ class RunStatus(Status):
     validation: Validation | None = Field(None, description="of the last model")
     pooled: Pooled | None = Field(None, description="the same of all films together")
     shared: SharedMean | None = Field(None, description="if the model is shared")
+    ema: AverageScores | None = Field(
+        None, description="of the moving average of the models, if there is one"
+    )
 
 
 class Result(Record):
@@ -159,6 +173,9 @@ class Result(Record):
     validation: Validation = Field(description="of the last model")
     pooled: Pooled | None = Field(None, description="the same of all films together")
     shared: SharedMean | None = Field(None, description="if the model is shared")
+    ema: AverageScores | None = Field(
+        None, description="of the moving average of the models, if there is one"
+    )
 
 
 ROUND = TypeAdapter(RoundRecord)

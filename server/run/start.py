@@ -12,6 +12,7 @@ from common.initial import initial_state
 from common.options import Architecture, Training
 from common.state import State, returned
 from common.wire import fingerprint, pack
+from server.rounds.average import MovingAverage, take_apart
 from server.rounds.plan import Plan
 from server.run.config import hashes_of, in_force, positives_of
 from server.run.folder import RunFolder
@@ -31,6 +32,7 @@ class Start(NamedTuple):
     state: State
     provenance: Provenance
     strategy: Strategy
+    average: MovingAverage | None
 
 
 def start_run(settings: "ServerSettings", size: int) -> Start:
@@ -90,6 +92,8 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         min_gain=settings.min_gain,
         canary=settings.canary,
         participation=settings.participation,
+        schedule=settings.rates,
+        ema=settings.ema,
     )
     init = Path(settings.init).name
     provenance = Provenance(
@@ -102,8 +106,12 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         seed=settings.seed,
     )
     if done:
-        strategy.load_state_dict(read_strategy(folder.checkpoint(done)))
-    return Start(folder, resumed, plan, state, provenance, strategy)
+        own, averaged = take_apart(read_strategy(folder.checkpoint(done)))
+        strategy.load_state_dict(own)
+    else:
+        averaged = state
+    average = MovingAverage(plan.ema, averaged) if plan.ema else None
+    return Start(folder, resumed, plan, state, provenance, strategy, average)
 
 
 def _changed(settings: "ServerSettings", folder: RunFolder) -> "ServerSettings":

@@ -101,8 +101,10 @@ def tracking(names: list[TrackerName], plan: Plan, folder: RunFolder) -> Iterato
 
 def settings_of(plan: Plan, config: dict[str, Any]) -> dict[str, Scalar]:
     """Return a run's settings, flat, without paths and addresses."""
+    steps = ",".join(map(str, plan.schedule.lr_steps))
     fields = asdict(plan) | plan.training.model_dump() | plan.participation.model_dump()
-    fields |= plan.strategy.model_dump(exclude={"strategy_args"}) | {"run": plan.run}
+    fields |= plan.strategy.model_dump(exclude={"strategy_args"})
+    fields |= plan.schedule.model_dump() | {"lr_steps": steps, "run": plan.run}
     del fields["training"], fields["participation"]
     versions = {f"version.{name}": text for name, text in config.get("versions", {}).items()}
     return {**fields, **{name: config.get(name) for name in OF_CONFIG}, **versions}
@@ -146,6 +148,7 @@ def _round(record: RoundRecord) -> dict[str, float | None]:
     hospitals = record.hospitals.values()
     return {
         "loss": record.loss,
+        "lr": record.lr,
         "hospitals": len(record.hospitals),
         "rejected": len(record.rejected),
         "missing": len(record.missing),

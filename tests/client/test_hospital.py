@@ -10,15 +10,17 @@ import pytest
 import torch
 
 from client import hospital as hospital_module
+from client.batches import Batch, batches
 from client.cancellation import Cancellation
+from client.examples import labelled_fraction
 from client.hospital import Hospital
-from client.training import batches, labelled_fraction, train_epoch
+from client.training import train_epoch
 from common import frozen
 from common.errors import BadInput
 from common.evaluation import loss_of
 from common.findings import UNKNOWN
 from common.model import build_model, load_state, state_of, to_input
-from common.options import Architecture, Mode, Precision
+from common.options import Architecture, Mode, Precision, Training
 from common.protocol import Greeting, Instruction
 from common.seeds import generator
 from common.shard import Entry, Shard, create_shard, open_shard
@@ -163,11 +165,15 @@ def test_an_epoch_has_every_image_once_and_no_tiny_batch(
 ) -> None:
     shard = make_shard(tmp_path / "a", images=images)
     seen = [
-        labels
-        for inputs, labels in batches(
-            shard, np.arange(images), batch_size, generator(0, "t"), torch.device("cpu")
+        batch.labels
+        for batch in batches(
+            shard,
+            np.arange(images),
+            Training(batch_size=batch_size),
+            generator(0, "t"),
+            torch.device("cpu"),
         )
-        if inputs.shape == (len(labels), 3, 35, 35)
+        if batch.inputs.shape == (len(batch.labels), 3, 35, 35)
     ]
     sizes = [len(labels) for labels in seen]
     assert sum(sizes) == images
@@ -233,10 +239,10 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_known_labels(
     labels = torch.from_numpy(shard.labelled())
     sizes = [4, 20, 9, 7]
     rows = np.split(np.arange(40), np.cumsum(sizes)[:-1])
-    epoch = [(inputs[chosen], labels[chosen]) for chosen in rows]
+    epoch = [Batch(inputs[chosen], labels[chosen]) for chosen in rows]
     standing = torch.optim.SGD(model.parameters(), lr=0.0)
     with torch.no_grad():
-        losses = [loss_of(model(images), known) for images, known in epoch]
+        losses = [loss_of(model(batch.inputs), batch.labels) for batch in epoch]
         together = float(loss_of(model(inputs), labels))
     found = train_epoch(model, standing, epoch)
     assert found == pytest.approx(together, rel=1e-6)
@@ -260,7 +266,7 @@ def test_one_full_batch_step_of_three_hospitals_is_the_central_step(
         model.eval()  # BatchNorm by its running statistics, for a batch is not a hospital's own
         images = np.concatenate([shards[i].images for i in parts])
         labels = np.concatenate([shards[i].labelled() for i in parts])
-        batch = (to_input(torch.from_numpy(images)), torch.from_numpy(labels))
+        batch = Batch(to_input(torch.from_numpy(images)), torch.from_numpy(labels))
         train_epoch(model, torch.optim.SGD(model.parameters(), lr=0.1), [batch])
         return state_of(model), len(labels)
 

@@ -11,9 +11,9 @@ from server.run.histograms import read_histograms
 from tests.support.commands import assert_one_line, run
 from tests.support.faults import FaultyFederation, dies_before, dies_within_line, stops_before
 from tests.support.federations import SEED, lines_of, log_of, options, status_of
-from tests.support.hospitals import federate_by_hand, plan_of
+from tests.support.hospitals import federate_by_hand, models_by_hand, plan_of
 from tests.support.shards import make_hospitals
-from tests.support.states import same_bits
+from tests.support.states import same_bits, slow_average
 from tests.support.waiting import wait_until
 
 RENAME = "str(args[1]).endswith('{}')"
@@ -30,6 +30,7 @@ KILLS = [
     dies_before("pathlib:Path.replace", RENAME.format("best.pt")),
     dies_before("common.runtime.status:StatusFile.write", "args[1].round == 3"),
     dies_before("server.rounds.closing:Closing._score_final"),
+    dies_before("pathlib:Path.replace", RENAME.format("ema.pt")),
 ]
 
 
@@ -44,6 +45,7 @@ def test_a_server_that_is_killed_anywhere_goes_on_as_if_nothing_had_happened(
     shards = make_hospitals(tmp_path / "data", 3)
     folder = tmp_path / "run"
     start = options(folder, 3, rounds=4, quorum=1)
+    start += ["--ema", "0.5", "--schedule", "steps", "--lr-steps", "1,3", "--lr-factor", "0.5"]
     with FaultyFederation(tmp_path / "logs") as federation:
         for shard in shards:
             federation.start_client(shard)
@@ -62,7 +64,12 @@ def test_a_server_that_is_killed_anywhere_goes_on_as_if_nothing_had_happened(
         assert len(line["hospitals"]) == 3
         assert (line["missing"], line["rejected"]) == ([], {})
     state, _ = read_checkpoint(folder / "final.pt", "densenet-tiny", 0)
-    assert same_bits(state, federate_by_hand(plan_of(seed=SEED, rounds=4), shards, None))
+    plan = plan_of(seed=SEED, rounds=4, schedule="steps", lr_steps=[1, 3], lr_factor=0.5, lr=0.05)
+    models = models_by_hand(plan, shards, None)
+    assert same_bits(state, models[-1])
+    average, _ = read_checkpoint(folder / "ema.pt", "densenet-tiny", 0)
+    assert same_bits(average, slow_average(models, 0.5))
+    assert [line["lr"] for line in lines] == [0.05, 0.025, 0.025, 0.0125]
     assert status_of(folder)["state"] == "finished"
     aucs = {line["round"] - 1: line["pooled"]["auc"] for line in lines[1:]}
     aucs[4] = status_of(folder)["pooled"]["auc"]

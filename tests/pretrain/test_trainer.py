@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from common.augment import make_view
 from common.model import GREY_MEAN, GREY_STD
 from common.shard import Shard
-from pretrain.augment import make_view
 from pretrain.methods.byol import target_momentum
 from pretrain.optimizers import learning_rate
 from pretrain.recipe import MethodName, PresetName

@@ -43,7 +43,11 @@ def options(run: Path, clients: int, **changes: object) -> list[str]:
         "round-timeout": 60,
         **{name.replace("_", "-"): value for name, value in changes.items()},
     }
-    return [text for name, value in chosen.items() for text in (f"--{name}", str(value))]
+    return [
+        text
+        for name, value in chosen.items()
+        for text in ((f"--{name}",) if value is True else (f"--{name}", str(value)))
+    ]
 
 
 def lines_of(run: Path) -> list[dict[str, Any]]:

@@ -19,8 +19,10 @@ from common.shard import open_shard
 from common.state import State, select, spec_of
 from common.wire import fingerprint, pack, unpack
 from server.rounds.ask import Connection, HospitalLost, Weights
+from server.rounds.average import MovingAverage, take_apart
 from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
+from server.rounds.schedule import ScheduleSettings
 from server.rounds.staleness import carried_over
 from server.run.folder import RunFolder
 from server.run.records import RoundRecord
@@ -158,7 +160,9 @@ def plan_of(**changes: object) -> Plan:
     training = Training.model_validate({"lr": 0.05, "batch_size": 16, **trained})
     combined = {name: changes[name] for name in StrategySettings.model_fields if name in changes}
     strategy = StrategySettings.model_validate(combined)
-    known = trained.keys() | combined.keys()
+    scheduled = {name: changes[name] for name in ScheduleSettings.model_fields if name in changes}
+    fields["schedule"] = ScheduleSettings.model_validate(scheduled)
+    known = trained.keys() | combined.keys() | scheduled.keys()
     others = {name: value for name, value in changes.items() if name not in known}
     return Plan(training=training, strategy=strategy, **{**fields, **others})  # type: ignore[arg-type]
 
@@ -189,7 +193,7 @@ def instruction_of(plan: Plan, number: int, **changes: object) -> Instruction:
         "seconds": plan.round_timeout,
         "architecture": plan.architecture,
         "seed": plan.seed,
-        "training": plan.training,
+        "training": plan.training_in(number),
         **changes,
     }
     return Instruction.model_validate(fields)
@@ -202,16 +206,26 @@ def federate_by_hand(
     mean: Callable[[list[tuple[State, int]]], State] = slow_mean,
 ) -> State:
     """Return the state after all rounds, computed one hospital after another."""
-    state = state_of(build_model(plan.architecture, plan.seed))
+    return models_by_hand(plan, shards, precision, mean)[-1]
+
+
+def models_by_hand(
+    plan: Plan,
+    shards: list[Path],
+    precision: Precision | None = "fp32",
+    mean: Callable[[list[tuple[State, int]]], State] = slow_mean,
+) -> list[State]:
+    """Return the first state and that after each round; see :func:`federate_by_hand`."""
+    states = [state_of(build_model(plan.architecture, plan.seed))]
     hospitals = [hospital_of(path, precision=precision) for path in shards]
     for number in range(1, plan.rounds + 1):
         replies = []
         for hospital in hospitals:
-            reply, blob = hospital.answer(instruction_of(plan, number), pack(state))
+            reply, blob = hospital.answer(instruction_of(plan, number), pack(states[-1]))
             assert reply.weights == fingerprint(blob)
-            replies.append((unpack(blob, spec_of(state)), reply.examples))
-        state = mean(replies)
-    return state
+            replies.append((unpack(blob, spec_of(states[-1])), reply.examples))
+        states.append(mean(replies))
+    return states
 
 
 def federate_as_recorded(
@@ -274,6 +288,17 @@ METHODS: dict[str, dict[str, object]] = {
         "local": "scaffold",
         "shared": "no-batchnorm",
     },
+    "all options of local training": {
+        "strategy": "fedadam",
+        "ema": 0.5,
+        "schedule": "cosine",
+        "warmup": 1,
+        "weight_decay": 0.001,
+        "clip_norm": 0.5,
+        "positive_weights": True,
+        "augment": "light",
+        "mixup": 0.4,
+    },
     "scaffold of heads": {"strategy": "scaffold", "local": "scaffold", "mode": "linear"},
 }
 
@@ -283,7 +308,9 @@ def run_strategy(
 ) -> None:
     """Run the rounds that are left, with a strategy that goes on from what it had kept."""
     strategy = make_strategy(plan.strategy)
-    strategy.load_state_dict(kept)
+    own, averaged = take_apart(kept)
+    strategy.load_state_dict(own)
+    average = MovingAverage(plan.ema, averaged) if averaged else None
     first = Provenance(method="random")
     provenance = Provenance(method="test", run="test", start=first)
-    Rounds(plan, hospitals, folder, state, provenance, None, strategy).run()
+    Rounds(plan, hospitals, folder, state, provenance, None, strategy, average).run()

@@ -27,6 +27,20 @@ def slow_mean(states: Sequence[tuple[State, float]]) -> State:
     return mean
 
 
+def slow_average(states: list[State], decay: float) -> State:
+    """Return the moving average one number at a time; integers are the last state's."""
+    average: State = {}
+    for name, like in states[-1].items():
+        values = states[0][name].ravel().tolist()
+        for state in states[1:]:
+            for i, value in enumerate(state[name].ravel().tolist()):
+                floats = np.issubdtype(like.dtype, np.floating)
+                new = decay * values[i] + (1 - decay) * value if floats else value
+                values[i] = like.dtype.type(new).item()
+        average[name] = np.array(values, like.dtype).reshape(like.shape)
+    return average
+
+
 def same_bits(one: State, other: State) -> bool:
     """Return whether two states have the same names, dtypes, shapes and bits."""
     return one.keys() == other.keys() and all(

@@ -11,12 +11,8 @@ from experiments.paper.cells import Cell, Environment, FirstModel, RoundLine, Sp
 from experiments.paper.claims import CLAIMS, LABEL_FRACTIONS, verdicts
 from experiments.paper.rates import chosen_rate, trials_at_chosen_rate
 from experiments.paper.verdict import Verdict
+from tests.support.trials import FILMS, NOISE
 
-RNG = np.random.default_rng(0)
-FILMS = Films(
-    (RNG.random((500, 14)) < 0.3).astype(np.uint8), [f"p{i}" for i in RNG.integers(0, 60, 500)]
-)
-NOISE = RNG.normal(size=(500, 14))
 ENVIRONMENT = Environment(commit="0", torch="2", cpu="a", gpu=None, precision="fp32", threads=1)
 BEST: dict[FirstModel, float] = {
     "random": 0.2,

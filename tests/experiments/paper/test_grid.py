@@ -13,15 +13,15 @@ from common.runtime import memory
 from common.runtime.cli import parse
 from common.runtime.files import sha256_of
 from experiments.launch.processes import Process
-from experiments.paper.cells import Cell, Environment, FirstModel, Table, TrialLine
+from experiments.paper.cells import FirstModel, Table
 from experiments.paper.cli import RunSettings, jobs_here
 from experiments.paper.grid import Grid, chosen_rates, read_trials, reason_of
 from experiments.paper.scales import SCALES, cells_of
 from experiments.paper.workers import LocalWorkers
+from tests.support.trials import line
 from tests.support.waiting import wait_until
 
 CLI = "from experiments.paper.cli import main; main()"
-HERE = Environment(commit="c", torch="t", cpu="c", gpu=None, precision="auto", threads=1)
 
 
 def start(root: Path, *names: str) -> Process:
@@ -121,21 +121,6 @@ def test_a_task_that_was_killed_is_not_said_to_have_failed_by_its_last_words(
     assert reason_of(-15, log) == "killed by SIGTERM"
     log.write_text("")
     assert reason_of(2, log) == "exit code 2"
-
-
-def line(cell: Cell, validation: float | None, test: float) -> TrialLine:
-    return TrialLine(
-        cell=cell,
-        rounds=[],
-        validation_auc=validation,
-        test_auc_by_finding={"Mass": test},
-        first_model_sha256=None,
-        model_sha256="0",
-        hospitals_lost=[],
-        hospitals_unusual=[],
-        seconds=1.0,
-        environment=HERE,
-    )
 
 
 def test_a_rate_is_chosen_once_all_are_tried_on_the_first_seed() -> None:

@@ -25,8 +25,7 @@ from experiments.paper.results import Results
 from experiments.paper.scales import SCALES, Rates, Tuned, cells_of, method_cells
 from experiments.paper.trial import LINE, keep_line, run_trial
 from experiments.paper.worker import Task
-from tests.experiments.paper.test_claims import FILMS, NOISE
-from tests.experiments.paper.test_grid import line
+from tests.support.trials import FILMS, NOISE, line
 
 COMMITTED = Path(__file__).parents[3] / "experiments" / "results"
 SMALL = SCALES["small"]

@@ -219,6 +219,22 @@ def test_a_run_that_was_stopped_is_measured_by_what_it_was_to_do_last(folder: Pa
     assert cautions(run)[0].startswith("The run is not done: stopped")
 
 
+def test_schedule_and_moving_average_are_told(folder: Path) -> None:
+    names = ("config.json", "status.json")
+    config, status = (json.loads((folder / name).read_text()) for name in names)
+    assert "moving average" not in page_of(chapters(folder))
+    status["ema"] = {"test": None, "validation": {"auc": 0.75, "auc_by_finding": {}}}
+    status["ema"]["pooled"] = {**status["pooled"], "auc": 0.8125}
+    write_json(folder / "status.json", status)
+    config |= {"ema": 0.9, "schedule": "cosine", "warmup": 5}
+    write_json(folder / "config.json", config)
+    facts = facts_of(read_runs([folder])[0])
+    assert "(after 5 rounds of warm-up, falling as a cosine)" in facts["Averaging"]
+    told = facts["Mean AUC of the models' moving average (decay 0.9)"]
+    assert told.startswith("validation films of all hospitals 0.812 (")
+    assert told.endswith("; mean at the hospitals 0.750")
+
+
 def test_what_is_half_written_is_left_out(folder: Path) -> None:
     whole = tables_of(chapters(folder))
     for name in ("rounds.jsonl", "events.jsonl"):

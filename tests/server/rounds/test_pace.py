@@ -13,7 +13,9 @@ from common.options import Training
 from common.state import State
 from radiographs.write.partition import random_sizes
 from server.rounds.pace import WARNING, pace_of, unusual
+from server.rounds.progress import Progress
 from server.run.records import Pace
+from tests.support.records import HOSPITAL, round_record
 
 TRAINING = Training()
 FILMS = 86_524
@@ -90,6 +92,16 @@ def test_no_honest_hospital_is_unusual_and_a_poisoned_one_is(seed: int, factor: 
 
 def pace(parameters: float) -> Pace:
     return Pace(parameters=parameters, statistics=0.0)
+
+
+def test_earlier_rounds_count_at_the_rate_of_this_one() -> None:
+    a = HOSPITAL.model_copy(update={"pace": Pace(parameters=20.0, statistics=3.0)})
+    rates = (0.1, 0.01, None)
+    records = [round_record(n, lr=lr, hospitals={"a": a}) for n, lr in enumerate(rates, start=1)]
+    found = Progress.of(records, []).paces_at(0.01)["a"]
+    assert [each.parameters for each in found] == pytest.approx([2.0, 20.0, 20.0])
+    assert [each.statistics for each in found] == [3.0] * 3
+    assert found[1] == a.pace
 
 
 def test_a_hospital_is_compared_with_the_round_and_with_itself() -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.numpy import load
 
+from client.batches import batches
 from client.examples import to_train_on
 from client.policy import Policy
-from client.training import batches
 from common.checkpoint import read_checkpoint, read_strategy
 from common.evaluation import loss_of
 from common.model import build_model, load_state, state_of
@@ -79,6 +79,10 @@ def test_a_run_whose_both_ends_were_restarted_is_bit_for_bit_the_same(
     assert [len(record.hospitals) for record in whole.rounds()] == [3, 2, 3, 3]
     assert (whole.path / "final.pt").exists() == plan.one_model
     assert (whole.path / "best.pt").exists() == plan.one_model
+    averages = [folder.path / "ema.pt" for folder in (whole, half)]
+    assert [file.exists() for file in averages] == [bool(plan.ema)] * 2
+    if plan.ema:
+        assert same_bits(*(read_checkpoint(file, "densenet-tiny", 0)[0] for file in averages))
 
 
 def by_hand(plan: Plan, shards: list[Path]) -> State:
@@ -102,9 +106,9 @@ def by_hand(plan: Plan, shards: list[Path]) -> State:
             rng = generator(seed, "training", number, path.name)
             speed = {name: torch.zeros_like(x[name]) for name in names}
             steps, ci = 0, own[path.name]
-            epoch = batches(shard, chosen, training.batch_size, rng, torch.device("cpu"))
-            for inputs, labels in epoch:
-                loss = loss_of(model(inputs), labels)
+            epoch = batches(shard, chosen, training, rng, torch.device("cpu"))
+            for batch in epoch:
+                loss = loss_of(model(batch.inputs), batch.labels)
                 for name, p in parameters.items():
                     distance = ((p - x[name]) ** 2).sum()
                     if training.local == "fedprox":

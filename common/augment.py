@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, conv2d, grid_sample, pad
 
-from pretrain.recipe import Views
+from common.views import Views
 
 Draws = npt.NDArray[np.float32]
 

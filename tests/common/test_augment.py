@@ -12,8 +12,8 @@ from scipy.special import ive
 from torch import Tensor
 from torchvision.transforms.functional import resize
 
-from pretrain import augment
-from pretrain.augment import (
+from common import augment
+from common.augment import (
     ANGLE,
     BRIGHTNESS,
     CONTRAST,
@@ -27,8 +27,9 @@ from pretrain.augment import (
     draw_views,
     make_view,
 )
+from common.views import Views
 from pretrain.presets import make_recipe
-from pretrain.recipe import MethodName, PresetName, Views
+from pretrain.recipe import MethodName, PresetName
 from radiographs.phantom.chest import draw_anatomy, draw_scanner
 from radiographs.phantom.findings import draw_film
 from radiographs.read.decode import decode

@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.checkpoint import Provenance, read_checkpoint, read_strategy
+from common.findings import FINDINGS
+from common.model import build_model, state_of
+from common.scores import Scores
+from common.state import State
+from common.wire import pack
+from server.rounds.average import MovingAverage, take_apart
+from server.rounds.loop import Rounds
+from server.rounds.progress import across
+from server.run.folder import RunFolder
+from tests.support.hospitals import STATE, LocalHospitals, hospital_of, instruction_of, plan_of
+from tests.support.shards import make_hospitals
+from tests.support.states import same_bits, slow_average
+
+
+def model(seed: int) -> State:
+    rng = np.random.default_rng(seed)
+    return {
+        "weight": (rng.normal(size=(2, 3)) * 10.0 ** rng.integers(-30, 30)).astype(np.float32),
+        "num_batches_tracked": np.array(rng.integers(2**40), np.int64),
+    }
+
+
+@given(st.floats(0.01, 0.999), st.lists(st.integers(0, 2**32), min_size=1, max_size=5))
+def test_the_average_is_that_of_a_loop(decay: float, seeds: list[int]) -> None:
+    models = [model(seed) for seed in seeds]
+    average = MovingAverage(decay, models[0])
+    for each in models[1:]:
+        average.follow(each)
+    assert same_bits(average.state, slow_average(models, decay))
+
+
+def test_what_never_changes_is_its_own_average() -> None:
+    average = MovingAverage(0.9, STATE)
+    for _ in range(20):
+        average.follow(STATE)
+    assert same_bits(average.state, STATE)
+
+
+def test_a_strategys_own_state_is_kept_apart() -> None:
+    own = {"m/weight": np.zeros(3, np.float32)}
+    average = MovingAverage(0.9, model(1))
+    strategy, averaged = take_apart(own | average.to_keep())
+    assert same_bits(strategy, own)
+    assert same_bits(averaged, average.state)
+    assert take_apart({}) == ({}, {})
+
+
+@pytest.mark.parametrize("mode", ["finetune", "linear"])
+def test_a_run_ends_with_scores_of_its_average(tmp_path: Path, mode: str) -> None:
+    shards = make_hospitals(tmp_path / "data", 3, 20)
+    plan = plan_of(rounds=2, ema=0.5, mode=mode)
+    first = state_of(build_model("densenet-tiny", plan.seed))
+    folder = RunFolder.create(tmp_path / "run", {})
+    tested: list[State] = []
+    unknown = dict.fromkeys(FINDINGS)
+
+    def test(state: State) -> Scores:
+        tested.append(state)
+        auc = 0.5 + len(tested) / 100
+        return Scores(images=9, loss=None, auc=auc, auc_by_finding=unknown)
+
+    provenance = Provenance(method="fedavg", run="test", start=Provenance(method="random"))
+    hospitals = LocalHospitals(shards, plan.seed, {})
+    result = Rounds(plan, hospitals, folder, first, provenance, test).run()
+    average, told = read_checkpoint(folder.path / "ema.pt", "densenet-tiny", 0)
+    files = [folder.checkpoint(number) for number in (1, 2)]
+    models = [first, *(read_checkpoint(file, "densenet-tiny", 0)[0] for file in files)]
+    assert same_bits(average, slow_average(models, 0.5))
+    assert (told.round, told.ema) == (2, 0.5)
+    assert "moving average with decay 0.5" in told.describe()
+    assert same_bits(tested[-1], average)
+    assert read_strategy(folder.path / "ema.pt") == {}
+    assert result.ema is not None
+    assert result.ema.test is not None
+    assert result.ema.test.auc == 0.5 + len(tested) / 100
+    answers = {
+        path.name: hospital_of(path).answer(instruction_of(plan, 3, task="evaluate"), pack(average))
+        for path in shards
+    }
+    by_hand = {name: reply.validation for name, (reply, _) in answers.items() if reply.validation}
+    assert result.ema.validation == across(by_hand, equal=False)
+    assert result.ema.pooled is not None
+    without = RunFolder.create(tmp_path / "without", {})
+    plan = plan_of(rounds=2, mode=mode)
+    hospitals = LocalHospitals(shards, plan.seed, {})
+    Rounds(plan, hospitals, without, first, provenance, None).run()
+    assert [each.model_sha256 for each in folder.rounds()] == [
+        each.model_sha256 for each in without.rounds()
+    ]
+    assert not (without.path / "ema.pt").exists()
