@@ -5,20 +5,38 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from client.feedback import with_feedback
 from client.local import LOCAL
 from client.local.base import LocalTraining
 from client.own import OwnStates, spec_of_own
 from client.received import ReceivedModel
 from common.protocol import Instruction
-from common.state import OF_LOCAL, WEIGHTS, State, join, kept_back, parameters_of, returned
+from common.seeds import generator
+from common.state import (
+    OF_LOCAL,
+    RESIDUAL,
+    WEIGHTS,
+    State,
+    join,
+    kept_back,
+    parameters_of,
+    returned,
+)
 from common.wire import pack
 
 
 class Begun(NamedTuple):
-    """A model to score and to train, and how it is trained."""
+    """A model to score and to train.
+
+    Attributes:
+        model: With the received weights.
+        local: How it is trained.
+        residual: What has not travelled of earlier rounds; empty: nothing.
+    """
 
     model: torch.nn.Module
     local: LocalTraining
+    residual: State
 
 
 class Exchange:
@@ -26,14 +44,16 @@ class Exchange:
 
     Args:
         own: Keeps what is its own.
+        site: The hospital's name.
 
     Attributes:
         own: The same.
         model: The model that it received last.
     """
 
-    def __init__(self, own: OwnStates) -> None:
+    def __init__(self, own: OwnStates, site: str) -> None:
         self.own = own
+        self._site = site
         self.model = ReceivedModel()
 
     def begin(self, instruction: Instruction, blob: bytes, device: torch.device) -> Begun:
@@ -56,29 +76,32 @@ class Exchange:
             method = LocalTraining
         before = parameters_of(returned(received.state, training))
         local = method(training, before, received.beside, own.get(OF_LOCAL, {}), device)
-        return Begun(received.model, local)
+        return Begun(received.model, local, own.get(RESIDUAL, {}))
 
-    def end(
-        self, instruction: Instruction, state: State, local: LocalTraining, steps: int
-    ) -> bytes:
-        """Keep what is the hospital's own; return what goes to the server, packed.
+    def end(self, instruction: Instruction, state: State, begun: Begun, steps: int) -> bytes:
+        """Keep what is the hospital's own; return what goes to the server, as it travels.
 
         Args:
             instruction: That was followed.
             state: The model after training.
-            local: How it was trained.
-            steps: How many steps it took.
+            begun: As it was before.
+            steps: How many steps the training took.
 
         Raises:
             OSError: What is the hospital's own cannot be written.
         """
         training, identity = instruction.training, instruction.identity
         shared = returned(state, training)
-        learned = local.learned(parameters_of(shared), steps)
+        learned = begun.local.learned(parameters_of(shared), steps)
+        after = join({WEIGHTS: shared, **learned.returned})
+        rng = generator(instruction.seed, "wire", identity.round, self._site)
+        blob, residual = with_feedback(
+            begun.local.before, after, begun.residual, instruction.wire, rng
+        )
         if training.keeps_state:
-            own = join({WEIGHTS: kept_back(state, training), OF_LOCAL: learned.own})
-            self.own.keep(identity.run, instruction.counted, identity.round, own)
-        return pack(join({WEIGHTS: shared, **learned.returned}))
+            kept = {WEIGHTS: kept_back(state, training), OF_LOCAL: learned.own, RESIDUAL: residual}
+            self.own.keep(identity.run, instruction.counted, identity.round, join(kept))
+        return blob
 
 
 def untrained(instruction: Instruction, state: State, local: LocalTraining) -> bytes:

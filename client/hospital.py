@@ -81,7 +81,7 @@ class Hospital:
         self._kept = kept
         self.scored: CountedScores | None = None
         self._greeting: Greeting | None = None
-        self._exchange = Exchange(own or OwnStates(None))
+        self._exchange = Exchange(own or OwnStates(None), name)
         self._features = FrozenFeatures()
 
     @property
@@ -104,6 +104,7 @@ class Hospital:
             validation=len(validation) if len(validation) >= self._policy.min_group else 0,
             image_size=self._shard.manifest.size,
             backbone=self._exchange.model.backbone,
+            holds=self._exchange.model.holds,
             process=self._process,
             own=self._exchange.own.rounds(greeting.run)[-MOST_OWN:],
         )
@@ -185,7 +186,8 @@ class Hospital:
         self._policy.check(instruction, len(chosen))
         if instruction.task == "train" and instruction.batches is not None:
             return self._answer_canary(instruction, blob, chosen, validation, cancellation)
-        model, local = self._exchange.begin(instruction, blob, self.device)
+        begun = self._exchange.begin(instruction, blob, self.device)
+        model = begun.model
         with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
             start = time.monotonic()
             batches = math.ceil(len(validation) / EVALUATION_BATCH)
@@ -208,9 +210,9 @@ class Hospital:
                 return self._reply(instruction, seconds, **scores, kept=kept), b""
             steps = instruction.training.steps(len(chosen))
             told = Steps(cancellation, tell, "training", steps)
-            loss = self._train(model, shard, chosen, instruction, told, local)
+            loss = self._train(model, shard, chosen, instruction, told, begun.local)
             seconds["train"] = time.monotonic() - evaluated
-        weights = self._exchange.end(instruction, state_of(model), local, steps)
+        weights = self._exchange.end(instruction, state_of(model), begun, steps)
         reply = self._reply(
             instruction,
             seconds,
@@ -240,7 +242,7 @@ class Hospital:
             self._shard, training, batches, instruction, self._policy, self.name
         )
         self._policy.check(instruction, len(chosen))
-        model, local = self._exchange.begin(instruction, blob, self.device)
+        model, local, _ = self._exchange.begin(instruction, blob, self.device)
         weights = untrained(instruction, state_of(model), local)
         with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
             start = time.monotonic()

@@ -1,4 +1,6 @@
-"""What a hospital keeps of its own from round to round: its part of the model, its control variate.
+"""What a hospital keeps of its own from round to round.
+
+That is its part of the model, its control variate, and what has not travelled yet.
 
 ::
 
@@ -19,6 +21,7 @@ from common.options import Training
 from common.runtime.files import drop_temporary, write_whole
 from common.state import (
     OF_LOCAL,
+    RESIDUAL,
     WEIGHTS,
     Spec,
     State,
@@ -36,15 +39,23 @@ FILE = re.compile(r"round-(\d+)\.safetensors")
 
 
 def spec_of_own(model: Spec, training: Training) -> Spec:
-    """Return all that a hospital keeps, joined: its part of the model, and what training remembers.
+    """Return all that a hospital keeps, joined.
+
+    Its part of the model, what training remembers, and what has not travelled yet.
 
     Args:
         model: The whole model's.
         training: Settings.
     """
+    parameters = parameters_of(returned(model, training))
     remembers = training.local in ("scaffold", "feddyn")
-    parameters = parameters_of(returned(model, training)) if remembers else {}
-    return join({WEIGHTS: kept_back(model, training), OF_LOCAL: parameters})
+    return join(
+        {
+            WEIGHTS: kept_back(model, training),
+            OF_LOCAL: parameters if remembers else {},
+            RESIDUAL: parameters if training.wire != "fp32" else {},
+        }
+    )
 
 
 class OwnStates:

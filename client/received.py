@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from common.codec.change import received
 from common.model import build_model, load_state, state_of
 from common.options import Architecture, Training
 from common.protocol import Instruction
@@ -41,10 +42,14 @@ class ReceivedModel:
 
     Attributes:
         backbone: Hash of the frozen backbone; None: none is held.
+        holds: Hash of what is trained of the model as it was received; None: nothing is held, as
+            no changes of it are to come.
     """
 
     def __init__(self) -> None:
         self.backbone: str | None = None
+        self.holds: str | None = None
+        self._held: State = {}
         self._model: torch.nn.Module | None = None
         self._architecture: Architecture | None = None
         self._spec: Spec = {}
@@ -64,6 +69,7 @@ class ReceivedModel:
         if self._architecture != architecture:
             self._model = None
             self._frozen, self.backbone = {}, None
+            self._held, self.holds = {}, None
             self._architecture = architecture
         if self._model is None:
             model = build_model(architecture)
@@ -83,8 +89,8 @@ class ReceivedModel:
             device: Where the model is to be, the same one until it is forgotten.
 
         Raises:
-            WireError: The blob is not what the instruction says, or a part came to a client that
-                does not hold the rest.
+            WireError: The blob is not what the instruction says, or a part or a change came to a
+                client that does not hold the rest.
         """
         training, part = instruction.training, instruction.weights
         whole = self.spec(instruction.architecture, device)
@@ -92,7 +98,8 @@ class ReceivedModel:
         if missing := whole.keys() - select(whole, part).keys() - held.keys():
             raise WireError(f"{part} came alone, and {min(missing)} is not held here")
         beside = spec_beside(whole, training) if instruction.task == "train" else {}
-        states = split(unpack(blob, join({WEIGHTS: select(whole, part), **beside})))
+        spec = join({WEIGHTS: select(whole, part), **beside})
+        states = split(self._unpacked(instruction, blob, spec))
         state = states.pop(WEIGHTS)
         if training.mode == "finetune":
             self._frozen, self.backbone = {}, None
@@ -102,4 +109,19 @@ class ReceivedModel:
         assert self._model is not None  # noqa: S101 - spec() has made it
         state = {**self._frozen, **state, **own}
         load_state(self._model, state)
+        if instruction.task == "train" and instruction.wire != "fp32":
+            self._held = returned(state, training)
+            self.holds = fingerprint(pack(self._held))
         return Received(self._model, state, states)
+
+    def _unpacked(self, instruction: Instruction, blob: bytes, spec: Spec) -> State:
+        """Return the joined states in a blob, which may be changes of what is held.
+
+        Raises:
+            WireError: It is not what the instruction says.
+        """
+        if instruction.base is None:
+            return unpack(blob, spec)
+        if instruction.base != self.holds:
+            raise WireError("a change came of a model that is not held here")
+        return received(blob, self._held, spec, instruction.wire)

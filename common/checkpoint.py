@@ -8,8 +8,8 @@
     input         normalisation, crop, order of findings, see common/model_input.py; absent in
                   checkpoints of earlier versions
     provenance    origin of the weights, see Provenance
-    strategy      state of a federated strategy between rounds, and the moving average of the
-                  models; absent if empty
+    strategy      state of a federated strategy between rounds, the moving average of the models,
+                  and what went out where that was encoded; absent if empty
 
 In this mode torch's unpickler builds only tensors and plain containers.
 """

@@ -52,6 +52,10 @@ LocalName = Literal["sgd", "fedprox", "scaffold", "feddyn"]
 """How hospitals train; see :mod:`client.local`."""
 
 
+Wire = Literal["fp32", "bf16", "int8", "topk"]
+"""How changes of the model travel; see :mod:`common.codec`."""
+
+
 class Training(BaseModel):
     """Settings of a hospital's training in a round.
 
@@ -98,6 +102,12 @@ class Training(BaseModel):
         0, ge=0, description="alpha of mixup, which mixes pairs of films and of labels; 0: none"
     )
 
+    wire: Wire = Field(
+        "fp32",
+        description="how the model travels: exactly, its changes rounded to bf16 or int8, or the "
+        "largest 2 % of them alone",
+    )
+
     @model_validator(mode="after")
     def _something_is_shared(self) -> "Training":
         if self.mode == "linear" and self.shared == "backbone":
@@ -111,7 +121,7 @@ class Training(BaseModel):
     def keeps_state(self) -> bool:
         """Whether a hospital keeps something of its own from round to round."""
         own_part = self.shared != "all" and self.mode == "finetune"
-        return own_part or self.local in ("scaffold", "feddyn")
+        return own_part or self.local in ("scaffold", "feddyn") or self.wire != "fp32"
 
     def effective_steps(self, steps: int) -> float:
         """Return how far so many steps go along one unit gradient, at learning rate 1.

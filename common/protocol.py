@@ -34,7 +34,7 @@ from pydantic import (
 
 from common.histograms import HistogramsText
 from common.net import LONGEST_SECONDS, SiteName
-from common.options import Architecture, Part, StrategyChoice, Task, Training
+from common.options import Architecture, Part, StrategyChoice, Task, Training, Wire
 from common.scores import LARGEST_LOSS, MOST_IMAGES, AucOfAll, Scores
 from common.shard import SMALLEST
 
@@ -45,7 +45,8 @@ Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 VERSION: Literal[5] = 5
 """Of the protocol. Since 5 hospitals may keep a part of the model and states of their training, an
-instruction tells which of them count, and the training has more settings. Since 4 hospitals tell
+instruction tells which of them count, models may travel as changes of what is held, and the
+training has more settings. Since 4 hospitals tell
 how far they are, a reply may have histograms of the logits, an instruction may ask for a canary,
 and a client may say that it only checks its connection. Since 3 the greeting tells the training's
 settings, a reply may say that the training diverged, and hospitals may be given the final model and
@@ -123,6 +124,9 @@ class Hello(Message):
     )
     image_size: int = Field(ge=SMALLEST, le=2**14, description="pixels along each side")
     backbone: Sha256 | None = Field(description="hash of the backbone it holds, if any")
+    holds: Sha256 | None = Field(
+        None, description="hash of the part of a model that it holds, to which changes may come"
+    )
     process: Process = Field(description="of the client's process, the same at every connection")
     own: tuple[Annotated[int, Field(ge=1, lt=MOST_ROUNDS)], ...] = Field(
         (),
@@ -170,6 +174,9 @@ class Instruction(Message):
         description="the last round in which this hospital's reply counted; what it keeps of its "
         "own is as it was after that one; 0: none yet",
     )
+    base: Sha256 | None = Field(
+        None, description="hash of the model whose change lies beside this message; None: a model"
+    )
     keep: Keep | None = Field(None, description="with evaluate: if the model is shared")
     batches: int | None = Field(
         None,
@@ -177,6 +184,11 @@ class Instruction(Message):
         le=MOST_BATCHES,
         description="with train: a canary on so many batches; the weights come back as they are",
     )
+
+    @property
+    def wire(self) -> Wire:
+        """How trained weights travel to the server; a canary's exactly."""
+        return self.training.wire if self.batches is None else "fp32"
 
 
 class Progress(Message):

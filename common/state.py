@@ -43,6 +43,9 @@ COUNTER = "num_batches_tracked"
 OF_LOCAL = "local"
 """Name of what a method of local training remembers among a hospital's own states."""
 
+RESIDUAL = "residual"
+"""Name of what has not travelled yet among a hospital's own states."""
+
 CONTROL = "control"
 """Name of SCAFFOLD's control variates among the named states in one message."""
 

@@ -236,6 +236,7 @@ def _serve(arguments: Sequence[str]) -> None:
         tester,
         start.strategy,
         start.average,
+        start.sent,
     )
     guard.last_words = lambda stopped: folder.status.end(
         RunStatus(state="stopped", reason=str(stopped), rounds=plan.rounds)

@@ -30,6 +30,7 @@ class InProcessConnection:
     def __init__(self, hospital: Hospital, greeting: Greeting, turn: Lock) -> None:
         self.hello: Hello = hospital.greet(greeting)
         self.backbone = self.hello.backbone
+        self.holds = self.hello.holds
         self.own = set(self.hello.own)
         self._hospital = hospital
         self._turn = turn

@@ -39,12 +39,14 @@ class Connection(Protocol):
         peer: What the handshake has proven of the hospital; None: there was none.
         hello: What it said.
         backbone: Hash of the backbone that it holds, as far as is known.
+        holds: Hash of the part of a model that it holds, as far as is known.
         own: Rounds after which it keeps something of its own, as far as is known.
     """
 
     peer: Peer | None
     hello: Hello
     backbone: str | None
+    holds: str | None
     own: set[int]
 
     def ask(

@@ -9,6 +9,7 @@ from common.protocol import Hello, Reply
 from common.readings import aucs_of
 from common.runtime.logs import fields
 from common.scores import Scores
+from common.state import WEIGHTS, split
 from common.wire import fingerprint, pack
 from server.rounds.ask import HospitalLost, Hospitals
 from server.rounds.checks import Rejected, check_reply, check_weights
@@ -183,13 +184,15 @@ class Attempt:
         """
         errand = outcome.errand
         if not isinstance(outcome.answer, tuple):
-            errand.connection.backbone = None
+            errand.connection.backbone = errand.connection.holds = None
             raise outcome.answer
         reply, blob = outcome.answer
         received = fingerprint(blob) if blob else None
         self._note_received(outcome.name, errand, reply, received)
         check_reply(reply, errand.connection.hello, errand.instruction)
         errand.connection.backbone = self._out.backbone
+        if errand.out.sha256 is not None:
+            errand.connection.holds = errand.out.sha256
         if self._stale(errand):  # its scores are of an older model than the others'
             reply = reply.model_copy(update={"validation": None, "histograms": None})
         histograms = None if reply.histograms is None else Histograms.from_text(reply.histograms)
@@ -234,11 +237,13 @@ class Attempt:
             Rejected: They are not good enough.
         """
         before, instruction = errand.out.trained, errand.instruction
-        state = check_weights(reply, blob, received, before, errand.out.returned, instruction)
-        now = self._out.trained
+        states = check_weights(reply, blob, received, before, errand.out.returned, instruction)
+        state, now = split(states)[WEIGHTS], self._out.trained
         if stale := self._stale(errand):
             state = carried_over(before, state, now, stale)
             blob = pack(state)
+        elif instruction.wire != "fp32":
+            blob = pack(states)
         norm = update_norm(now, state)
         if not math.isfinite(norm):
             raise Rejected("its update's norm is not finite")
@@ -271,7 +276,7 @@ class Attempt:
     def _reject(self, name: str, reason: str) -> None:
         """Leave out a reply and tell the hospital why."""
         errand = self._errands[name]
-        errand.connection.backbone = None
+        errand.connection.backbone = errand.connection.holds = None
         errand.connection.tell(errand.instruction.identity, reason)
         self.collected.hospitals.pop(name, None)
         self.collected.validations.pop(name, None)

@@ -5,9 +5,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from common.state import State, is_float
 
-PREFIX = "ema/"
-"""Of the average's tensors among those that are kept with a checkpoint."""
-
 
 class AverageSettings(BaseModel):
     """Of the average; ``flower-server`` and ``config.json`` have these fields."""
@@ -53,14 +50,3 @@ class MovingAverage:
             return array
         old, new = self.state[name].astype(np.float64), array.astype(np.float64)
         return np.asarray(self.decay * old + (1 - self.decay) * new, array.dtype)
-
-    def to_keep(self) -> State:
-        """Return what is kept with a checkpoint."""
-        return {PREFIX + name: array for name, array in self.state.items()}
-
-
-def take_apart(kept: State) -> tuple[State, State]:
-    """Return what a checkpoint keeps beside the model: the strategy's part, and the average."""
-    strategy = {name: array for name, array in kept.items() if not name.startswith(PREFIX)}
-    average = {name.removeprefix(PREFIX): kept[name] for name in kept.keys() - strategy.keys()}
-    return strategy, average

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from common.codec.change import received as received_state
 from common.errors import NoQuorum
 from common.histograms import Histograms
 from common.protocol import Hello, Instruction, Reply
-from common.state import WEIGHTS, Spec, State, split
-from common.wire import WireError, unpack
+from common.state import Spec, State
+from common.wire import WireError
 
 DIVERGED = "the training diverged at learning rate"
 
@@ -69,7 +70,7 @@ def check_weights(
     returned: Spec,
     instruction: Instruction,
 ) -> State:
-    """Check what comes with a reply; return the weights.
+    """Check what comes with a reply; return all states that hospitals return, joined.
 
     Args:
         reply: Announces their hash.
@@ -77,7 +78,7 @@ def check_weights(
         received: Hash of what came.
         before: What was to be trained.
         returned: All that the blob must hold, joined; see :func:`common.state.join`.
-        instruction: How it was to be trained.
+        instruction: How it was to be trained, and how it travels.
 
     Raises:
         Rejected: The blob is not what was hashed, not the model's, not finite, or its counters
@@ -86,7 +87,7 @@ def check_weights(
     if received is None or received != reply.weights:
         raise Rejected("the weights do not have the hash that was announced")
     try:
-        state = unpack(blob, returned)
+        state = received_state(blob, before, returned, instruction.wire)
     except WireError as error:
         raise Rejected(str(error)) from None
     if (flaw := flaw_of(state)) is not None:
@@ -95,7 +96,7 @@ def check_weights(
     for name, array in state.items():
         if np.issubdtype(array.dtype, np.integer):
             _check_counter(name, before[name], array, steps)
-    return split(state)[WEIGHTS]
+    return state
 
 
 def flaw_of(state: State) -> str | None:

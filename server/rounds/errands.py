@@ -12,13 +12,25 @@ from server.rounds.ask import Connection, Weights
 from server.run.records import Pace
 
 
+class Change(NamedTuple):
+    """What goes to hospitals that hold what went out in the round before.
+
+    Attributes:
+        base: Hash of that.
+        blob: Its change, and the round's ``extras``, as they travel.
+    """
+
+    base: str
+    blob: bytes
+
+
 @dataclass(frozen=True)
 class Round:
     """What goes out in an attempt.
 
     Attributes:
         instruction: What every hospital is to do, all weights beside it.
-        state: The global model.
+        state: The global model, as it goes out.
         packed: All that travels, as one blob: the model and ``extras``.
         backbone: Hash of the frozen backbone, whose holders get the head alone; None: all is
             trained.
@@ -27,6 +39,9 @@ class Round:
         extras: Named states that go out beside the weights.
         returns: Names of the states that hospitals return beside the weights.
         counted: The last round in which each hospital's reply counted, by name.
+        sha256: Of what is trained, packed; None: changes of it will not go out.
+        change: What goes to those who hold the trained part of the round before, if they lack
+            nothing else; None: the model goes to all.
     """
 
     instruction: Instruction
@@ -38,6 +53,8 @@ class Round:
     extras: dict[str, State] = field(default_factory=dict)
     returns: tuple[str, ...] = ()
     counted: Mapping[str, int] = field(default_factory=dict)
+    sha256: str | None = None
+    change: Change | None = None
 
     @property
     def trained(self) -> State:
@@ -75,9 +92,10 @@ def errands_of(out: Round, connections: Mapping[str, Connection]) -> dict[str, E
         connections: To those who are asked, by name.
     """
     errands: dict[str, Errand] = {}
-    ready: dict[tuple[Part, int], tuple[Instruction, Weights]] = {}
+    ready: dict[tuple[Part, int, Change | None], tuple[Instruction, Weights]] = {}
     for name, connection in connections.items():
-        what = _part_for(out, connection), _counted(out, connection)
+        part, counted = _part_for(out, connection), _counted(out, connection)
+        what = part, counted, _change_for(out, connection, part)
         if what not in ready:
             ready[what] = _outgoing(out, *what)
         errands[name] = Errand(connection, *ready[what], out)
@@ -98,10 +116,20 @@ def _part_for(out: Round, connection: Connection) -> Part:
     return shared if _counted(out, connection) in connection.own else "all"
 
 
-def _outgoing(out: Round, part: Part, counted: int) -> tuple[Instruction, Weights]:
-    """Return what goes to all that lack this part of the model."""
-    fields = {"weights": part, "counted": counted}
+def _change_for(out: Round, connection: Connection, part: Part) -> Change | None:
+    """Return the change that a hospital needs which lacks a part of the model; None: the part."""
+    holds = out.change is not None and connection.holds == out.change.base
+    return out.change if holds and select(out.state, part).keys() == out.trained.keys() else None
+
+
+def _outgoing(
+    out: Round, part: Part, counted: int, change: Change | None
+) -> tuple[Instruction, Weights]:
+    """Return what goes to all that lack this part of the model, or its change."""
+    fields = {"weights": part, "counted": counted, "base": change.base if change else None}
     instruction = out.instruction.model_copy(update=fields)
+    if change is not None:
+        return instruction, Weights(change.blob)
     if part == "all":
         return instruction, Weights(out.packed)
     blob = pack(join({WEIGHTS: select(out.state, part), **out.extras}))

@@ -13,6 +13,7 @@ from common.state import State
 from common.wire import fingerprint
 from server.rounds.attempt import Attempt
 from server.rounds.average import MovingAverage
+from server.rounds.beside import Beside
 from server.rounds.best import BestCopy
 from server.rounds.checks import flaw_of
 from server.rounds.drift import cosines
@@ -116,20 +117,21 @@ class Finishing:
                 f"{number - 1}"
             )
         drift = cosines(out.trained, after, updates)
-        self._model.set({**self._model.state, **after})
+        self._model.follow(out, after)
         if self._average is not None:
             self._average.follow(self._model.state)
         return drift
 
     def _save(self, number: int) -> None:
         self._folder.live.enter("save")
-        average = self._average.to_keep() if self._average is not None else {}
+        average = self._average.state if self._average is not None else {}
+        beside = Beside(self._strategy.state_dict(), average, self._model.sent)
         self._folder.write_checkpoint(
             number,
             self._model.state,
             self._plan.architecture,
             self._provenance.model_copy(update={"round": number}),
-            self._strategy.state_dict() | average,
+            beside.to_keep(),
         )
 
     def _score(self) -> Scores | None:

@@ -54,6 +54,7 @@ class Rounds:
         test: Scores a state on the test shard; None: there is none.
         strategy: As it was after the last round that is done; default: a new one.
         average: The same; default: a new one, if there is to be one.
+        sent: What is trained, as it went out in that round; None: no round is done.
 
     Attributes:
         folder: The run's.
@@ -71,12 +72,13 @@ class Rounds:
         test: Callable[[State], Scores] | None,
         strategy: Strategy | None = None,
         average: MovingAverage | None = None,
+        sent: State | None = None,
     ) -> None:
         self._plan = plan
         self._hospitals = hospitals
         self.folder = folder
         strategy = strategy or make_strategy(plan.strategy, returned(state, plan.training))
-        self._model = GlobalModel(plan, strategy, state)
+        self._model = GlobalModel(plan, strategy, state, sent or {})
         self._average = average or (MovingAverage(plan.ema, state) if plan.ema else None)
         self._provenance = provenance
         self._test = test

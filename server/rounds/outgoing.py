@@ -1,12 +1,25 @@
-"""The global model, and what goes out with it."""
+"""The global model, and what goes out of it.
+
+Where models travel encoded, hospitals have a model of their own kind: what went out. With the
+global model x and what went out before, s::
+
+    goes out    c = encode(x - s)        to those who hold s; to others s' itself, in fp32
+    all train   s' = s + decode(c)
+    next        x' = x + (what the strategy makes of s') - s'
+
+What has not gone out is in x - s', and goes out later: error feedback, as hospitals have it (Tang
+et al., "DoubleSqueeze", ICML 2019, algorithm 1). The first model goes out in fp32.
+"""
 
 from dataclasses import replace
 from typing import Literal
 
+from common.codec.change import sent
 from common.protocol import Identity, Instruction
-from common.state import WEIGHTS, State, join, select
+from common.seeds import generator
+from common.state import WEIGHTS, State, is_parameter, join, select, split
 from common.wire import fingerprint, pack
-from server.rounds.errands import Round
+from server.rounds.errands import Change, Round
 from server.rounds.plan import Plan
 from server.rounds.progress import Progress
 from server.strategies.base import Strategy
@@ -19,21 +32,33 @@ class GlobalModel:
         plan: How the run is to go.
         strategy: Says what goes out and comes back beside the weights.
         state: The model to begin with.
+        sent: What is trained of it, as it went out in the round before; empty: none has.
 
     Attributes:
         state: The model.
         packed: The model as one blob.
+        sent: As given, and of each later round; empty where the model travels in fp32.
     """
 
-    def __init__(self, plan: Plan, strategy: Strategy, state: State) -> None:
+    def __init__(self, plan: Plan, strategy: Strategy, state: State, sent: State) -> None:
         self._plan = plan
         self._strategy = strategy
         frozen = plan.training.mode == "linear"
         self._backbone = fingerprint(pack(select(state, "backbone"))) if frozen else None
-        self.set(state)
+        self.sent = sent
+        self._set(state)
 
-    def set(self, state: State) -> None:
-        """Go on with another model."""
+    def follow(self, out: Round, after: State) -> None:
+        """Go on with what a strategy has made of what went out."""
+        if out.sha256 is not None:
+            self.sent = out.trained
+            after = {
+                name: self.state[name] + (array - self.sent[name]) if is_parameter(name) else array
+                for name, array in after.items()
+            }
+        self._set({**self.state, **after})
+
+    def _set(self, state: State) -> None:
         self.state = state
         self.packed = pack(state)
 
@@ -46,11 +71,29 @@ class GlobalModel:
             progress: Of the run.
         """
         out = self._round("train", number, attempt, progress)
-        returns = self._strategy.extra_states
-        if not (extras := self._strategy.sends(out.trained)):
-            return replace(out, returns=returns)
-        packed = pack(join({WEIGHTS: self.state, **extras}))
-        return replace(out, packed=packed, extras=extras, returns=returns)
+        extras = self._strategy.sends(out.trained)
+        out = replace(out, extras=extras, returns=self._strategy.extra_states)
+        if number and out.instruction.training.wire != "fp32":
+            out = self._encoded(out)
+        if out.state is self.state and not extras:
+            return out
+        return replace(out, packed=pack(join({WEIGHTS: out.state, **extras})))
+
+    def _encoded(self, out: Round) -> Round:
+        """Return a round with the model that all can have who hold the last one that went out."""
+        if not self.sent:
+            return replace(out, sha256=fingerprint(pack(out.trained)))
+        instruction = out.instruction
+        rng = generator(instruction.seed, "wire", instruction.identity.round)
+        after = join({WEIGHTS: out.trained, **out.extras})
+        blob, arrives = sent(self.sent, after, instruction.wire, rng)
+        trained = split(arrives)[WEIGHTS]
+        return replace(
+            out,
+            state={**out.state, **trained},
+            sha256=fingerprint(pack(trained)),
+            change=Change(fingerprint(pack(self.sent)), blob),
+        )
 
     def to_score(self, number: int, attempt: int, progress: Progress) -> Round:
         """Return what goes out for a model to be scored alone.

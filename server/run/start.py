@@ -12,7 +12,8 @@ from common.initial import initial_state
 from common.options import Architecture, Training
 from common.state import State, returned
 from common.wire import fingerprint, pack
-from server.rounds.average import MovingAverage, take_apart
+from server.rounds.average import MovingAverage
+from server.rounds.beside import Beside, take_apart
 from server.rounds.plan import Plan
 from server.run.config import hashes_of, in_force, positives_of
 from server.run.folder import RunFolder
@@ -33,6 +34,7 @@ class Start(NamedTuple):
     provenance: Provenance
     strategy: Strategy
     average: MovingAverage | None
+    sent: State
 
 
 def start_run(settings: "ServerSettings", size: int) -> Start:
@@ -106,12 +108,12 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         seed=settings.seed,
     )
     if done:
-        own, averaged = take_apart(read_strategy(folder.checkpoint(done)))
-        strategy.load_state_dict(own)
+        beside = take_apart(read_strategy(folder.checkpoint(done)))
+        strategy.load_state_dict(beside.strategy)
     else:
-        averaged = state
-    average = MovingAverage(plan.ema, averaged) if plan.ema else None
-    return Start(folder, resumed, plan, state, provenance, strategy, average)
+        beside = Beside({}, state, {})
+    average = MovingAverage(plan.ema, beside.average) if plan.ema else None
+    return Start(folder, resumed, plan, state, provenance, strategy, average, beside.sent)
 
 
 def _changed(settings: "ServerSettings", folder: RunFolder) -> "ServerSettings":

@@ -112,6 +112,7 @@ class FlowerConnection:
         self.peer = peer
         self.hello = hello
         self.backbone = hello.backbone
+        self.holds = hello.holds
         self.own = set(hello.own)
         self._stream = stream
         self._outbox = outbox

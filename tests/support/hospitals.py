@@ -19,7 +19,8 @@ from common.shard import open_shard
 from common.state import State, select, spec_of
 from common.wire import fingerprint, pack, unpack
 from server.rounds.ask import Connection, HospitalLost, Weights
-from server.rounds.average import MovingAverage, take_apart
+from server.rounds.average import MovingAverage
+from server.rounds.beside import take_apart
 from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
 from server.rounds.schedule import ScheduleSettings
@@ -49,6 +50,7 @@ class LocalConnection:
     ) -> None:
         self.hello: Hello = hospital.greet(greeting)
         self.backbone = self.hello.backbone
+        self.holds = self.hello.holds
         self.own = set(self.hello.own)
         self.told: list[str] = []
         self._hospital = hospital
@@ -300,6 +302,10 @@ METHODS: dict[str, dict[str, object]] = {
         "mixup": 0.4,
     },
     "scaffold of heads": {"strategy": "scaffold", "local": "scaffold", "mode": "linear"},
+    "bf16": {"wire": "bf16", "strategy": "fedadam"},
+    "int8": {"wire": "int8", "strategy": "scaffold", "local": "scaffold"},
+    "topk": {"wire": "topk", "shared": "no-batchnorm"},
+    "topk of heads": {"wire": "topk", "mode": "linear", "strategy": "fednova"},
 }
 
 
@@ -308,9 +314,9 @@ def run_strategy(
 ) -> None:
     """Run the rounds that are left, with a strategy that goes on from what it had kept."""
     strategy = make_strategy(plan.strategy)
-    own, averaged = take_apart(kept)
-    strategy.load_state_dict(own)
-    average = MovingAverage(plan.ema, averaged) if averaged else None
+    beside = take_apart(kept)
+    strategy.load_state_dict(beside.strategy)
+    average = MovingAverage(plan.ema, beside.average) if beside.average else None
     first = Provenance(method="random")
     provenance = Provenance(method="test", run="test", start=first)
-    Rounds(plan, hospitals, folder, state, provenance, None, strategy, average).run()
+    Rounds(plan, hospitals, folder, state, provenance, None, strategy, average, beside.sent).run()

@@ -11,7 +11,8 @@ from common.model import build_model, state_of
 from common.scores import Scores
 from common.state import State
 from common.wire import pack
-from server.rounds.average import MovingAverage, take_apart
+from server.rounds.average import MovingAverage
+from server.rounds.beside import Beside, take_apart
 from server.rounds.loop import Rounds
 from server.rounds.progress import across
 from server.run.folder import RunFolder
@@ -44,13 +45,11 @@ def test_what_never_changes_is_its_own_average() -> None:
     assert same_bits(average.state, STATE)
 
 
-def test_a_strategys_own_state_is_kept_apart() -> None:
-    own = {"m/weight": np.zeros(3, np.float32)}
-    average = MovingAverage(0.9, model(1))
-    strategy, averaged = take_apart(own | average.to_keep())
-    assert same_bits(strategy, own)
-    assert same_bits(averaged, average.state)
-    assert take_apart({}) == ({}, {})
+def test_what_is_kept_beside_the_model_is_kept_apart() -> None:
+    beside = Beside({"m/weight": np.zeros(3, np.float32)}, model(1), model(2))
+    found = take_apart(beside.to_keep())
+    assert all(same_bits(*pair) for pair in zip(found, beside, strict=True))
+    assert take_apart({}) == ({}, {}, {})
 
 
 @pytest.mark.parametrize("mode", ["finetune", "linear"])
