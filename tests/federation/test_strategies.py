@@ -14,7 +14,7 @@ from tests.support.hospitals import METHODS, LocalHospitals, plan_of, run_strate
 from tests.support.shards import make_hospitals
 from tests.support.states import same_bits
 
-BOTH_STATES = "scaffold without batchnorm"
+ALWAYS = ("scaffold without batchnorm", "int8")
 
 
 @pytest.mark.fault(
@@ -26,8 +26,8 @@ BOTH_STATES = "scaffold without batchnorm"
 @pytest.mark.parametrize(
     "method",
     [
-        BOTH_STATES,
-        *(pytest.param(name, marks=pytest.mark.long) for name in METHODS if name != BOTH_STATES),
+        *ALWAYS,
+        *(pytest.param(name, marks=pytest.mark.long) for name in METHODS if name not in ALWAYS),
     ],
 )
 def test_both_ends_of_a_strategy_may_be_killed(tmp_path: Path, method: str) -> None:
