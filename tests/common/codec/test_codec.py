@@ -47,7 +47,7 @@ def steps_of(array: np.ndarray, wire: Wire) -> np.ndarray:
             steps[channel] = max(abs(float(x)) for x in row.ravel()) / 127
         return steps
     exponents = np.frompyfunc(lambda x: np.frexp(float(x))[1], 1, 1)(array).astype(int)
-    return np.ldexp(1.0, np.maximum(exponents - 8, -133))
+    return np.asarray(np.ldexp(1.0, np.maximum(exponents - 8, -133)))
 
 
 @given(CHANGES, st.sampled_from(WIRES), st.integers(0, 2**32))

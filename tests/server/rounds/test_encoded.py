@@ -99,6 +99,12 @@ def spoilt(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, 
     return reply, blob
 
 
+@pytest.mark.fault(
+    "weights that travel encoded are cut, of another size than the model, or mark changes that "
+    "there are not",
+    "they are rejected before they take more memory than the model, and the hospital is sent the "
+    "whole model next",
+)
 def test_whoever_is_rejected_gets_the_whole_model_next(tmp_path: Path) -> None:
     shards = make_hospitals(tmp_path / "data", 3, 20)
     line = Line(shards, {"hospital-01": spoilt})
@@ -112,7 +118,7 @@ def test_whoever_is_rejected_gets_the_whole_model_next(tmp_path: Path) -> None:
 
 def test_a_repeated_round_sends_the_same_model(tmp_path: Path) -> None:
     shards = make_hospitals(tmp_path / "data", 3, 20)
-    faults = dict.fromkeys(["hospital-01", "hospital-02"], spoilt)
+    faults: dict[str, Fault] = {"hospital-01": spoilt, "hospital-02": spoilt}
     line = Line(shards, faults)
     plan = plan_of(rounds=2, attempts=2, wire="bf16")
     with pytest.raises(Exception, match="fewer than 2 good replies"):

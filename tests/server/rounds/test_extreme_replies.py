@@ -84,6 +84,7 @@ class Scripted:
         self.hello = Hello.model_validate(hello)
         self.peer: Peer | None = None
         self.backbone: str | None = None
+        self.holds: str | None = None
         self.own: set[int] = set()
         self._words = words
         self._blob = pack(state)
