@@ -60,7 +60,17 @@ def run_in_process(settings: ServerSettings, shards: Sequence[Path]) -> None:
         for path in shards
     ]
     federation = InProcessHospitals(hospitals, admission)
-    rounds = Rounds(plan, federation, folder, start.state, start.provenance, tester, start.strategy)
+    rounds = Rounds(
+        plan,
+        federation,
+        folder,
+        start.state,
+        start.provenance,
+        tester,
+        start.strategy,
+        start.average,
+        start.sent,
+    )
     folder.status.end(RunStatus(state="finished", **dict(rounds.run())))
     folder.log.close()
 

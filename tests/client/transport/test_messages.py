@@ -145,7 +145,7 @@ def test_what_was_exchanged_in_a_run_is_told_from_the_audit_log(tmp_path: Path) 
     found = exchanged(state / "audit.jsonl", "test")
     assert (found.hellos, found.replies, found.examples) == (1, 2, answered["examples"])
     assert (found.received, found.sent) == ((2, 2 * len(BLOB)), (1, len(BLOB)))
-    assert found.hello_fields.keys() == Hello.model_fields.keys() - {"backbone"}
+    assert found.hello_fields.keys() == Hello.model_fields.keys() - {"backbone", "holds"}
     everything = set(Reply.model_fields) - {"kind", "protocol"}
     assert found.reply_fields.keys() == everything - {"reason", "memory"}
     assert found.reply_fields["validation"] == ["images", "loss", "auc", "auc_by_finding"]
