@@ -61,7 +61,7 @@ def test_losses_and_gradients_are_those_of_one_process() -> None:
     assert all(f"process {number} agrees" in result.stdout for number in range(2))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_of_two_processes_goes_on(tmp_path: Path) -> None:
     # What each process has of its own comes back: BatchNorm's statistics, and MoCo's queue. What
     # they share comes back from the first: the key encoder, which only stays the same if it was.
