@@ -88,10 +88,11 @@ def _check_end(
             f"under --strategy {settings.strategy} belongs to one model; leave --rounds-end out"
         )
     if training.keeps_state:
+        encoded = training.wire != "fp32"
+        why = f"--wire {training.wire}" if encoded else f"--shared {training.shared}"
         raise ValueError(
             f"--rounds-end lets a reply count in a later round, and what a hospital keeps of its "
-            f"own under --shared {training.shared} belongs to the round in which it trained; leave "
-            "--rounds-end out"
+            f"own under {why} belongs to the round in which it trained; leave --rounds-end out"
         )
     if chosen.fraction < 1:
         raise ValueError(

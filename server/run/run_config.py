@@ -39,7 +39,7 @@ class RunConfig(Training, StrategySettings, Participation, ScheduleSettings, Ave
 
     @property
     def method(self) -> str:
-        """Strategy, local training, what is shared and by whom, in words, as far as unusual."""
+        """Strategy, local training, what is shared, how and by whom, in words, where unusual."""
         words: list[str] = [self.strategy]
         if self.average != "weighted":
             words.append(f"along the {self.average}")
@@ -47,6 +47,8 @@ class RunConfig(Training, StrategySettings, Participation, ScheduleSettings, Ave
             words.append(f"with {self.local}")
         if self.shared != "all":
             words.append(f"sharing {self.shared}")
+        if self.wire != "fp32":
+            words.append(f"sent in {self.wire}")
         if self.fraction < 1:
             words.append(f"asking {self.fraction:.0%}")
         if self.rounds_end:

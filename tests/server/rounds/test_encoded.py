@@ -1,5 +1,6 @@
 """Whole runs whose models travel as changes; killed ones are in tests/server/strategies."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from common.seeds import generator
 from common.state import State, is_parameter, spec_of
 from common.wire import fingerprint, pack, unpack
 from server.rounds.beside import take_apart
+from server.rounds.participation import Participation
 from tests.support.hospitals import (
     GREETING,
     Fault,
@@ -114,6 +116,20 @@ def test_whoever_is_rejected_gets_the_whole_model_next(tmp_path: Path) -> None:
     assert records[1].rejected == {"hospital-01": "not a whole zstd frame"}
     assert [len(record.hospitals) for record in records] == [3, 2, 3, 3]
     assert [line.whole(number) for number in (1, 2, 3, 4)] == [3, 0, 1, 0]
+
+
+def test_whoever_was_not_asked_gets_the_whole_model_next(tmp_path: Path) -> None:
+    shards = make_hospitals(tmp_path / "data", 4, 20)
+    line = Line(shards, {})
+    half = Participation(fraction=0.5)
+    plan = plan_of(rounds=6, min_clients=4, quorum=None, participation=half, wire="int8")
+    rounds = rounds_with(plan, line, tmp_path / "run")
+    rounds.run()
+    asked = [set(record.hospitals) for record in rounds.folder.rounds()]
+    assert [len(names) for names in asked] == [2] * 6
+    back = [len(now - before) for before, now in pairwise(asked)]
+    assert [line.whole(number) for number in range(2, 7)] == back
+    assert 0 < sum(back) < 10
 
 
 def test_a_repeated_round_sends_the_same_model(tmp_path: Path) -> None:
