@@ -179,9 +179,9 @@ def test_a_strategy_is_its_formula_and_goes_on_from_what_it_has_kept(
         averaged = plain.combine(before, held(replies), about)
         assert same_bits({b: after[b] for b in buffers}, {b: averaged[b] for b in buffers})
         remembered = strategy.state_dict()
-        for moment, values in kept.items():
+        for moment, numbers in kept.items():
             tensor = "c.weight" if moment in ("c", "h") else f"{moment}/c.weight"
-            np.testing.assert_allclose(remembered[tensor], values, rtol=2e-4, atol=2e-4)
+            np.testing.assert_allclose(remembered[tensor], numbers, rtol=2e-4, atol=2e-4)
         before = after
 
 
