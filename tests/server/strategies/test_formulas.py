@@ -178,6 +178,10 @@ def test_a_strategy_is_its_formula_and_goes_on_from_what_it_has_kept(
         buffers = [tensor for tensor in before if tensor.startswith("n.")]
         averaged = plain.combine(before, held(replies), about)
         assert same_bits({b: after[b] for b in buffers}, {b: averaged[b] for b in buffers})
+        remembered = strategy.state_dict()
+        for moment, numbers in kept.items():
+            tensor = "c.weight" if moment in ("c", "h") else f"{moment}/c.weight"
+            np.testing.assert_allclose(remembered[tensor], numbers, rtol=2e-4, atol=2e-4)
         before = after
 
 
