@@ -81,11 +81,11 @@ def row(wire: Wire, before: State, updates: list[tuple[State, int]]) -> str:
     spec = spec_of(before)
     blobs, arrived = [], []
     for i, (after, films) in enumerate(updates):
-        up = sent(before, after, wire, generator(SEED, "wire", 1, str(i)))
+        up = sent(before, after, {}, wire, generator(SEED, "wire", 1, str(i)))
         blobs.append(up.blob)
         arrived.append((up.state, films))
     mean = weighted_mean(before, arrived)
-    down = sent(before, mean, wire, generator(SEED, "wire", 2))
+    down = sent(before, mean, {}, wire, generator(SEED, "wire", 2))
     after, blob = updates[0][0], blobs[0]
     whole = len(pack(after))
     plain = len(blob if wire == "fp32" else zstandard.ZstdDecompressor().decompress(blob))
@@ -94,7 +94,7 @@ def row(wire: Wire, before: State, updates: list[tuple[State, int]]) -> str:
     seconds = seconds_of(
         {
             "pack": lambda: pack(after),
-            "encode": lambda: sent(before, after, wire, rng),
+            "encode": lambda: sent(before, after, {}, wire, rng),
             "unpack": lambda: unpack(packed, spec),
             "decode": lambda: received(blob, before, spec, wire),
         }

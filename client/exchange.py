@@ -5,11 +5,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from client.feedback import with_feedback
 from client.local import LOCAL
 from client.local.base import LocalTraining
 from client.own import OwnStates, spec_of_own
 from client.received import ReceivedModel
+from common.codec.change import sent
 from common.protocol import Instruction
 from common.seeds import generator
 from common.state import (
@@ -95,13 +95,16 @@ class Exchange:
         learned = begun.local.learned(parameters_of(shared), steps)
         after = join({WEIGHTS: shared, **learned.returned})
         rng = generator(instruction.seed, "wire", identity.round, self._site)
-        blob, residual = with_feedback(
-            begun.local.before, after, begun.residual, instruction.wire, rng
-        )
+        up = sent(begun.local.before, after, begun.residual, instruction.wire, rng)
         if training.keeps_state:
-            kept = {WEIGHTS: kept_back(state, training), OF_LOCAL: learned.own, RESIDUAL: residual}
-            self.own.keep(identity.run, instruction.counted, identity.round, join(kept))
-        return blob
+            own = {
+                WEIGHTS: kept_back(state, training),
+                OF_LOCAL: learned.own,
+                RESIDUAL: up.residual,
+            }
+            own |= {RESIDUAL: up.residual}
+            self.own.keep(identity.run, instruction.counted, identity.round, join(own))
+        return up.blob
 
 
 def untrained(instruction: Instruction, state: State, local: LocalTraining) -> bytes:

@@ -9,7 +9,7 @@
                   checkpoints of earlier versions
     provenance    origin of the weights, see Provenance
     strategy      state of a federated strategy between rounds, the moving average of the models,
-                  and what went out where that was encoded; absent if empty
+                  and what went out, and has not yet, where that was encoded; absent if empty
 
 In this mode torch's unpickler builds only tensors and plain containers.
 """

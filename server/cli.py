@@ -237,6 +237,7 @@ def _serve(arguments: Sequence[str]) -> None:
         start.strategy,
         start.average,
         start.sent,
+        start.residual,
     )
     guard.last_words = lambda stopped: folder.status.end(
         RunStatus(state="stopped", reason=str(stopped), rounds=plan.rounds)

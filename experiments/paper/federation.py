@@ -70,6 +70,7 @@ def run_in_process(settings: ServerSettings, shards: Sequence[Path]) -> None:
         start.strategy,
         start.average,
         start.sent,
+        start.residual,
     )
     folder.status.end(RunStatus(state="finished", **dict(rounds.run())))
     folder.log.close()

@@ -10,6 +10,9 @@ AVERAGE = "ema/"
 SENT = "sent/"
 """Before the names of the tensors that went out in the round."""
 
+RESIDUAL = "residual/"
+"""Before the names of what has not gone out yet."""
+
 
 class Beside(NamedTuple):
     """What is kept beside the model; each may be empty.
@@ -17,27 +20,31 @@ class Beside(NamedTuple):
     Attributes:
         strategy: What the strategy remembers.
         average: The moving average of the models.
-        sent: What went out in the round, where its changes go out in the next one.
+        sent: What is trained, as it went out in the round, where its change goes out in the next.
+        residual: What has not gone out of it yet.
     """
 
     strategy: State
     average: State
     sent: State
+    residual: State
 
     def to_keep(self) -> State:
         """Return all of it as one state."""
-        average = {AVERAGE + name: array for name, array in self.average.items()}
-        return self.strategy | average | {SENT + name: array for name, array in self.sent.items()}
+        kept = dict(self.strategy)
+        for prefix, state in zip((AVERAGE, SENT, RESIDUAL), self[1:], strict=True):
+            kept |= {prefix + name: array for name, array in state.items()}
+        return kept
 
 
 def take_apart(kept: State) -> Beside:
     """Undo :meth:`Beside.to_keep`."""
-    beside = Beside({}, {}, {})
+    beside = Beside({}, {}, {}, {})
     for name, array in kept.items():
-        if name.startswith(AVERAGE):
-            beside.average[name.removeprefix(AVERAGE)] = array
-        elif name.startswith(SENT):
-            beside.sent[name.removeprefix(SENT)] = array
+        for prefix, state in zip((AVERAGE, SENT, RESIDUAL), beside[1:], strict=True):
+            if name.startswith(prefix):
+                state[name.removeprefix(prefix)] = array
+                break
         else:
             beside.strategy[name] = array
     return beside

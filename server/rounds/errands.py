@@ -42,6 +42,7 @@ class Round:
         sha256: Of what is trained, packed; None: changes of it will not go out.
         change: What goes to those who hold the trained part of the round before, if they lack
             nothing else; None: the model goes to all.
+        residual: What has not gone out yet, nor with this round.
     """
 
     instruction: Instruction
@@ -55,6 +56,7 @@ class Round:
     counted: Mapping[str, int] = field(default_factory=dict)
     sha256: str | None = None
     change: Change | None = None
+    residual: State = field(default_factory=dict)
 
     @property
     def trained(self) -> State:

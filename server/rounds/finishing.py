@@ -125,7 +125,9 @@ class Finishing:
     def _save(self, number: int) -> None:
         self._folder.live.enter("save")
         average = self._average.state if self._average is not None else {}
-        beside = Beside(self._strategy.state_dict(), average, self._model.sent)
+        beside = Beside(
+            self._strategy.state_dict(), average, self._model.sent, self._model.residual
+        )
         self._folder.write_checkpoint(
             number,
             self._model.state,

@@ -55,6 +55,7 @@ class Rounds:
         strategy: As it was after the last round that is done; default: a new one.
         average: The same; default: a new one, if there is to be one.
         sent: What is trained, as it went out in that round; None: no round is done.
+        residual: What had not gone out with it; None: the same.
 
     Attributes:
         folder: The run's.
@@ -73,12 +74,13 @@ class Rounds:
         strategy: Strategy | None = None,
         average: MovingAverage | None = None,
         sent: State | None = None,
+        residual: State | None = None,
     ) -> None:
         self._plan = plan
         self._hospitals = hospitals
         self.folder = folder
         strategy = strategy or make_strategy(plan.strategy, returned(state, plan.training))
-        self._model = GlobalModel(plan, strategy, state, sent or {})
+        self._model = GlobalModel(plan, strategy, state, sent or {}, residual or {})
         self._average = average or (MovingAverage(plan.ema, state) if plan.ema else None)
         self._provenance = provenance
         self._test = test

@@ -1,14 +1,14 @@
 """The global model, and what goes out of it.
 
-Where models travel encoded, hospitals have a model of their own kind: what went out. With the
-global model x and what went out before, s::
+Where models travel encoded, what goes out is not the model. With the model x, and s and e of the
+round before, what went out and what has not yet::
 
-    goes out    c = encode(x - s)        to those who hold s; to others s' itself, in fp32
+    goes out    c = encode(x + e - s)       to those who hold s; to others s' itself, in fp32
     all train   s' = s + decode(c)
-    next        x' = x + (what the strategy makes of s') - s'
+    kept        e' = x + e - s'
+    next        x' = what the strategy makes of s' and the updates
 
-What has not gone out is in x - s', and goes out later: error feedback, as hospitals have it (Tang
-et al., "DoubleSqueeze", ICML 2019, algorithm 1). The first model goes out in fp32.
+The first model goes out in fp32. See :mod:`common.codec.change`.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ from typing import Literal
 from common.codec.change import sent
 from common.protocol import Identity, Instruction
 from common.seeds import generator
-from common.state import WEIGHTS, State, is_parameter, join, select, split
+from common.state import WEIGHTS, State, join, select, split
 from common.wire import fingerprint, pack
 from server.rounds.errands import Change, Round
 from server.rounds.plan import Plan
@@ -33,29 +33,29 @@ class GlobalModel:
         strategy: Says what goes out and comes back beside the weights.
         state: The model to begin with.
         sent: What is trained of it, as it went out in the round before; empty: none has.
+        residual: What had not gone out with it.
 
     Attributes:
         state: The model.
         packed: The model as one blob.
         sent: As given, and of each later round; empty where the model travels in fp32.
+        residual: The same.
     """
 
-    def __init__(self, plan: Plan, strategy: Strategy, state: State, sent: State) -> None:
+    def __init__(
+        self, plan: Plan, strategy: Strategy, state: State, sent: State, residual: State
+    ) -> None:
         self._plan = plan
         self._strategy = strategy
         frozen = plan.training.mode == "linear"
         self._backbone = fingerprint(pack(select(state, "backbone"))) if frozen else None
-        self.sent = sent
+        self.sent, self.residual = sent, residual
         self._set(state)
 
     def follow(self, out: Round, after: State) -> None:
         """Go on with what a strategy has made of what went out."""
         if out.sha256 is not None:
-            self.sent = out.trained
-            after = {
-                name: self.state[name] + (array - self.sent[name]) if is_parameter(name) else array
-                for name, array in after.items()
-            }
+            self.sent, self.residual = out.trained, out.residual
         self._set({**self.state, **after})
 
     def _set(self, state: State) -> None:
@@ -86,13 +86,14 @@ class GlobalModel:
         instruction = out.instruction
         rng = generator(instruction.seed, "wire", instruction.identity.round)
         after = join({WEIGHTS: out.trained, **out.extras})
-        blob, arrives = sent(self.sent, after, instruction.wire, rng)
-        trained = split(arrives)[WEIGHTS]
+        down = sent(self.sent, after, self.residual, instruction.wire, rng)
+        trained = split(down.state)[WEIGHTS]
         return replace(
             out,
             state={**out.state, **trained},
             sha256=fingerprint(pack(trained)),
-            change=Change(fingerprint(pack(self.sent)), blob),
+            change=Change(fingerprint(pack(self.sent)), down.blob),
+            residual=down.residual,
         )
 
     def to_score(self, number: int, attempt: int, progress: Progress) -> Round:

@@ -35,6 +35,7 @@ class Start(NamedTuple):
     strategy: Strategy
     average: MovingAverage | None
     sent: State
+    residual: State
 
 
 def start_run(settings: "ServerSettings", size: int) -> Start:
@@ -111,9 +112,10 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         beside = take_apart(read_strategy(folder.checkpoint(done)))
         strategy.load_state_dict(beside.strategy)
     else:
-        beside = Beside({}, state, {})
+        beside = Beside({}, state, {}, {})
     average = MovingAverage(plan.ema, beside.average) if plan.ema else None
-    return Start(folder, resumed, plan, state, provenance, strategy, average, beside.sent)
+    gone_out = beside.sent, beside.residual
+    return Start(folder, resumed, plan, state, provenance, strategy, average, *gone_out)
 
 
 def _changed(settings: "ServerSettings", folder: RunFolder) -> "ServerSettings":

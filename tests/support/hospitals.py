@@ -319,4 +319,5 @@ def run_strategy(
     average = MovingAverage(plan.ema, beside.average) if beside.average else None
     first = Provenance(method="random")
     provenance = Provenance(method="test", run="test", start=first)
-    Rounds(plan, hospitals, folder, state, provenance, None, strategy, average, beside.sent).run()
+    gone_out = beside.sent, beside.residual
+    Rounds(plan, hospitals, folder, state, provenance, None, strategy, average, *gone_out).run()

@@ -46,10 +46,10 @@ def test_what_never_changes_is_its_own_average() -> None:
 
 
 def test_what_is_kept_beside_the_model_is_kept_apart() -> None:
-    beside = Beside({"m/weight": np.zeros(3, np.float32)}, model(1), model(2))
+    beside = Beside({"m/weight": np.zeros(3, np.float32)}, model(1), model(2), model(3))
     found = take_apart(beside.to_keep())
     assert all(same_bits(*pair) for pair in zip(found, beside, strict=True))
-    assert take_apart({}) == ({}, {}, {})
+    assert take_apart({}) == ({}, {}, {}, {})
 
 
 @pytest.mark.parametrize("mode", ["finetune", "linear"])

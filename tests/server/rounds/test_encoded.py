@@ -57,12 +57,13 @@ def test_a_run_is_that_of_the_formulas(tmp_path: Path, wire: Wire) -> None:
     records = folder.rounds()
 
     x, s = FIRST, FIRST
+    e: State = {}
     spec = spec_of(FIRST)
     hospitals = [hospital_of(path) for path in shards]
     for number in range(1, 5):
         down = len(pack(x))
         if number > 1:
-            blob, s = sent(s, x, wire, generator(5, "wire", number))
+            blob, s, e = sent(s, x, e, wire, generator(5, "wire", number))
             down = len(blob)
             assert down < len(pack(x)) / 1.8
         replies = []
@@ -72,13 +73,14 @@ def test_a_run_is_that_of_the_formulas(tmp_path: Path, wire: Wire) -> None:
             replies.append((received(blob, s, spec, wire), reply.examples))
             size = records[number - 1].hospitals[hospital.name].bytes
             assert (size.received, size.sent) == (down, len(blob))
-        after = slow_mean(replies)
-        x = {n: x[n] + (after[n] - s[n]) if is_parameter(n) else after[n] for n in x}
+        x = slow_mean(replies)
         assert records[number - 1].model_sha256 == fingerprint(pack(x))
     assert [line.whole(number) for number in range(6)] == [3, 3, 0, 0, 0, 3]
     assert all(blob == pack(x) for _, blob in line.out[5])  # which is scored
     assert same_bits(read_checkpoint(folder.path / "final.pt", "densenet-tiny", 0)[0], x)
-    assert same_bits(take_apart(read_strategy(folder.checkpoint(4))).sent, s)
+    kept = take_apart(read_strategy(folder.checkpoint(4)))
+    assert same_bits(kept.sent, s)
+    assert same_bits(kept.residual, e)
     assert all(h.greet(GREETING).holds == fingerprint(pack(s)) for h in hospitals)
 
 
@@ -155,7 +157,7 @@ def test_a_change_of_what_is_not_held_is_not_trained(tmp_path: Path) -> None:
     hospital.answer(instruction_of(plan, 1), pack(FIRST))
     held = hospital.greet(GREETING).holds
     assert held == fingerprint(pack(FIRST))
-    blob, _ = sent(FIRST, FIRST, "int8", generator(5, "wire"))
+    blob = sent(FIRST, FIRST, {}, "int8", generator(5, "wire")).blob
     for base, status in (("0" * 64, "failed"), (held, "ok")):
         reply, _ = hospital.answer(instruction_of(plan, 2, base=base), blob)
         assert reply.status == status

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.feedback import with_feedback
-from common.codec.change import received
+from common.codec.change import received, sent
 from common.options import Training, Wire
 from common.seeds import generator
 from common.state import WEIGHTS, State, spec_of
@@ -36,9 +35,9 @@ def models(wire: Wire, feedback: bool, rounds: int) -> Iterator[np.ndarray]:
             rate = np.float32(1 / (50 + number / 5))  # what feedback delays is in proportion to it
             after = {"w.weight": w - rate * (w - optimum)}
             rng = generator(1, "wire", number, str(i))
-            blob, left = with_feedback(state, after, residuals[i], wire, rng)
-            residuals[i] = left if feedback else {}
-            arrived = received(blob, state, spec_of(state), wire)
+            up = sent(state, after, residuals[i], wire, rng)
+            residuals[i] = up.residual if feedback else {}
+            arrived = received(up.blob, state, spec_of(state), wire)
             replies[str(i)] = ({WEIGHTS: arrived}, 1)
         state = FedAvg().combine(state, HeldUpdates(replies), about)
         yield state["w.weight"][0]
@@ -68,7 +67,7 @@ def test_nothing_is_lost_over_the_rounds(wire: Wire, seed: int) -> None:
     before = {"a.weight": np.zeros(shape, np.float32)}
     for _ in range(8):
         after = {"a.weight": rng.normal(size=shape).astype(np.float32)}
-        blob, residual = with_feedback(before, after, residual, wire, rng)
+        blob, _, residual = sent(before, after, residual, wire, rng)
         came += after["a.weight"]
         went += received(blob, before, spec_of(before), wire)["a.weight"]
     np.testing.assert_allclose(went + residual["a.weight"], came, atol=1e-4)
