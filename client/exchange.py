@@ -102,7 +102,6 @@ class Exchange:
                 OF_LOCAL: learned.own,
                 RESIDUAL: up.residual,
             }
-            own |= {RESIDUAL: up.residual}
             self.own.keep(identity.run, instruction.counted, identity.round, join(own))
         return up.blob
 

@@ -101,7 +101,6 @@ class Training(BaseModel):
     mixup: float = Field(
         0, ge=0, description="alpha of mixup, which mixes pairs of films and of labels; 0: none"
     )
-
     wire: Wire = Field(
         "fp32",
         description="how the model travels: exactly, its changes rounded to bf16 or int8, or the "

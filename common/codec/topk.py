@@ -2,7 +2,7 @@
 
 Lin et al., "Deep Gradient Compression", ICLR 2018, section 3, send the largest 0.1 % in each of
 many thousand steps. A federation has few rounds, and so more is sent in each. What is not sent must
-not be lost, or the small changes never count: see :mod:`client.exchange`.
+not be lost, or the small changes never count: see :mod:`common.codec.change`.
 
 Where they are travels as a bit for each parameter, which zstd makes about as short as positions
 could be; it has a known length, no order and no position twice.
