@@ -96,6 +96,23 @@ def test_what_does_not_follow_the_optimiser_arrives_exactly(tmp_path: Path) -> N
     assert not same_bits(same, {name: FIRST[name] for name in same})
 
 
+@pytest.mark.parametrize("counted", [0, 1])
+def test_what_has_not_travelled_of_a_round_that_counted_travels_later(
+    tmp_path: Path, counted: int
+) -> None:
+    (shard,) = make_hospitals(tmp_path / "data", 1, 20)
+    exact, encoded = hospital_of(shard), hospital_of(shard)
+    residual: State = {}
+    for number in (1, 2):
+        _, trained = exact.answer(instruction_of(plan_of(), number), pack(FIRST))
+        told = instruction_of(plan_of(wire="topk"), number, counted=counted * (number - 1))
+        _, blob = encoded.answer(told, pack(FIRST))
+        rng = generator(5, "wire", number, shard.name)
+        up = sent(FIRST, unpack(trained, spec_of(FIRST)), residual, "topk", rng)
+        assert blob == up.blob
+        residual = up.residual if counted else {}
+
+
 def spoilt(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
     if instruction.task == "train" and instruction.identity.round == 2:
         blob = blob[:-1]
