@@ -18,11 +18,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.multival import MultiValue
+from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit
 
 from common.shard import Bytes
 from radiographs.read.decode import check_something_left
 from radiographs.read.decoder_warnings import warnings_refused
+from radiographs.read.jpeg import check_jpeg
 from radiographs.read.lut import read_lut
 from radiographs.read.unreadable import Unreadable
 from radiographs.read.words import quoted, text
@@ -30,6 +33,9 @@ from radiographs.read.words import quoted, text
 Values = npt.NDArray[np.float64]
 
 MOST_BITS = 16
+
+LOSSY_JPEG = (JPEGBaseline8Bit, JPEGExtended12Bit)
+"""Transfer syntaxes of JPEG with DCT."""
 
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
@@ -49,6 +55,7 @@ def shown_pixels(data: Dataset) -> Bytes:
         Unreadable: The pixels are not one grey picture, are damaged, or are all shown alike
             although they differ; or the header says what cannot be followed.
     """
+    _check_lossy_jpeg(data)
     with warnings_refused():
         stored = data.pixel_array
     if stored.ndim != 2 or stored.dtype.kind not in "iu":
@@ -60,6 +67,21 @@ def shown_pixels(data: Dataset) -> Bytes:
     shown: Bytes = _shades(data, bits)[patterns]
     check_something_left(patterns, shown)
     return shown
+
+
+def _check_lossy_jpeg(data: Dataset) -> None:
+    """Refuse a damaged JPEG before GDCM sees it, whose decoder may end the process over it.
+
+    Raises:
+        Unreadable: It is damaged.
+    """
+    if data.file_meta.TransferSyntaxUID not in LOSSY_JPEG:
+        return
+    try:
+        for frame in generate_frames(data.PixelData, number_of_frames=1):
+            check_jpeg(frame)
+    except Unreadable:
+        raise Unreadable("the compressed pixels are damaged or cut short") from None
 
 
 def cause_of_dullness(header: Dataset) -> str:

@@ -77,7 +77,7 @@ class Schedule:
         self._federation.hosts[name].heal()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.fault(
     "thirty rounds under ten faults at random: server and clients killed, stopped, cut off",
     "the model is, bit for bit, that of an undisturbed run; history and audit log are whole",

@@ -80,6 +80,7 @@ def test_a_run_of_two_processes_goes_on(tmp_path: Path) -> None:
     assert same_bits(again, whole)
 
 
+@pytest.mark.long
 def test_two_processes_train_together_and_end_together(tmp_path: Path) -> None:
     data = make_shard(tmp_path / "shard", images=64, labelled=False).path
     out = tmp_path / "c.pt"

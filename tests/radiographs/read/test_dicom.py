@@ -433,6 +433,25 @@ def test_what_the_library_says_of_a_damaged_file_is_not_repeated(
         examine(tmp_path / "a.dcm", "frontal")
 
 
+@pytest.mark.parametrize("syntax", [uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit])
+def test_a_damaged_jpeg_does_not_reach_the_decoder_that_may_end_the_process(
+    tmp_path: Path, syntax: uid.UID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(_: Dataset) -> None:
+        raise AssertionError
+
+    pixels = (RAMP // 16).astype(np.uint8)
+    code = bytearray(jpeg(pixels))
+    code[len(code) // 2 :] = bytes(len(code) - len(code) // 2)
+    data = film(pixels, bits=8, PixelData=encapsulate([bytes(code)]))
+    data.file_meta.TransferSyntaxUID = syntax
+    data["PixelData"].VR = "OB"
+    data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    monkeypatch.setattr(Dataset, "pixel_array", property(ended))
+    with pytest.raises(Unreadable, match=r"^the compressed pixels are damaged or cut short$"):
+        read(tmp_path / "a.dcm", 40)
+
+
 def fuzzed_film(name: str) -> Dataset:
     """Return a film on one of the paths that pixels and header can take."""
     if name == "voi table":

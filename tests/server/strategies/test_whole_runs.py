@@ -33,6 +33,12 @@ from tests.support.hospitals import (
 from tests.support.shards import make_hospitals
 from tests.support.states import same_bits
 
+COMBINATIONS = (
+    *("clipped", "trimmed-mean", "fedadam of medians", "fednova of fedprox", "scaffold of heads"),
+    *("backbones of one's own", "bf16", "topk of heads"),
+)
+"""Methods whose parts are all in other methods."""
+
 FIRST = state_of(build_model("densenet-tiny", 5))
 
 
@@ -47,7 +53,13 @@ def rejected_in_round_2(instruction: Instruction, reply: Reply, blob: bytes) -> 
     return reply, blob
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=pytest.mark.long) if name in COMBINATIONS else name
+        for name in METHODS
+    ],
+)
 def test_a_run_whose_both_ends_were_restarted_is_bit_for_bit_the_same(
     tmp_path: Path, method: str
 ) -> None:
