@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
     "a hospital's line is cut and mended, with no end told (half-open connection)",
     "keepalive finds it on both sides; the hospital comes back by itself and takes part",
 )
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cut_line_heals(tmp_path: Path, shards: list[Path]) -> None:
     run = tmp_path / "run"
     with Hosts(4) as hosts, FaultyFederation(tmp_path / "logs", hosts=hosts) as federation:

@@ -35,9 +35,9 @@ from tests.support.states import same_bits
 
 COMBINATIONS = (
     *("clipped", "trimmed-mean", "fedadam of medians", "fednova of fedprox", "scaffold of heads"),
-    *("backbones of one's own", "bf16", "topk of heads"),
+    *("backbones of one's own", "bf16", "topk of heads", "fedadagrad", "fedyogi"),
 )
-"""Methods whose parts are all in other methods."""
+"""Methods whose parts, or what they remember, are in other methods."""
 
 FIRST = state_of(build_model("densenet-tiny", 5))
 
