@@ -190,7 +190,6 @@ def _serve(arguments: Sequence[str]) -> None:
     from server.members.admission import Admission
     from server.members.roster import Roster
     from server.metrics.port import MetricsPort
-    from server.rounds.loop import Rounds
     from server.run.events import AuditEvent
     from server.run.records import RunStatus, read_run_status
     from server.run.start import start_run
@@ -227,18 +226,7 @@ def _serve(arguments: Sequence[str]) -> None:
             over = f"{done} rounds are done"
             roster.say_farewell(over, folder.hospitals(), RESTART_SECONDS, results)
         return
-    rounds = Rounds(
-        plan,
-        roster,
-        folder,
-        start.state,
-        start.provenance,
-        tester,
-        start.strategy,
-        start.average,
-        start.sent,
-        start.residual,
-    )
+    rounds = start.rounds(roster, tester)
     guard.last_words = lambda stopped: folder.status.end(
         RunStatus(state="stopped", reason=str(stopped), rounds=plan.rounds)
     )

@@ -1,6 +1,7 @@
 """What a method of local training is: it changes gradients, and may remember and return states."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -66,6 +67,18 @@ class LocalTraining:
         """
         del after, steps
         return Learned({}, {})
+
+    @torch.no_grad()
+    def hold_back(self, parameters: Mapping[str, nn.Parameter], weight: float) -> None:
+        """Add the gradient of weight / 2 times the squared distance to the received parameters."""
+        for name, start in self._start.items():
+            parameter = parameters[name]
+            assert parameter.grad is not None  # noqa: S101 - all of them have been through backward
+            parameter.grad.add_(parameter - start, alpha=weight)
+
+    @cached_property
+    def _start(self) -> dict[str, torch.Tensor]:
+        return self.on_device(self.before)
 
     def on_device(self, state: State) -> dict[str, torch.Tensor]:
         """Return a state as tensors where the gradients are."""

@@ -22,17 +22,16 @@ class FedDyn(LocalTraining):
         super().__init__(*arguments)
         zero: State = {name: np.zeros_like(array) for name, array in self.before.items()}
         self._gradient = self.own or zero
-        self._start = self.on_device(self.before)
         self._linear = self.on_device(self._gradient)
 
     @torch.no_grad()
     def correct(self, parameters: Mapping[str, nn.Parameter]) -> None:
         """Add the gradient of the regulariser."""
-        for name, start in self._start.items():
-            parameter = parameters[name]
-            assert parameter.grad is not None  # noqa: S101 - all of them have been through backward
-            parameter.grad.add_(parameter - start, alpha=self.training.alpha)
-            parameter.grad.sub_(self._linear[name])
+        self.hold_back(parameters, self.training.alpha)
+        for name, linear in self._linear.items():
+            gradient = parameters[name].grad
+            assert gradient is not None  # noqa: S101 - all of them have been through backward
+            gradient.sub_(linear)
 
     def learned(self, after: State, steps: int) -> Learned:
         """Return what the regulariser remembers."""

@@ -5,9 +5,7 @@ mu (y - x). Li et al., "Federated Optimization in Heterogeneous Networks", MLSys
 """
 
 from collections.abc import Mapping
-from typing import Any
 
-import torch
 from torch import nn
 
 from client.local.base import LocalTraining
@@ -16,14 +14,6 @@ from client.local.base import LocalTraining
 class FedProx(LocalTraining):
     """SGD with a proximal term."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._start = self.on_device(self.before)
-
-    @torch.no_grad()
     def correct(self, parameters: Mapping[str, nn.Parameter]) -> None:
         """Add the gradient of the proximal term."""
-        for name, start in self._start.items():
-            parameter = parameters[name]
-            assert parameter.grad is not None  # noqa: S101 - all of them have been through backward
-            parameter.grad.add_(parameter - start, alpha=self.training.mu)
+        self.hold_back(parameters, self.training.mu)

@@ -20,7 +20,6 @@ from experiments.launch.inprocess import InProcessHospitals
 from experiments.launch.local import LocalFederation
 from server.cli import ServerSettings
 from server.members.admission import Admission
-from server.rounds.loop import Rounds
 from server.rounds.testing import Tester
 from server.run.records import RunStatus
 from server.run.start import start_run
@@ -60,18 +59,7 @@ def run_in_process(settings: ServerSettings, shards: Sequence[Path]) -> None:
         for path in shards
     ]
     federation = InProcessHospitals(hospitals, admission)
-    rounds = Rounds(
-        plan,
-        federation,
-        folder,
-        start.state,
-        start.provenance,
-        tester,
-        start.strategy,
-        start.average,
-        start.sent,
-        start.residual,
-    )
+    rounds = start.rounds(federation, tester)
     folder.status.end(RunStatus(state="finished", **dict(rounds.run())))
     folder.log.close()
 

@@ -2,6 +2,7 @@
 
 import platform
 import secrets
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,10 +11,13 @@ from common.checkpoint import Provenance, read_checkpoint, read_strategy
 from common.errors import BadInput
 from common.initial import initial_state
 from common.options import Architecture, Training
+from common.scores import Scores
 from common.state import State, returned
 from common.wire import fingerprint, pack
+from server.rounds.ask import Hospitals
 from server.rounds.average import MovingAverage
 from server.rounds.beside import Beside, take_apart
+from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
 from server.run.config import hashes_of, in_force, positives_of
 from server.run.folder import RunFolder
@@ -36,6 +40,26 @@ class Start(NamedTuple):
     average: MovingAverage | None
     sent: State
     residual: State
+
+    def rounds(self, hospitals: Hospitals, test: Callable[[State], Scores] | None) -> Rounds:
+        """Return the rounds that are left.
+
+        Args:
+            hospitals: Those that take part.
+            test: Scores a state on the test shard; None: there is none.
+        """
+        return Rounds(
+            self.plan,
+            hospitals,
+            self.folder,
+            self.state,
+            self.provenance,
+            test,
+            self.strategy,
+            self.average,
+            self.sent,
+            self.residual,
+        )
 
 
 def start_run(settings: "ServerSettings", size: int) -> Start:
