@@ -321,8 +321,8 @@ def _check_whole(path: Path, provenance: Provenance, head: HeadChoice | None) ->
     if shared in (None, "all") or (shared == "backbone" and head == "replace"):
         return
     raise BadInput(
-        f"{path}: of this model only a part was trained together ({shared}), the rest is each "
-        "hospital's own; give a whole one, which each hospital has in its --state/models"
+        f"{path}: of this model only a part was trained together (--shared {shared}), the rest is "
+        "each hospital's own; give a whole one, which each hospital has in its --state/models"
     )
 
 

@@ -209,7 +209,7 @@ class Closing:
         if not self._plan.one_model:
             shared = self._plan.training.shared
             log.warning(
-                "there is no single model, and so no final.pt: hospitals share %s, and each has "
+                "there is no single model, and so no final.pt: with --shared %s each hospital has "
                 "the rest of its own model in its --state",
                 shared,
             )
