@@ -112,22 +112,28 @@ def forest(estimates: Sequence[Estimate]) -> Figure:
 
 
 def strategies(tables: Sequence[StrategyTable]) -> Figure:
-    """Return the mean test AUC by round of each method, one panel a first model."""
+    """Return the mean test AUC by round of each method, one panel a first model.
+
+    A mean is over the seeds that all methods of the panel have: seeds differ more than methods do.
+    """
 
     def paint(panels: list[Axes]) -> None:
         for axes, table in zip(panels, tables, strict=True):
+            seeds = [{curve.seed for curve in row.curves} for row in table.rows if row.curves]
+            shared = set.intersection(*seeds) if seeds else set()
             for row in table.rows:
                 colour, line = METHOD_LOOKS[row.method]
                 look = {"color": colour, "linestyle": line, "label": METHOD_TITLES[row.method]}
                 width = 2.6 if row.method == "fedavg" else 1.6
-                points = mean_curve(row.curves)
+                points = mean_curve([curve for curve in row.curves if curve.seed in shared])
                 _line(axes, points, "round", "test_auc", linewidth=width, **look)
             axes.set_ylabel(f"mean AUC, test films\n{TITLES[table.first_model]}")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         panels[-1].set_xlabel("rounds done")
 
     caption = (
-        "Mean AUC by round, Non-IID, mean over seeds. Dashed: the server takes a step of its own."
+        "Mean AUC by round, Non-IID, mean over the seeds that all methods drawn have. Dashed: the "
+        "server takes a step of its own."
     )
     return draw("strategies", caption, len(tables), 1.5 + 2.6 * len(tables), paint)
 
