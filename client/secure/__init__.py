@@ -1,0 +1,1 @@
+"""A hospital's part in secure sums; see docs/secure-aggregation.md."""

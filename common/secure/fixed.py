@@ -1,0 +1,192 @@
+"""Updates as words of 32 bits that can be summed modulo 2^32, and their sum as a mean.
+
+With e a hospital's films, c an entry of its change, R the range of such entries and B the ``total``
+that the server has announced, a word is::
+
+    round(e / B  c  2^30 / R)
+
+and with T the films of all hospitals together, n of them, the mean change is::
+
+    sum of the words  R / 2^30  B / T        off by at most  n / 2  R / 2^30  B / T
+
+R is ``clip`` for parameters, whose change is no longer than that, and :data:`STATISTICS_RANGE` for
+BatchNorm's statistics. The sum is below 2^31 as long as T < 2 B, which the server sees: the films
+are the first word, so that an overflow is known for certain. The second word is e / B times the
+training loss, up to :data:`LOSS_RANGE`. BatchNorm's counters do not travel: they stay as they were.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from common.secure.settings import SecureSettings
+from common.state import State, is_float, is_parameter
+
+Words = npt.NDArray[np.uint32]
+
+UNIT = 2.0**30
+"""Of a word: the range of what it stands for."""
+
+STATISTICS_RANGE = 1024.0
+"""Largest change of BatchNorm's running means and variances in a round."""
+
+LOSS_RANGE = 100.0
+"""A larger training loss counts as this."""
+
+BESIDE = 2
+"""Words ahead of the tensors': films, and loss."""
+
+FULL = 31 / 16
+"""Most of T / B: below 2, by more than rounding can add."""
+
+
+class OutOfRange(ValueError):  # noqa: N818 - a verdict, not a fault
+    """An update has no place in a sum, or a sum is none of such updates; says why."""
+
+
+class Mean(NamedTuple):
+    """What a sum stands for.
+
+    Attributes:
+        state: The mean weights.
+        films: Of all hospitals in the sum.
+        loss: Mean training loss over these.
+        norm: Of the mean change of the parameters.
+    """
+
+    state: State
+    films: int
+    loss: float
+    norm: float
+
+
+def length(before: State) -> int:
+    """Return how many words an update of such a state has."""
+    return BESIDE + sum(array.size for _, array in _floats(before))
+
+
+def clipping(before: State, after: State, clip: float) -> tuple[float, float]:
+    """Return the norm of the parameters' change, and the factor that makes it ``clip`` at most.
+
+    Raises:
+        OutOfRange: The change is not finite.
+    """
+    squares = 0.0
+    for name, array in _floats(before):
+        if is_parameter(name):
+            change = (after[name].astype(np.float64) - array).ravel()
+            squares += float(change @ change)
+    norm = math.sqrt(squares)
+    if not math.isfinite(norm):
+        raise OutOfRange("the change of its parameters is not finite")
+    return norm, min(1.0, clip / norm) if norm else 1.0
+
+
+def to_words(
+    before: State, after: State, films: int, loss: float, settings: SecureSettings
+) -> Words:
+    """Return an update as words, with the change of its parameters clipped.
+
+    Args:
+        before: What was trained.
+        after: What came of it.
+        films: That it was trained on.
+        loss: Mean training loss.
+        settings: Of the attempt.
+
+    Raises:
+        OutOfRange: It has a number that is not finite or beyond its range, or too many films.
+    """
+    if not 1 <= films <= settings.films:
+        raise OutOfRange(f"it has more than the {settings.films} films that a hospital may have")
+    _, factor = clipping(before, after, settings.clip)
+    weight = films / settings.total
+    words = np.empty(length(before), np.uint32)
+    words[0] = films
+    words[1] = _word(np.array([weight * min(loss, LOSS_RANGE) / LOSS_RANGE]))[0]
+    at = BESIDE
+    for name, array in _floats(before):
+        change = (after[name].astype(np.float64) - array).ravel()
+        reach = _range_of(name, settings)
+        if is_parameter(name):
+            change *= factor
+        elif not (np.abs(change) <= reach).all():
+            raise OutOfRange(f"tensor {name} has changed by more than {reach:g}, or is not finite")
+        words[at : at + change.size] = _word(change * (weight / reach))
+        at += change.size
+    return words
+
+
+def from_words(words: Words, before: State, hospitals: int, settings: SecureSettings) -> Mean:
+    """Return what a sum of updates stands for; counters are those of ``before``.
+
+    Args:
+        words: The sum, modulo 2^32.
+        before: What was trained.
+        hospitals: In the sum.
+        settings: Of the attempt.
+
+    Raises:
+        OutOfRange: It cannot be the sum of so many updates that are clipped and in range, or it has
+            more films than ``total`` allows for.
+    """
+    films = int(words[0])
+    if films < hospitals:
+        raise OutOfRange(f"the sum is of {films} films at {hospitals} hospitals")
+    if films > FULL * settings.total:
+        raise OutOfRange(f"the sum is of {films} films, too many for {settings.total} in all")
+    weight = films / settings.total
+    slack = hospitals / 2 / UNIT / weight
+    loss = LOSS_RANGE * float(_number(words[1:2])[0]) / weight
+    state, at, squares, entries = dict(before), BESIDE, 0.0, 0
+    for name, array in _floats(before):
+        reach = _range_of(name, settings)
+        change = _number(words[at : at + array.size]) * (reach / weight)
+        at += array.size
+        if not (np.abs(change) <= reach * (1 + slack)).all():
+            raise OutOfRange(f"tensor {name} has changed by more than any hospital's can")
+        if is_parameter(name):
+            squares += float(change @ change)
+            entries += array.size
+        mean = array + change.reshape(array.shape)
+        if name.endswith("running_var"):
+            mean = np.maximum(mean, 0)  # rounding may have gone below
+        state[name] = np.asarray(mean, array.dtype)
+    norm = math.sqrt(squares)
+    longest = settings.clip * (1 + slack * math.sqrt(entries) + 1e-9)
+    if norm > longest or not -slack <= loss / LOSS_RANGE <= 1 + slack:
+        raise OutOfRange("the mean change is longer, or the mean loss larger, than any hospital's")
+    return Mean(state, films, max(0.0, loss), norm)
+
+
+def precision(name: str, hospitals: int, films: int, settings: SecureSettings) -> float:
+    """Return by how much an entry of the mean may be off, before it is rounded to its dtype.
+
+    Args:
+        name: The tensor's.
+        hospitals: In the sum.
+        films: Theirs together.
+        settings: Of the attempt.
+    """
+    return hospitals / 2 * _range_of(name, settings) / UNIT * settings.total / films
+
+
+def _floats(state: State) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    return ((name, array) for name, array in state.items() if is_float(array))
+
+
+def _range_of(name: str, settings: SecureSettings) -> float:
+    return settings.clip if is_parameter(name) else STATISTICS_RANGE
+
+
+def _word(shares: npt.NDArray[np.float64]) -> Words:
+    """Return words for shares of the range, negative ones as their complement."""
+    return np.rint(shares * UNIT).astype(np.int64).astype(np.uint32)
+
+
+def _number(words: Words) -> npt.NDArray[np.float64]:
+    """Undo :func:`_word` for a sum."""
+    return words.astype(np.int32).astype(np.float64) / UNIT

@@ -1,0 +1,1 @@
+"""The server's part in secure sums; see docs/secure-aggregation.md."""

@@ -1,0 +1,223 @@
+"""What a hospital refuses, whatever the server asks."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from client.secure.sums import SecureSums
+from common.secure.keys import BadKeys, SignedKeys, check_keys
+from common.secure.messages import (
+    Declined,
+    MaskCall,
+    Masked,
+    RevealCall,
+    Revealed,
+    SecureAnswer,
+    SecureCall,
+    ShareCall,
+    Shares,
+)
+from server.secure.aggregation import NoSum
+from tests.support.secure import (
+    Sums,
+    identity_of,
+    names_of,
+    plain_sum,
+    random_updates,
+    signers_of,
+)
+
+NAMES = names_of(5)
+UPDATES = random_updates(NAMES, 4)
+
+
+def refused(answer: SecureAnswer) -> str:
+    assert isinstance(answer, Declined)
+    return answer.reason
+
+
+def test_hospitals_with_certificates_come_to_a_sum() -> None:
+    words, summed, _ = Sums.of(NAMES, signers_of(NAMES)).aggregate(UPDATES, {NAMES[1]: 2})
+    assert (words == plain_sum(UPDATES, summed)).all()
+
+
+@pytest.mark.parametrize(
+    ("forge", "said"),
+    [
+        (
+            lambda own, _old: own.model_copy(update={"mask": bytes(31) + b"9"}),
+            "the keys of hospital-03 are not signed by it for this attempt",
+        ),
+        (
+            lambda own, _old: own.model_copy(update={"certificate": b"", "signature": b""}),
+            "the keys of hospital-03 come without a certificate of the CA",
+        ),
+        (
+            lambda _own, old: old,
+            "the keys of hospital-03 are not signed by it for this attempt",
+        ),
+    ],
+    ids=["other keys", "no certificate", "an earlier attempt"],
+)
+def test_a_server_cannot_play_a_hospital(
+    forge: Callable[[SignedKeys, SignedKeys], SignedKeys], said: str
+) -> None:
+    sums = Sums.of(NAMES, signers_of(NAMES))
+    old = sums.begin(UPDATES, identity_of(1))["hospital-03"]
+
+    def changed(name: str, call: SecureCall) -> SecureCall:
+        if name == "hospital-00" and isinstance(call, ShareCall):
+            forged = forge(call.keys["hospital-03"], old)
+            return call.model_copy(update={"keys": {**call.keys, "hospital-03": forged}})
+        return call
+
+    words, summed, _ = sums.aggregate(UPDATES, identity=identity_of(2), changed=changed)
+    assert sums.declined["hospital-00"].reason == said
+    assert sums.declined["hospital-00"].because_of == "hospital-03"
+    assert summed == NAMES[1:]
+    assert (words == plain_sum(UPDATES, summed)).all()
+
+
+def test_certificates_of_another_hospital_another_ca_or_another_time_prove_nothing() -> None:
+    signers, strangers = signers_of(NAMES), signers_of(NAMES)
+    attempt, now = identity_of().model_dump(), datetime.now(UTC)
+    sums = Sums.of(NAMES, {**signers, NAMES[1]: signers[NAMES[2]], NAMES[3]: strangers[NAMES[3]]})
+    keys, ca = sums.begin(UPDATES, identity_of()), signers[NAMES[0]].ca
+    check_keys(keys[NAMES[0]], NAMES[0], attempt, ca, now)
+    with pytest.raises(BadKeys, match="keys of hospital-01 come with another's certificate"):
+        check_keys(keys[NAMES[1]], NAMES[1], attempt, ca, now)
+    with pytest.raises(BadKeys, match="hospital-03 come without a certificate of the CA"):
+        check_keys(keys[NAMES[3]], NAMES[3], attempt, ca, now)
+    with pytest.raises(BadKeys, match="the certificate of hospital-00 is not valid now"):
+        check_keys(keys[NAMES[0]], NAMES[0], attempt, ca, now + timedelta(days=31))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"names": ("hospital-00", "hospital-01")}, "a sum is of 3 hospitals at least"),
+        ({"names": (*NAMES[1:], "hospital-99")}, "a sum is of 3 hospitals at least"),
+        ({"names": (*NAMES, "hospital-99")}, "the keys are not those of the hospital's neighbours"),
+    ],
+)
+def test_a_sum_of_too_few_or_of_others_is_refused(change: dict[str, object], said: str) -> None:
+    sums = Sums.of(NAMES)
+    call = sums.started(UPDATES, identity_of()).share_calls()["hospital-00"]
+    answer, _ = sums.hospitals["hospital-00"].answer(call.model_copy(update=change))
+    assert refused(answer).startswith(said)
+
+
+def test_shares_that_were_sealed_for_other_keys_or_names_are_refused() -> None:
+    """The server shows two hospitals different cohorts: they have no key in common."""
+    sums = Sums.of(NAMES)
+    server = sums.started(UPDATES, identity_of())
+
+    def changed(name: str, call: SecureCall) -> SecureCall:
+        if name == "hospital-00" and isinstance(call, ShareCall):
+            kept = {other: keys for other, keys in call.keys.items() if other != "hospital-04"}
+            return call.model_copy(update={"names": call.names[:4], "keys": kept})
+        return call
+
+    calls = server.share_calls()
+    for name, call in calls.items():
+        answer, _ = sums.hospitals[name].answer(changed(name, call))
+        assert isinstance(answer, Shares)
+        if name != "hospital-00":
+            server.add_shares(name, answer)
+        else:
+            first = answer
+    boxes = server.mask_calls()["hospital-01"].sealed
+    boxes = {**boxes, "hospital-00": first.sealed["hospital-01"]}
+    mask_call = MaskCall(identity=identity_of(), sealed=boxes)
+    answer, _ = sums.hospitals["hospital-01"].answer(mask_call)
+    assert refused(answer) == "the shares of hospital-00 cannot be opened"
+
+
+def test_an_update_is_masked_once_and_with_enough_others() -> None:
+    sums = Sums.of(NAMES)
+    server = sums.started(UPDATES, identity_of())
+    for name, call in server.share_calls().items():
+        answer, _ = sums.hospitals[name].answer(call)
+        assert isinstance(answer, Shares)
+        server.add_shares(name, answer)
+    whole = server.mask_calls()["hospital-00"]
+    few = whole.model_copy(update={"sealed": {name: whole.sealed[name] for name in NAMES[1:3]}})
+    answer, blob = sums.hospitals["hospital-00"].answer(few)
+    assert refused(answer) == "only 3 of 4 neighbours have made shares"
+    assert not blob
+    answer, _ = sums.hospitals["hospital-00"].answer(whole)
+    assert refused(answer) == "there is no update to be masked in this attempt"
+    for expected in (Masked, Declined):
+        answer, blob = sums.hospitals["hospital-01"].answer(server.mask_calls()["hospital-01"])
+        assert isinstance(answer, expected)
+        assert len(blob) == (28 if expected is Masked else 0)
+
+
+@pytest.mark.parametrize(
+    ("survivors", "said"),
+    [
+        (NAMES[:3], "the sum is of too few hospitals: 3, and 4 are needed"),
+        (NAMES[1:], "the sum is of others than those who were named"),
+        ([*NAMES, "hospital-99"], "the sum is of others than those who were named"),
+    ],
+)
+def test_nothing_is_revealed_for_a_sum_of_too_few_or_of_others(
+    survivors: list[str], said: str
+) -> None:
+    sums = Sums.of(NAMES)
+    server = sums.started(UPDATES, identity_of())
+    sums.until_revealed(server, dict.fromkeys(NAMES, 3))
+    call = RevealCall(identity=identity_of(), survivors=tuple(survivors))
+    answer, _ = sums.hospitals["hospital-00"].answer(call)
+    assert refused(answer) == said
+
+
+def test_a_seed_and_a_key_of_one_hospital_are_never_both_revealed() -> None:
+    sums = Sums.of(NAMES)
+    server = sums.started(UPDATES, identity_of())
+    sums.until_revealed(server, dict.fromkeys(NAMES, 3))
+    hospital = sums.hospitals["hospital-00"]
+    answer, _ = hospital.answer(RevealCall(identity=identity_of(), survivors=tuple(NAMES[:4])))
+    assert isinstance(answer, Revealed)
+    assert sorted(answer.seeds) == NAMES[:4]
+    assert sorted(answer.keys) == NAMES[4:]
+    for survivors in (NAMES, NAMES[:4]):
+        again, _ = hospital.answer(RevealCall(identity=identity_of(), survivors=tuple(survivors)))
+        assert isinstance(again, Declined)
+
+
+def test_sums_of_one_round_that_differ_by_a_hospital_are_refused() -> None:
+    """A repeated round is trained alike: the difference of the sums would be one update."""
+    sums = Sums.of(names := names_of(9))
+    updates = random_updates(names, 4)
+    sums.aggregate(updates, identity=identity_of(1))
+    with pytest.raises(NoSum, match="0 shares of a secret"):
+        sums.aggregate(updates, {names[3]: 2}, identity=identity_of(2))
+    said = {each.reason for each in sums.declined.values()}
+    assert said == {"another sum of this round differs from this one by one or two hospitals"}
+    sums.aggregate(updates, identity=identity_of(3))
+    sums.aggregate(updates, {names[3]: 2}, identity=identity_of(1, number=2))
+
+
+@pytest.mark.fault(
+    "a call of an earlier attempt at a secure sum comes late",
+    "the hospital declines; nothing of that attempt is left",
+)
+def test_a_call_of_another_attempt_is_declined() -> None:
+    sums = Sums.of(NAMES)
+    call = sums.started(UPDATES, identity_of(1)).share_calls()["hospital-00"]
+    sums.begin(UPDATES, identity_of(2))
+    answer, _ = sums.hospitals["hospital-00"].answer(call)
+    assert refused(answer) == "this attempt is not, or not any more, known here"
+    fresh = SecureSums("hospital-00", lambda: None)
+    assert refused(fresh.answer(call)[0]) == "this attempt is not, or not any more, known here"
+
+
+def test_each_attempt_has_keys_of_its_own() -> None:
+    sums = Sums.of(NAMES)
+    first, second = (sums.begin(UPDATES, identity_of(1)) for _ in range(2))
+    for name in NAMES:
+        assert {first[name].mask, first[name].seal}.isdisjoint(
+            {second[name].mask, second[name].seal}
+        )
