@@ -4,6 +4,7 @@ import logging
 import math
 import secrets
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from client.local.base import LocalTraining
 from client.own import OwnStates
 from client.policy import NotAllowed, Policy
 from client.progress import Steps, Tell, tell_nobody
+from client.secure.sums import SecureSums
 from client.slots import slot
 from client.training import Diverged, train
 from common.bootstrap import Films
@@ -31,7 +33,10 @@ from common.model import fastest_precision, is_out_of_memory, state_of
 from common.options import Precision
 from common.protocol import MOST_OWN, Greeting, Hello, Instruction, Reply
 from common.scores import Scores
+from common.secure.fixed import OutOfRange
+from common.secure.keys import Signer
 from common.shard import Shard
+from common.state import returned
 from common.wire import fingerprint
 
 log = logging.getLogger(__name__)
@@ -51,9 +56,11 @@ class Hospital:
             scored in fp32.
         kept: Keeps the models that the server shares; None: none is kept.
         own: Keeps what is the hospital's own from round to round; default: in memory.
+        signer: Returns who signs keys for it in secure sums; None: nobody does.
 
     Attributes:
         device: Where it computes; the CPU once the accelerator has failed for good.
+        sums: Secure sums that it takes part in.
         scored: Its own scores of the model that it has scored last, if any; they stay here.
     """
 
@@ -68,6 +75,7 @@ class Hospital:
         precision: Precision | None = "fp32",
         kept: KeptModels | None = None,
         own: OwnStates | None = None,
+        signer: Callable[[], Signer | None] = lambda: None,
     ) -> None:
         shard.labelled()
         self._policy = policy or Policy()
@@ -83,6 +91,7 @@ class Hospital:
         self._greeting: Greeting | None = None
         self._exchange = Exchange(own or OwnStates(None), name)
         self._features = FrozenFeatures()
+        self.sums = SecureSums(name, signer)
 
     @property
     def precision(self) -> Precision:
@@ -97,10 +106,11 @@ class Hospital:
         """
         training, validation = split_of(self._shard, greeting, self._policy)
         self._greeting = greeting
+        secret = greeting.secure or self._policy.secure_aggregation
         return Hello(
             site=self.name,
             version=version("fedcxr"),
-            examples=len(training),
+            examples=1 if secret else len(training),
             validation=len(validation) if len(validation) >= self._policy.min_group else 0,
             image_size=self._shard.manifest.size,
             backbone=self._exchange.model.backbone,
@@ -149,6 +159,13 @@ class Hospital:
             return Reply(
                 identity=instruction.identity, status="diverged", reason=str(diverged)
             ), b""
+        except OutOfRange as why:
+            log.error(
+                "round %d: the update has no place in a secure sum: %s",
+                instruction.identity.round,
+                why,
+            )
+            reason = str(why)
         except GivenUp:
             log.warning("round %d is given up: nobody waits for it", instruction.identity.round)
             reason = GivenUp.__name__
@@ -187,7 +204,11 @@ class Hospital:
         if instruction.task == "train" and instruction.batches is not None:
             return self._answer_canary(instruction, blob, chosen, validation, cancellation)
         begun = self._exchange.begin(instruction, blob, self.device)
-        model = begun.model
+        model, secure = begun.model, instruction.secure
+        if secure is not None:
+            attempt = self.sums.begin(instruction.identity, secure, instruction.seed)
+            shared = returned(state_of(model), instruction.training)
+            before = {name: array.copy() for name, array in shared.items()}
         with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
             start = time.monotonic()
             batches = math.ceil(len(validation) / EVALUATION_BATCH)
@@ -213,6 +234,11 @@ class Hospital:
             loss = self._train(model, shard, chosen, instruction, told, begun.local)
             seconds["train"] = time.monotonic() - evaluated
         weights = self._exchange.end(instruction, state_of(model), begun, steps)
+        if secure is not None:
+            after = returned(state_of(model), instruction.training)
+            attempt.hold_change(before, after, len(chosen), loss)
+            reply = self._reply(instruction, seconds, **scores, examples=1, keys=attempt.keys)
+            return reply, b""
         reply = self._reply(
             instruction,
             seconds,

@@ -47,6 +47,9 @@ class Policy(BaseModel):
         "trained on",
     )
     histograms: bool = Field(True, description="whether histograms of the logits are reported")
+    secure_aggregation: bool = Field(
+        False, description="whether updates leave under masks alone, --secure-aggregation"
+    )
 
     def objection(self, instruction: Instruction, examples: int) -> str | None:
         """Return what an instruction asks for that is not allowed; None: nothing.
@@ -60,6 +63,8 @@ class Policy(BaseModel):
             return f"to {instruction.task} is not allowed here"
         if instruction.task == "evaluate":
             return None
+        if self.secure_aggregation and instruction.secure is None:
+            return "training without --secure-aggregation is not allowed here"
         if training.mode not in self.modes:
             return f"mode {training.mode} is not allowed here"
         if training.local not in self.local:

@@ -12,6 +12,7 @@
                                      <-     weights
     Rejection                        ->                                       if they are no good
     Ping                             ->                                       is it alive?
+    the steps of a secure sum        ->     see common.secure.messages
     Farewell  (finished or refused)  ->
 
 Every message carries the protocol's version; unknown fields are refused, not ignored. No message
@@ -36,6 +37,8 @@ from common.histograms import HistogramsText
 from common.net import LONGEST_SECONDS, SiteName
 from common.options import Architecture, Part, StrategyChoice, Task, Training, Wire
 from common.scores import LARGEST_LOSS, MOST_IMAGES, AucOfAll, Scores
+from common.secure.keys import SignedKeys
+from common.secure.settings import SecureSettings
 from common.shard import SMALLEST
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -43,10 +46,10 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """128 random bits."""
 
-VERSION: Literal[5] = 5
-"""Of the protocol. Since 5 hospitals may keep a part of the model and states of their training, an
-instruction tells which of them count, models may travel as changes of what is held, and the
-training has more settings. Since 4 hospitals tell
+VERSION: Literal[6] = 6
+"""Of the protocol. Since 6 updates may be summed under masks. Since 5 hospitals may keep a part of
+the model and states of their training, an instruction tells which of them count, models may travel
+as changes of what is held, and the training has more settings. Since 4 hospitals tell
 how far they are, a reply may have histograms of the logits, an instruction may ask for a canary,
 and a client may say that it only checks its connection. Since 3 the greeting tells the training's
 settings, a reply may say that the training diverged, and hospitals may be given the final model and
@@ -81,7 +84,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    protocol: Literal[5] = VERSION
+    protocol: Literal[6] = VERSION
 
 
 class Identity(BaseModel):
@@ -106,6 +109,9 @@ class Greeting(Message):
     time: AwareDatetime | None = Field(None, description="by the server's clock")
     image_size: int | None = Field(None, description="pixels along each side of the run's films")
     training: Training = Field(Training(), description="as the instructions will have it")
+    secure: bool = Field(
+        False, description="updates are summed under masks; nobody is to tell its films"
+    )
 
 
 class Hello(Message):
@@ -117,7 +123,8 @@ class Hello(Message):
     examples: int = Field(
         ge=1,
         le=MOST_IMAGES,
-        description="images with a known label to train on, without validation",
+        description="images with a known label to train on, without validation; 1 where they are "
+        "not told",
     )
     validation: int = Field(
         0, ge=0, le=MOST_IMAGES, description="images on which it will score models; 0: none"
@@ -184,6 +191,9 @@ class Instruction(Message):
         le=MOST_BATCHES,
         description="with train: a canary on so many batches; the weights come back as they are",
     )
+    secure: SecureSettings | None = Field(
+        None, description="with train: the update is kept, to be summed under masks"
+    )
 
     @property
     def wire(self) -> Wire:
@@ -236,6 +246,10 @@ class Reply(Message):
         description="with a canary: most bytes in use, of the accelerator or of the process",
     )
     kept: bool = Field(False, description="whether it has kept the model that is shared")
+    keys: SignedKeys | None = Field(
+        None,
+        description="for the secure sum, if it trained for one; examples and loss are not told",
+    )
 
 
 class Fetch(Message):

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from common.protocol import Identity
-from common.secure.fixed import Words
+from common.secure.fixed import Words, clipping, to_words
 from common.secure.graph import neighbourhoods
 from common.secure.keys import BadKeys, SignedKeys, Signer, bond, check_keys, sign
 from common.secure.masks import (
@@ -39,6 +39,7 @@ from common.secure.messages import (
 )
 from common.secure.settings import FEWEST, SecureSettings
 from common.secure.shares import digest, needed, split
+from common.state import State
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,26 @@ class SecureAttempt:
     def hold(self, words: Words) -> None:
         """Keep the update until it is asked for, masked."""
         self._words = words
+
+    def hold_change(self, before: State, after: State, films: int, loss: float) -> None:
+        """Keep what a training has changed, clipped, until it is asked for, masked.
+
+        Args:
+            before: What was trained.
+            after: What came of it.
+            films: That it was trained on.
+            loss: Mean training loss.
+
+        Raises:
+            OutOfRange: The change has no place in a sum.
+        """
+        norm, factor = clipping(before, after, self._settings.clip)
+        clipped = f", clipped to {self._settings.clip:g}" if factor < 1 else ""
+        log.info(
+            "round %d: loss %.4f over %d images; an update of norm %.3g%s waits for the secure sum",
+            *(self.identity.round, loss, films, norm, clipped),
+        )
+        self.hold(to_words(before, after, films, loss, self._settings))
 
     def share(self, call: ShareCall) -> Shares:
         """Return the seed and the mask key in shares, each sealed for one neighbour.

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from client.secure.attempt import Refusal, SecureAttempt
 from common.protocol import Identity
-from common.secure.fixed import Words
-from common.secure.keys import SignedKeys, Signer
+from common.secure.keys import Signer
 from common.secure.messages import (
     Declined,
     MaskCall,
@@ -48,8 +47,8 @@ class SecureSums:
         self._round: tuple[str, int] | None = None
         self._sums: list[frozenset[str]] = []  # of the round
 
-    def begin(self, identity: Identity, settings: SecureSettings, seed: int) -> SignedKeys:
-        """Forget the attempt before, and return the keys of a new one.
+    def begin(self, identity: Identity, settings: SecureSettings, seed: int) -> SecureAttempt:
+        """Forget the attempt before, and return a new one.
 
         Args:
             identity: Of the attempt.
@@ -59,17 +58,13 @@ class SecureSums:
         Raises:
             BadInput: The hospital's certificate cannot be read.
         """
-        self._attempt = SecureAttempt(
-            self._name, identity, settings, seed, self._signer(), self._random
-        )
+        signer = self._signer()
         if self._round != (identity.run, identity.round):
             self._round, self._sums = (identity.run, identity.round), []
-        return self._attempt.keys
-
-    def hold(self, words: Words) -> None:
-        """Keep the update of the attempt that was begun last."""
-        assert self._attempt is not None  # noqa: S101 - it was begun
-        self._attempt.hold(words)
+            if signer is None:
+                log.warning("without certificates the server can play the other hospitals of a sum")
+        self._attempt = SecureAttempt(self._name, identity, settings, seed, signer, self._random)
+        return self._attempt
 
     def answer(self, call: SecureCall) -> tuple[SecureAnswer, bytes]:
         """Return the answer to a call, and the masked update if it is asked for."""

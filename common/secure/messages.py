@@ -21,7 +21,16 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from common.net import SiteName
-from common.protocol import Identity, Message, Printable, Sha256
+from common.protocol import (
+    Farewell,
+    Greeting,
+    Identity,
+    Message,
+    Ping,
+    Printable,
+    Rejection,
+    Sha256,
+)
 from common.secure.keys import SignedKeys
 
 MOST_HOSPITALS = 1000
@@ -113,7 +122,15 @@ class Declined(_Step):
     )
 
 
-SecureCall = Annotated[ShareCall | MaskCall | RevealCall, Field(discriminator="kind")]
+SecureCall = ShareCall | MaskCall | RevealCall
 SecureAnswer = Annotated[Shares | Masked | Revealed | Declined, Field(discriminator="kind")]
+
+ANY_CALL: TypeAdapter[Greeting | Rejection | Ping | Farewell | SecureCall] = TypeAdapter(
+    Annotated[
+        Greeting | Rejection | Ping | Farewell | ShareCall | MaskCall | RevealCall,
+        Field(discriminator="kind"),
+    ]
+)
+"""What a hospital is told outside the rounds, and in a secure sum."""
 
 SECURE_ANSWER: TypeAdapter[SecureAnswer] = TypeAdapter(SecureAnswer)

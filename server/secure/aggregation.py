@@ -122,13 +122,14 @@ class Aggregation:
             NoSum: They are too few.
         """
         survivors = tuple(sorted(self._in_sum))
+        came = f"{len(survivors)} of {len(self.names)} hospitals have sent masked updates"
+        if len(survivors) < FEWEST:
+            raise NoSum(f"{came}, {FEWEST} are needed")
         for name in sorted(self._shares):
             near = self._in_sum & set(self._near[name])
-            if len(survivors) < FEWEST or len(near) < self._needed(name):
-                raise NoSum(
-                    f"{len(survivors)} of {len(self.names)} hospitals have sent masked updates, "
-                    f"{len(near)} of those near {name}; {self._needed(name)} are needed"
-                )
+            if len(near) < self._needed(name):
+                least = self._needed(name)
+                raise NoSum(f"{came}, {len(near)} of those near {name}, where {least} are needed")
         call = RevealCall(identity=self._identity, survivors=survivors)
         return dict.fromkeys(survivors, call)
 

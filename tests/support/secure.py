@@ -88,8 +88,9 @@ class Sums:
         self.declined, self.improper = {}, {}
         keys = {}
         for name, words in updates.items():
-            keys[name] = self.hospitals[name].begin(identity, settings, 5)
-            self.hospitals[name].hold(words.copy())
+            attempt = self.hospitals[name].begin(identity, settings, 5)
+            attempt.hold(words.copy())
+            keys[name] = attempt.keys
         return keys
 
     def aggregate(
