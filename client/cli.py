@@ -117,6 +117,7 @@ def _take_part(arguments: Sequence[str]) -> None:
     from client.own import OwnStates
     from client.policy import read_policy
     from client.report import write_report
+    from client.secure.signer import signer_of
     from client.slots import check_slots
     from client.state import ClientState
     from client.transport.connection import take_part
@@ -148,6 +149,7 @@ def _take_part(arguments: Sequence[str]) -> None:
         settings.fixed_precision,
         kept,
         OwnStates(settings.state / "own" if settings.state is not None else None),
+        lambda: signer_of(settings.tls, name),
     )
     if settings.insecure:
         log.warning("--insecure: nothing is encrypted, and the server is not checked")

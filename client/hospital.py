@@ -237,8 +237,7 @@ class Hospital:
         if secure is not None:
             after = returned(state_of(model), instruction.training)
             attempt.hold_change(before, after, len(chosen), loss)
-            reply = self._reply(instruction, seconds, **scores, examples=1, keys=attempt.keys)
-            return reply, b""
+            return self._reply(instruction, seconds, **scores, keys=attempt.keys), b""
         reply = self._reply(
             instruction,
             seconds,

@@ -38,12 +38,13 @@ def page(
     """
     final = scores.get("final")
     validation = f"{final.films} of {final.patients} patients for validation" if final else "-"
+    trained = f"{traffic.examples} trained on in the last round; " if traffic.examples else ""
     facts = {
         "Hospital": name,
         "Run": f"{run}, over since {now()[:16].replace('T', ' ')} UTC",
         "Rounds": f"counted in {result.took_part} of {result.rounds}, rejected in "
         f"{result.rejected}, missing in {result.missing}",
-        "Films": f"{traffic.examples} trained on in the last round; {validation}",
+        "Films": f"{trained}{validation}",
         "Received": _models(*traffic.received),
         "Sent": _models(*traffic.sent),
         "Final model": _describe("final", final),

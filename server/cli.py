@@ -25,6 +25,7 @@ from server.rounds.participation import Participation, check_participation
 from server.rounds.plan import quorum_of
 from server.rounds.schedule import ScheduleSettings
 from server.run.config import Changing
+from server.secure.options import SecureOptions, check_secure
 from server.strategies.settings import StrategySettings, check_combination
 
 if TYPE_CHECKING:
@@ -44,7 +45,13 @@ one machine."""
 
 
 class ServerSettings(
-    ServingSettings, Training, StrategySettings, Participation, ScheduleSettings, AverageSettings
+    ServingSettings,
+    Training,
+    StrategySettings,
+    Participation,
+    ScheduleSettings,
+    AverageSettings,
+    SecureOptions,
 ):
     """Ask hospitals to train, average what they return, keep every round."""
 
@@ -124,6 +131,13 @@ class ServerSettings(
         )
 
     @property
+    def secure(self) -> SecureOptions:
+        """How updates are hidden."""
+        return SecureOptions.model_validate(
+            self.model_dump(include=set(SecureOptions.model_fields))
+        )
+
+    @property
     def participation(self) -> Participation:
         """Who is in a round."""
         return Participation.model_validate(
@@ -158,6 +172,15 @@ class ServerSettings(
         needed = quorum_of(self.quorum, self.min_clients, self.fraction)
         check_participation(
             self.participation, self.combining, self.training, self.min_clients, needed
+        )
+        check_secure(
+            self.secure,
+            self.combining,
+            self.training,
+            self.participation,
+            needed,
+            self.norm_limit,
+            self.canary,
         )
         self.rates.check_rounds(self.rounds)
         if self.shared != "all" and self.ema:
@@ -207,7 +230,11 @@ def _serve(arguments: Sequence[str]) -> None:
     start = start_run(settings, size)
     folder, plan = start.folder, start.plan
     greeting = Greeting(
-        run=plan.run, version=version("fedcxr"), seed=plan.seed, training=plan.training
+        run=plan.run,
+        version=version("fedcxr"),
+        seed=plan.seed,
+        training=plan.training,
+        secure=settings.secure_aggregation,
     )
     admission = Admission(greeting, size, folder, sites, settings.max_examples)
     roster = Roster(admission, folder)

@@ -44,6 +44,7 @@ from common.protocol import (
 )
 from common.runtime.guard import end_process
 from common.runtime.logs import fields
+from common.secure.messages import ANY_CALL, MaskCall, RevealCall, SecureCall, ShareCall
 from common.wire import fingerprint
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,9 @@ class MessageHandler:
     def _properties(self, text: str) -> ClientMessage:
         """Answer a greeting with a hello, and other messages with nothing."""
         hello = ""
-        match parse_message(CALL, text):
+        match parse_message(ANY_CALL, text):
+            case ShareCall() | MaskCall() | RevealCall() as call:
+                return _properties_of(self._secure(call))
             case Greeting() as greeting:
                 hello = self._hello(greeting)
             case Rejection() as rejection:
@@ -159,16 +162,29 @@ class MessageHandler:
                 self.farewell = farewell
         return _properties_of(hello)
 
+    def _secure(self, call: SecureCall) -> str:
+        """Answer a step of a secure sum; keep the masked update until it is fetched."""
+        answer, blob = self.hospital.sums.answer(call)
+        told: dict[str, Any] = {"identity": call.identity.model_dump(), "answer": answer.kind}
+        match call:
+            case ShareCall():
+                told["hospitals"] = call.names
+            case RevealCall():
+                told["hospitals"] = call.survivors
+        self._state.note(f"secure {call.kind}", **told)
+        if blob:
+            self._ready, self._weights = call.identity, blob
+        return answer.model_dump_json()
+
     def _hello(self, greeting: Greeting) -> str:
         hello = self.hospital.greet(greeting)
         log.info(
-            "%s (fedcxr %s) asks to join run %s of a server (fedcxr %s) with %d images, computing "
-            "on %s in %s",
+            "%s (fedcxr %s) asks to join run %s of a server (fedcxr %s)%s, computing on %s in %s",
             hello.site,
             hello.version,
             greeting.run,
             greeting.version,
-            hello.examples,
+            ", in secure sums" if greeting.secure else f" with {hello.examples} images",
             self.hospital.device,
             self.hospital.precision,
             extra=fields("joined", run=greeting.run, site=hello.site, examples=hello.examples),
@@ -222,7 +238,7 @@ class MessageHandler:
             )
         self._ready = identity if self._weights else None
         self._say(reply, len(self._weights))
-        self._state.note("answered", reply=reply.model_dump(exclude={"kind", "protocol"}))
+        self._state.note("answered", reply=reply.model_dump(exclude={"kind", "protocol", "keys"}))
         self._write_status("connected", run=identity.run, round=identity.round)
         metrics = {"message": Scalar(string=reply.model_dump_json())}
         return ClientMessage(

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.certificates import Pair, common_name
+from common.certificates import Pair, common_name, fingerprint_of
 from common.secure.masks import context
 
 PublicKey = Annotated[bytes, Field(min_length=32, max_length=32)]
@@ -101,16 +101,31 @@ def check_keys(
     """
     if ca is None:
         return
+    certificate = _certificate(keys, name)
     try:
-        certificate = x509.load_der_x509_certificate(keys.certificate)
         certificate.verify_directly_issued_by(ca)
-        public = certificate.public_key()
     except (ValueError, TypeError, InvalidSignature):
         raise BadKeys(f"the keys of {name} come without a certificate of the CA") from None
-    if common_name(certificate) != name:
-        raise BadKeys(f"the keys of {name} come with another's certificate")
     if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
         raise BadKeys(f"the certificate of {name} is not valid now")
+    check_signature(keys, name, attempt)
+
+
+def check_signature(keys: SignedKeys, name: str, attempt: Mapping[str, object]) -> str:
+    """Check that keys are signed with the certificate beside them; return its fingerprint.
+
+    Args:
+        keys: What is shown.
+        name: The hospital's.
+        attempt: Run, round and attempt.
+
+    Raises:
+        BadKeys: They are not, or it is another's.
+    """
+    certificate = _certificate(keys, name)
+    public = certificate.public_key()
+    if common_name(certificate) != name:
+        raise BadKeys(f"the keys of {name} come with another's certificate")
     try:
         if not isinstance(public, ec.EllipticCurvePublicKey):
             raise InvalidSignature
@@ -119,6 +134,14 @@ def check_keys(
         )
     except InvalidSignature:
         raise BadKeys(f"the keys of {name} are not signed by it for this attempt") from None
+    return fingerprint_of(certificate)
+
+
+def _certificate(keys: SignedKeys, name: str) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(keys.certificate)
+    except ValueError:
+        raise BadKeys(f"the keys of {name} come without a certificate of the CA") from None
 
 
 def _signed(name: str, attempt: Mapping[str, object], mask: bytes, seal: bytes) -> bytes:

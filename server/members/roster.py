@@ -196,7 +196,8 @@ class Roster:
         if self._farewell is not None:
             self._part(connection, self._farewell(hello.site))
         self._refusals.forget(hello.site)
-        self._folder.log.record(Joined(site=hello.site, examples=hello.examples, hello=hello))
+        films = None if self.admission.greeting.secure else hello.examples
+        self._folder.log.record(Joined(site=hello.site, examples=films, hello=hello))
         with self._changed:
             self._changed.notify_all()
 

@@ -16,25 +16,34 @@ HIGHLIGHTED = 3
 
 
 def drift(run: Run) -> Iterator[Plot]:
-    """Yield the norm of the hospitals' updates, and their cosine to the mean update if recorded."""
-    norms = {
-        name: {r.round: r.hospitals[name].update_norm for r in run.rounds if name in r.hospitals}
-        for name in run.hospitals
+    """Yield the norm of the hospitals' updates and their cosine to the mean update, if recorded."""
+    known_norms = {
+        r.round: {
+            name: part.update_norm
+            for name, part in r.hospitals.items()
+            if part.update_norm is not None
+        }
+        for r in run.rounds
     }
-    middle = {r.round: median(h.update_norm for h in r.hospitals.values()) for r in run.rounds}
-    ratios = {
-        name: mean(norm / middle[n] for n, norm in of.items() if middle[n]) if of else 1.0
-        for name, of in norms.items()
-    }
-    yield _drift(
-        run,
-        "norm",
-        "Size of the updates",
-        "Euclidean norm of what each hospital's training changed. A hospital that stays far above "
-        "the others pulls the model its way.",
-        norms,
-        sorted(ratios, key=lambda name: -ratios[name]),
-    )
+    if any(known_norms.values()):
+        norms = {
+            name: {number: of[name] for number, of in known_norms.items() if name in of}
+            for name in run.hospitals
+        }
+        middle = {number: median(of.values()) for number, of in known_norms.items() if of}
+        ratios = {
+            name: mean(norm / middle[n] for n, norm in of.items() if middle[n]) if of else 1.0
+            for name, of in norms.items()
+        }
+        yield _drift(
+            run,
+            "norm",
+            "Size of the updates",
+            "Euclidean norm of what each hospital's training changed. A hospital that stays far "
+            "above the others pulls the model its way.",
+            norms,
+            sorted(ratios, key=lambda name: -ratios[name]),
+        )
     cosines = {
         name: {
             r.round: r.hospitals[name].cosine

@@ -111,7 +111,7 @@ def _hospital(run: Run, name: str) -> Iterator[str]:
     own = run.own(name)
     number = max((n for n, of in own.items() if of.auc is not None), default=None)
     yield name
-    yield str(parts[-1].examples) if parts else UNDEFINED
+    yield rounded(parts[-1].examples, 0) if parts else UNDEFINED
     yield f"{len(parts)} of {len(run.rounds)}"
     yield str(sum(name in record.missing for record in run.rounds))
     yield str(sum(name in record.rejected for record in run.rounds))

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from common.certificates import Peer
 from common.protocol import Hello, Identity, Instruction, Progress, Reply
+from common.secure.messages import SecureAnswer, SecureCall
 from common.wire import fingerprint
 
 TRANSFERS = 8
@@ -74,6 +75,14 @@ class Connection(Protocol):
 
         Raises:
             HospitalLost: They do not come within ``timeout`` seconds.
+        """
+
+    def secure(self, call: SecureCall, timeout: float) -> SecureAnswer:
+        """Ask for a step of a secure sum and wait for the answer.
+
+        Raises:
+            HospitalLost: None comes within ``timeout`` seconds.
+            ProtocolError: It cannot be understood.
         """
 
     def tell(self, identity: Identity, reason: str) -> None:

@@ -22,8 +22,9 @@ from server.rounds.underway import Outcome, UnderWay
 from server.run import console
 from server.run.events import AuditEvent, Lost, OwnStateLost, ReplyRejected, Unusual
 from server.run.folder import RunFolder
-from server.run.records import HospitalRecord, Pace
+from server.run.records import HospitalRecord, Pace, SecureSum
 from server.run.spool import Spool, SpooledUpdates
+from server.secure.sums import SecureSums
 from server.strategies.base import UpdateInfo
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ class Collected:
         asked: Hospitals of which a reply was awaited.
         idle: Those that were there and not asked.
         busy: Those that were still busy when the attempt was over.
+        sums: What is known of the hospitals together, where their updates were summed.
+        liars: Hospitals that have lied in a sum, each of them rejected.
     """
 
     asked: list[str]
@@ -49,6 +52,8 @@ class Collected:
     lost: dict[str, str] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
+    sums: list[SecureSum] = field(default_factory=list)
+    liars: set[str] = field(default_factory=set)
 
     @property
     def there(self) -> set[str]:
@@ -66,6 +71,7 @@ class Attempt:
         spool: Keeps the updates that come back; None: none are asked for.
         cohort: Who is asked, unless it is busy; None: all that are connected.
         under_way: Errands of earlier attempts that still go on; None: there are none.
+        groups: Secure sums that the updates make, if the instruction is for such.
 
     Attributes:
         cohort: Who is asked.
@@ -80,11 +86,13 @@ class Attempt:
         spool: Spool | None = None,
         cohort: Cohort | None = None,
         under_way: UnderWay | None = None,
+        groups: int = 1,
     ) -> None:
         self._hospitals = hospitals
         self._folder = folder
         self._out = out
         self._spool = spool
+        self._sums = SecureSums(out, groups) if out.instruction.secure is not None else None
         self.cohort = cohort or Cohort.all_of(hospitals.present())
         self._under_way = under_way or UnderWay(folder.live)
         earlier, present = self._under_way.errands, self.cohort.present
@@ -121,7 +129,26 @@ class Attempt:
             if barred is not None:
                 self._reject(name, barred)
         self._compare()
+        if self._sums is not None:
+            self._sum(self._sums)
         return found
+
+    def _sum(self, sums: SecureSums) -> None:
+        """Sum the good updates under masks, and leave out hospitals that are in no sum."""
+        assert self._spool is not None  # noqa: S101 - updates were asked for
+        found = self.collected
+        self._folder.live.enter("sum")
+        summed = sums.run(sorted(found.hospitals))
+        for number, (mean, line) in enumerate(summed.means):
+            info = UpdateInfo(mean.films, mean.norm, loss=mean.loss)
+            self._spool.put(f"sum-{number}", pack(mean.state), info)
+            found.sums.append(line)
+        found.liars = set(summed.liars)
+        for name, reason in sorted(summed.lost.items()):
+            self._leave_out(name)
+            self._lose(name, reason)
+        for name, reason in sorted(summed.rejected.items()):
+            self._reject(name, reason)
 
     def _compare(self) -> None:
         """Reject updates that are far faster than usual, or warn of them."""
@@ -146,7 +173,8 @@ class Attempt:
     def updates(self) -> SpooledUpdates:
         """Return the good updates."""
         assert self._spool is not None  # noqa: S101 - updates were asked for
-        return self._spool.updates(self.collected.hospitals)
+        names = [f"sum-{number}" for number in range(len(self.collected.sums))]
+        return self._spool.updates(names or self.collected.hospitals)
 
     def _note_sent(self, name: str, errand: Errand) -> None:
         instruction = errand.instruction
@@ -197,7 +225,11 @@ class Attempt:
             reply = reply.model_copy(update={"validation": None, "histograms": None})
         histograms = None if reply.histograms is None else Histograms.from_text(reply.histograms)
         if self._spool is not None:
-            norm, pace = self._keep(self._spool, outcome.name, errand, reply, blob, received)
+            norm = pace = None
+            if self._sums is not None:
+                self._sums.add(outcome.name, errand.connection, reply)
+            else:
+                norm, pace = self._keep(self._spool, outcome.name, errand, reply, blob, received)
             record = hospital_record(
                 reply,
                 outcome.asked,
@@ -278,11 +310,14 @@ class Attempt:
         errand = self._errands[name]
         errand.connection.backbone = errand.connection.holds = None
         errand.connection.tell(errand.instruction.identity, reason)
+        self._leave_out(name)
+        self.collected.rejected[name] = reason
+        self._note(ReplyRejected, name, reason)
+
+    def _leave_out(self, name: str) -> None:
         self.collected.hospitals.pop(name, None)
         self.collected.validations.pop(name, None)
         self.collected.histograms.pop(name, None)
-        self.collected.rejected[name] = reason
-        self._note(ReplyRejected, name, reason)
 
     def _note(
         self, event: type[Lost | OwnStateLost | ReplyRejected | Unusual], name: str, reason: str

@@ -69,6 +69,7 @@ def canary_round(
             reason = found.rejected.get(name) or found.lost.get(name, "no reply")
             hospitals[name] = CanaryHospital(ok=False, reason=reason)
             continue
+        assert record.examples is not None  # noqa: S101 - there is no canary of secure sums
         hospitals[name] = CanaryHospital(
             ok=True,
             examples=record.examples,
@@ -101,6 +102,7 @@ def round_seconds(plan: Plan, record: HospitalRecord, hello: Hello) -> float:
         hello: How many films the hospital has.
     """
     seconds = record.seconds
+    assert record.examples is not None  # noqa: S101 - there is no canary of secure sums
     labelled = max(record.examples, round(plan.training.label_fraction * hello.examples))
     train = seconds.train * labelled / record.examples
     scored = min(hello.validation, BATCHES * EVALUATION_BATCH)

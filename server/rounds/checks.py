@@ -44,7 +44,7 @@ def check_reply(reply: Reply, hello: Hello, instruction: Instruction) -> None:
             f"{hello.validation}"
         )
     _check_histograms(reply)
-    if instruction.task == "evaluate":
+    if instruction.task == "evaluate" or instruction.secure is not None:
         return
     if not 0 < reply.examples <= hello.examples:
         raise Rejected(f"claims {reply.examples} examples, having announced {hello.examples}")

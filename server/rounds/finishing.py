@@ -155,7 +155,7 @@ class Finishing:
         """Write the round's line: from now on it is done."""
         found, identity = attempt.collected, out.instruction.identity
         hospitals = {
-            name: record.model_copy(update={"cosine": drift[name]})
+            name: record.model_copy(update={"cosine": drift.get(name)})
             for name, record in sorted(found.hospitals.items())
         }
         answered = found.hospitals.keys() | found.rejected.keys()
@@ -168,7 +168,7 @@ class Finishing:
             auc=validation.auc,
             auc_by_finding=validation.auc_by_finding,
             lr=out.instruction.training.lr,
-            loss=mean_loss(hospitals),
+            loss=mean_loss(attempt.updates().infos.values()),
             test=test,
             hospitals=hospitals,
             rejected=found.rejected,
@@ -176,6 +176,7 @@ class Finishing:
             drawn=dict(attempt.cohort.chances) if self._plan.participation.fraction < 1 else None,
             busy=found.busy,
             pooled=pooled,
+            secure=found.sums or None,
             seconds=seconds,
             model_sha256=fingerprint(self._model.packed),
         )

@@ -8,6 +8,7 @@ from common.checkpoint import Provenance
 from common.errors import NoQuorum
 from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import Scores, rounded
+from common.secure.settings import SecureSettings
 from common.state import State, returned
 from server.rounds import canary
 from server.rounds.ask import Hospitals
@@ -179,13 +180,16 @@ class Rounds:
             told = fields("round", round=number, rounds=plan.rounds, attempt=turn)
             log.info("round %d of %d%s", number, plan.rounds, at, extra=told)
             log.info(console.HEADER, extra=FOR_PEOPLE)
-            out = self._model.to_train(number, turn, self._progress)
+            cohort = self._draw(number, turn)
+            out = self._model.to_train(number, turn, self._progress, self._secure(turn, cohort))
             identity = out.instruction.identity
             busy = {name: errand.instruction.identity for name, errand in earlier.items()}
             self.folder.live.begin(identity, "hospitals", number, plan.needed, busy)
-            cohort = self._draw(number, turn)
             with self.folder.spool(out.returned) as spool:
-                attempt = Attempt(self._hospitals, self.folder, out, spool, cohort, self._under_way)
+                attempt = Attempt(
+                    *(self._hospitals, self.folder, out, spool, cohort, self._under_way),
+                    plan.secure.secure_groups,
+                )
                 self.expected = attempt.collected.there
                 found = attempt.collect(plan.round_timeout, plan.participation.rounds_end)
                 self._strike(found)
@@ -224,6 +228,11 @@ class Rounds:
         )
         return Cohort(present, chances)
 
+    def _secure(self, turn: int, cohort: Cohort) -> SecureSettings | None:
+        """Return the settings of an attempt's secure sums, if updates are to be summed."""
+        most, count = self._plan.most_films, len(cohort.chances)
+        return self._plan.secure.settings(most, count, self.folder.rounds(), turn)
+
     def _canary(self) -> None:
         """Let each hospital train on a few batches; nothing of it is averaged or kept.
 
@@ -239,7 +248,7 @@ class Rounds:
     def _strike(self, found: Collected) -> None:
         """Exclude hospitals that have sent too many bad replies in a row."""
         bad = at_fault(found.hospitals, found.rejected)
-        for name in self._progress.struck_out(found.hospitals, bad):
+        for name in {*self._progress.struck_out(found.hospitals, bad), *found.liars}:
             self.folder.exclude(name, found.rejected[name])
             self.folder.log.record(Excluded(site=name, reason=found.rejected[name]))
             self._hospitals.dismiss(name, self.folder.exclusion(name) or "")

@@ -16,6 +16,7 @@ from typing import Literal
 
 from common.codec.change import sent
 from common.protocol import Identity, Instruction
+from common.secure.settings import SecureSettings
 from common.seeds import generator
 from common.state import WEIGHTS, State, join, select, split
 from common.wire import fingerprint, pack
@@ -62,15 +63,20 @@ class GlobalModel:
         self.state = state
         self.packed = pack(state)
 
-    def to_train(self, number: int, attempt: int, progress: Progress) -> Round:
+    def to_train(
+        self, number: int, attempt: int, progress: Progress, secure: SecureSettings | None = None
+    ) -> Round:
         """Return what goes out for a round.
 
         Args:
             number: The round's.
             attempt: At the round.
             progress: Of the run.
+            secure: How updates are summed; None: they come one by one.
         """
         out = self._round("train", number, attempt, progress)
+        if secure is not None:
+            out = replace(out, instruction=out.instruction.model_copy(update={"secure": secure}))
         extras = self._strategy.sends(out.trained)
         out = replace(out, extras=extras, returns=self._strategy.extra_states)
         if number and out.instruction.training.wire != "fp32":

@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass, field
 
 from common.options import Architecture, Training
+from common.scores import MOST_IMAGES
 from server.rounds.cohort import cohort_size
 from server.rounds.participation import Participation
 from server.rounds.schedule import ScheduleSettings, rate_of
+from server.secure.options import SecureOptions
 from server.strategies.settings import StrategySettings
 
 USUAL_QUORUM = 0.8
@@ -36,6 +38,8 @@ class Plan:
     participation: Participation = field(default_factory=Participation)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     ema: float = 0
+    secure: SecureOptions = field(default_factory=SecureOptions)
+    most_films: int = MOST_IMAGES
 
     @property
     def one_model(self) -> bool:

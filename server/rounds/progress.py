@@ -9,6 +9,7 @@ from common.scores import Scores, mean_auc, weighted_auc
 from server.rounds.choosing import Choice
 from server.run.events import Event, Repeated
 from server.run.records import Bytes, HospitalRecord, HospitalSeconds, Pace, RoundRecord, Validation
+from server.strategies.base import UpdateInfo
 
 STRIKES = 3
 """Bad replies in a row after which a hospital is excluded."""
@@ -20,8 +21,8 @@ def hospital_record(
     fetched: float,
     received: int,
     sent: int,
-    update_norm: float,
-    pace: Pace,
+    update_norm: float | None,
+    pace: Pace | None,
     auc_intervals: dict[str, FindingAuc] | None,
     stale: int = 0,
 ) -> HospitalRecord:
@@ -36,15 +37,15 @@ def hospital_record(
         fetched: Seconds until its weights were here after that.
         received: Bytes of weights that the hospital received.
         sent: Bytes of weights that it sent.
-        update_norm: Euclidean norm of the change of its weights.
-        pace: How fast its update moved.
+        update_norm: Euclidean norm of the change of its weights; None: it is not known, and
+            neither are examples and loss.
+        pace: How fast its update moved; None: the same.
         auc_intervals: Read from its histograms, if it told any.
         stale: By how many rounds the model was older that it trained.
     """
     seconds, scores = reply.seconds, reply.validation
-    assert reply.loss is not None  # noqa: S101 - check_reply has seen to it
     return HospitalRecord(
-        examples=reply.examples,
+        examples=None if update_norm is None else reply.examples,
         loss=reply.loss,
         auc=scores.auc if scores else None,
         auc_by_finding=scores.auc_by_finding if scores else None,
@@ -80,11 +81,10 @@ def across(validations: dict[str, Scores], equal: bool) -> Validation:
     return Validation(auc=mean_auc(by_finding), auc_by_finding=by_finding)
 
 
-def mean_loss(hospitals: dict[str, HospitalRecord]) -> float:
-    """Return the hospitals' mean training loss, weighted by examples."""
-    records = [hospitals[name] for name in sorted(hospitals)]
-    examples = sum(record.examples for record in records)
-    return sum(record.examples * record.loss for record in records) / examples
+def mean_loss(parts: Iterable[UpdateInfo]) -> float:
+    """Return the mean training loss of updates, weighted by their examples."""
+    known = [(part.examples, part.loss or 0.0) for part in parts]
+    return sum(examples * loss for examples, loss in known) / sum(examples for examples, _ in known)
 
 
 def at_fault(good: Collection[str], rejected: Mapping[str, str]) -> list[str]:

@@ -11,6 +11,7 @@ from common.shard import MANIFEST, Manifest
 from server.rounds.average import AverageSettings
 from server.rounds.participation import Participation
 from server.rounds.schedule import ScheduleSettings
+from server.secure.options import SecureOptions
 from server.strategies.settings import StrategySettings
 
 CHANGEABLE = frozenset(
@@ -32,6 +33,7 @@ DEFAULTS = {
         Participation,
         ScheduleSettings,
         AverageSettings,
+        SecureOptions,
     )
     for name, field in settings.model_fields.items()
 }

@@ -13,10 +13,15 @@ def hospital_row(name: str, record: HospitalRecord) -> str:
     seconds, size = record.seconds, record.bytes
     behind = f"  {in_rounds(record.stale)} behind" if record.stale else ""
     return (
-        f"  {name:<20} {record.examples:>7} {rounded(record.loss):>6} "
+        f"  {name:<20} {in_number(record.examples):>7} {rounded(record.loss):>6} "
         f"{rounded(record.auc):>6} {seconds.train:>9.1f} {seconds.wait:>7.1f} "
         f"{size.received / 1e6:>7.1f} {size.sent / 1e6:>7.1f}{behind}"
     )
+
+
+def in_number(count: int | None) -> str:
+    """Return a number for people, or a dash for what is not told."""
+    return "-" if count is None else str(count)
 
 
 def in_rounds(count: int) -> str:

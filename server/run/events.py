@@ -36,7 +36,7 @@ class Joined(_Event):
 
     event: Literal["joined"] = "joined"
     site: str
-    examples: int
+    examples: int | None = Field(description="None: not told, for a secure sum")
     hello: Hello | None = Field(None, description="in the audit log alone")
 
     def fields(self) -> dict[str, Any]:

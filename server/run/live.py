@@ -37,8 +37,9 @@ WRITE_SECONDS = 1.0
 LAST_SECONDS = 2.0
 """How long the last write may take; a disk that is gone must not hold up the end."""
 
-Phase = Literal["waiting", "hospitals", "average", "save", "test", "closing"]
-"""Of a round: waiting for a quorum, hospitals work, ...; closing: the final model is scored."""
+Phase = Literal["waiting", "hospitals", "sum", "average", "save", "test", "closing"]
+"""Of a round: waiting for a quorum, hospitals work, sum: under masks, ...; closing: the final model
+is scored."""
 
 Doing = Literal["waiting", "scoring", "training", "sending", "done", "late", "rejected", "gone"]
 """Waiting: connected, with nothing to do or without a word yet; late: it missed the deadline."""

@@ -66,9 +66,8 @@ def _say(event: Event | AuditEvent) -> None:
     match event:
         case Joined():
             with_what = f", fedcxr {event.hello.version}" if event.hello else ""
-            log.info(
-                "%s joined with %d images%s", event.site, event.examples, with_what, extra=told
-            )
+            films = "" if event.examples is None else f" with {event.examples} images"
+            log.info("%s joined%s%s", event.site, films, with_what, extra=told)
         case Left():
             log.info("%s left", event.site, extra=told)
         case Refused():

@@ -61,15 +61,17 @@ class Pace(Record):
 class HospitalRecord(Record):
     """A hospital's part of a round that counted."""
 
-    examples: int = Field(description="images that it trained on")
-    loss: float = Field(description="mean training loss")
+    examples: int | None = Field(
+        description="images that it trained on; None here and below: not told in a secure sum"
+    )
+    loss: float | None = Field(description="mean training loss")
     auc: float | None = Field(description="of the received model on its own validation")
     auc_by_finding: AucByFinding | None
     validation_images: int
     validation_loss: float | None
     seconds: HospitalSeconds
     bytes: Bytes
-    update_norm: float = Field(description="Euclidean norm of the change of its weights")
+    update_norm: float | None = Field(description="Euclidean norm of the change of its weights")
     pace: Pace | None = Field(None, description="None in records of earlier versions")
     cosine: float | None = Field(
         None, ge=-1, le=1, description="of its update to the change of the model in the round"
@@ -105,6 +107,18 @@ class AverageScores(Record):
     pooled: Pooled | None = Field(description="the same of all films together")
 
 
+class SecureSum(Record):
+    """What the server has learnt of the hospitals in a secure sum."""
+
+    hospitals: list[str] = Field(description="in the sum")
+    dropped: list[str] = Field(description="that went away, or were left out, on the way to it")
+    films: int = Field(description="that they trained on")
+    loss: float = Field(description="mean training loss over these")
+    norm: float = Field(description="Euclidean norm of the mean change of the parameters")
+    seconds: float = Field(description="that it took, after the training")
+    received: int = Field(description="bytes that the hospitals sent for it")
+
+
 class RoundSeconds(Record):
     """Where a round's time went, in seconds."""
 
@@ -134,6 +148,9 @@ class RoundRecord(Validation):
     busy: list[str] = Field([], description="hospitals that went on with an earlier model")
     pooled: Pooled | None = Field(
         None, description="of all hospitals' validation films; None: no hospital told histograms"
+    )
+    secure: list[SecureSum] | None = Field(
+        None, description="the sums of which the model is made; None: of the hospitals' updates"
     )
     seconds: RoundSeconds
     model_sha256: str

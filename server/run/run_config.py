@@ -11,10 +11,13 @@ from server.rounds.average import AverageSettings
 from server.rounds.participation import Participation
 from server.rounds.schedule import ScheduleSettings
 from server.run.events import Changed
+from server.secure.options import SecureOptions
 from server.strategies.settings import StrategySettings
 
 
-class RunConfig(Training, StrategySettings, Participation, ScheduleSettings, AverageSettings):
+class RunConfig(
+    Training, StrategySettings, Participation, ScheduleSettings, AverageSettings, SecureOptions
+):
     """What a run was started with; other options than those named here are kept as they are."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -53,6 +56,8 @@ class RunConfig(Training, StrategySettings, Participation, ScheduleSettings, Ave
             words.append(f"asking {self.fraction:.0%}")
         if self.rounds_end:
             words.append(f"ending rounds with {self.rounds_end} replies")
+        if self.secure_aggregation:
+            words.append("in secure sums")
         return " ".join(words)
 
     def epochs_in(self, number: int) -> int:

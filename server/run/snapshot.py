@@ -59,8 +59,8 @@ class HospitalSummary(Record):
     """A hospital's part of the last round in which it counted."""
 
     round: int
-    examples: int = Field(description="images that it trained on")
-    loss: float
+    examples: int | None = Field(description="images that it trained on; None: not told")
+    loss: float | None
     auc: float | None = Field(description="of the received model on its own validation")
     validation_images: int
     images_per_second: float | None = Field(description="in training; None: too fast to tell")
@@ -141,7 +141,7 @@ def _summary(record: RoundRecord, config: RunConfig) -> RoundSummary:
         seconds=record.seconds.total,
         loss=record.loss,
         test_auc=record.test.auc if record.test else None,
-        images=config.epochs_in(record.round) * sum(each.examples for each in hospitals),
+        images=config.epochs_in(record.round) * films_of(record),
         bytes=Bytes(
             received=sum(each.bytes.received for each in hospitals),
             sent=sum(each.bytes.sent for each in hospitals),
@@ -152,6 +152,13 @@ def _summary(record: RoundRecord, config: RunConfig) -> RoundSummary:
         busy=record.busy,
         stale={name: each.stale for name, each in record.hospitals.items() if each.stale},
     )
+
+
+def films_of(record: RoundRecord) -> int:
+    """Return how many films all hospitals together trained on."""
+    if record.secure is not None:
+        return sum(each.films for each in record.secure)
+    return sum(each.examples or 0 for each in record.hospitals.values())
 
 
 def _hospitals(records: Sequence[RoundRecord], config: RunConfig) -> dict[str, HospitalSummary]:
@@ -166,7 +173,7 @@ def _hospitals(records: Sequence[RoundRecord], config: RunConfig) -> dict[str, H
             auc=part.auc,
             validation_images=part.validation_images,
             images_per_second=config.epochs_in(number) * part.examples / part.seconds.train
-            if part.seconds.train
+            if part.seconds.train and part.examples is not None
             else None,
             stale=part.stale,
         )

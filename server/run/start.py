@@ -121,6 +121,8 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         participation=settings.participation,
         schedule=settings.rates,
         ema=settings.ema,
+        secure=settings.secure,
+        most_films=settings.max_examples,
     )
     init = Path(settings.init).name
     provenance = Provenance(

@@ -28,6 +28,7 @@ from common.protocol import (
     Reply,
     parse_message,
 )
+from common.secure.messages import SECURE_ANSWER, SecureAnswer, SecureCall
 from server.rounds.ask import TRANSFER_SECONDS, TRANSFERS, HospitalLost, Weights
 from server.transport.stream import Stream
 
@@ -144,6 +145,12 @@ class FlowerConnection:
         data = ServerMessage(get_parameters_ins=ins).SerializeToString()
         tensors = self._exchange(data, timeout).get_parameters_res.parameters.tensors
         return tensors[0] if len(tensors) == 1 else b""
+
+    def secure(self, call: SecureCall, timeout: float) -> SecureAnswer:
+        """Ask for a step of a secure sum and wait for the answer."""
+        answer = self._exchange(properties_of(call), timeout)
+        text = answer.get_properties_res.properties["message"].string
+        return parse_message(SECURE_ANSWER, text)
 
     def tell(self, identity: Identity, reason: str) -> None:
         """Tell why its reply is not averaged."""

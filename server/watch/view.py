@@ -213,7 +213,7 @@ def _numbers(last: HospitalSummary | None, wide: bool) -> list[RenderableType]:
     cells = [auc, rounded(last.images_per_second, 1)]
     if wide:
         behind = f", {last.stale} behind" if last.stale else ""
-        cells += [rounded(last.loss), str(last.examples), f"{last.round}{behind}"]
+        cells += [rounded(last.loss), rounded(last.examples, 0), f"{last.round}{behind}"]
     return [text(cell) for cell in cells]
 
 

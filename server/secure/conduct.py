@@ -1,0 +1,121 @@
+"""Goes through the steps of a secure sum with hospitals that are connected."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from threading import Semaphore, Thread
+
+from common.protocol import ProtocolError
+from common.secure.messages import (
+    Declined,
+    Masked,
+    Revealed,
+    SecureAnswer,
+    SecureCall,
+    Shares,
+)
+from common.wire import fingerprint
+from server.rounds.ask import TRANSFER_SECONDS, TRANSFERS, Connection, HospitalLost
+from server.secure.aggregation import Aggregation, Improper
+
+log = logging.getLogger(__name__)
+
+STEP_SECONDS = 60.0
+"""How long a hospital may take for a step, without the time that its update travels."""
+
+Answer = tuple[SecureAnswer, bytes] | HospitalLost | ProtocolError
+
+
+@dataclass
+class Conducted:
+    """Who went away from a sum, or was left out of it, on the way.
+
+    Attributes:
+        lost: Why no answer came, or none that helps, by name.
+        improper: Why an answer was not taken, by name.
+        accused: By whose shares hospitals could not be helped: how many said so, by name.
+        received: Bytes of all answers.
+    """
+
+    lost: dict[str, str] = field(default_factory=dict)
+    improper: dict[str, str] = field(default_factory=dict)
+    accused: dict[str, int] = field(default_factory=dict)
+    received: int = 0
+
+
+def conduct(
+    aggregation: Aggregation, connections: Mapping[str, Connection], found: Conducted
+) -> None:
+    """Ask for shares, masked updates and what takes the masks away.
+
+    Args:
+        aggregation: Takes in what comes.
+        connections: To all of its hospitals, by name.
+        found: Is told who went away on the way.
+
+    Raises:
+        NoSum: Too few hospitals are left.
+    """
+    steps: tuple[Callable[[], Mapping[str, SecureCall]], ...] = (
+        aggregation.share_calls,
+        aggregation.mask_calls,
+        aggregation.reveal_calls,
+    )
+    for calls in steps:
+        asked = calls()
+        room, answers = Semaphore(TRANSFERS), SimpleQueue[tuple[str, Answer]]()
+        for name, call in asked.items():
+            arguments = (name, connections[name], call, room, answers)
+            Thread(target=_ask, args=arguments, daemon=True).start()
+        for _ in asked:
+            name, answer = answers.get()
+            _take(aggregation, name, answer, found)
+            if isinstance(answer, tuple) and isinstance(answer[0], Masked):
+                room.release()
+
+
+def _ask(
+    name: str,
+    connection: Connection,
+    call: SecureCall,
+    room: Semaphore,
+    answers: "SimpleQueue[tuple[str, Answer]]",
+) -> None:
+    """Ask one hospital; a masked update takes room until it is taken in."""
+    try:
+        answer, blob = connection.secure(call, STEP_SECONDS), b""
+        if isinstance(answer, Masked):
+            room.acquire()
+            try:
+                blob = connection.fetch(call.identity, TRANSFER_SECONDS)
+            except HospitalLost:
+                room.release()
+                raise
+        answers.put((name, (answer, blob)))
+    except (HospitalLost, ProtocolError) as error:
+        answers.put((name, error))
+
+
+def _take(aggregation: Aggregation, name: str, answer: Answer, found: Conducted) -> None:
+    if not isinstance(answer, tuple):
+        found.lost[name] = str(answer)
+        return
+    said, blob = answer
+    found.received += len(blob) + len(said.model_dump_json())
+    try:
+        match said:
+            case Shares():
+                aggregation.add_shares(name, said)
+            case Masked():
+                if fingerprint(blob) != said.weights:
+                    raise Improper("its masked update does not have the hash that was announced")
+                aggregation.add_update(name, blob)
+            case Revealed():
+                aggregation.add_revealed(name, said)
+            case Declined():
+                found.lost[name] = f"declined: {said.reason}"
+                if said.because_of is not None:
+                    found.accused[said.because_of] = found.accused.get(said.because_of, 0) + 1
+    except Improper as improper:
+        found.improper[name] = str(improper)

@@ -1,0 +1,227 @@
+"""Rounds whose updates are summed under masks, with real hospitals that train."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.checkpoint import read_checkpoint
+from common.errors import NoQuorum
+from common.secure.fixed import precision
+from common.secure.messages import (
+    MaskCall,
+    Masked,
+    RevealCall,
+    Revealed,
+    SecureAnswer,
+    SecureCall,
+    ShareCall,
+    Shares,
+)
+from common.state import State, is_float
+from common.wire import fingerprint
+from server.rounds.ask import HospitalLost
+from server.run.records import RoundRecord
+from server.secure.options import SecureOptions
+from tests.support.hospitals import (
+    LocalConnection,
+    LocalHospitals,
+    federate_by_hand,
+    plan_of,
+    rounds_with,
+)
+from tests.support.shards import make_hospitals
+
+SECURE = SecureOptions(secure_aggregation=True, secure_threshold=0.5)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> list[Path]:
+    return make_hospitals(tmp_path / "data", 4, images=30)
+
+
+def lines_of(folder: Path) -> list[RoundRecord]:
+    lines = (folder / "rounds.jsonl").read_text().splitlines()
+    return [RoundRecord.model_validate_json(line) for line in lines]
+
+
+def model_of(folder: Path) -> State:
+    return read_checkpoint(folder / "final.pt", "densenet-tiny", 0)[0]
+
+
+class Faulty(LocalConnection):
+    """A hospital that goes away, or lies, at a step of the sum."""
+
+    step: type[Any] = ShareCall
+    attempts = (1,)
+
+    def secure(self, call: SecureCall, timeout: float) -> SecureAnswer:
+        if isinstance(call, self.step) and call.identity.attempt in self.attempts:
+            return self.fail(call, timeout)
+        return super().secure(call, timeout)
+
+    def fail(self, call: SecureCall, timeout: float) -> SecureAnswer:
+        del call, timeout
+        raise HospitalLost("its connection was closed")
+
+
+def hospitals_of(shards: list[Path], faulty: dict[str, type[Faulty]]) -> LocalHospitals:
+    hospitals = LocalHospitals(shards, 5, {})
+    for name, kind in faulty.items():
+        hospitals.connections[name].__class__ = kind
+    return hospitals
+
+
+def assert_close(after: State, expected: State, slack: float) -> None:
+    for name, array in expected.items():
+        if is_float(array):
+            off = np.abs(after[name].astype(np.float64) - array)
+            assert (off <= slack + np.spacing(np.abs(array))).all(), name
+
+
+def test_the_model_is_the_mean_as_precisely_as_is_said(tmp_path: Path, shards: list[Path]) -> None:
+    plan = plan_of(min_clients=4, rounds=1, secure=SECURE, most_films=100)
+    rounds_with(plan, hospitals_of(shards, {}), tmp_path / "run").run()
+    (line,) = lines_of(tmp_path / "run")
+    assert line.secure is not None
+    (summed,) = line.secure
+    assert summed.hospitals == [shard.name for shard in shards]
+    settings = SECURE.settings(100, 4, [], 1)
+    assert settings is not None
+    before = federate_by_hand(plan_of(min_clients=4, rounds=0), shards)
+    expected, after = federate_by_hand(plan, shards), model_of(tmp_path / "run")
+    slack = precision("features.norm0.running_var", 4, summed.films, settings)
+    assert slack < 1e-5
+    assert_close(after, expected, slack)
+    for name, array in after.items():
+        if not is_float(array):
+            assert array == before[name]
+
+
+def test_a_line_has_what_is_known_of_all_and_nothing_of_one(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    plain = plan_of(min_clients=4)
+    rounds_with(plain, hospitals_of(shards, {}), tmp_path / "plain").run()
+    plan = plan_of(min_clients=4, secure=SECURE, most_films=100)
+    rounds_with(plan, hospitals_of(shards, {}), tmp_path / "run").run()
+    for line, other in zip(lines_of(tmp_path / "run"), lines_of(tmp_path / "plain"), strict=True):
+        assert line.secure is not None
+        films = sum(part.examples or 0 for part in other.hospitals.values())
+        assert [each.films for each in line.secure] == [films]
+        assert line.loss == pytest.approx(other.loss, abs=1e-3)
+        for name, part in line.hospitals.items():
+            assert (part.examples, part.loss, part.update_norm, part.pace) == (None,) * 4
+            assert part.auc == pytest.approx(other.hospitals[name].auc, abs=0.05)
+
+
+@pytest.mark.fault(
+    "a hospital is lost between any two steps of a round's secure sum",
+    "the round is that of the others, or is repeated with all",
+)
+@pytest.mark.parametrize("step", [ShareCall, MaskCall, RevealCall])
+def test_a_hospital_that_goes_away_costs_its_part_at_most(
+    tmp_path: Path, shards: list[Path], step: type[Any]
+) -> None:
+    gone = type("Gone", (Faulty,), {"step": step})
+    plan = plan_of(min_clients=4, quorum=0.75, rounds=1, secure=SECURE, most_films=100)
+    hospitals = hospitals_of(shards, {"hospital-01": gone})
+    rounds_with(plan, hospitals, tmp_path / "run").run()
+    (line,) = lines_of(tmp_path / "run")
+    assert line.secure is not None
+    left = [shard for shard in shards if step is RevealCall or shard.name != "hospital-01"]
+    assert line.secure[0].hospitals == [shard.name for shard in left]
+    assert list(line.hospitals) == [shard.name for shard in left]
+    assert_close(model_of(tmp_path / "run"), federate_by_hand(plan, left), 1e-5)
+
+
+def test_too_many_that_go_away_cost_an_attempt(tmp_path: Path, shards: list[Path]) -> None:
+    gone = type("Gone", (Faulty,), {"step": RevealCall})
+    plan = plan_of(min_clients=4, quorum=0.75, rounds=1, secure=SECURE, most_films=100)
+    hospitals = hospitals_of(shards, dict.fromkeys(["hospital-00", "hospital-01"], gone))
+    rounds_with(plan, hospitals, tmp_path / "run").run()
+    (line,) = lines_of(tmp_path / "run")
+    assert line.attempt == 2
+    assert len(line.hospitals) == 4
+    assert_close(model_of(tmp_path / "run"), federate_by_hand(plan, shards), 1e-5)
+
+
+class LiesAboutItsSecrets(Faulty):
+    """Makes shares of something else than it has announced."""
+
+    def fail(self, call: SecureCall, timeout: float) -> SecureAnswer:
+        attempt = self._hospital.sums._attempt
+        assert attempt is not None
+        attempt._self_seed = bytes(16)
+        answer = LocalConnection.secure(self, call, timeout)
+        assert isinstance(answer, Shares)
+        return answer.model_copy(update={"seed": bytes(32)})
+
+
+class LiesAboutShares(Faulty):
+    """Reveals other shares than it was given."""
+
+    step = RevealCall
+
+    def fail(self, call: SecureCall, timeout: float) -> SecureAnswer:
+        answer = LocalConnection.secure(self, call, timeout)
+        assert isinstance(answer, Revealed)
+        return answer.model_copy(update={"seeds": dict.fromkeys(answer.seeds, bytes(16))})
+
+
+@pytest.mark.fault(
+    "a hospital lies about shares in a secure sum",
+    "it is named and excluded at once; the model is right",
+)
+@pytest.mark.parametrize(
+    ("liar", "said"),
+    [
+        (LiesAboutItsSecrets, "it shared another secret than it announced"),
+        (LiesAboutShares, "it revealed other shares than it was given"),
+    ],
+)
+def test_a_hospital_that_lies_is_excluded_and_the_model_is_right(
+    tmp_path: Path, shards: list[Path], liar: type[Faulty], said: str
+) -> None:
+    plan = plan_of(min_clients=4, quorum=0.75, rounds=2, secure=SECURE, most_films=100)
+    hospitals = hospitals_of(shards, {"hospital-01": liar})
+    rounds_with(plan, hospitals, tmp_path / "run").run()
+    assert list(hospitals.dismissed) == ["hospital-01"]
+    left = [shard for shard in shards if shard.name != "hospital-01"]
+    first, second = lines_of(tmp_path / "run")
+    excluded = json.loads((tmp_path / "run" / "excluded" / "hospital-01.json").read_text())
+    assert excluded["reason"] == said
+    assert second.secure is not None
+    assert second.secure[0].hospitals == [shard.name for shard in left]
+    if liar is LiesAboutItsSecrets:
+        assert first.attempt == 2
+        assert_close(model_of(tmp_path / "run"), federate_by_hand(plan, left), 1e-4)
+
+
+class SendsNoise(Faulty):
+    """Sends random words in place of its masked update."""
+
+    step = MaskCall
+    attempts = (1, 2, 3)
+
+    def fail(self, call: SecureCall, timeout: float) -> SecureAnswer:
+        answer = LocalConnection.secure(self, call, timeout)
+        assert isinstance(answer, Masked)
+        blob = np.random.default_rng(1).bytes(len(self._weights))
+        self._weights = blob
+        return answer.model_copy(update={"weights": fingerprint(blob)})
+
+
+@pytest.mark.fault(
+    "a hospital sends noise in place of its masked update",
+    "the sum is none of clipped updates, which is seen; no model comes of it, and the run ends",
+)
+def test_noise_makes_no_model(tmp_path: Path, shards: list[Path]) -> None:
+    plan = plan_of(min_clients=4, rounds=1, secure=SECURE, most_films=100)
+    hospitals = hospitals_of(shards, {"hospital-01": SendsNoise})
+    with pytest.raises(NoQuorum, match="fewer than 3 good replies in 3 attempts"):
+        rounds_with(plan, hospitals, tmp_path / "run").run()
+    assert not (tmp_path / "run" / "rounds.jsonl").exists()
+    assert "there is no secure sum: " in (tmp_path / "run" / "events.jsonl").read_text()
