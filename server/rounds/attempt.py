@@ -9,6 +9,7 @@ from common.protocol import Hello, Reply
 from common.readings import aucs_of
 from common.runtime.logs import fields
 from common.scores import Scores
+from common.secure.fixed import length
 from common.state import WEIGHTS, split
 from common.wire import fingerprint, pack
 from server.rounds.ask import HospitalLost, Hospitals
@@ -143,6 +144,11 @@ class Attempt:
             info = UpdateInfo(mean.films, mean.norm, loss=mean.loss)
             self._spool.put(f"sum-{number}", pack(mean.state), info)
             found.sums.append(line)
+            log.info(console.sum_row(line))
+        sent = 4 * length(self._out.trained)
+        for name, record in found.hospitals.items():
+            size = record.bytes.model_copy(update={"sent": sent})
+            found.hospitals[name] = record.model_copy(update={"bytes": size})
         found.liars = set(summed.liars)
         for name, reason in sorted(summed.lost.items()):
             self._leave_out(name)

@@ -3,7 +3,7 @@
 from common.findings import FINDINGS
 from common.scores import AucByFinding, rounded
 from server.run.forecast import in_words
-from server.run.records import HospitalRecord, RoundRecord
+from server.run.records import HospitalRecord, RoundRecord, SecureSum
 
 HEADER = "  hospital              images   loss    AUC   train s  wait s   MB in  MB out"
 
@@ -16,6 +16,16 @@ def hospital_row(name: str, record: HospitalRecord) -> str:
         f"  {name:<20} {in_number(record.examples):>7} {rounded(record.loss):>6} "
         f"{rounded(record.auc):>6} {seconds.train:>9.1f} {seconds.wait:>7.1f} "
         f"{size.received / 1e6:>7.1f} {size.sent / 1e6:>7.1f}{behind}"
+    )
+
+
+def sum_row(line: SecureSum) -> str:
+    """Return what is known of the hospitals in a secure sum."""
+    dropped = f", without {', '.join(line.dropped)}" if line.dropped else ""
+    return (
+        f"  secure sum of {len(line.hospitals)} hospitals{dropped}: {line.films} films, loss "
+        f"{line.loss:.3f}, norm {line.norm:.3g}, {line.received / 1e6:.1f} MB in "
+        f"{line.seconds:.1f} s"
     )
 
 

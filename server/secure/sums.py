@@ -74,12 +74,17 @@ class SecureSums:
             names: Theirs.
         """
         identity, seed = self._out.instruction.identity, self._out.instruction.seed
+        if len(names) < FEWEST * self._count:
+            few = f"{len(names)} hospitals make no {self._count} secure sums of {FEWEST} or more"
+            return Summed(lost=dict.fromkeys(names, few))
         summed = Summed()
-        count = min(self._count, len(names) // FEWEST)
-        if not count:
-            summed.lost = dict.fromkeys(names, f"{len(names)} hospitals make no secure sum")
-        for group in groups(names, count, seed, identity.round) if count else []:
+        for group in groups(names, self._count, seed, identity.round):
             self._sum(group, summed)
+        if len(summed.means) < self._count:  # or what compares the sums would compare too few
+            others = {name for _, line in summed.means for name in line.hospitals}
+            few = f"only {len(summed.means)} of {self._count} secure sums have come"
+            summed.lost |= dict.fromkeys(others - summed.rejected.keys(), few)
+            summed.means = []
         return summed
 
     def _sum(self, names: list[str], summed: Summed) -> None:

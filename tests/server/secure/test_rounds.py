@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 
 from common.checkpoint import read_checkpoint
 from common.errors import NoQuorum
 from common.secure.fixed import precision
+from common.secure.graph import groups
 from common.secure.messages import (
     MaskCall,
     Masked,
@@ -33,6 +36,7 @@ from tests.support.hospitals import (
     rounds_with,
 )
 from tests.support.shards import make_hospitals
+from tests.support.states import slow_mean
 
 SECURE = SecureOptions(secure_aggregation=True, secure_threshold=0.5)
 
@@ -225,3 +229,40 @@ def test_noise_makes_no_model(tmp_path: Path, shards: list[Path]) -> None:
         rounds_with(plan, hospitals, tmp_path / "run").run()
     assert not (tmp_path / "run" / "rounds.jsonl").exists()
     assert "there is no secure sum: " in (tmp_path / "run" / "events.jsonl").read_text()
+
+
+def test_the_median_of_groups_withstands_a_poisoner(tmp_path: Path) -> None:
+    shards = make_hospitals(tmp_path / "data", 9, images=20)
+    options = SECURE.model_copy(update={"secure_groups": 3})
+    changes = {"min_clients": 9, "quorum": 1.0, "rounds": 1, "strategy": "median"}
+    plan = plan_of(**changes, secure=options, most_films=100)
+    hospitals = hospitals_of(shards, {})
+    poisoner = hospitals.connections["hospital-04"]._hospital
+    train = poisoner._train
+
+    def poison(model: torch.nn.Module, *rest: Any) -> float:
+        loss = train(model, *rest)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 1000.0
+        return loss
+
+    with patch.object(poisoner, "_train", poison):
+        rounds_with(plan, hospitals, tmp_path / "run").run()
+    (line,) = lines_of(tmp_path / "run")
+    assert line.secure is not None
+    drawn = groups([shard.name for shard in shards], 3, plan.seed, 1)
+    assert [each.hospitals for each in line.secure] == drawn
+    assert max(each.norm for each in line.secure) < 10.0
+
+    def middle(replies: list[tuple[State, int]]) -> State:
+        by_name = dict(zip([shard.name for shard in shards], replies, strict=True))
+        means = [slow_mean([by_name[name] for name in group]) for group in drawn]
+        return {n: np.median([mean[n] for mean in means], axis=0) for n in means[0]}
+
+    honest = federate_by_hand(plan, shards, mean=middle)
+    before = federate_by_hand(plan_of(**{**changes, "rounds": 0}), shards)
+    after = model_of(tmp_path / "run")
+    name = "features.conv0.weight"
+    moved = np.abs(honest[name] - before[name]).max()
+    assert np.abs(after[name] - honest[name]).max() < 2 * moved

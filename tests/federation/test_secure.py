@@ -1,0 +1,96 @@
+"""Secure sums between real processes, over TLS."""
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.audit import verify
+from common.checkpoint import read_checkpoint
+from common.state import is_float
+from tests.support.faults import FaultyFederation, dies_before
+from tests.support.federations import SEED, events_of, lines_of, options
+from tests.support.hospitals import models_by_hand, plan_of
+from tests.support.provisioned import provision
+from tests.support.shards import make_hospitals
+
+RETURNS_SOON = "import server.rounds.loop\nserver.rounds.loop.RETURN_SECONDS = 5.0\n"
+"""A prelude: a resumed server does not wait a minute for hospitals that were killed."""
+
+
+@pytest.mark.fault(
+    "hospitals and the server are killed at steps of secure sums, each at another one",
+    "rounds are those of the hospitals whose masked updates came; --resume repeats the last one",
+)
+def test_kills_at_the_steps_of_a_sum_never_make_a_wrong_one(tmp_path: Path) -> None:
+    shards = make_hospitals(tmp_path / "data", 5, images=30)
+    names = [shard.name for shard in shards]
+    tls = provision(tmp_path / "kits", names)
+    (tmp_path / "policy.json").write_text('{"secure_aggregation": true}')
+    secure = {
+        "secure_aggregation": True,
+        "secure_threshold": 0.5,
+        "max_examples": 200,
+        "quorum": 3,
+        "round_timeout": 120,
+    }
+    run = tmp_path / "run"
+    with FaultyFederation(tmp_path / "logs", tls=tls) as federation:
+        for place, name in (("mask", names[1]), ("reveal", names[3])):
+            federation.preludes[name] = dies_before(f"client.secure.attempt:SecureAttempt.{place}")
+        federation.preludes["server"] = dies_before(
+            "server.run.spool:Spool.put", "(args[0]._folder.parent / 'rounds.jsonl').exists()"
+        )
+        federation.start_server(options(run, 5, **secure))
+        for shard in shards:
+            more = [
+                "--policy",
+                tmp_path / "policy.json",
+                "--state",
+                tmp_path / "state" / shard.name,
+            ]
+            federation.start_client(shard, [*map(str, more), "--precision", "fp32"])
+        assert federation.server is not None
+        assert federation.server.wait(180) == -signal.SIGKILL
+        federation.preludes.clear()
+        federation.preludes["server"] = RETURNS_SOON
+        federation.start_server([*options(run, 3, **secure), "--resume"])
+        codes = federation.wait(180)
+    assert codes == {name: -9 if name in (names[1], names[3]) else 0 for name in ("server", *names)}
+    first, second = lines_of(run)
+    assert first["secure"][0]["hospitals"] == [names[i] for i in (0, 2, 3, 4)]
+    assert first["secure"][0]["dropped"] == [names[1]]
+    assert second["secure"][0]["hospitals"] == [names[i] for i in (0, 2, 4)]
+    assert all(part["examples"] is None for part in second["hospitals"].values())
+
+    plan = plan_of(rounds=1, seed=SEED)
+    before, expected = models_by_hand(plan, [shards[i] for i in (0, 2, 3, 4)])
+    after, _ = read_checkpoint(run / "checkpoints" / "round-0001.pt", "densenet-tiny", 0)
+    for name, array in expected.items():
+        if is_float(array):
+            assert np.abs(after[name] - array).max() < 1e-5, name
+        else:
+            assert after[name] == before[name]
+
+    joined = [event for event in events_of(run) if event["event"] == "joined"]
+    assert {event["examples"] for event in joined} == {None}
+    verify(tmp_path / "state" / names[0] / "audit.jsonl")
+    lines = (tmp_path / "state" / names[0] / "audit.jsonl").read_text().splitlines()
+    sums = [json.loads(line) for line in lines if '"secure reveal"' in line]
+    assert sums[0]["hospitals"] == [names[i] for i in (0, 2, 3, 4)]
+
+
+def test_a_site_that_wants_secure_sums_trains_in_no_other_run(tmp_path: Path) -> None:
+    (shard,) = make_hospitals(tmp_path / "data", 1)
+    (tmp_path / "policy.json").write_text('{"secure_aggregation": true}')
+    with FaultyFederation(tmp_path / "logs") as federation:
+        federation.start_server(options(tmp_path / "run", 1, attempts=1))
+        federation.start_client(shard, ["--policy", str(tmp_path / "policy.json")])
+        assert federation.server is not None
+        assert federation.server.wait(60) == 3
+    (rejected,) = [each for each in events_of(tmp_path / "run") if each["event"] == "rejected"]
+    assert "training without --secure-aggregation is not allowed here" in rejected["reason"]
+    joined = [each for each in events_of(tmp_path / "run") if each["event"] == "joined"]
+    assert joined[0]["examples"] == 1
