@@ -32,7 +32,7 @@ from common.options import Precision
 from common.protocol import MOST_OWN, Greeting, Hello, Instruction, Reply
 from common.scores import Scores
 from common.shard import Shard
-from common.wire import fingerprint
+from common.wire import Blob, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class Hospital:
     def answer(
         self,
         instruction: Instruction,
-        blob: bytes,
+        blob: Blob,
         cancellation: Cancellation = NEVER,
         tell: Tell = tell_nobody,
     ) -> tuple[Reply, bytes]:
@@ -161,7 +161,7 @@ class Hospital:
     def _answer_on_the_cpu(
         self,
         instruction: Instruction,
-        blob: bytes,
+        blob: Blob,
         cancellation: Cancellation,
         tell: Tell,
         for_good: bool,
@@ -178,7 +178,7 @@ class Hospital:
                 self._exchange.model.forget()
 
     def _answer(
-        self, instruction: Instruction, blob: bytes, cancellation: Cancellation, tell: Tell
+        self, instruction: Instruction, blob: Blob, cancellation: Cancellation, tell: Tell
     ) -> tuple[Reply, bytes]:
         self._check_run(instruction)
         training, validation = self._shard.split(instruction.seed)
@@ -226,7 +226,7 @@ class Hospital:
     def _answer_canary(
         self,
         instruction: Instruction,
-        blob: bytes,
+        blob: Blob,
         training: Indices,
         validation: Indices,
         cancellation: Cancellation,
