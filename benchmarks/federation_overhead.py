@@ -38,7 +38,7 @@ import numpy as np
 from common.model import build_model, state_of
 from common.protocol import Greeting, Hello, Instruction, Reply, Seconds
 from common.runtime.memory import keep_freed_memory
-from common.wire import fingerprint, pack
+from common.wire import Blob, fingerprint, pack
 from experiments.launch.local import free_port
 from server.run.records import read_rounds
 
@@ -53,6 +53,7 @@ class EchoHospital:
 
     device = "cpu"
     precision = "fp32"
+    scored = None
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -69,8 +70,8 @@ class EchoHospital:
         )
 
     def answer(
-        self, instruction: Instruction, blob: bytes, _cancellation: object
-    ) -> tuple[Reply, bytes]:
+        self, instruction: Instruction, blob: Blob, _cancellation: object, _tell: object
+    ) -> tuple[Reply, Blob]:
         """Return the received weights."""
         reply = Reply(
             identity=instruction.identity,

@@ -37,7 +37,7 @@ from common.secure.fixed import OutOfRange
 from common.secure.keys import Signer
 from common.shard import Shard
 from common.state import returned
-from common.wire import fingerprint
+from common.wire import Blob, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Hospital:
     def answer(
         self,
         instruction: Instruction,
-        blob: bytes,
+        blob: Blob,
         cancellation: Cancellation = NEVER,
         tell: Tell = tell_nobody,
     ) -> tuple[Reply, bytes]:
@@ -178,7 +178,7 @@ class Hospital:
     def _answer_on_the_cpu(
         self,
         instruction: Instruction,
-        blob: bytes,
+        blob: Blob,
         cancellation: Cancellation,
         tell: Tell,
         for_good: bool,
@@ -195,7 +195,7 @@ class Hospital:
                 self._exchange.model.forget()
 
     def _answer(
-        self, instruction: Instruction, blob: bytes, cancellation: Cancellation, tell: Tell
+        self, instruction: Instruction, blob: Blob, cancellation: Cancellation, tell: Tell
     ) -> tuple[Reply, bytes]:
         self._check_run(instruction)
         training, validation = self._shard.split(instruction.seed)
@@ -207,8 +207,7 @@ class Hospital:
         model, secure = begun.model, instruction.secure
         if secure is not None:
             attempt = self.sums.begin(instruction.identity, secure, instruction.seed)
-            shared = returned(state_of(model), instruction.training)
-            before = {name: array.copy() for name, array in shared.items()}
+            before = returned(state_of(model), instruction.training)
         with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
             start = time.monotonic()
             batches = math.ceil(len(validation) / EVALUATION_BATCH)
@@ -252,7 +251,7 @@ class Hospital:
     def _answer_canary(
         self,
         instruction: Instruction,
-        blob: bytes,
+        blob: Blob,
         training: Indices,
         validation: Indices,
         cancellation: Cancellation,

@@ -10,10 +10,10 @@ from common.readings import Pooled
 from common.runtime.logs import fields
 from common.scores import Scores
 from common.state import State
-from common.wire import fingerprint
 from server.rounds.attempt import Attempt
 from server.rounds.average import MovingAverage
 from server.rounds.beside import Beside
+from server.rounds.beside_next import BesideNext
 from server.rounds.best import BestCopy
 from server.rounds.checks import flaw_of
 from server.rounds.drift import cosines
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class Finishing:
-    """Makes the next model and writes the lines of one run's rounds.
+    """Makes the next model, and has the round kept beside the next one.
 
     Args:
         plan: How the run is to go.
@@ -45,6 +45,8 @@ class Finishing:
         test: Scores a state on the test shard; None: there is none.
         progress: Of the run; is told of each round.
         best: Keeps the best model.
+        beside: Keeps rounds while the next ones go on.
+        told: Is called whenever a round is safe.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class Finishing:
         test: Callable[[State], Scores] | None,
         progress: Progress,
         best: BestCopy,
+        beside: BesideNext,
+        told: Callable[[], object],
     ) -> None:
         self._plan = plan
         self._folder = folder
@@ -68,9 +72,11 @@ class Finishing:
         self._test = test
         self._progress = progress
         self._best = best
+        self._beside = beside
+        self._told = told
 
     def finish(self, out: Round, attempt: Attempt, start: float) -> None:
-        """Average, save, test and write the round's line.
+        """Average; save, test and write the round's line beside the next round.
 
         Args:
             out: What went out.
@@ -85,18 +91,67 @@ class Finishing:
         number = out.instruction.identity.round
         drift = self._combine(number, out, attempt)
         averaged = monotonic()
-        self._save(number)
-        saved = monotonic()
-        test = self._score()
         pooled = keep_pooled(self._folder.path, number, attempt.collected.histograms)
+        if self._beside.busy:
+            self._folder.live.enter("test")
+            self._beside.wait()
         seconds = RoundSeconds(
             hospitals=replied - start,
             average=averaged - replied,
-            save=saved - averaged,
-            test=monotonic() - saved,
+            save=0,
+            test=0,
             total=monotonic() - start,
         )
-        self._record(out, attempt, drift, test, pooled, seconds)
+        record = self._record(out, attempt, drift, pooled, seconds)
+        self._progress.note(record)
+        self._folder.hold(record)
+        state, kept = self._model.state, self._to_keep()
+        asked = len(attempt.collected.asked)
+
+        def keep(safe: Callable[[], None]) -> None:
+            begin = monotonic()
+            provenance = self._provenance.model_copy(update={"round": number})
+            architecture = self._plan.architecture
+            self._folder.write_checkpoint(number, state, architecture, provenance, kept)
+            save = monotonic() - begin
+            averaged_model = {"round": number, "sha256": record.model_sha256}
+            self._folder.log.record(AuditEvent(event="averaged", details=averaged_model))
+            times = record.seconds.model_copy(update={"save": save})
+            self._close(record.model_copy(update={"seconds": times}), state, asked, safe)
+
+        self._beside.start(keep)
+
+    def resume(self) -> None:
+        """Score the model of the last round and write its line, if it has none."""
+        if (record := self._folder.open_round) is not None:
+            state, asked = self._model.state, len(record.cohort)
+            self._beside.start(lambda safe: self._close(record, state, asked, safe))
+
+    def _close(
+        self, record: RoundRecord, state: State, asked: int, safe: Callable[[], None]
+    ) -> None:
+        """Score a model that is saved, and write its round's line: from now on it is done.
+
+        Args:
+            record: Of the round, without scores.
+            state: The model.
+            asked: Hospitals that were asked.
+            safe: To call once a killed server would go on after the round.
+        """
+        if self._test is not None:
+            self._folder.keep_open(record)
+            self._told()
+            safe()
+            begin = monotonic()
+            test = self._test(state)
+            seconds = record.seconds.model_copy(update={"test": monotonic() - begin})
+            record = record.model_copy(update={"test": test, "seconds": seconds})
+        self._folder.write_round(record)
+        if self._test is None:
+            self._told()
+            safe()
+        self._best.update()
+        self._say(record, asked)
 
     def _combine(self, number: int, out: Round, attempt: Attempt) -> dict[str, float | None]:
         """Average the updates; return each hospital's cosine.
@@ -122,37 +177,21 @@ class Finishing:
             self._average.follow(self._model.state)
         return drift
 
-    def _save(self, number: int) -> None:
-        self._folder.live.enter("save")
+    def _to_keep(self) -> State:
+        """Return what is kept beside the model."""
         average = self._average.state if self._average is not None else {}
-        beside = Beside(
-            self._strategy.state_dict(), average, self._model.sent, self._model.residual
-        )
-        self._folder.write_checkpoint(
-            number,
-            self._model.state,
-            self._plan.architecture,
-            self._provenance.model_copy(update={"round": number}),
-            beside.to_keep(),
-        )
-
-    def _score(self) -> Scores | None:
-        """Return the model's scores on the server's own test shard, if there is one."""
-        if self._test is None:
-            return None
-        self._folder.live.enter("test")
-        return self._test(self._model.state)
+        strategy = self._strategy.state_dict()
+        return Beside(strategy, average, self._model.sent, self._model.residual).to_keep()
 
     def _record(
         self,
         out: Round,
         attempt: Attempt,
         drift: Mapping[str, float | None],
-        test: Scores | None,
         pooled: Pooled | None,
         seconds: RoundSeconds,
-    ) -> None:
-        """Write the round's line: from now on it is done."""
+    ) -> RoundRecord:
+        """Return the round's line, without what is known once the model is saved and scored."""
         found, identity = attempt.collected, out.instruction.identity
         hospitals = {
             name: record.model_copy(update={"cosine": drift.get(name)})
@@ -162,14 +201,14 @@ class Finishing:
         missing = (self._progress.known | set(found.asked)) - answered
         equal = not self._plan.strategy.believes_claims  # or one could choose the best model alone
         validation = across(found.validations, equal)
-        record = RoundRecord(
+        return RoundRecord(
             round=identity.round,
             attempt=identity.attempt,
             auc=validation.auc,
             auc_by_finding=validation.auc_by_finding,
             lr=out.instruction.training.lr,
             loss=mean_loss(attempt.updates().infos.values()),
-            test=test,
+            test=None,
             hospitals=hospitals,
             rejected=found.rejected,
             missing=sorted(missing - {*found.idle, *found.busy}),
@@ -178,14 +217,8 @@ class Finishing:
             pooled=pooled,
             secure=found.sums or None,
             seconds=seconds,
-            model_sha256=fingerprint(self._model.packed),
+            model_sha256=self._model.weights.sha256,
         )
-        averaged_model = {"round": record.round, "sha256": record.model_sha256}
-        self._folder.log.record(AuditEvent(event="averaged", details=averaged_model))
-        self._folder.write_round(record)
-        self._progress.note(record)
-        self._best.update()
-        self._say(record, len(found.asked))
 
     def _say(self, record: RoundRecord, asked: int) -> None:
         """Log a round that is done, the best one so far and how long the others will take."""

@@ -5,6 +5,7 @@
     config.json     :class:`server.run.run_config.RunConfig`
     status.json     RunStatus
     rounds.jsonl    one RoundRecord for each round that is done
+    open.json       one of a round whose model is not scored yet
     events.jsonl    one :class:`server.run.events.Event` for each line
 
 Everything that reads a run reads these models. Fields may be added with a default; none is renamed.
@@ -20,6 +21,8 @@ from common.errors import BadInput, first_problem
 from common.readings import FindingAuc, Pooled
 from common.runtime.status import Status, read_status
 from common.scores import AucByFinding, AucOfAll, Scores
+
+OPEN = "open.json"
 
 RunState = Literal["running", "waiting", "finished", "no quorum", "stopped", "failed"]
 
@@ -208,6 +211,24 @@ def read_rounds(run: Path) -> list[RoundRecord]:
         BadInput: A line is damaged.
     """
     return read_lines(run / "rounds.jsonl", ROUND)
+
+
+def read_open(run: Path) -> RoundRecord | None:
+    """Return the round whose model is saved and not scored yet; None: there is none.
+
+    Raises:
+        BadInput: The file is damaged.
+    """
+    try:
+        return ROUND.validate_json((run / OPEN).read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadInput(f"{run / OPEN}: {error.strerror}; restore it from a backup") from None
+    except ValidationError as error:
+        raise BadInput(
+            f"{run / OPEN}: damaged ({first_problem(error)}); restore it from a backup"
+        ) from None
 
 
 def read_run_status(run: Path) -> RunStatus:

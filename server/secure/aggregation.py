@@ -16,6 +16,7 @@ from common.secure.masks import add_mask, agree, mask_of, private_key, public_of
 from common.secure.messages import MaskCall, RevealCall, Revealed, ShareCall, Shares
 from common.secure.settings import FEWEST, SecureSettings
 from common.secure.shares import digest, join, needed
+from common.wire import Blob
 
 
 class NoSum(Exception):  # noqa: N818 - a verdict, not a fault
@@ -104,7 +105,7 @@ class Aggregation:
             for name in sorted(self._shares)
         }
 
-    def add_update(self, name: str, blob: bytes) -> None:
+    def add_update(self, name: str, blob: Blob) -> None:
         """Add a masked update to the sum.
 
         Raises:

@@ -15,7 +15,7 @@ from common.secure.messages import (
     SecureCall,
     Shares,
 )
-from common.wire import fingerprint
+from common.wire import Blob, fingerprint
 from server.rounds.ask import TRANSFER_SECONDS, TRANSFERS, Connection, HospitalLost
 from server.secure.aggregation import Aggregation, Improper
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 STEP_SECONDS = 60.0
 """How long a hospital may take for a step, without the time that its update travels."""
 
-Answer = tuple[SecureAnswer, bytes] | HospitalLost | ProtocolError
+Answer = tuple[SecureAnswer, Blob] | HospitalLost | ProtocolError
 
 
 @dataclass
@@ -84,7 +84,8 @@ def _ask(
 ) -> None:
     """Ask one hospital; a masked update takes room until it is taken in."""
     try:
-        answer, blob = connection.secure(call, STEP_SECONDS), b""
+        answer = connection.secure(call, STEP_SECONDS)
+        blob: Blob = b""
         if isinstance(answer, Masked):
             room.acquire()
             try:

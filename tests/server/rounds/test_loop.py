@@ -50,7 +50,7 @@ def poisoned(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply
     if instruction.task == "evaluate":
         return reply, blob
     state = unpack(blob, spec_of(state_of(build_model("densenet-tiny"))))
-    state["features.norm0.weight"][3] = np.nan
+    state["features.norm0.weight"] = np.full_like(state["features.norm0.weight"], np.nan)
     blob = pack(state)
     return reply.model_copy(update={"weights": fingerprint(blob)}), blob
 

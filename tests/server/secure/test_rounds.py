@@ -59,7 +59,7 @@ class Faulty(LocalConnection):
     """A hospital that goes away, or lies, at a step of the sum."""
 
     step: type[Any] = ShareCall
-    attempts = (1,)
+    attempts: tuple[int, ...] = (1,)
 
     def secure(self, call: SecureCall, timeout: float) -> SecureAnswer:
         if isinstance(call, self.step) and call.identity.attempt in self.attempts:
@@ -244,7 +244,7 @@ def test_the_median_of_groups_withstands_a_poisoner(tmp_path: Path) -> None:
         loss = train(model, *rest)
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter += 1000.0
+                parameter.add_(1000.0)
         return loss
 
     with patch.object(poisoner, "_train", poison):
