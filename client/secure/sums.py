@@ -59,11 +59,11 @@ class SecureSums:
         Raises:
             BadInput: The hospital's certificate cannot be read.
         """
-        signer = self._signer()
-        if self._round != (identity.run, identity.round):
+        signer, before = self._signer(), self._round
+        if signer is None and (before is None or before[0] != identity.run):
+            log.warning("without certificates the server can play the other hospitals of a sum")
+        if before != (identity.run, identity.round):
             self._round, self._sums = (identity.run, identity.round), []
-            if signer is None:
-                log.warning("without certificates the server can play the other hospitals of a sum")
         self._attempt = SecureAttempt(self._name, identity, settings, seed, signer, self._random)
         return self._attempt
 

@@ -270,7 +270,9 @@ class MessageHandler:
             )
         self._ready = reply if self._weights else None
         self._say(reply, len(self._weights))
-        self._state.note("answered", reply=reply.model_dump(exclude={"kind", "protocol", "keys"}))
+        self._state.note(
+            "answered", reply=reply.model_dump(mode="json", exclude={"kind", "protocol"})
+        )
         self._write_status("connected", run=identity.run, round=identity.round)
         metrics = {"message": Scalar(string=reply.model_dump_json())}
         res = ClientMessage.FitRes(status=OK, num_examples=reply.examples, metrics=metrics)

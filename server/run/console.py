@@ -24,8 +24,8 @@ def sum_row(line: SecureSum) -> str:
     dropped = f", without {', '.join(line.dropped)}" if line.dropped else ""
     return (
         f"  secure sum of {len(line.hospitals)} hospitals{dropped}: {line.films} films, loss "
-        f"{line.loss:.3f}, norm {line.norm:.3g}, {line.received / 1e6:.1f} MB in "
-        f"{line.seconds:.1f} s"
+        f"{line.loss:.3f}, norm {line.norm:.3g}; {line.received / 1e6:.1f} MB came "
+        f"in {line.seconds:.1f} s"
     )
 
 

@@ -11,6 +11,7 @@ import torch
 
 from common.checkpoint import read_checkpoint
 from common.errors import NoQuorum
+from common.protocol import ProtocolError
 from common.secure.fixed import precision
 from common.secure.graph import groups
 from common.secure.messages import (
@@ -71,6 +72,14 @@ class Faulty(LocalConnection):
         raise HospitalLost("its connection was closed")
 
 
+class AnswersGarbage(Faulty):
+    """A hospital whose answer cannot be understood."""
+
+    def fail(self, call: SecureCall, timeout: float) -> SecureAnswer:
+        del call, timeout
+        raise ProtocolError("no message of protocol 6")
+
+
 def hospitals_of(shards: list[Path], faulty: dict[str, type[Faulty]]) -> LocalHospitals:
     hospitals = LocalHospitals(shards, 5, {})
     for name, kind in faulty.items():
@@ -125,11 +134,14 @@ def test_a_line_has_what_is_known_of_all_and_nothing_of_one(
     "a hospital is lost between any two steps of a round's secure sum",
     "the round is that of the others, or is repeated with all",
 )
-@pytest.mark.parametrize("step", [ShareCall, MaskCall, RevealCall])
+@pytest.mark.parametrize(
+    ("step", "kind"),
+    [(ShareCall, Faulty), (MaskCall, Faulty), (MaskCall, AnswersGarbage), (RevealCall, Faulty)],
+)
 def test_a_hospital_that_goes_away_costs_its_part_at_most(
-    tmp_path: Path, shards: list[Path], step: type[Any]
+    tmp_path: Path, shards: list[Path], step: type[Any], kind: type[Faulty]
 ) -> None:
-    gone = type("Gone", (Faulty,), {"step": step})
+    gone = type("Gone", (kind,), {"step": step})
     plan = plan_of(min_clients=4, quorum=0.75, rounds=1, secure=SECURE, most_films=100)
     hospitals = hospitals_of(shards, {"hospital-01": gone})
     rounds_with(plan, hospitals, tmp_path / "run").run()
@@ -266,3 +278,18 @@ def test_the_median_of_groups_withstands_a_poisoner(tmp_path: Path) -> None:
     name = "features.conv0.weight"
     moved = np.abs(honest[name] - before[name]).max()
     assert np.abs(after[name] - honest[name]).max() < 2 * moved
+
+
+def test_fewer_sums_than_groups_cost_an_attempt(tmp_path: Path) -> None:
+    """Or the median would be that of two sums."""
+    shards = make_hospitals(tmp_path / "data", 9, images=20)
+    options = SECURE.model_copy(update={"secure_groups": 3})
+    changes = {"min_clients": 9, "quorum": 1.0, "rounds": 1, "strategy": "median"}
+    plan = plan_of(**changes, secure=options, most_films=100)
+    gone = type("Gone", (Faulty,), {"step": MaskCall})
+    rounds_with(plan, hospitals_of(shards, {"hospital-04": gone}), tmp_path / "run").run()
+    (line,) = lines_of(tmp_path / "run")
+    assert line.attempt == 2
+    assert line.secure is not None
+    assert len(line.secure) == 3
+    assert "only 2 of 3 secure sums have come" in (tmp_path / "run" / "events.jsonl").read_text()
