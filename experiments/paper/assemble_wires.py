@@ -34,6 +34,8 @@ from experiments.paper.results import NOT_RUN, Results, interval, reason_for, tr
 from experiments.paper.scales import wire_cells
 from experiments.paper.verdict import Decision, Verdict
 
+By = tuple[FirstModel, Wire]
+
 
 class Claim(NamedTuple):
     """What is claimed of a wire.
@@ -71,7 +73,7 @@ def wire_report(found: Results, failed: Sequence[FailedLine]) -> WireReport | Mi
         return Missing(reason=NOT_RUN)
     cells = wire_cells(found.scale, chosen_rates(found.scale, found.lines))
     trials = trials_by(found.lines, cells, lambda cell: (cell.first_model, cell.wire))
-    differences = {
+    differences: dict[By, Estimate | None] = {
         (model, wire): found.bootstrap.difference(
             found.means(done), found.means(trials.get((model, "fp32"), {}))
         )
@@ -130,7 +132,7 @@ def _traffic(
 def _verdicts(
     claim: Claim,
     tables: Sequence[WireTable],
-    differences: Mapping[tuple[FirstModel, Wire], Estimate | None],
+    differences: Mapping[By, Estimate | None],
     found: Results,
 ) -> list[Verdict]:
     """Return the verdict on a claim, followed by those of each first model if there are several."""
