@@ -19,7 +19,6 @@ R - 1 times the second's, and R times the training.
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -114,8 +113,7 @@ def flowers(rate: int, hospitals: int, folder: Path) -> Exchange:
             for host, code in zip(hosts, codes, strict=True)
         ]
         try:
-            wait_until(found.exists, 3600)
-            time.sleep(1)
+            wait_until(lambda: processes[0].poll() is not None, 3600)
         finally:
             for process in processes:
                 process.kill()
@@ -169,7 +167,7 @@ def rounds_to(lines: Sequence[TrialLine], model: FirstModel, wire: Wire) -> list
         end = exact.rounds[-1].test_auc
         if line is not None and end is not None:
             point = first_to_reach(curve_of(line).points[1:], SHARE * end)
-            found.append(point and point.round)
+            found.append(None if point is None else point.round)
     return found
 
 
@@ -189,7 +187,8 @@ def table(
             rounds = rounds_to(lines, model, wire)
             mark = "" if rounds else "*"
             rounds = rounds or rounds_to(lines, model, "fp32")
-            counts.append(", ".join("never" if r is None else str(r) for r in rounds) + mark)
+            words = ["never" if r is None else str(r) for r in rounds]
+            counts.append(f"{', '.join(words)}{mark}" if words else "-")
             known = [r for r in rounds if r is not None]
             if len(known) < len(rounds) or not rounds:
                 sums.append("-")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -65,5 +66,5 @@ def replay(changes: str) -> None:
     ) -> torch.Tensor:
         return torch.zeros(len(indices), len(FINDINGS))
 
-    client.hospital.train = train  # type: ignore[assignment]
-    FrozenFeatures.predict = predict  # type: ignore[method-assign,assignment]
+    patch.object(client.hospital, "train", train).start()
+    patch.object(FrozenFeatures, "predict", predict).start()
