@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--shards", type=Path, required=True, help="hospital-00 to hospital-09")
     parser.add_argument("--trials", type=Path, required=True, help="folder of trials.jsonl")
     parser.add_argument("--out", type=Path, required=True, help="changes, runs and logs; new")
-    parser.add_argument("--rates", type=int, nargs="+", choices=RATES, default=RATES)
+    parser.add_argument("--rates", type=int, nargs="+", choices=RATES, default=RATES, help="Mbit/s")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     shards = sorted(arguments.shards.absolute().glob("hospital-*"))

@@ -84,11 +84,8 @@ def wire_report(found: Results, failed: Sequence[FailedLine]) -> WireReport | Mi
     def result(model: FirstModel, wire: Wire) -> WireResult | Missing:
         done, exact = trials.get((model, wire)), trials.get((model, "fp32"), {})
         if done is None:
-            return Missing(
-                reason=reason_for(
-                    failed, lambda cell: (cell.first_model, cell.wire) == (model, wire)
-                )
-            )
+            wanted = {c for c in cells if (c.first_model, c.wire) == (model, wire)}
+            return Missing(reason=reason_for(failed, lambda cell: cell in wanted))
         later, total = _traffic(done, exact)
         return WireResult(
             mean=found.interval(found.means(done)),
