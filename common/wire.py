@@ -50,7 +50,7 @@ class _Layout(NamedTuple):
 def unpack(blob: Blob, spec: Spec) -> State:
     """Return the state in a safetensors blob, in the order of the specification.
 
-    The arrays of a blob of :func:`pack` are views of it and read-only; nothing is copied.
+    The arrays of a blob of :func:`pack` are views of it, read-only as bytes are; nothing is copied.
 
     Args:
         blob: The received bytes.
@@ -60,7 +60,7 @@ def unpack(blob: Blob, spec: Spec) -> State:
         WireError: The bytes are not safetensors, or a name, dtype or shape differs.
     """
     layout = _layout_of(tuple(spec.items()))
-    view = memoryview(blob).toreadonly()
+    view = memoryview(blob)
     header = len(layout.header)
     if len(view) != layout.size or view[:header] != layout.header:
         return _unpack_any(bytes(view), spec)

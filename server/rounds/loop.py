@@ -115,8 +115,11 @@ class Rounds:
             NoQuorum: Too few hospitals came, or too few answered well.
             OSError: A file cannot be written; what was written before is whole.
         """
-        with LiveWriter(self.folder.path, self.folder.live), self._beside:
-            return self._run()
+        try:
+            with LiveWriter(self.folder.path, self.folder.live), self._beside:
+                return self._run()
+        finally:
+            self.folder.drop_replies()
 
     def _run(self) -> Result:
         plan, done = self._plan, self._progress.round
@@ -158,9 +161,7 @@ class Rounds:
             average=self._average,
             provenance=self._provenance,
         )
-        result = closing.run(reason)
-        self.folder.drop_replies()
-        return result
+        return closing.run(reason)
 
     def _introduce(self) -> None:
         """Say where the first model comes from and how good it is."""

@@ -174,7 +174,7 @@ class RunFolder:
         if self._rounds is None:
             drop_torn_line(self.path / "rounds.jsonl")
             self._rounds = read_rounds(self.path)
-            if (left := read_open(self.path)) is not None and left.round > len(self._rounds):
+            if (left := read_open(self.path)) is not None and left.round == len(self._rounds) + 1:
                 self._rounds.append(left)
                 self._open = left
             self.safe = len(self._rounds)

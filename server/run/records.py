@@ -5,7 +5,7 @@
     config.json     :class:`server.run.run_config.RunConfig`
     status.json     RunStatus
     rounds.jsonl    one RoundRecord for each round that is done
-    open.json       one of a round whose model is not scored yet
+    open.json       that of a round whose model is not scored yet
     events.jsonl    one :class:`server.run.events.Event` for each line
 
 Everything that reads a run reads these models. Fields may be added with a default; none is renamed.
@@ -127,9 +127,9 @@ class RoundSeconds(Record):
 
     hospitals: float
     average: float
-    save: float
-    test: float
-    total: float
+    save: float = Field(description="beside the next round")
+    test: float = Field(description="beside the next round")
+    total: float = Field(description="without what was beside the next round")
 
 
 class RoundRecord(Validation):

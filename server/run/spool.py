@@ -68,7 +68,9 @@ class SpooledUpdates:
 
     def __iter__(self) -> Iterator[Update]:
         for name, file in self._files.items():
-            yield Update(name, self.infos[name], split(unpack(file.read_bytes(), self._spec)))
+            # Into memory that may be written: strategies of others change arrays in place.
+            blob = memoryview(np.fromfile(file, np.uint8))
+            yield Update(name, self.infos[name], split(unpack(blob, self._spec)))
 
     def columns(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """Yield each tensor of the weights, by name: n hospitals x its shape."""
