@@ -116,6 +116,7 @@ def _take_part(arguments: Sequence[str]) -> None:
     from client.kept import KeptModels
     from client.own import OwnStates
     from client.policy import read_policy
+    from client.private.account import PrivacyAccount
     from client.report import write_report
     from client.slots import check_slots
     from client.state import ClientState
@@ -148,6 +149,9 @@ def _take_part(arguments: Sequence[str]) -> None:
         settings.fixed_precision,
         kept,
         OwnStates(settings.state / "own" if settings.state is not None else None),
+        PrivacyAccount(
+            settings.state / "privacy.json" if settings.state is not None else None, policy.privacy
+        ),
     )
     if settings.insecure:
         log.warning("--insecure: nothing is encrypted, and the server is not checked")

@@ -19,6 +19,8 @@ from client.kept import KeptModels
 from client.local.base import LocalTraining
 from client.own import OwnStates
 from client.policy import NotAllowed, Policy
+from client.private.account import PrivacyAccount
+from client.private.training import noisy_steps
 from client.progress import Steps, Tell, tell_nobody
 from client.slots import slot
 from client.training import Diverged, train
@@ -31,8 +33,9 @@ from common.model import fastest_precision, is_out_of_memory, state_of
 from common.options import Precision
 from common.protocol import MOST_OWN, Greeting, Hello, Instruction, Reply
 from common.scores import Scores
+from common.secret_stream import SecretStream
 from common.shard import Shard
-from common.wire import fingerprint
+from common.wire import fingerprint, pack
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class Hospital:
             scored in fp32.
         kept: Keeps the models that the server shares; None: none is kept.
         own: Keeps what is the hospital's own from round to round; default: in memory.
+        privacy: Pays for training with ``--dp sample``; default: an account in memory.
 
     Attributes:
         device: Where it computes; the CPU once the accelerator has failed for good.
@@ -68,6 +72,7 @@ class Hospital:
         precision: Precision | None = "fp32",
         kept: KeptModels | None = None,
         own: OwnStates | None = None,
+        privacy: PrivacyAccount | None = None,
     ) -> None:
         shard.labelled()
         self._policy = policy or Policy()
@@ -83,6 +88,7 @@ class Hospital:
         self._greeting: Greeting | None = None
         self._exchange = Exchange(own or OwnStates(None), name)
         self._features = FrozenFeatures()
+        self._privacy = privacy or PrivacyAccount(None)
 
     @property
     def precision(self) -> Precision:
@@ -202,7 +208,7 @@ class Hospital:
                 self._exchange.model.backbone,
                 scoring.check,
             )
-            scores = self._scores(validation, logits)
+            scores = self._scores(validation, logits, instruction)
             evaluated = time.monotonic()
             seconds = {"wait": waited, "evaluate": evaluated - start, "train": 0.0}
             if instruction.task == "evaluate":
@@ -210,7 +216,8 @@ class Hospital:
                 return self._reply(instruction, seconds, **scores, kept=kept), b""
             steps = instruction.training.steps(len(chosen))
             told = Steps(cancellation, tell, "training", steps)
-            loss = self._train(model, shard, chosen, instruction, told, begun.local)
+            secret = self._pay(instruction, model, chosen)
+            loss = self._train(model, shard, chosen, instruction, told, begun.local, secret)
             seconds["train"] = time.monotonic() - evaluated
         weights = self._exchange.end(instruction, state_of(model), begun, steps)
         reply = self._reply(
@@ -219,9 +226,32 @@ class Hospital:
             **scores,
             examples=len(chosen),
             loss=loss,
+            privacy=self._privacy.spent if secret is not None else None,
             weights=fingerprint(weights),
         )
         return reply, weights
+
+    def _pay(
+        self, instruction: Instruction, model: torch.nn.Module, chosen: Indices
+    ) -> SecretStream | None:
+        """Pay for a round's training with ``--dp sample``; None: it costs nothing.
+
+        Raises:
+            NotAllowed: It costs more than is left.
+        """
+        if instruction.training.dp != "sample":
+            return None
+        identity = instruction.identity
+        purpose = [
+            identity.run.encode(),
+            str(identity.round).encode(),
+            instruction.training.model_dump_json().encode(),
+            pack(state_of(model)),
+            self._shard.manifest.model_dump_json().encode(),
+            chosen.tobytes(),
+        ]
+        cost = noisy_steps(instruction.training, len(chosen))
+        return self._privacy.pay(purpose, identity.run, identity.round, cost)
 
     def _answer_canary(
         self,
@@ -249,7 +279,9 @@ class Hospital:
             scored = validation[: batches * EVALUATION_BATCH]
             predict(model, self._shard, scored, self.device, cancellation.check)
             evaluated = time.monotonic()
-            loss = self._train(model, shard, chosen, instruction, cancellation, local)
+            # Nothing of it leaves, so it costs nothing.
+            secret = SecretStream(secrets.token_bytes(32), b"canary")
+            loss = self._train(model, shard, chosen, instruction, cancellation, local, secret)
             trained = time.monotonic()
         reply = self._reply(
             instruction,
@@ -269,8 +301,9 @@ class Hospital:
         instruction: Instruction,
         cancellation: Cancellation,
         local: LocalTraining,
-    ) -> float:
-        """Train the model on the chosen images; return the mean loss."""
+        secret: SecretStream | None,
+    ) -> float | None:
+        """Train the model on the chosen images; return the mean loss, if it may be told."""
         return train(
             model,
             shard,
@@ -281,6 +314,7 @@ class Hospital:
             self.precision,
             cancellation,
             local,
+            secret,
         )
 
     def _check_run(self, instruction: Instruction) -> None:
@@ -295,17 +329,22 @@ class Hospital:
         if known is None or (instruction.identity.run, instruction.seed) != (known.run, known.seed):
             raise NotAllowed("an instruction of another run or seed than was greeted")
 
-    def _scores(self, validation: Indices, logits: torch.Tensor) -> dict[str, Scores | str | None]:
+    def _scores(
+        self, validation: Indices, logits: torch.Tensor, instruction: Instruction
+    ) -> dict[str, Scores | str | None]:
         """Return the fields of a reply with what may be told of a model's scores.
 
         Args:
             validation: The validation images.
             logits: float, N x 14: the model's, of these images.
+            instruction: That is followed.
         """
         labels = self._shard.labelled()[validation]
         positives, negatives = count_by_finding(labels == 1), count_by_finding(labels == 0)
         scores = scores_of(labels, logits)
         self.scored = counted(scores, positives, negatives)
+        if not self._policy.tells_of_validation(instruction.training):
+            return {}
         scores = self._policy.reported(scores, positives, negatives)
         if scores.loss is None:  # none may be told, there are no images, or the model has diverged
             return {"validation": scores}

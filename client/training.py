@@ -12,11 +12,13 @@ from client.batches import Batch, batches
 from client.cancellation import NEVER, Cancellation
 from client.local.base import LocalTraining
 from client.loss import batch_loss, positive_weights
+from client.private.training import train_privately
 from common.findings import FINDINGS, UNKNOWN
 from common.model import set_training_mode
 from common.options import Precision
 from common.protocol import Instruction
 from common.scores import LARGEST_LOSS
+from common.secret_stream import SecretStream
 from common.seeds import generator
 from common.shard import Shard
 
@@ -80,7 +82,8 @@ def train(
     precision: Precision = "fp32",
     cancellation: Cancellation = NEVER,
     local: LocalTraining | None = None,
-) -> float:
+    secret: SecretStream | None = None,
+) -> float | None:
     """Train the model in place as the instruction says; return the mean loss.
 
     All draws follow from (seed, round, hospital), and the optimiser is a new one, so that a
@@ -98,13 +101,17 @@ def train(
         precision: Of the network.
         cancellation: Checked before each step.
         local: Corrects gradients; None: plain SGD.
+        secret: Draws films and noise with ``--dp sample``.
+
+    Returns:
+        None with ``--dp sample``: the loss would tell of films, and nothing here needs it.
 
     Raises:
         Diverged: The loss is not finite or beyond :data:`LARGEST_LOSS`.
         GivenUp: The result is of no use any more.
     """
     training = instruction.training
-    parameters = set_training_mode(model, training.mode)
+    parameters = set_training_mode(model, training.mode, statistics=training.dp == "none")
     named = {name: each for name, each in model.named_parameters() if each.requires_grad}
     optimizer = torch.optim.SGD(
         parameters,
@@ -122,6 +129,22 @@ def train(
         if local is not None:
             local.correct(named)
 
+    if training.dp == "sample":
+        assert secret is not None  # noqa: S101 - such training is paid for, which gives it
+        train_privately(
+            model,
+            named,
+            optimizer,
+            shard,
+            indices,
+            training,
+            secret,
+            device,
+            precision,
+            cancellation,
+            before_step,
+        )
+        return None
     rng = generator(instruction.seed, "training", instruction.identity.round, site)
     losses = [
         train_epoch(

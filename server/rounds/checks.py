@@ -48,8 +48,11 @@ def check_reply(reply: Reply, hello: Hello, instruction: Instruction) -> None:
         return
     if not 0 < reply.examples <= hello.examples:
         raise Rejected(f"claims {reply.examples} examples, having announced {hello.examples}")
-    if reply.loss is None:
+    private = instruction.training.dp == "sample"
+    if reply.loss is None and not private:
         raise Rejected("tells no training loss")
+    if reply.privacy is None and private and instruction.batches is None:
+        raise Rejected("tells no privacy spent")
 
 
 def _check_histograms(reply: Reply) -> None:

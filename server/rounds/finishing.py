@@ -4,10 +4,12 @@ import logging
 from collections.abc import Callable, Mapping
 from time import monotonic
 
+from common.accounting import Privacy
 from common.checkpoint import Provenance
 from common.errors import FedCXRError
+from common.protocol import PrivacySpent
 from common.readings import Pooled
-from common.runtime.logs import fields
+from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import Scores
 from common.state import State
 from common.wire import fingerprint
@@ -21,6 +23,7 @@ from server.rounds.errands import Round
 from server.rounds.outgoing import GlobalModel
 from server.rounds.plan import Plan
 from server.rounds.progress import Progress, across, mean_loss
+from server.rounds.spending import privacy_of, spent_in
 from server.run import console
 from server.run.events import AuditEvent
 from server.run.folder import RunFolder
@@ -85,7 +88,9 @@ class Finishing:
         number = out.instruction.identity.round
         drift = self._combine(number, out, attempt)
         averaged = monotonic()
-        self._save(number)
+        training, done = out.instruction.training, self._folder.rounds()
+        spent = spent_in(done, attempt.collected.hospitals, training)
+        self._save(number, privacy_of(done, spent.values(), training))
         saved = monotonic()
         test = self._score()
         pooled = keep_pooled(self._folder.path, number, attempt.collected.histograms)
@@ -96,7 +101,7 @@ class Finishing:
             test=monotonic() - saved,
             total=monotonic() - start,
         )
-        self._record(out, attempt, drift, test, pooled, seconds)
+        self._record(out, attempt, drift, spent, test, pooled, seconds)
 
     def _combine(self, number: int, out: Round, attempt: Attempt) -> dict[str, float | None]:
         """Average the updates; return each hospital's cosine.
@@ -122,7 +127,7 @@ class Finishing:
             self._average.follow(self._model.state)
         return drift
 
-    def _save(self, number: int) -> None:
+    def _save(self, number: int, privacy: Privacy | None) -> None:
         self._folder.live.enter("save")
         average = self._average.state if self._average is not None else {}
         beside = Beside(
@@ -132,7 +137,7 @@ class Finishing:
             number,
             self._model.state,
             self._plan.architecture,
-            self._provenance.model_copy(update={"round": number}),
+            self._provenance.model_copy(update={"round": number, "privacy": privacy}),
             beside.to_keep(),
         )
 
@@ -148,6 +153,7 @@ class Finishing:
         out: Round,
         attempt: Attempt,
         drift: Mapping[str, float | None],
+        spent: Mapping[str, PrivacySpent],
         test: Scores | None,
         pooled: Pooled | None,
         seconds: RoundSeconds,
@@ -155,7 +161,7 @@ class Finishing:
         """Write the round's line: from now on it is done."""
         found, identity = attempt.collected, out.instruction.identity
         hospitals = {
-            name: record.model_copy(update={"cosine": drift[name]})
+            name: record.model_copy(update={"cosine": drift[name], "privacy": spent.get(name)})
             for name, record in sorted(found.hospitals.items())
         }
         answered = found.hospitals.keys() | found.rejected.keys()
@@ -205,3 +211,5 @@ class Finishing:
             seconds_left=left,
         )
         log.info(console.summary(record, rounds, asked, best, left), extra=told)
+        if (words := console.privacy_spent(record)) is not None:
+            log.info(words, extra=FOR_PEOPLE)

@@ -42,7 +42,6 @@ def hospital_record(
         stale: By how many rounds the model was older that it trained.
     """
     seconds, scores = reply.seconds, reply.validation
-    assert reply.loss is not None  # noqa: S101 - check_reply has seen to it
     return HospitalRecord(
         examples=reply.examples,
         loss=reply.loss,
@@ -62,6 +61,7 @@ def hospital_record(
         pace=pace,
         auc_intervals=auc_intervals,
         stale=stale,
+        privacy=reply.privacy,
         weights_sha256=reply.weights,
     )
 
@@ -80,11 +80,16 @@ def across(validations: dict[str, Scores], equal: bool) -> Validation:
     return Validation(auc=mean_auc(by_finding), auc_by_finding=by_finding)
 
 
-def mean_loss(hospitals: dict[str, HospitalRecord]) -> float:
-    """Return the hospitals' mean training loss, weighted by examples."""
-    records = [hospitals[name] for name in sorted(hospitals)]
-    examples = sum(record.examples for record in records)
-    return sum(record.examples * record.loss for record in records) / examples
+def mean_loss(hospitals: dict[str, HospitalRecord]) -> float | None:
+    """Return the mean training loss, weighted by examples, of the hospitals that tell it."""
+    told = [
+        (record.examples, record.loss)
+        for _, record in sorted(hospitals.items())
+        if record.loss is not None
+    ]
+    if not told:
+        return None
+    return sum(examples * loss for examples, loss in told) / sum(count for count, _ in told)
 
 
 def at_fault(good: Collection[str], rejected: Mapping[str, str]) -> list[str]:

@@ -51,6 +51,16 @@ def summary(
     )
 
 
+def privacy_spent(record: RoundRecord) -> str | None:
+    """Return the line with the hospitals' epsilons after a round; None: there are none."""
+    told = [
+        f"{name} {part.privacy.epsilon:.2f} at delta {part.privacy.delta:g}"
+        for name, part in record.hospitals.items()
+        if part.privacy is not None
+    ]
+    return f"  epsilon so far: {', '.join(told)}" if told else None
+
+
 def findings_table(columns: dict[str, AucByFinding]) -> list[str]:
     """Return the rows of a table with an AUC for every finding in each of the columns."""
     width = max(len(finding) for finding in FINDINGS)

@@ -8,6 +8,7 @@
     histograms/     round-NNNN.json, what each hospital told in the round; one more at the end
     audit.jsonl     what was sent to and came from each hospital; hash-chained
     excluded/       one file for each hospital that may not take part until it is removed
+    noise.key       secret of the noise, with --dp site
     replies/        what came in the round that is open
     checkpoints/    round-NNNN.pt, the last few
     best.pt         the model with the best validation AUC
@@ -51,6 +52,8 @@ from server.run.spool import Spool
 log = logging.getLogger(__name__)
 
 KEPT_CHECKPOINTS = 3
+
+NOISE_KEY = "noise.key"
 
 
 def unwritable(path: Path, error: OSError) -> BadInput:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from common.audit import is_being_written
 from common.errors import BadInput, first_problem
+from common.protocol import PrivacySpent
 from common.readings import FindingAuc, Pooled
 from common.runtime.status import Status, read_status
 from common.scores import AucByFinding, AucOfAll, Scores
@@ -62,7 +63,7 @@ class HospitalRecord(Record):
     """A hospital's part of a round that counted."""
 
     examples: int = Field(description="images that it trained on")
-    loss: float = Field(description="mean training loss")
+    loss: float | None = Field(description="mean training loss; None: it is not told")
     auc: float | None = Field(description="of the received model on its own validation")
     auc_by_finding: AucByFinding | None
     validation_images: int
@@ -76,6 +77,9 @@ class HospitalRecord(Record):
     )
     auc_intervals: dict[str, FindingAuc] | None = Field(
         None, description="of its own validation, from its histograms; None: it told none"
+    )
+    privacy: PrivacySpent | None = Field(
+        None, description="with --dp: what the model tells of a film of its, or of the hospital"
     )
     weights_sha256: str | None
     stale: int = Field(
@@ -123,7 +127,9 @@ class RoundRecord(Validation):
     lr: float | None = Field(
         None, description="learning rate of the hospitals' SGD; None in records of earlier versions"
     )
-    loss: float = Field(description="mean training loss, weighted by examples")
+    loss: float | None = Field(
+        description="mean training loss, weighted by examples; None: nobody told it"
+    )
     test: Scores | None = Field(description="of the new model on the server's test shard")
     hospitals: dict[str, HospitalRecord]
     rejected: dict[str, str] = Field(description="the reason by the hospital's name")

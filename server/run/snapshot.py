@@ -36,7 +36,7 @@ class RoundSummary(Record):
 
     round: int
     seconds: float
-    loss: float
+    loss: float | None
     test_auc: float | None = Field(description="of the new model on the server's test shard")
     images: int = Field(description="trained on by all hospitals, as often as that was")
     bytes: Bytes = Field(description="of all hospitals")
@@ -60,7 +60,7 @@ class HospitalSummary(Record):
 
     round: int
     examples: int = Field(description="images that it trained on")
-    loss: float
+    loss: float | None
     auc: float | None = Field(description="of the received model on its own validation")
     validation_images: int
     images_per_second: float | None = Field(description="in training; None: too fast to tell")

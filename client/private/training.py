@@ -1,0 +1,93 @@
+"""Local training under differential privacy of each film: DP-SGD.
+
+Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, algorithm 1. In each step every
+film is in with the same chance, B / N of a batch of B; the gradients of those that are, each
+shortened to a bound, are added up; noise is added; and the whole is divided by B. Everything after
+that, momentum and weight decay too, sees no film.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from client.batches import augmented
+from client.cancellation import Cancellation
+from client.private.gradients import clipped_sum
+from common.accounting import Noisy
+from common.images import random_crops, to_device
+from common.model import normalised, to_input
+from common.options import Precision, Training
+from common.secret_stream import SecretStream
+from common.shard import Shard
+
+
+def noisy_steps(training: Training, images: int) -> Noisy:
+    """Return what a round on so many images costs."""
+    return Noisy(
+        noise=training.dp_noise,
+        rate=min(1.0, training.batch_size / images),
+        steps=training.steps(images),
+    )
+
+
+def train_privately(
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    shard: Shard,
+    indices: npt.NDArray[np.intp],
+    training: Training,
+    secret: SecretStream,
+    device: torch.device,
+    precision: Precision,
+    cancellation: Cancellation,
+    before_step: Callable[[], None],
+) -> None:
+    """Take all steps of a round.
+
+    Args:
+        model: On the device, in evaluation mode.
+        parameters: Those that are trained, by name.
+        optimizer: Of these.
+        shard: The hospital's.
+        indices: Of the images to train on, each with a known label.
+        training: Settings.
+        secret: Draws the films, their crops and the noise.
+        device: Where to compute.
+        precision: Of the network.
+        cancellation: Checked before each step.
+        before_step: Called when the gradients of a step are there; must not look at films.
+
+    Raises:
+        GivenUp: The result is of no use any more.
+    """
+    cost = noisy_steps(training, len(indices))
+    labels = shard.labelled()
+    for _ in range(cost.steps):
+        cancellation.check()
+        chosen = indices[secret.uniform(len(indices)) < cost.rate]
+        rng = np.random.default_rng(int(secret.uniform(1)[0] * 2**53))
+        images = shard.images[chosen]
+        if training.augment == "none" or not len(chosen):
+            inputs = to_input(to_device(random_crops(images, rng), device))
+        else:
+            inputs = normalised(augmented(images, training.augment, rng, device))
+        found = clipped_sum(
+            model,
+            parameters,
+            inputs,
+            to_device(labels[chosen], device),
+            training.dp_clip,
+            training.mode,
+            precision,
+        )
+        for name, parameter in parameters.items():
+            noise = secret.normal(parameter.numel()).astype(np.float32).reshape(parameter.shape)
+            deviation = training.dp_noise * training.dp_clip
+            total = found[name] + deviation * torch.from_numpy(noise).to(device)
+            parameter.grad = total / (cost.rate * len(indices))
+        before_step()
+        optimizer.step()
