@@ -243,8 +243,6 @@ class Hospital:
             return None
         identity = instruction.identity
         purpose = [
-            identity.run.encode(),
-            str(identity.round).encode(),
             instruction.training.model_dump_json().encode(),
             pack(state_of(model)),
             self._shard.manifest.model_dump_json().encode(),
