@@ -42,7 +42,13 @@ class ScaleSettings(Settings):
         return len(os.sched_getaffinity(0))
 
 
-class RunSettings(ScaleSettings):
+class TrialsSettings(ScaleSettings):
+    """What the commands take that are about trials which are not done."""
+
+    seeds: int = Field(0, ge=0, description="the first so many seeds alone; 0: all of the scale")
+
+
+class RunSettings(TrialsSettings):
     """Run the trials of some tables, and go on where they stand."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, cli_prog_name="flower-experiments run")
@@ -100,7 +106,7 @@ def _run(arguments: Sequence[str]) -> None:
 
     log_to_stderr(settings.debug)
     workers = _workers(settings)
-    scale, data = SCALES[settings.scale], settings.root / "data"
+    scale, data = SCALES[settings.scale].first_seeds(settings.seeds), settings.root / "data"
     if settings.images is None:
         make_synthetic(scale, SMOKE_IMAGES, data)
     elif settings.images and settings.metadata and settings.train_list and settings.test_list:
@@ -169,7 +175,7 @@ def tables_of(names: Sequence[Name]) -> list[Table]:
     return list(dict.fromkeys(tables))
 
 
-class PlanSettings(ScaleSettings):
+class PlanSettings(TrialsSettings):
     """Print the trials of a scale, and the hours and gigabytes that they take on this machine."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, cli_prog_name="flower-experiments plan")
@@ -185,7 +191,7 @@ def _plan(arguments: Sequence[str]) -> None:
     from experiments.paper.plan import Films, measure, rows
     from experiments.paper.scales import SCALES
 
-    scale = SCALES[settings.scale]
+    scale = SCALES[settings.scale].first_seeds(settings.seeds)
     print(f"{scale.name}: {scale.reasons}\nEndpoint: {scale.endpoint}\n")
     films = Films(settings.public, settings.films, settings.test)
     for row in rows(scale, films, measure(scale), settings.jobs or settings.cores):

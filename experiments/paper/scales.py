@@ -54,6 +54,13 @@ class Scale(BaseModel):
     strategies: tuple[FirstModel, ...] = Field(("random", "mocov2"), description="in this order")
     methods: tuple[Method, ...] = Field(tuple(METHODS), description="that are compared")
 
+    def first_seeds(self, count: int) -> "Scale":
+        """Return the scale with so many of its seeds, the first ones; 0: all of them."""
+        if not count:
+            return self
+        seeds = {name: min(getattr(self, name), count) for name in ("seeds", "other_seeds")}
+        return self.model_copy(update=seeds)
+
 
 ENDPOINT = (
     "Mean AUC, over the findings with at least 20 positive test films, of the model after the last "

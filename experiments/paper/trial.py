@@ -15,7 +15,7 @@ from common.checkpoint import read_checkpoint
 from common.evaluation import predict
 from common.findings import count_by_finding
 from common.metrics import auc_by_finding
-from common.model import build_model, choose_device, load_state
+from common.model import build_model, choose_device, fastest_precision, load_state
 from common.runtime.files import append_json, sha256_of, write_json, write_whole
 from common.runtime.status import read_status
 from common.scores import AucByFinding, mean_auc
@@ -193,6 +193,6 @@ def environment() -> Environment:
         torch=torch.__version__,
         cpu=platform.processor() or platform.machine(),
         gpu=gpu,
-        precision="auto",
+        precision=fastest_precision(choose_device("auto")),
         threads=torch.get_num_threads(),
     )

@@ -161,3 +161,11 @@ def test_no_more_trials_run_at_once_than_memory_holds(
     films = [f"--{name}=films" for name in ("images", "metadata", "train-list", "test-list")]
     settings = parse(RunSettings, ["table2", "--scale", "small", *films])
     assert jobs_here(settings) == jobs
+
+
+def test_fewer_seeds_are_the_first_ones() -> None:
+    scale, rates = SCALES["small"], {("finetune", "random"): 0.05, ("finetune", "simclr"): 0.02}
+    found = {count: cells_of(scale.first_seeds(count), "table2", rates) for count in (0, 1, 2, 9)}
+    assert found[0] == found[9] == cells_of(scale, "table2", rates)
+    for count in (1, 2):
+        assert found[count] == [cell for cell in found[0] if cell.seed < count]
