@@ -30,8 +30,8 @@ class Compiled:
         if self._forward is not self.model:
             try:
                 return self._forward(inputs)
-            except Exception as error:  # of many kinds; the model itself raises the others again
-                if is_out_of_memory(error):
+            except Exception as error:  # compilers raise many kinds
+                if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
                     raise
                 log.warning(
                     "--compile: the model cannot be compiled here (%s); the training goes on "

@@ -38,9 +38,9 @@ def train_epoch(
     """Take one optimiser step a batch and return the mean loss over the known labels.
 
     The model's training mode is the caller's choice. No step waits for a GPU: the loss stays there
-    until the end.
-    An image without a known label has no gradient, but would move BatchNorm's statistics, and a
-    batch of such images would be a step by momentum alone: :meth:`Shard.split` leaves them out.
+    until the end. An image without a known label has no gradient, but would move BatchNorm's
+    statistics, and a batch of such images would be a step by momentum alone: :meth:`Shard.split`
+    leaves them out.
 
     Args:
         model: Is trained in place; or its compiled forward pass.
@@ -114,8 +114,7 @@ def train(
         lr=training.lr,
         momentum=training.momentum,
         weight_decay=training.weight_decay,
-        # One kernel for all weights. On a CPU it would save no hundredth of a step, and round
-        # otherwise.
+        # One kernel for all weights. On a CPU it would save a hundredth of a step, and change bits.
         fused=device.type == "cuda",
     )
     weights = None

@@ -20,11 +20,11 @@ EVALUATION_BATCH = 64
 
 
 def evaluation_batch(size: int, device: torch.device) -> int:
-    """Return how many films to score at a time; see benchmarks/client_speed.md.
+    """Return how many films to score at a time: on a CPU what benchmarks/client_speed.md found best.
 
     Args:
         size: S, pixels along each side of a film.
-        device: Where to compute. What fits a CPU's caches is far too small for a GPU.
+        device: Where to compute.
     """
     if device.type == "cuda":
         return 4 * EVALUATION_BATCH
