@@ -112,7 +112,7 @@ def bare_epoch(
     precision: Precision,
 ) -> None:
     """Train on inputs that lie ready, with nothing that could be left out."""
-    for images, known in zip(inputs.split(batch), labels.split(batch), strict=True):
+    for images, known in zip(torch.split(inputs, batch), torch.split(labels, batch), strict=True):
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits = model(images)
@@ -123,7 +123,7 @@ def bare_epoch(
 def bare_evaluation(model: nn.Module, inputs: Tensor, batch: int) -> None:
     """Score inputs that lie ready."""
     with torch.inference_mode():
-        for images in inputs.split(batch):
+        for images in torch.split(inputs, batch):
             model(images)
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -94,16 +94,13 @@ def drawn(
     count = math.ceil(len(indices) / training.batch_size)
     for chosen in np.array_split(rng.permutation(indices), count):
         n = len(chosen)
+        films: npt.NDArray[Any] = chosen if shard.resident is not None else shard.images[chosen]
+        draws: npt.NDArray[Any]
         if training.augment == "none":
             draws = draw_offsets(n, size, rng)
+            films = films if shard.resident is not None else crops_at(films, draws)
         else:
             draws = draw_views(views, n, size, crop_size(size), rng)
-        if shard.resident is not None:
-            films = chosen
-        elif training.augment == "none":
-            films = crops_at(shard.images[chosen], draws)
-        else:
-            films = shard.images[chosen]
         share, partners = 1.0, np.arange(n)
         if training.mixup:
             share, partners = float(rng.beta(training.mixup, training.mixup)), rng.permutation(n)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -56,7 +57,7 @@ def test_the_next_hospital_has_the_device_while_another_does_what_needs_none(
         shard = make_shard(tmp_path / site, images=80)
         hospital = Hospital(site, shard, torch.device("cpu"), 1, tmp_path / "turns")
         hospital.greet(GREETING)
-        answers[site] = lambda h=hospital: h.answer(instruction_of(plan_of(), 1), pack(STATE))
+        answers[site] = partial(hospital.answer, instruction_of(plan_of(), 1), pack(STATE))
     monkeypatch.setattr(owner, name, holding)
     monkeypatch.setattr(hospital_module, "slot", watched)
     first.start()
