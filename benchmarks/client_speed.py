@@ -40,6 +40,7 @@ from common.images import crop_size
 from common.model import build_model, choose_device, state_of
 from common.options import Precision, Training
 from common.protocol import Greeting, Identity, Instruction
+from common.runtime.memory import keep_freed_memory
 from common.shard import Entry, Shard, create_shard, open_shard
 from common.wire import pack
 
@@ -209,6 +210,7 @@ def rows_of(what: str, rates: list[dict[str, float]], bound: float | None) -> No
 
 def answer_when_asked(pipe: Connection, path: Path, turns: Path, options: Options) -> None:
     """Be a client: answer an instruction each time that the pipe says so."""
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     shard, device = open_shard(path), choose_device("auto")
     hospital = Hospital(path.name, shard, device, 1, turns, precision=None)
@@ -252,6 +254,7 @@ def turns_of(shard: Shard, folder: Path, options: Options) -> list[dict[str, flo
 
 def main() -> None:
     """Print a table."""
+    keep_freed_memory()  # as the client does
     device = choose_device("auto")
     options = options_for(device)
     torch.set_num_threads(options.threads)
