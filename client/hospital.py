@@ -4,14 +4,16 @@ import logging
 import math
 import secrets
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from client.accelerator import give_memory_back, sharing
+from client.accelerator import ResidentFilms, give_memory_back, sharing
 from client.canary import few_to_train_on, peak_memory
 from client.cancellation import NEVER, Cancellation, GivenUp
+from client.compiled import Compiled
 from client.counted import CountedScores, counted
 from client.examples import Indices, split_of, to_train_on
 from client.exchange import Exchange, untrained
@@ -21,9 +23,9 @@ from client.own import OwnStates
 from client.policy import NotAllowed, Policy
 from client.progress import Steps, Tell, tell_nobody
 from client.slots import slot
-from client.training import Diverged, train
+from client.training import Diverged, check_loss, train
 from common.bootstrap import Films
-from common.evaluation import EVALUATION_BATCH, predict, scores_of
+from common.evaluation import EVALUATION_BATCH, evaluation_batch, predict, scores_of
 from common.findings import count_by_finding
 from common.frozen import FrozenFeatures
 from common.histograms import histograms_of
@@ -51,6 +53,7 @@ class Hospital:
             scored in fp32.
         kept: Keeps the models that the server shares; None: none is kept.
         own: Keeps what is the hospital's own from round to round; default: in memory.
+        compiled: Whether to compile the training.
 
     Attributes:
         device: Where it computes; the CPU once the accelerator has failed for good.
@@ -68,6 +71,7 @@ class Hospital:
         precision: Precision | None = "fp32",
         kept: KeptModels | None = None,
         own: OwnStates | None = None,
+        compiled: bool = False,
     ) -> None:
         shard.labelled()
         self._policy = policy or Policy()
@@ -83,6 +87,9 @@ class Hospital:
         self._greeting: Greeting | None = None
         self._exchange = Exchange(own or OwnStates(None), name)
         self._features = FrozenFeatures()
+        self._films = ResidentFilms(shard.images)
+        self._compile = compiled
+        self._compiled: Compiled | None = None
 
     @property
     def precision(self) -> Precision:
@@ -168,6 +175,7 @@ class Hospital:
     ) -> tuple[Reply, bytes]:
         accelerator, self.device = self.device, torch.device("cpu")
         self._exchange.model.forget()
+        self._films.give_up()
         if not for_good:
             give_memory_back(accelerator)
         try:
@@ -188,30 +196,31 @@ class Hospital:
             return self._answer_canary(instruction, blob, chosen, validation, cancellation)
         begun = self._exchange.begin(instruction, blob, self.device)
         model = begun.model
+        scoring, told = self._steps(instruction, len(chosen), len(validation), cancellation, tell)
         with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
             start = time.monotonic()
-            batches = math.ceil(len(validation) / EVALUATION_BATCH)
-            # Shares would tell the number of batches, and so about how many films there are.
-            may_tell = len(validation) >= self._policy.min_group
-            scoring = Steps(cancellation, tell if may_tell else tell_nobody, "scoring", batches)
+            films = self._films.on(self.device)
             logits = self._features.predict(
                 model,
-                self._shard,
+                replace(self._shard, resident=films),
                 validation,
                 self.device,
                 self._exchange.model.backbone,
                 scoring.check,
-            )
-            scores = self._scores(validation, logits)
+            ).cpu()
             evaluated = time.monotonic()
             seconds = {"wait": waited, "evaluate": evaluated - start, "train": 0.0}
-            if instruction.task == "evaluate":
-                kept = self._keep(instruction, model, validation, logits)
-                return self._reply(instruction, seconds, **scores, kept=kept), b""
-            steps = instruction.training.steps(len(chosen))
-            told = Steps(cancellation, tell, "training", steps)
-            loss = self._train(model, shard, chosen, instruction, told, begun.local)
-            seconds["train"] = time.monotonic() - evaluated
+            if instruction.task == "train":
+                shard = replace(shard, resident=films)
+                loss = self._train(model, shard, chosen, instruction, told, begun.local)
+                seconds["train"] = time.monotonic() - evaluated
+        # The next hospital has the device now; what follows does not need it.
+        scores = self._scores(validation, logits)
+        if instruction.task == "evaluate":
+            kept = self._keep(instruction, model, validation, logits)
+            return self._reply(instruction, seconds, **scores, kept=kept), b""
+        check_loss(loss, instruction.training)
+        steps = instruction.training.steps(len(chosen))
         weights = self._exchange.end(instruction, state_of(model), begun, steps)
         reply = self._reply(
             instruction,
@@ -222,6 +231,24 @@ class Hospital:
             weights=fingerprint(weights),
         )
         return reply, weights
+
+    def _steps(
+        self,
+        instruction: Instruction,
+        chosen: int,
+        validation: int,
+        cancellation: Cancellation,
+        tell: Tell,
+    ) -> tuple[Steps, Steps]:
+        """Return what is asked before each batch of scoring, and of training."""
+        together = evaluation_batch(self._shard.manifest.size, self.device)
+        # Shares would tell the number of batches, and so about how many films there are.
+        may_tell = validation >= self._policy.min_group
+        batches = math.ceil(validation / together)
+        return (
+            Steps(cancellation, tell if may_tell else tell_nobody, "scoring", batches),
+            Steps(cancellation, tell, "training", instruction.training.steps(chosen)),
+        )
 
     def _answer_canary(
         self,
@@ -246,11 +273,15 @@ class Hospital:
         weights = untrained(instruction, state_of(model), local)
         with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
             start = time.monotonic()
+            films = self._films.on(self.device)
             scored = validation[: batches * EVALUATION_BATCH]
-            predict(model, self._shard, scored, self.device, cancellation.check)
+            validated = replace(self._shard, resident=films)
+            predict(model, validated, scored, self.device, cancellation.check).cpu()
+            shard = replace(shard, resident=films)
             evaluated = time.monotonic()
             loss = self._train(model, shard, chosen, instruction, cancellation, local)
             trained = time.monotonic()
+        check_loss(loss, instruction.training)
         reply = self._reply(
             instruction,
             {"wait": waited, "evaluate": evaluated - start, "train": trained - evaluated},
@@ -271,6 +302,8 @@ class Hospital:
         local: LocalTraining,
     ) -> float:
         """Train the model on the chosen images; return the mean loss."""
+        if self._compile and (self._compiled is None or self._compiled.model is not model):
+            self._compiled = Compiled(model)
         return train(
             model,
             shard,
@@ -281,6 +314,7 @@ class Hospital:
             self.precision,
             cancellation,
             local,
+            self._compiled,
         )
 
     def _check_run(self, instruction: Instruction) -> None:
@@ -300,7 +334,7 @@ class Hospital:
 
         Args:
             validation: The validation images.
-            logits: float, N x 14: the model's, of these images.
+            logits: float32, N x 14: the model's, of these images, on the CPU.
         """
         labels = self._shard.labelled()[validation]
         positives, negatives = count_by_finding(labels == 1), count_by_finding(labels == 0)
@@ -309,7 +343,7 @@ class Hospital:
         scores = self._policy.reported(scores, positives, negatives)
         if scores.loss is None:  # none may be told, there are no images, or the model has diverged
             return {"validation": scores}
-        told = self._policy.reported_histograms(histograms_of(labels, logits.float().cpu().numpy()))
+        told = self._policy.reported_histograms(histograms_of(labels, logits.numpy()))
         return {"validation": scores, "histograms": told.to_text() if told else None}
 
     def _keep(
@@ -324,7 +358,7 @@ class Hospital:
             return False
         patients = [self._shard.entries[index].patient for index in validation]
         films = Films(self._shard.labelled()[validation], patients)
-        return self._kept.keep(instruction, state_of(model), films, logits.cpu().numpy())
+        return self._kept.keep(instruction, state_of(model), films, logits.numpy())
 
     @staticmethod
     def _reply(instruction: Instruction, seconds: dict[str, float], **fields: object) -> Reply:
