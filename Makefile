@@ -11,7 +11,7 @@ demo: $(READY)
 
 # Each table of the experiments on synthetic films: every code path, no evidence.
 paper: $(READY)
-	$(BIN)/flower-experiments run table2 figure6 table1 bounds table3 strategies --scale smoke
+	$(BIN)/flower-experiments run table2 figure6 table1 bounds table3 strategies wires --scale smoke
 	$(BIN)/flower-experiments report --scale smoke
 
 # Three processes on two cores: tests spend half of their time waiting.
@@ -48,6 +48,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.federation_overhead
 	$(BIN)/python -m benchmarks.data_pipeline
 	$(BIN)/python -m benchmarks.pretrain_speed
+	$(BIN)/python -m benchmarks.client_speed
 	$(BIN)/python -m benchmarks.server_memory
 
 lock: $(READY)

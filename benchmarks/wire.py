@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -35,11 +35,19 @@ TURNS = 7
 TRAINING = Training(lr=0.05, batch_size=32)
 
 
-def updates_of(shards: list[Path], state: State) -> list[tuple[State, int]]:
-    """Return each hospital's weights after one round, and how many films it has."""
+class Update(NamedTuple):
+    """A hospital's weights after one round, its films, and its seconds of scoring and training."""
+
+    state: State
+    films: int
+    seconds: float
+
+
+def updates_of(shards: list[Path], state: State, number: int = 1) -> list[Update]:
+    """Return what each hospital makes of a state in a round."""
     updates = []
     instruction = Instruction(
-        identity=Identity(run="benchmark", round=1, attempt=1),
+        identity=Identity(run="benchmark", round=number, attempt=1),
         task="train",
         weights="all",
         architecture="densenet121",
@@ -52,7 +60,8 @@ def updates_of(shards: list[Path], state: State) -> list[tuple[State, int]]:
         hospital.greet(Greeting(run="benchmark", seed=SEED))
         reply, blob = hospital.answer(instruction, pack(state))
         print(f"{path.name}: {reply.examples} films, {reply.seconds.train:.0f} s", flush=True)
-        updates.append((unpack(blob, spec_of(state)), reply.examples))
+        seconds = reply.seconds.evaluate + reply.seconds.train
+        updates.append(Update(unpack(blob, spec_of(state)), reply.examples, seconds))
     return updates
 
 
@@ -76,17 +85,17 @@ def seconds_of(tasks: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     return {name: statistics.median(each) for name, each in taken.items()}
 
 
-def row(wire: Wire, before: State, updates: list[tuple[State, int]]) -> str:
+def row(wire: Wire, before: State, updates: list[Update]) -> str:
     """Return a wire's row of the table."""
     spec = spec_of(before)
     blobs, arrived = [], []
-    for i, (after, films) in enumerate(updates):
+    for i, (after, films, _) in enumerate(updates):
         up = sent(before, after, {}, wire, generator(SEED, "wire", 1, str(i)))
         blobs.append(up.blob)
         arrived.append((up.state, films))
     mean = weighted_mean(before, arrived)
     down = sent(before, mean, {}, wire, generator(SEED, "wire", 2))
-    after, blob = updates[0][0], blobs[0]
+    after, blob = updates[0].state, blobs[0]
     whole = len(pack(after))
     plain = len(blob if wire == "fp32" else zstandard.ZstdDecompressor().decompress(blob))
     rng = generator(SEED, "wire", 3)

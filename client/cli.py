@@ -58,6 +58,11 @@ class ClientSettings(Settings):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="of the training; auto: bf16 where the device has instructions for it"
     )
+    compile: bool = Field(
+        False,
+        description="compile the training: minutes in the first round, then faster on a GPU; needs "
+        "a compiler",
+    )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
     log_format: LogFormat = Field(
         "text", description="text, or json: an object on each line, for machines"
@@ -149,6 +154,7 @@ def _take_part(arguments: Sequence[str]) -> None:
         settings.fixed_precision,
         kept,
         OwnStates(settings.state / "own" if settings.state is not None else None),
+        settings.compile,
         PrivacyAccount(
             settings.state / "privacy.json" if settings.state is not None else None, policy.privacy
         ),

@@ -34,16 +34,14 @@ def clipped_sum(
         model: In evaluation mode, so that no film enters the forward pass of another.
         parameters: Those that are trained, by name.
         inputs: float32, B x 3 x C x C.
-        labels: uint8, B x 14, with a known one for each film.
+        labels: uint8, B x 14, with a known one for each film; B is at least 1.
         bound: Of a gradient's Euclidean norm, over all parameters.
         mode: ``linear``: the parameters are the head's.
         precision: Of the network.
     """
-    total: Gradients = {name: torch.zeros_like(each) for name, each in parameters.items()}
-    if not len(inputs):
-        return total
     if mode == "linear":
         return _of_head(model, inputs, labels, bound, precision)
+    total: Gradients = {name: torch.zeros_like(each) for name, each in parameters.items()}
     for start in range(0, len(inputs), FILMS_AT_ONCE):
         few = slice(start, start + FILMS_AT_ONCE)
         each = _of_films(model, parameters, inputs[few], labels[few], precision)

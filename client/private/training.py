@@ -13,12 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from client.batches import augmented
+from client.batches import draw, inputs_of
 from client.cancellation import Cancellation
-from client.private.gradients import clipped_sum
+from client.private.gradients import Gradients, clipped_sum
 from common.accounting import Noisy
-from common.images import random_crops, to_device
-from common.model import normalised, to_input
 from common.options import Precision, Training
 from common.secret_stream import SecretStream
 from common.shard import Shard
@@ -65,25 +63,11 @@ def train_privately(
         GivenUp: The result is of no use any more.
     """
     cost = noisy_steps(training, len(indices))
-    labels = shard.labelled()
     for _ in range(cost.steps):
         cancellation.check()
         chosen = indices[secret.uniform(len(indices)) < cost.rate]
         rng = np.random.default_rng(int(secret.uniform(1)[0] * 2**53))
-        images = shard.images[chosen]
-        if training.augment == "none" or not len(chosen):
-            inputs = to_input(to_device(random_crops(images, rng), device))
-        else:
-            inputs = normalised(augmented(images, training.augment, rng, device))
-        found = clipped_sum(
-            model,
-            parameters,
-            inputs,
-            to_device(labels[chosen], device),
-            training.dp_clip,
-            training.mode,
-            precision,
-        )
+        found = _gradients(model, parameters, shard, chosen, training, rng, device, precision)
         for name, parameter in parameters.items():
             noise = secret.normal(parameter.numel()).astype(np.float32).reshape(parameter.shape)
             deviation = training.dp_noise * training.dp_clip
@@ -91,3 +75,23 @@ def train_privately(
             parameter.grad = total / (cost.rate * len(indices))
         before_step()
         optimizer.step()
+
+
+def _gradients(
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    shard: Shard,
+    chosen: npt.NDArray[np.intp],
+    training: Training,
+    rng: np.random.Generator,
+    device: torch.device,
+    precision: Precision,
+) -> Gradients:
+    """Return the sum of the chosen films' shortened gradients; there may be no film."""
+    if not len(chosen):
+        return {name: torch.zeros_like(each) for name, each in parameters.items()}
+    films, draws, labels, _ = (t.to(device) for t in draw(shard, chosen, training.augment, rng))
+    inputs = inputs_of(shard, films, draws, training.augment)
+    return clipped_sum(
+        model, parameters, inputs, labels, training.dp_clip, training.mode, precision
+    )

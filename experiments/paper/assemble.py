@@ -14,6 +14,7 @@ from common.findings import count_by_finding
 from common.shard import Shard, open_shard
 from experiments.paper.assemble_strategies import strategy_tables
 from experiments.paper.assemble_tables import bounds, fraction_table, result_table
+from experiments.paper.assemble_wires import wire_report
 from experiments.paper.claims import verdicts
 from experiments.paper.grid import read_failed
 from experiments.paper.report_input import (
@@ -78,6 +79,7 @@ def report_input(scale: Scale, results: Path, root: Path, metadata: Path | None)
         table3=fraction_table(found, failed),
         curves=_curves(found),
         strategies=strategy_tables(found, failed),
+        wires=wire_report(found, failed),
         bounds=bounds(found),
         strata=_strata(found, metadata),
         splits=_splits(root / "data"),

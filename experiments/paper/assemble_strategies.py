@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from common.bootstrap import Estimate
-from experiments.paper.cells import Cell, FailedLine, FirstModel, Method, Split, TrialLine
+from experiments.paper.cells import Cell, FailedLine, FirstModel, Method, Split
 from experiments.paper.grid import chosen_rates
 from experiments.paper.holm import holm
 from experiments.paper.rates import chosen_settings
@@ -13,7 +13,7 @@ from experiments.paper.report_input import (
     Missing,
     StrategyTable,
 )
-from experiments.paper.results import Results, curve_of, interval
+from experiments.paper.results import NOT_RUN, Results, curve_of, interval, reason_for, trials_by
 from experiments.paper.scales import OTHER_SPLITS, method_cells
 
 MAIN: Split = "spread"
@@ -35,10 +35,14 @@ def strategy_tables(found: Results, failed: Sequence[FailedLine]) -> list[Strate
     """
     scale = found.scale
     if all(line.cell.method == "fedavg" for line in found.lines):
-        return Missing(reason="not run yet")
+        return Missing(reason=NOT_RUN)
     rates = chosen_rates(scale, found.lines)
     tuned = chosen_settings(scale, found.lines, rates, {line.cell.name for line in failed})
-    trials = _trials(found.lines, method_cells(scale, rates, tuned), tuned)
+    trials = trials_by(
+        found.lines,
+        _chosen(method_cells(scale, rates, tuned), tuned),
+        lambda cell: (cell.first_model, cell.method, cell.split),
+    )
     differences = {
         key: found.bootstrap.difference(found.means(done), found.means(fedavg))
         for key, done in trials.items()
@@ -78,20 +82,15 @@ def strategy_tables(found: Results, failed: Sequence[FailedLine]) -> list[Strate
     ]
 
 
-def _trials(
-    lines: Sequence[TrialLine],
-    cells: Sequence[Cell],
-    tuned: Mapping[tuple[Method, FirstModel], float | None],
-) -> dict[By, dict[int, TrialLine]]:
-    """Return the trials of each method at its chosen setting, by seed."""
-    done = {line.cell: line for line in lines}
-    found: dict[By, dict[int, TrialLine]] = {}
-    for cell in cells:
-        chosen = (cell.method, cell.first_model) in tuned
-        if chosen and cell in done and cell.setting == tuned[cell.method, cell.first_model]:
-            key = cell.first_model, cell.method, cell.split
-            found.setdefault(key, {})[cell.seed] = done[cell]
-    return found
+def _chosen(
+    cells: Sequence[Cell], tuned: Mapping[tuple[Method, FirstModel], float | None]
+) -> list[Cell]:
+    """Return the cells of each method at its chosen setting."""
+    return [
+        cell
+        for cell in cells
+        if (key := (cell.method, cell.first_model)) in tuned and cell.setting == tuned[key]
+    ]
 
 
 def _corrected(differences: Mapping[By, Estimate | None]) -> dict[By, float]:
@@ -107,9 +106,6 @@ def _why(
 ) -> str:
     """Return why there is no trial of a method from a first model on a split."""
     model, method, split = key
-    places = (split,) if (method, model) in tuned else (MAIN,)
-    for line in failed:
-        cell = line.cell
-        if (cell.first_model, cell.method) == (model, method) and cell.split in places:
-            return line.reason
-    return "not run yet" if (method, model) in tuned else NOT_TUNED
+    place, otherwise = (split, NOT_RUN) if (method, model) in tuned else (MAIN, NOT_TUNED)
+    key = model, method, place
+    return reason_for(failed, lambda c: (c.first_model, c.method, c.split) == key, otherwise)

@@ -17,17 +17,14 @@ from experiments.paper.report_input import (
     ResultTable,
     Row,
 )
-from experiments.paper.results import Results, interval
+from experiments.paper.results import NOT_RUN, Results, interval, reason_for
 from experiments.paper.scales import FRACTIONS
 
 
 def _why(failed: Sequence[FailedLine], table: Reading, model: FirstModel) -> str:
     """Return why a first model has no row in a table."""
-    setting = SETTINGS[table]
-    for line in failed:
-        if line.cell.first_model == model and (line.cell.split, line.cell.mode) == setting:
-            return line.reason
-    return "not run yet"
+    key = model, *SETTINGS[table]
+    return reason_for(failed, lambda cell: (cell.first_model, cell.split, cell.mode) == key)
 
 
 def result_table(
@@ -120,7 +117,7 @@ def fraction_table(found: Results, failed: Sequence[FailedLine]) -> FractionTabl
         else:
             missing[model] = _why(failed, "table3", model)
     if not rows:
-        return Missing(reason="not run yet")
+        return Missing(reason=NOT_RUN)
     return FractionTable(rows=rows, not_run=missing)
 
 
@@ -147,4 +144,4 @@ def bounds(found: Results) -> list[Bound] | Missing:
                     seeds=len(union),
                 )
             )
-    return found_bounds or Missing(reason="not run yet")
+    return found_bounds or Missing(reason=NOT_RUN)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.options import Mode
+from common.options import Mode, Wire
 from common.scores import AucByFinding
 
 FirstModel = Literal[
@@ -34,7 +34,7 @@ Method = Literal[
 
 ScaleName = Literal["tiny", "smoke", "small", "full"]
 
-Table = Literal["table1", "table2", "table3", "bounds", "strategies"]
+Table = Literal["table1", "table2", "table3", "bounds", "strategies", "wires"]
 """``figure6`` is read off the rounds of ``table2``."""
 
 
@@ -63,18 +63,22 @@ class Cell(Entry):
     )
     method: Method = "fedavg"
     setting: float | None = Field(None, description="of the method, if it has one that is tuned")
+    wire: Wire = Field("fp32", description="how the model travels")
 
     @property
     def name(self) -> str:
         """What it is, in words, and 12 digits of the hash of all that decides it.
 
-        Trials are known by it: FedAvg's are named as if there were no other method.
+        Trials are known by it: FedAvg's are named as if there were no other method, and those in
+        fp32 as if there were no other wire.
         """
         plain = {"method", "setting"} if self.method == "fedavg" else set()
+        plain |= {"wire"} if self.wire == "fp32" else set()
         digest = hashlib.sha256(self.model_dump_json(exclude=plain).encode()).hexdigest()[:12]
         who = "" if self.hospitals == "all" else f"-{self.hospitals}"
         how = "" if self.method == "fedavg" else f"-{self.method}"
         how += "" if self.setting is None else f"{self.setting:g}"
+        how += "" if self.wire == "fp32" else f"-{self.wire}"
         return (
             f"{self.split}-{self.mode}-{self.first_model}-f{self.label_fraction:g}"
             f"-lr{self.lr:g}-s{self.seed}{who}{how}-{digest}"

@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
-from common.bootstrap import DRAWS, Bootstrap, Films
+from common.bootstrap import DRAWS, Bootstrap, Estimate, Films
 from experiments.paper.cells import FirstModel, TrialLine
 from experiments.paper.holm import holm
 from experiments.paper.measured import Comparison, Measured, Trials
@@ -131,7 +131,7 @@ def verdicts(
         parts = [
             _verdict(claim, c, measured[c], corrected.get(c), films) for c in claim.comparisons
         ]
-        found += [_together(claim, parts), *parts] if len(parts) > 1 else parts
+        found += [together(claim.words, parts), *parts] if len(parts) > 1 else parts
     return found
 
 
@@ -156,20 +156,48 @@ def _verdict(
     words = claim.words
     if len(claim.comparisons) > 1:
         words += f": {_words(comparison)}"
-    difference = measured.difference
+    ratio = measured.ratio.value if claim.ratio and measured.ratio else None
+    notes = [*notes, measured.note]
+    return verdict_of(
+        words, comparison.table, decision, measured.difference, films, notes, p, ratio
+    )
+
+
+def verdict_of(
+    words: str,
+    table: str,
+    decision: Decision,
+    difference: Estimate | None,
+    films: Films,
+    notes: Sequence[str],
+    p: float | None = None,
+    ratio: float | None = None,
+) -> Verdict:
+    """Return a verdict on one comparison.
+
+    Args:
+        words: The claim.
+        table: Where it is read off.
+        decision: What is decided of it.
+        difference: Of the two; None: there is none.
+        films: Test films.
+        notes: What a reader must know; empty ones are left out.
+        p: Corrected, if the claim has one.
+        ratio: Of the two mean AUCs, where the claim is one.
+    """
     return Verdict(
         claim=words,
-        table=comparison.table,
+        table=table,
         decision=decision,
         difference=difference and difference.value,
         low=difference and _finite(difference.low),
         high=difference and _finite(difference.high),
         p=p,
-        ratio=measured.ratio.value if claim.ratio and measured.ratio else None,
+        ratio=ratio,
         seeds=difference.seeds if difference else 0,
         films=len(films.labels),
         patients=len(set(films.patients)),
-        note="; ".join(note for note in [*notes, measured.note] if note),
+        note="; ".join(filter(None, notes)),
     )
 
 
@@ -195,17 +223,22 @@ def _decision(claim: Claim, measured: Measured, p: float | None) -> tuple[Decisi
     return "undecided", notes
 
 
-def _together(claim: Claim, parts: Sequence[Verdict]) -> Verdict:
-    """Return the verdict on a claim of several comparisons, with the deciding one's numbers."""
+def together(words: str, parts: Sequence[Verdict]) -> Verdict:
+    """Return the verdict on a claim of several comparisons, with the deciding one's numbers.
+
+    Args:
+        words: The claim.
+        parts: The verdicts on its comparisons, whose claims begin with these words.
+    """
     order: list[Decision] = ["does not hold", "not run", "undecided", "holds"]
     decision = min((part.decision for part in parts), key=order.index)
     alike = [part for part in parts if part.decision == decision]
     deciding = min(alike, key=lambda part: part.difference or 0.0)
-    names = [part.claim.removeprefix(f"{claim.words}: ") for part in alike]
+    names = [part.claim.removeprefix(f"{words}: ") for part in alike]
     note = f"{decision}: {', '.join(names)}"
     if decision == "not run":
         note = "; ".join(dict.fromkeys(part.note for part in alike))
-    return deciding.model_copy(update={"claim": claim.words, "note": note})
+    return deciding.model_copy(update={"claim": words, "note": note})
 
 
 def _words(comparison: Comparison) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PREFIX = "FLOWER_EXPERIMENTS_"
-Name = Literal["table1", "table2", "table3", "figure6", "bounds", "strategies"]
+Name = Literal["table1", "table2", "table3", "figure6", "bounds", "strategies", "wires"]
 SMOKE_IMAGES = 60
 
 
@@ -54,7 +54,7 @@ class RunSettings(TrialsSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, cli_prog_name="flower-experiments run")
 
     names: CliPositionalArg[list[Name]] = Field(
-        description="table1, table2, table3, figure6, bounds, strategies"
+        description="table1, table2, table3, figure6, bounds, strategies, wires"
     )
     results: Path = Field(Path("runs/paper/results"), description="folder for the results")
     images: Path | None = Field(None, description="ChestX-ray14's images")

@@ -115,7 +115,7 @@ def rows(scale: Scale, films: Films, rates: Rates, jobs: int) -> list[str]:
     hours = {"pretraining": len(pretraining) * passes / rates.finetune / 3600}
     counts = {"pretraining": len(pretraining)}
     seen: set[Cell] = set()
-    tables: tuple[Table, ...] = ("table2", "strategies", "table1", "bounds", "table3")
+    tables: tuple[Table, ...] = ("table2", "strategies", "wires", "table1", "bounds", "table3")
     for table in tables:
         cells = [cell for cell in cells_of_all(scale, table) if cell not in seen]
         seen.update(cells)

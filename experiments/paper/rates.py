@@ -1,7 +1,8 @@
 """Which trials a table is read off, and at which learning rate.
 
 A table is read off the trials of one setting, at the learning rate that the hospitals' own
-validation chose for each first model, never the test films. All but the strategies' are FedAvg's.
+validation chose for each first model, never the test films. All but the strategies' are FedAvg's,
+and all but the wires' travel in fp32.
 """
 
 from collections.abc import Collection, Sequence
@@ -105,7 +106,7 @@ def _is_of(
         and cell.first_model == first_model
         and cell.label_fraction == label_fraction
         and cell.hospitals == hospitals
-        and cell.method == "fedavg"
+        and (cell.method, cell.wire) == ("fedavg", "fp32")
     )
 
 

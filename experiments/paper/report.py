@@ -21,6 +21,7 @@ from experiments.paper.report_input import (
     Missing,
     ReportInput,
     ResultTable,
+    WireReport,
 )
 from experiments.paper.report_strategies import missing_strategies, strategy_blocks
 from experiments.paper.report_tables import (
@@ -36,6 +37,7 @@ from experiments.paper.report_tables import (
     strata_table,
     verdict_table,
 )
+from experiments.paper.report_wires import missing_wires, wire_blocks
 from experiments.paper.verdict import Decision
 
 SPLITS: dict[Split, str] = {
@@ -63,6 +65,7 @@ def sections_of(report: ReportInput) -> list[Section]:
         Section("Table 3: fewer labels", _fractions(report)),
         Section("Figure 6: AUC by round", _rounds(report)),
         Section("Strategies", _strategies(report)),
+        Section("Wires: fewer bytes", _wires(report)),
         Section("Bounds: without a federation", _bounds(report)),
         Section("Figure 4: how the films were shared out", _splits(report)),
         Section("Pretraining", _pretraining(report)),
@@ -213,6 +216,12 @@ def _strategies(report: ReportInput) -> list[Block]:
     return strategy_blocks(report.strategies)
 
 
+def _wires(report: ReportInput) -> list[Block]:
+    if isinstance(report.wires, Missing):
+        return _missing(report.wires)
+    return wire_blocks(report.wires)
+
+
 def _bounds(report: ReportInput) -> list[Block]:
     if isinstance(report.bounds, Missing):
         return _missing(report.bounds)
@@ -249,6 +258,7 @@ def _not_run(report: ReportInput) -> list[Block]:
         "Table 3": report.table3,
         "Figure 6": report.curves,
         "Strategies": report.strategies,
+        "Wires": report.wires,
         "Bounds": report.bounds,
         "By view position": report.strata,
         "Figure 4": report.splits,
@@ -258,6 +268,8 @@ def _not_run(report: ReportInput) -> list[Block]:
     for name, table in tables.items():
         if isinstance(table, Missing):
             items.append(f"{name}: {table.reason}")
+        elif isinstance(table, WireReport):
+            items += missing_wires(table.tables)
         elif not isinstance(table, list):
             items += [f"{name}, {TITLES[row]}: {why}" for row, why in table.not_run.items()]
     if not isinstance(report.strategies, Missing):

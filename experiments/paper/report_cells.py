@@ -18,11 +18,14 @@ def auc_cell(auc: Interval | None, bold: bool = False) -> Cell:
     return Cell(f"{auc.value:.3f}", f"{auc.low:.3f} to {auc.high:.3f}", bold)
 
 
-def difference_cell(difference: Interval | None) -> Cell:
+def difference_cell(difference: Interval | None, digits: int = 3) -> Cell:
     """Return a difference with its interval."""
     if difference is None:
         return Cell(UNDEFINED)
-    return Cell(f"{difference.value:+.3f}", f"{difference.low:+.3f} to {difference.high:+.3f}")
+    value, low, high = (
+        f"{each:+.{digits}f}" for each in (difference.value, difference.low, difference.high)
+    )
+    return Cell(value, f"{low} to {high}")
 
 
 def p_text(p: float) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Self, TypeVar
 from pydantic import Field, model_validator
 
 from common.findings import FINDINGS
-from common.options import Mode
+from common.options import Mode, Wire
 from experiments.paper.cells import Entry, FirstModel, Method, Split
 from experiments.paper.verdict import Verdict
 
@@ -173,6 +173,37 @@ class StrategyTable(Entry):
     rows: Some[MethodRow]
 
 
+class Traffic(Entry):
+    """What all hospitals send and receive: mean over seeds."""
+
+    bytes: int
+    share: float | None = Field(description="of that in fp32; None where that was not run")
+
+
+class WireResult(Entry):
+    """A wire from a first model: means over seeds."""
+
+    mean: Interval | None = Field(description="AUC, over the findings of the endpoint")
+    over_fp32: Interval | None = Field(description="of the mean, paired; None for fp32")
+    seeds: int
+    later: Traffic = Field(description="of a round after the first, if there is one")
+    total: Traffic = Field(description="of all rounds")
+
+
+class WireTable(Entry):
+    """The wires, all from one first model."""
+
+    first_model: FirstModel
+    results: dict[Wire, WireResult | Missing]
+
+
+class WireReport(Entry):
+    """How the model travels: tables, and what they say of each claim."""
+
+    verdicts: list[Verdict]
+    tables: Some[WireTable]
+
+
 class Bound(Entry):
     """Training without a federation, from a first model."""
 
@@ -255,6 +286,7 @@ class ReportInput(Entry):
     table3: FractionTable | Missing
     curves: Some[Curve] | Missing = Field(description="figure 6")
     strategies: Some[StrategyTable] | Missing
+    wires: WireReport | Missing
     bounds: Some[Bound] | Missing
     strata: Some[Stratum] | Missing
     splits: Some[SplitCounts] | Missing = Field(description="figure 4")

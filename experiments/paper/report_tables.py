@@ -48,14 +48,19 @@ TONES: dict[Decision, str] = {
 }
 
 
-def verdict_table(verdicts: Sequence[Verdict]) -> Table:
-    """Return a row for each claim: what the trials say of it, and how surely."""
+def verdict_table(verdicts: Sequence[Verdict], digits: int = 3) -> Table:
+    """Return a row for each claim: what the trials say of it, and how surely.
+
+    Args:
+        verdicts: On the claims.
+        digits: Of the differences.
+    """
     header = "Claim|Verdict|Difference of AUC|p|Ratio|Seeds|Films|Patients|Read off|Note"
     rows = [
         [
             Cell(verdict.claim),
             Cell(verdict.decision, bold=True, style=TONES[verdict.decision]),
-            _difference_of(verdict),
+            _difference_of(verdict, digits),
             Cell(UNDEFINED if verdict.p is None else p_text(verdict.p)),
             Cell(UNDEFINED if verdict.ratio is None else f"{verdict.ratio:.3f}"),
             Cell(str(verdict.seeds)),
@@ -276,12 +281,12 @@ def _not_run(reasons: Mapping[FirstModel, str]) -> list[list[Cell]]:
     return [[Cell(TITLES[name]), Cell(f"not run: {why}")] for name, why in reasons.items()]
 
 
-def _difference_of(verdict: Verdict) -> Cell:
+def _difference_of(verdict: Verdict, digits: int) -> Cell:
     if verdict.difference is None:
         return Cell(UNDEFINED)
     ends = (verdict.low, verdict.high)
-    detail = " to ".join(UNDEFINED if end is None else f"{end:+.3f}" for end in ends)
-    return Cell(f"{verdict.difference:+.3f}", detail)
+    detail = " to ".join(UNDEFINED if end is None else f"{end:+.{digits}f}" for end in ends)
+    return Cell(f"{verdict.difference:+.{digits}f}", detail)
 
 
 def _number(value: float | None, digits: int) -> str:

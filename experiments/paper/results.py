@@ -1,20 +1,25 @@
 """The trials of a grid, read back, with the bootstrap of the test films."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from common.bootstrap import Bootstrap, Estimate, Films, Floats
 from common.errors import BadInput
 from common.shard import open_shard
-from experiments.paper.cells import FirstModel, TrialLine
+from experiments.paper.cells import Cell, FailedLine, FirstModel, TrialLine
 from experiments.paper.grid import chosen_rates, read_trials
 from experiments.paper.rates import Reading, trials_at_chosen_rate
 from experiments.paper.report_input import Curve, CurvePoint, Interval
 from experiments.paper.scales import Scale
+
+KeyT = TypeVar("KeyT")
+
+NOT_RUN = "not run yet"
 
 
 class Results:
@@ -104,3 +109,22 @@ def curve_of(line: TrialLine) -> Curve:
         for at, validation, total in zip(line.rounds, later, sums, strict=True)
     ]
     return Curve(first_model=line.cell.first_model, seed=line.cell.seed, points=points)
+
+
+def trials_by(
+    lines: Sequence[TrialLine], cells: Iterable[Cell], key: Callable[[Cell], KeyT]
+) -> dict[KeyT, dict[int, TrialLine]]:
+    """Return the trials of these cells, as far as they are done, by a key and by seed."""
+    done = {line.cell: line for line in lines}
+    found: dict[KeyT, dict[int, TrialLine]] = {}
+    for cell in cells:
+        if cell in done:
+            found.setdefault(key(cell), {})[cell.seed] = done[cell]
+    return found
+
+
+def reason_for(
+    failed: Sequence[FailedLine], is_of: Callable[[Cell], bool], otherwise: str = NOT_RUN
+) -> str:
+    """Return why there is no trial of some cells: what failed first, or ``otherwise``."""
+    return next((line.reason for line in failed if is_of(line.cell)), otherwise)

@@ -1,11 +1,11 @@
 """The scales at which the paper's experiments run, each with its reasons."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.options import Architecture, Mode
+from common.options import Architecture, Mode, Wire
 from experiments.paper.cells import Cell, FirstModel, Method, ScaleName, Split, Table
 from experiments.paper.methods import METHODS
 
@@ -51,7 +51,9 @@ class Scale(BaseModel):
     table1: tuple[FirstModel, ...]
     table2: tuple[FirstModel, ...]
     table3: tuple[FirstModel, ...]
-    strategies: tuple[FirstModel, ...] = Field(("random", "mocov2"), description="in this order")
+    strategies: tuple[FirstModel, ...] = Field(
+        ("random", "mocov2"), description="also of the wires' table; in this order"
+    )
     methods: tuple[Method, ...] = Field(tuple(METHODS), description="that are compared")
 
     def first_seeds(self, count: int) -> "Scale":
@@ -184,26 +186,18 @@ def cells_of(scale: Scale, table: Table, chosen: Rates, tuned: Tuned | None = No
         "table3": scale.table3,
         "bounds": ("random", "mocov2"),
         "strategies": scale.strategies,
+        "wires": scale.strategies,
     }[table]
     split: Literal["iid", "spread"] = "iid" if table == "table1" else "spread"
 
     def cell(model: FirstModel, lr: float, seed: int = 0, **others: object) -> Cell:
-        fields: dict[str, object] = {"split": split, **others}
-        return Cell.model_validate(
-            {
-                "scale": scale.name,
-                "first_model": model,
-                "mode": mode,
-                "seed": seed,
-                "lr": lr,
-                "rounds": scale.rounds,
-                **fields,
-            }
-        )
+        return _cell(scale, model, lr, seed, **{"split": split, "mode": mode, **others})
 
     found = [cell(model, lr) for model in models for lr in scale.lrs[mode]]
     if table == "strategies":
         return list(dict.fromkeys([*found, *method_cells(scale, chosen, tuned or {})]))
+    if table == "wires":
+        return list(dict.fromkeys([*found, *wire_cells(scale, chosen)]))
     for model in models:
         if (lr := chosen.get((mode, model))) is None:
             continue
@@ -244,17 +238,8 @@ def method_cells(scale: Scale, chosen: Rates, tuned: Tuned) -> list[Cell]:
         split: Split = "spread",
         seed: int = 0,
     ) -> Cell:
-        return Cell(
-            scale=scale.name,
-            first_model=model,
-            split=split,
-            mode="finetune",
-            seed=seed,
-            lr=chosen["finetune", model],
-            rounds=scale.rounds,
-            method=method,
-            setting=setting,
-        )
+        lr = chosen["finetune", model]
+        return _cell(scale, model, lr, seed, split=split, method=method, setting=setting)
 
     tries = [
         cell(model, method, setting)
@@ -271,3 +256,35 @@ def method_cells(scale: Scale, chosen: Rates, tuned: Tuned) -> list[Cell]:
         for method in scale.methods
         if (method, model) in tuned
     ]
+
+
+def wire_cells(scale: Scale, chosen: Rates) -> list[Cell]:
+    """Return the cells of the wires' table: first model by first model, and seed by seed.
+
+    Those in fp32 are table 2's.
+
+    Args:
+        scale: Of the experiments.
+        chosen: Rates by mode and first model; a first model without one has no cell.
+    """
+    return [
+        _cell(scale, model, chosen["finetune", model], seed, wire=wire)
+        for model in scale.strategies
+        if ("finetune", model) in chosen
+        for seed in range(scale.seeds)
+        for wire in get_args(Wire)
+    ]
+
+
+def _cell(scale: Scale, model: FirstModel, lr: float, seed: int, **others: object) -> Cell:
+    """Return a cell of table 2, but for the others of its fields."""
+    fields = {
+        "scale": scale.name,
+        "first_model": model,
+        "split": "spread",
+        "mode": "finetune",
+        "seed": seed,
+        "lr": lr,
+        "rounds": scale.rounds,
+    }
+    return Cell.model_validate({**fields, **others})

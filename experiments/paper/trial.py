@@ -124,6 +124,7 @@ def _settings(cell: Cell, scale: Scale, init: str, data: Path, run: Path) -> Ser
         test=data / "test",
         insecure=True,
         round_timeout=1e6,
+        wire=cell.wire,
         **options_of(cell),
     )
 

@@ -18,9 +18,14 @@ from tests.support.bad_line import BadLine, open_tap
 PREFIX = "fedcxr-"
 
 
+def run(*arguments: str) -> None:
+    """Run a command."""
+    subprocess.run(arguments, check=True, capture_output=True)
+
+
 def ip(*arguments: str) -> None:
     """Run ``ip``."""
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+    run("ip", *arguments)
 
 
 ENTER = """
@@ -74,19 +79,30 @@ class Host:
         """Mend the line."""
         ip("-n", self._switch, "link", "set", self._port, "master", "switch")
 
-    def spoil(self, delay: float, loss: float) -> None:
-        """Put a worse line in place of this one: seconds, and the share of what is lost."""
+    def spoil(self, delay: float, loss: float, rate: float | None = None) -> None:
+        """Put a worse line in place of this one.
+
+        Args:
+            delay: Seconds, there and back together.
+            loss: Share of the packets that are lost.
+            rate: Mbit/s in each direction; a second's worth waits for its turn, and what comes
+                beyond that is lost, too. None: any.
+        """
         ip("-n", self._name, "link", "delete", "eth0")
-        near = self._tap("a", self._name, "eth0")
-        far = self._tap("b", self._switch, self._port)
+        near = self._tap("a", self._name, "eth0", rate)
+        far = self._tap("b", self._switch, self._port, rate)
         self._connect()
         self.line = BadLine(near, far, delay, loss)
 
-    def _tap(self, end: str, namespace: str, name: str) -> int:
-        """Return the file of a new network device in a namespace."""
+    def _tap(self, end: str, namespace: str, name: str, rate: float | None) -> int:
+        """Return the file of a new network device in a namespace, that sends at this rate."""
         device = self._name.removeprefix(PREFIX) + end
-        file = open_tap(device)
+        file = open_tap(device, in_bulk=rate is not None)
         ip("link", "set", device, "netns", namespace, "name", name)
+        if rate is not None:
+            burst = max(5_000, round(rate * 1250))  # of 10 ms
+            limit = ["tbf", "rate", f"{rate}mbit", "burst", f"{burst}", "latency", "1s"]
+            run("tc", "-n", namespace, "qdisc", "add", "dev", name, "root", *limit)
         return file
 
     def close(self) -> None:

@@ -1,9 +1,17 @@
-"""Made-up trials, and films to score."""
+"""Made-up trials, films to score, and a grid that trains nothing."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 
-from common.bootstrap import Films
+from common.bootstrap import Bootstrap, Films, Floats
 from experiments.paper.cells import Cell, Environment, TrialLine
+from experiments.paper.results import Results
+from experiments.paper.scales import Scale
+from experiments.paper.trial import LINE
+from experiments.paper.worker import Task
 
 HERE = Environment(commit="c", torch="t", cpu="c", gpu=None, precision="auto", threads=1)
 
@@ -29,3 +37,63 @@ def line(cell: Cell, validation: float | None, test: float) -> TrialLine:
         seconds=1.0,
         environment=HERE,
     )
+
+
+class MadeUpResults(Results):
+    """Trials with made-up scores, without their files.
+
+    Args:
+        scale: Of the trials.
+        lines: Theirs.
+        signal: Returns how much of the labels is in a cell's scores.
+    """
+
+    def __init__(
+        self, scale: Scale, lines: list[TrialLine], signal: Callable[[Cell], float]
+    ) -> None:
+        self.scale = scale
+        self.lines = lines
+        self.films: Films = FILMS
+        self.bootstrap = Bootstrap(FILMS, seed=0, draws=500)
+        cells = {line.cell.name: line.cell for line in lines}
+
+        def mean(name: str) -> Floats:
+            cell = cells[name]
+            shaken = np.random.default_rng(cell.seed).normal(0, 0.1, FILMS.labels.shape)
+            return self.bootstrap.mean_auc(signal(cell) * FILMS.labels + NOISE + shaken)
+
+        self.mean = cache(mean)
+
+
+class Done:
+    """A task that is done; see :class:`experiments.paper.workers.Running`."""
+
+    def poll(self) -> int:
+        return 0
+
+    def terminate(self) -> None:
+        raise AssertionError("it is done")
+
+    def wait(self) -> None:
+        raise AssertionError("it is done")
+
+
+class Instant:
+    """Does tasks at once, without training; see :class:`experiments.paper.workers.Workers`.
+
+    Args:
+        validation: Returns the validation AUC of a cell.
+    """
+
+    jobs = threads = 1
+
+    def __init__(self, validation: Callable[[Cell], float]) -> None:
+        self._validation = validation
+
+    def start(self, task: Task, log: Path) -> Done:
+        assert task.cell is not None
+        folder = log.parent / task.cell.name
+        folder.mkdir()
+        made = line(task.cell, self._validation(task.cell), test=0.5)
+        (folder / LINE).write_text(made.model_dump_json())
+        return Done()

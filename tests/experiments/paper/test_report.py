@@ -34,6 +34,10 @@ from experiments.paper.report_input import (
     SplitCounts,
     StrategyTable,
     Stratum,
+    Traffic,
+    WireReport,
+    WireResult,
+    WireTable,
 )
 from experiments.paper.verdict import Verdict
 
@@ -146,6 +150,28 @@ def strategies() -> list[StrategyTable]:
     return [StrategyTable(first_model="random", rows=[fedavg, fedadam])]
 
 
+def wires() -> WireReport:
+    def result(size: int, over: float | None) -> WireResult:
+        return WireResult(
+            mean=near(0.6),
+            over_fp32=None if over is None else near(over, 0.0004),
+            seeds=3,
+            later=Traffic(bytes=size, share=size / 566_000_000),
+            total=Traffic(bytes=5 * size, share=None),
+        )
+
+    table = WireTable(
+        first_model="random",
+        results={
+            "fp32": result(566_000_000, None),
+            "int8": result(131_000_000, -0.00126),
+            "topk": Missing(reason="the line was cut"),
+        },
+    )
+    holds = verdict("int8 saves", "holds", -0.00126).model_copy(update={"p": None})
+    return WireReport(verdicts=[holds], tables=[table])
+
+
 def verdict(claim: str, decision: Any, difference: float | None) -> Verdict:
     return Verdict(
         claim=claim,
@@ -196,6 +222,7 @@ def canned(**changes: Any) -> ReportInput:
             curve("mocov2", 1, [0.52, 0.585, 0.58, 0.61]),
         ],
         "strategies": strategies(),
+        "wires": wires(),
         "bounds": [
             Bound(first_model="random", union=near(0.63), alone={0: near(0.5312)}, seeds=1),
             Bound(first_model="mocov2", union=None, alone={1: near(0.5412)}, seeds=1),
@@ -299,7 +326,8 @@ def test_table2_has_the_papers_layout(text: Text) -> None:
 
 
 def test_only_a_sure_lead_is_bold() -> None:
-    report = canned(table3=Missing(reason="time"), verdicts=[])
+    missing = Missing(reason="time")
+    report = canned(table3=missing, wires=missing, verdicts=[])
     assert Text(page(report)).bold == ["0.640"]  # the mean; the lead at Mass may be chance
     assert "**0.640** (0.620 to 0.660)" in markdown(report)
     table = result().model_copy(update={"leads": {MEAN: near(0.009, 0.009)}})
@@ -356,6 +384,19 @@ def test_rounds_to_a_share_of_fedavgs_auc_on_the_same_seed(text: Text) -> None:
     ]
 
 
+def test_wires_are_compared_with_fp32(text: Text) -> None:
+    header = ["Wire", "A round after the first", "All rounds", "Mean AUC", "minus fp32", "Seeds"]
+    start = text.rows.index(header)
+    auc = "0.600 0.580 to 0.620"
+    assert text.rows[start + 1 : start + 4] == [
+        ["fp32", "566.0 MB 100.0%", "2.83 GB -", auc, "-", "3"],
+        ["int8", "131.0 MB 23.1%", "655.0 MB -", auc, "-0.0013 -0.0017 to -0.0009", "3"],
+        ["topk", "not run"],
+    ]
+    assert text.row("int8 saves")[1:4] == ["holds", "-0.0013 -0.0213 to +0.0187", "-"]
+    assert "Wires, Random, topk: the line was cut" in text.text
+
+
 def test_the_other_tables(text: Text) -> None:
     assert ["Hernia †", "7", "+0.030 -0.020 to +0.080"] in text.rows
     assert text.row("MoCo-v2", "PA")[2:] == [
@@ -376,7 +417,7 @@ def test_the_other_tables(text: Text) -> None:
 def test_what_is_missing_says_why(text: Text) -> None:
     everything = Missing(reason="the disk was full")
     names = ["table1", "table2_spread", "table2_last", "table3", "curves", "bounds", "strata"]
-    names += ["splits", "pretraining", "strategies"]
+    names += ["splits", "pretraining", "strategies", "wires"]
     report = canned(**dict.fromkeys(names, everything), not_run=[])
     empty = page(report)
     assert empty.count("Not run: the disk was full") == len(names) + 1  # the forest plot's

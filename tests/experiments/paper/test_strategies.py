@@ -3,15 +3,12 @@
 import json
 import shutil
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from common.bootstrap import Bootstrap, Films
 from common.findings import FINDINGS
 from common.runtime.files import sha256_of
 from experiments.paper.assemble_strategies import NOT_TUNED, strategy_tables
@@ -21,11 +18,9 @@ from experiments.paper.grid import Grid, read_trials
 from experiments.paper.methods import METHODS
 from experiments.paper.rates import chosen_settings, trials_at_chosen_rate
 from experiments.paper.report_input import MethodResult, MethodRow, Missing, StrategyTable
-from experiments.paper.results import Results
 from experiments.paper.scales import SCALES, Rates, Tuned, cells_of, method_cells
-from experiments.paper.trial import LINE, keep_line, run_trial
-from experiments.paper.worker import Task
-from tests.support.trials import FILMS, NOISE, line
+from experiments.paper.trial import keep_line, run_trial
+from tests.support.trials import Instant, MadeUpResults, line
 
 COMMITTED = Path(__file__).parents[3] / "experiments" / "results"
 SMALL = SCALES["small"]
@@ -118,22 +113,9 @@ SIGNAL: dict[Method, float] = {"fedavg": 0.5, "fedavgm": 1.5, "median": 0.5, "fe
 """In the scores of each method."""
 
 
-class Found(Results):
-    """Trials with made-up scores, without their files."""
-
-    def __init__(self, lines: list[TrialLine]) -> None:
-        self.scale = SMALL.model_copy(update={"methods": tuple(SIGNAL)})
-        self.lines = lines
-        self.films: Films = FILMS
-        self.bootstrap = Bootstrap(FILMS, seed=0, draws=500)
-        cells = {line.cell.name: line.cell for line in lines}
-
-        def mean(name: str) -> Any:
-            cell = cells[name]
-            shaken = np.random.default_rng(cell.seed).normal(0, 0.1, FILMS.labels.shape)
-            return self.bootstrap.mean_auc(SIGNAL[cell.method] * FILMS.labels + NOISE + shaken)
-
-        self.mean = cache(mean)
+def found_in(lines: list[TrialLine]) -> MadeUpResults:
+    scale = SMALL.model_copy(update={"methods": tuple(SIGNAL)})
+    return MadeUpResults(scale, lines, lambda cell: SIGNAL[cell.method])
 
 
 def trial(cell: Cell, validation: float = 0.6) -> TrialLine:
@@ -167,7 +149,7 @@ def rows(table: StrategyTable) -> dict[Method, MethodRow]:
 
 
 def tables(lines: list[TrialLine], failed: list[FailedLine]) -> dict[FirstModel, StrategyTable]:
-    found = strategy_tables(Found(lines), failed)
+    found = strategy_tables(found_in(lines), failed)
     assert not isinstance(found, Missing)
     return {table.first_model: table for table in found}
 
@@ -208,42 +190,18 @@ def test_methods_are_compared_with_fedavg_of_the_same_start_and_seeds() -> None:
 
 def test_without_another_method_there_is_no_table() -> None:
     lines = [line for line in grid() if line.cell.method == "fedavg"]
-    assert strategy_tables(Found(lines), []) == Missing(reason="not run yet")
+    assert strategy_tables(found_in(lines), []) == Missing(reason="not run yet")
 
 
-class Done:
-    """A task that is done; see :class:`experiments.paper.workers.Running`."""
-
-    def poll(self) -> int:
-        return 0
-
-    def terminate(self) -> None:
-        raise AssertionError("it is done")
-
-    def wait(self) -> None:
-        raise AssertionError("it is done")
-
-
-class Instant:
-    """Does tasks at once, without training; see :class:`experiments.paper.workers.Workers`."""
-
-    jobs = threads = 1
-
-    def start(self, task: Task, log: Path) -> Done:
-        assert task.cell is not None
-        folder = log.parent / task.cell.name
-        folder.mkdir()
-        good = task.cell.setting in (None, 0.01) and task.cell.lr == 0.1
-        made = line(task.cell, 0.7 if good else 0.6, test=0.5)
-        (folder / LINE).write_text(made.model_dump_json())
-        return Done()
+def validation(cell: Cell) -> float:
+    return 0.7 if cell.setting in (None, 0.01) and cell.lr == 0.1 else 0.6
 
 
 def test_a_grid_tunes_each_method_before_its_other_trials(tmp_path: Path) -> None:
-    smoke, results = SCALES["smoke"], tmp_path / "results"
-    Grid(smoke, ["table2"], tmp_path / "root", results, Instant(), ["random"]).run()
+    smoke, results, instant = SCALES["smoke"], tmp_path / "results", Instant(validation)
+    Grid(smoke, ["table2"], tmp_path / "root", results, instant, ["random"]).run()
     before = [line.cell for line in read_trials(results)]
-    Grid(smoke, ["strategies"], tmp_path / "root", results, Instant()).run()
+    Grid(smoke, ["strategies"], tmp_path / "root", results, instant).run()
     cells = [line.cell for line in read_trials(results)]
     assert len(set(cells)) == len(cells), "FedAvg's trials of table 2 are not run again"
     rates: Rates = {("finetune", "random"): 0.1}

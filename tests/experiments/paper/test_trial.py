@@ -64,8 +64,10 @@ def test_a_trial_gives_the_model_of_the_same_run_over_grpc(
     assert line.model_sha256 == read_rounds(tmp_path / "run")[-1].model_sha256
 
 
-@pytest.mark.parametrize("changes", [{"method": "scaffold"}, {"hospitals": "union"}])
-def test_a_trial_over_grpc_gives_the_same_line(
+@pytest.mark.parametrize(
+    "changes", [{"method": "scaffold"}, {"hospitals": "union", "wire": "topk"}]
+)
+def test_a_trial_over_grpc_gives_the_same_line_and_its_bytes_are_those_that_travelled(
     tmp_path: Path, data: Path, changes: dict[str, str]
 ) -> None:
     lines = [
@@ -74,6 +76,14 @@ def test_a_trial_over_grpc_gives_the_same_line(
     ]
     here, grpc = (without_seconds(line) for line in lines)
     assert here == grpc
+    logged = {0: 0, 1: 0, 2: 0}  # by the hospitals
+    for log in (tmp_path / "grpc").glob("*.states/*/audit.jsonl"):
+        for entry in map(json.loads, log.read_text().splitlines()):
+            if entry["event"] in ("received", "sent") and entry["identity"]["round"] in logged:
+                logged[entry["identity"]["round"]] += entry["bytes"]
+    assert {at.round: at.bytes for at in here.rounds} == logged
+    first, second = (at.bytes for at in here.rounds[1:])
+    assert second == first if here.cell.wire == "fp32" else second < first / 2
 
 
 def test_a_trial_over_grpc_tells_which_process_failed(tmp_path: Path, data: Path) -> None:
