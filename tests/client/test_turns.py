@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from client import hospital as hospital_module
+from client import scoring
 from client.exchange import Exchange
 from client.hospital import Hospital
 from client.slots import slot
@@ -24,8 +25,8 @@ SECONDS = 20.0
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (hospital_module, "scores_of"),  # AUCs of the received model
-        (hospital_module, "histograms_of"),
+        (scoring, "scores_of"),  # AUCs of the received model
+        (scoring, "histograms_of"),
         (hospital_module, "state_of"),
         (Exchange, "begin"),  # unpacks what was received
         (Exchange, "end"),  # encodes and packs what is sent, and writes what is its own
