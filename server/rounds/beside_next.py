@@ -19,7 +19,8 @@ Until then hospitals have only been sent a model to train. A round that is done 
 one if the same hospitals answer, and is asked for under its own identity in any case: nothing that
 was begun meanwhile is averaged.
 
-One piece of work is under way at a time, so that lines stand in the order of the rounds.
+One piece of work is under way at a time, so that lines stand in the order of the rounds. What it
+raises, such as a full disk, is raised where the rounds wait for it next.
 """
 
 from collections.abc import Callable
