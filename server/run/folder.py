@@ -201,7 +201,8 @@ class RunFolder:
         return read_events(self.path, damaged_too=True)
 
     def write_round(self, record: RoundRecord) -> None:
-        """Append a round that is held to ``rounds.jsonl``, and tell the observers."""
+        """Append a round to ``rounds.jsonl``, and tell the observers."""
+        self._read()
         append_json(self.path / "rounds.jsonl", record.model_dump(mode="json"))
         self._set_safe(record)
         self._open = None
@@ -210,7 +211,7 @@ class RunFolder:
             observe(record)
 
     def _set_safe(self, record: RoundRecord) -> None:
-        self._read()[record.round - 1] = record
+        self._read()[record.round - 1 :] = [record]  # in its place, if it is held
         self.safe = record.round
 
     def is_finished(self, rounds: int) -> bool:
