@@ -6,9 +6,10 @@ Ten client processes and one server on loopback, a DenseNet-121 (727 tensors, 28
   numpy in float64. No framing, no checks, nothing is saved.
 - Flower: its start_server and start_client, the same bytes down and up, no mean. The difference
   from the floor is the transport, see docs/decisions/0001-flower-transport.md.
-- FedCXR: the real server, gRPC, safetensors, hashes, checks, mean, checkpoint with fsync.
+- FedCXR: the real server, gRPC, safetensors, hashes, checks, mean, checkpoint with fsync. With
+  --wire bf16 each hospital returns the same random change each time, encoded once.
 
-This command runs all three in turn, twice. The first rounds of each, in which processes touch their
+This command runs all four in turn, twice. The first rounds of each, in which processes touch their
 memory for the first time, are left out. Ratios are of the medians:
 
     python -m benchmarks.federation_overhead [ROUNDS]
@@ -28,34 +29,46 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from threading import Thread
 
 import numpy as np
 
+from common.codec import encode
 from common.model import build_model, state_of
+from common.options import Wire
 from common.protocol import Greeting, Hello, Instruction, Reply, Seconds
 from common.runtime.memory import keep_freed_memory
-from common.wire import fingerprint, pack
+from common.state import parameters_of, spec_of
+from common.wire import Blob, fingerprint, pack, unpack
 from experiments.launch.local import free_port
 from server.run.records import read_rounds
 
 HOSPITALS = 10
 WARM_UP = 3
 CHUNK = 1 << 20
-SPAWN = multiprocessing.get_context("spawn")
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    ["benchmarks.federation_overhead", "client.transport.connection", "server.cli"]
+)
 
 
 class EchoHospital:
-    """A hospital that returns the received weights without reading or training them."""
+    """A hospital that returns weights without training, and hashes them.
+
+    They are the received ones; where changes travel encoded, a random change that is encoded once.
+    """
 
     device = "cpu"
     precision = "fp32"
+    scored = None
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._change: Blob = b""
 
     def greet(self, _greeting: Greeting) -> Hello:
         """Return the hospital's hello."""
@@ -69,9 +82,12 @@ class EchoHospital:
         )
 
     def answer(
-        self, instruction: Instruction, blob: bytes, _cancellation: object
-    ) -> tuple[Reply, bytes]:
-        """Return the received weights."""
+        self, instruction: Instruction, blob: Blob, _cancellation: object, _tell: object
+    ) -> tuple[Reply, Blob]:
+        """Return weights."""
+        if instruction.wire != "fp32":
+            self._change = self._change or _random_change(blob, instruction.wire)
+            blob = self._change
         reply = Reply(
             identity=instruction.identity,
             status="ok",
@@ -81,6 +97,17 @@ class EchoHospital:
             weights=fingerprint(blob),
         )
         return reply, blob
+
+
+def _random_change(blob: Blob, wire: Wire) -> bytes:
+    """Return a change of parameters as it travels, and all else as it was received."""
+    rng = np.random.default_rng(0)
+    state = unpack(blob, spec_of(state_of(build_model("densenet121"))))
+    steps = {
+        name: rng.normal(0, 1e-4, array.shape).astype(np.float32)
+        for name, array in parameters_of(state).items()
+    }
+    return encode(state | steps, wire, rng)
 
 
 def echo_client(name: str, address: str) -> None:
@@ -95,22 +122,22 @@ def echo_client(name: str, address: str) -> None:
     take_part(handler, address, None, patience=120)
 
 
-def our_rounds(rounds: int) -> list[float]:
+def our_rounds(rounds: int, wire: Wire = "fp32") -> list[float]:
     """Return the seconds of each round of a FedCXR federation."""
     address = f"127.0.0.1:{free_port()}"
     with tempfile.TemporaryDirectory() as folder, _processes(echo_client, address):
         run = Path(folder) / "run"
-        server = SPAWN.Process(target=_server, args=(str(run), address, rounds))
+        server = PROCESSES.Process(target=_server, args=(str(run), address, rounds, wire))
         server.start()
         server.join()
         return [record.seconds.total for record in read_rounds(run)]
 
 
-def _server(run: str, address: str, rounds: int) -> None:
+def _server(run: str, address: str, rounds: int, wire: Wire) -> None:
     from server.cli import main
 
     options = {"init": "random", "run": run, "rounds": rounds, "min-clients": HOSPITALS}
-    options |= {"listen": address, "image-size": 64, "threads": 1}
+    options |= {"listen": address, "image-size": 64, "threads": 1, "wire": wire}
     arguments = [text for key, value in options.items() for text in (f"--{key}", str(value))]
     sys.stderr = io.StringIO()
     sys.argv = ["flower-server", "--insecure", *arguments]
@@ -141,9 +168,11 @@ def bare_client(_name: str, address: str) -> None:
 def flower_rounds(rounds: int) -> list[float]:
     """Return the seconds of each round of Flower alone, with the server in a separate process."""
     address = f"127.0.0.1:{free_port()}"
-    seconds: multiprocessing.queues.Queue[list[float]] = SPAWN.Queue()
+    seconds: multiprocessing.queues.Queue[list[float]] = PROCESSES.Queue()
     with _processes(bare_client, address):
-        server = SPAWN.Process(target=bare_server, args=(address, HOSPITALS, rounds, seconds.put))
+        server = PROCESSES.Process(
+            target=bare_server, args=(address, HOSPITALS, rounds, seconds.put)
+        )
         server.start()
         result = seconds.get(timeout=300)
         server.join()
@@ -251,8 +280,8 @@ def _connect(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def _processes(target: object, address: str) -> Iterator[None]:
-    processes: list[SpawnProcess] = [
-        SPAWN.Process(target=target, args=(f"hospital-{i:02d}", address))  # type: ignore[arg-type]
+    processes: list[ForkServerProcess] = [
+        PROCESSES.Process(target=target, args=(f"hospital-{i:02d}", address))  # type: ignore[arg-type]
         for i in range(HOSPITALS)
     ]
     for process in processes:
@@ -266,10 +295,15 @@ def _processes(target: object, address: str) -> Iterator[None]:
 
 
 def main(rounds: int = 7) -> None:
-    """Measure all three in turn, twice, and print the table."""
+    """Measure all four in turn, twice, and print the table."""
     os.environ["OMP_NUM_THREADS"] = "1"
     keep_freed_memory()
-    stacks = {"floor": floor_rounds, "Flower": flower_rounds, "FedCXR": our_rounds}
+    stacks: dict[str, Callable[[int], list[float]]] = {
+        "floor": floor_rounds,
+        "Flower": flower_rounds,
+        "FedCXR": our_rounds,
+        "FedCXR, --wire bf16": partial(our_rounds, wire="bf16"),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in stacks}
     for _ in range(2):
         for name, measure in stacks.items():

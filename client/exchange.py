@@ -22,7 +22,7 @@ from common.state import (
     parameters_of,
     returned,
 )
-from common.wire import pack
+from common.wire import Blob, pack
 
 
 class Begun(NamedTuple):
@@ -56,7 +56,7 @@ class Exchange:
         self._site = site
         self.model = ReceivedModel()
 
-    def begin(self, instruction: Instruction, blob: bytes, device: torch.device) -> Begun:
+    def begin(self, instruction: Instruction, blob: Blob, device: torch.device) -> Begun:
         """Return the model with what was received, and with what is the hospital's own, in it.
 
         Args:

@@ -34,7 +34,7 @@ from common.options import Precision
 from common.protocol import MOST_OWN, Greeting, Hello, Instruction, Reply
 from common.secret_stream import SecretStream
 from common.shard import Shard
-from common.wire import fingerprint, pack
+from common.wire import Blob, fingerprint, pack
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Hospital:
     def answer(
         self,
         instruction: Instruction,
-        blob: bytes,
+        blob: Blob,
         cancellation: Cancellation = NEVER,
         tell: Tell = tell_nobody,
     ) -> tuple[Reply, bytes]:
@@ -171,7 +171,7 @@ class Hospital:
     def _answer_on_the_cpu(
         self,
         instruction: Instruction,
-        blob: bytes,
+        blob: Blob,
         cancellation: Cancellation,
         tell: Tell,
         for_good: bool,
@@ -189,7 +189,7 @@ class Hospital:
                 self._exchange.model.forget()
 
     def _answer(
-        self, instruction: Instruction, blob: bytes, cancellation: Cancellation, tell: Tell
+        self, instruction: Instruction, blob: Blob, cancellation: Cancellation, tell: Tell
     ) -> tuple[Reply, bytes]:
         self._check_run(instruction)
         training, validation = self._shard.split(instruction.seed)
@@ -279,7 +279,7 @@ class Hospital:
     def _answer_canary(
         self,
         instruction: Instruction,
-        blob: bytes,
+        blob: Blob,
         training: Indices,
         validation: Indices,
         cancellation: Cancellation,

@@ -20,7 +20,7 @@ from common.state import (
     spec_of,
     split,
 )
-from common.wire import WireError, fingerprint, pack, unpack
+from common.wire import Blob, WireError, fingerprint, pack, unpack
 
 
 class Received(NamedTuple):
@@ -78,7 +78,7 @@ class ReceivedModel:
         return self._spec
 
     def receive(
-        self, instruction: Instruction, blob: bytes, own: State, device: torch.device
+        self, instruction: Instruction, blob: Blob, own: State, device: torch.device
     ) -> Received:
         """Return the model with the received weights in it.
 
@@ -114,7 +114,7 @@ class ReceivedModel:
             self.holds = fingerprint(pack(self._held))
         return Received(self._model, state, states)
 
-    def _unpacked(self, instruction: Instruction, blob: bytes, spec: Spec) -> State:
+    def _unpacked(self, instruction: Instruction, blob: Blob, spec: Spec) -> State:
         """Return the joined states in a blob, which may be changes of what is held.
 
         Raises:

@@ -29,6 +29,7 @@ from common.accounting import Privacy
 from common.errors import BadInput, first_problem
 from common.findings import FINDINGS
 from common.fit import fit
+from common.model import tensor_of
 from common.model_input import ModelInput
 from common.options import Architecture, HeadChoice, LocalName, Part
 from common.runtime.files import remedy, write_whole
@@ -130,7 +131,7 @@ def write_checkpoint(
 
 
 def _tensors(state: State) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in state.items()}
+    return {name: tensor_of(array) for name, array in state.items()}
 
 
 def read_strategy(path: Path) -> State:

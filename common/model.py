@@ -7,7 +7,9 @@ ImageNet weights can be loaded, and torchvision can load the result.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torchvision.models import DenseNet
@@ -112,7 +114,12 @@ def load_state(model: nn.Module, state: State) -> None:
     own = model.state_dict()
     with torch.no_grad():
         for name, array in state.items():
-            own[name].copy_(torch.from_numpy(array))
+            own[name].copy_(tensor_of(array))
+
+
+def tensor_of(array: npt.NDArray[Any]) -> Tensor:
+    """Return an array as a tensor; torch takes no memory that may not be written, so copy that."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def set_training_mode(model: nn.Module, mode: Mode, statistics: bool = True) -> list[nn.Parameter]:

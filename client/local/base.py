@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from common.model import tensor_of
 from common.options import Training
 from common.state import State
 
@@ -82,4 +83,4 @@ class LocalTraining:
 
     def on_device(self, state: State) -> dict[str, torch.Tensor]:
         """Return a state as tensors where the gradients are."""
-        return {name: torch.from_numpy(array).to(self.device) for name, array in state.items()}
+        return {name: tensor_of(array).to(self.device) for name, array in state.items()}

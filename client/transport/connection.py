@@ -9,19 +9,28 @@ import os
 import random
 import re
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Timer
+from typing import Protocol, cast
 
 import grpc
-from flwr.proto.transport_pb2 import ClientMessage
-from flwr.proto.transport_pb2_grpc import FlowerServiceStub
+from flwr.proto.transport_pb2 import DESCRIPTOR as FLOWER
+from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
 
 from client.kit import read_kit
-from client.transport.messages import MessageHandler, check_of, first_of
+from client.transport.messages import (
+    MessageHandler,
+    check_of,
+    first_of,
+    message_of,
+    serialised,
+)
 from client.transport.proxy import Proxy, proxy_for
 from common import net
+from common.envelope import Envelope
 from common.errors import BadInput, Refused
 from common.protocol import Farewell, Greeting
 
@@ -44,6 +53,26 @@ UNREACHABLE = re.compile(
     r"Failed to connect to remote host: ([\w ]+)|address lookup failed for [^\]]*: ([\w ]+)"
 )
 """What gRPC says of a port that is closed, and of a name that is not known."""
+
+
+Answers = SimpleQueue[Envelope[ClientMessage] | None]
+"""What is sent to the server, in its order; None ends the call."""
+
+
+class Call(Protocol):
+    """A stream to the server, as gRPC returns it."""
+
+    def __iter__(self) -> Iterator[Envelope[ServerMessage]]:
+        """Yield what the server sends."""
+
+    def __next__(self) -> Envelope[ServerMessage]:
+        """Return what it sends next."""
+
+    def is_active(self) -> bool:
+        """Return whether the stream is open."""
+
+    def cancel(self) -> bool:
+        """End it."""
 
 
 def take_part(
@@ -121,11 +150,11 @@ def first_message(server: str, name: str, kit: Path | None) -> Greeting | Farewe
         BadInput: No connection, no greeting, or one of another protocol.
     """
     proxy = _proxy_to(server)
-    answers: SimpleQueue[ClientMessage | None] = SimpleQueue()
+    answers: Answers = SimpleQueue()
     with _channel(name, server, kit, proxy) as channel:
-        call = FlowerServiceStub(channel).Join(iter(answers.get, None), timeout=CHECK_SECONDS)
+        call = _join(channel, answers, CHECK_SECONDS)
         try:
-            first = first_of(next(call))
+            first = first_of(next(call).message)
             if isinstance(first, Greeting):
                 answers.put(check_of(name))
                 for _ in call:  # the server closes the connection once it has read this
@@ -156,16 +185,16 @@ def _proxy_to(server: str) -> Proxy | None:
 
 def _one_connection(handler: MessageHandler, channel: grpc.Channel, proxy: Proxy | None) -> str:
     """Answer on one connection until it ends; return why it ended."""
-    answers: SimpleQueue[ClientMessage | None] = SimpleQueue()
+    answers: Answers = SimpleQueue()
     with channel:
-        call = FlowerServiceStub(channel).Join(iter(answers.get, None))
+        call = _join(channel, answers)
         silence = Timer(GREETING_SECONDS, call.cancel)
         silence.daemon = True
         silence.start()
         try:
-            for message in call:
+            for received in call:
                 silence.cancel()
-                answers.put(handler.answer(message, call.is_active, answers.put))
+                answers.put(handler.answer(received, call.is_active, answers.put))
                 if handler.farewell is not None:
                     answers.put(None)  # the server closes the connection once it has read this
         except grpc.RpcError as error:
@@ -174,6 +203,13 @@ def _one_connection(handler: MessageHandler, channel: grpc.Channel, proxy: Proxy
             silence.cancel()
             answers.put(None)
     return "the connection was closed"
+
+
+def _join(channel: grpc.Channel, answers: Answers, timeout: float | None = None) -> Call:
+    """Call Flower's service, whose own stub would copy weights in and out of its messages."""
+    service = FLOWER.services_by_name["FlowerService"]
+    join = channel.stream_stream(f"/{service.full_name}/Join", serialised, message_of)
+    return cast(Call, join(iter(answers.get, None), timeout=timeout))
 
 
 def _reason(error: grpc.RpcError, heard: bool, proxy: Proxy | None) -> str:

@@ -16,7 +16,6 @@ from typing import Any
 from flwr.proto.transport_pb2 import (
     ClientMessage,
     Code,
-    Parameters,
     Scalar,
     ServerMessage,
     Status,
@@ -26,6 +25,7 @@ from client.cancellation import Cancellation
 from client.hospital import Hospital
 from client.progress import Phase, now_and_then
 from client.state import ClientState, Standing
+from common.envelope import Envelope, enclosed, opened
 from common.errors import BadInput
 from common.protocol import (
     CALL,
@@ -34,7 +34,6 @@ from common.protocol import (
     Check,
     Farewell,
     Greeting,
-    Identity,
     Instruction,
     Progress,
     ProtocolError,
@@ -44,7 +43,7 @@ from common.protocol import (
 )
 from common.runtime.guard import end_process
 from common.runtime.logs import fields
-from common.wire import fingerprint
+from common.wire import Blob, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +51,33 @@ SAME_VERSION = "the server sent {}; run the same version of FedCXR on both sides
 
 OK = Status(code=Code.OK)
 
+INSTRUCTED = (
+    ServerMessage.DESCRIPTOR.fields_by_name["fit_ins"].number,
+    ServerMessage.FitIns.DESCRIPTOR.fields_by_name["parameters"].number,
+)
+ANSWERED = (
+    ClientMessage.DESCRIPTOR.fields_by_name["get_parameters_res"].number,
+    ClientMessage.GetParametersRes.DESCRIPTOR.fields_by_name["parameters"].number,
+)
+"""Fields that lead to the weights of an instruction, and of an answer."""
+
 GRACE_SECONDS = 60.0
 """After the deadline of a round, until a client that is stuck ends its process."""
+
+
+def message_of(data: bytes) -> Envelope[ServerMessage]:
+    """Return a message as it travelled."""
+    if (parts := opened(data, INSTRUCTED)) is not None:
+        return Envelope(ServerMessage.FromString(parts[0]), parts[1])
+    message = ServerMessage.FromString(data)
+    tensors = message.fit_ins.parameters.tensors
+    return Envelope(message, tensors[0] if len(tensors) == 1 else b"")
+
+
+def serialised(answer: Envelope[ClientMessage]) -> bytes:
+    """Return an answer as it travels."""
+    message = answer.message.SerializeToString()
+    return enclosed(message, ANSWERED, answer.weights) if answer.weights else message
 
 
 def first_of(message: ServerMessage) -> Greeting | Farewell:
@@ -72,7 +96,7 @@ def first_of(message: ServerMessage) -> Greeting | Farewell:
         raise BadInput(SAME_VERSION.format(error)) from None
 
 
-def check_of(name: str) -> ClientMessage:
+def check_of(name: str) -> Envelope[ClientMessage]:
     """Return the answer to a greeting of a hospital that only looks whether it could join."""
     return _properties_of(Check(site=name, version=version("fedcxr")).model_dump_json())
 
@@ -95,21 +119,21 @@ class MessageHandler:
         self.hospital = hospital
         self._state = state
         self._weights = b""
-        self._ready: Identity | None = None
+        self._ready: Reply | None = None
         self.run = ""
         self.farewell: Farewell | None = None
         self.heard = False
 
     def answer(
         self,
-        message: ServerMessage,
+        received: Envelope[ServerMessage],
         connected: Callable[[], bool],
-        send: Callable[[ClientMessage], object] = lambda _progress: None,
-    ) -> ClientMessage:
+        send: Callable[[Envelope[ClientMessage]], object] = lambda _progress: None,
+    ) -> Envelope[ClientMessage]:
         """Return the answer to a message.
 
         Args:
-            message: The server's.
+            received: The server's.
             connected: Whether the server still waits for it.
             send: Sends the server word of the progress meanwhile.
 
@@ -117,12 +141,13 @@ class MessageHandler:
             BadInput: The server speaks another protocol.
         """
         self.heard = True
+        message = received.message
         try:
             match message.WhichOneof("msg"):
                 case "get_properties_ins":
                     return self._properties(_text(message.get_properties_ins.config))
                 case "fit_ins":
-                    return self._fit(message.fit_ins, connected, send)
+                    return self._fit(message.fit_ins, received.weights, connected, send)
                 case "get_parameters_ins":
                     return self._parameters(_text(message.get_parameters_ins.config))
                 case other:
@@ -140,7 +165,7 @@ class MessageHandler:
             values["scored"] = scored
         self._state.write_status(standing, device=str(self.hospital.device), **values)
 
-    def _properties(self, text: str) -> ClientMessage:
+    def _properties(self, text: str) -> Envelope[ClientMessage]:
         """Answer a greeting with a hello, and other messages with nothing."""
         hello = ""
         match parse_message(CALL, text):
@@ -181,13 +206,13 @@ class MessageHandler:
     def _fit(
         self,
         ins: ServerMessage.FitIns,
+        blob: Blob,
         connected: Callable[[], bool],
-        send: Callable[[ClientMessage], object],
-    ) -> ClientMessage:
+        send: Callable[[Envelope[ClientMessage]], object],
+    ) -> Envelope[ClientMessage]:
         """Do what an instruction says; keep the weights until they are fetched."""
         instruction = parse_message(INSTRUCTION, _text(ins.config))
         identity = instruction.identity
-        blob = ins.parameters.tensors[0] if len(ins.parameters.tensors) == 1 else b""
         self._state.note(
             "received",
             identity=identity.model_dump(),
@@ -220,16 +245,13 @@ class MessageHandler:
             reply, self._weights = self.hospital.answer(
                 instruction, blob, in_time, now_and_then(tell)
             )
-        self._ready = identity if self._weights else None
+        self._ready = reply if self._weights else None
         self._say(reply, len(self._weights))
         self._state.note("answered", reply=reply.model_dump(exclude={"kind", "protocol"}))
         self._write_status("connected", run=identity.run, round=identity.round)
         metrics = {"message": Scalar(string=reply.model_dump_json())}
-        return ClientMessage(
-            fit_res=ClientMessage.FitRes(
-                status=OK, num_examples=reply.examples, metrics=metrics, parameters=Parameters()
-            )
-        )
+        res = ClientMessage.FitRes(status=OK, num_examples=reply.examples, metrics=metrics)
+        return Envelope(ClientMessage(fit_res=res))
 
     def _say(self, reply: Reply, size: int) -> None:
         """Log how good the received model is here, and how the training went."""
@@ -255,36 +277,33 @@ class MessageHandler:
                 ),
             )
 
-    def _parameters(self, text: str) -> ClientMessage:
+    def _parameters(self, text: str) -> Envelope[ClientMessage]:
         """Hand over the weights of the last reply, once, and those of no other."""
         identity = parse_message(FETCH, text).identity
-        parameters = Parameters(tensor_type="safetensors")
-        if identity == self._ready:
+        weights = b""
+        if self._ready is not None and identity == self._ready.identity:
             self._state.note(
                 "sent",
                 identity=identity.model_dump(),
-                sha256=fingerprint(self._weights),
+                sha256=self._ready.weights,
                 bytes=len(self._weights),
             )
-            parameters.tensors.append(self._weights)
-            self._ready, self._weights = None, b""
+            weights, self._weights, self._ready = self._weights, b"", None
         else:
             log.warning(
                 "round %d: the server requested weights that this client no longer holds",
                 identity.round,
             )
             self._state.note("not sent", identity=identity.model_dump())
-        return ClientMessage(
-            get_parameters_res=ClientMessage.GetParametersRes(status=OK, parameters=parameters)
-        )
+        res = ClientMessage.GetParametersRes(status=OK)
+        return Envelope(ClientMessage(get_parameters_res=res), weights)
 
 
-def _properties_of(message: str) -> ClientMessage:
+def _properties_of(message: str) -> Envelope[ClientMessage]:
     """Return a message that is no reply to an instruction as it travels."""
     properties = {"message": Scalar(string=message)}
-    return ClientMessage(
-        get_properties_res=ClientMessage.GetPropertiesRes(status=OK, properties=properties)
-    )
+    res = ClientMessage.GetPropertiesRes(status=OK, properties=properties)
+    return Envelope(ClientMessage(get_properties_res=res))
 
 
 def _text(config: Any) -> str:

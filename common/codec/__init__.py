@@ -23,7 +23,7 @@ from common.codec import bf16, int8, topk
 from common.codec.base import Codec
 from common.options import Wire
 from common.state import Spec, State, is_parameter
-from common.wire import WireError, pack, unpack
+from common.wire import Blob, WireError, pack, unpack
 
 CODECS: dict[Literal["bf16", "int8", "topk"], Codec] = {
     "bf16": Codec(bf16.spec_of_encoded, bf16.encode, bf16.decode),
@@ -56,7 +56,7 @@ def encode(change: State, wire: Wire, rng: np.random.Generator) -> bytes:
     return zstandard.ZstdCompressor(level=LEVEL).compress(packed)
 
 
-def decode(blob: bytes, spec: Spec, wire: Wire) -> State:
+def decode(blob: Blob, spec: Spec, wire: Wire) -> State:
     """Return the change in a blob, in the order of the specification.
 
     Args:
@@ -77,7 +77,7 @@ def decode(blob: bytes, spec: Spec, wire: Wire) -> State:
     return {name: change[name] if name in change else encoded[name] for name in spec}
 
 
-def _decompress(blob: bytes, spec: Spec) -> bytes:
+def _decompress(blob: Blob, spec: Spec) -> bytes:
     """Return the packed state in a zstd frame, which must have the size of such a state.
 
     Raises:

@@ -19,7 +19,7 @@ import numpy as np
 from common.codec import decode, encode, is_encoded
 from common.options import Wire
 from common.state import Spec, State, spec_of
-from common.wire import unpack
+from common.wire import Blob, unpack
 
 
 class Sent(NamedTuple):
@@ -62,7 +62,7 @@ def sent(
         return Sent(blob, arrives, {name: wanted[name] - arrives[name] for name in parameters})
 
 
-def received(blob: bytes, before: State, spec: Spec, wire: Wire) -> State:
+def received(blob: Blob, before: State, spec: Spec, wire: Wire) -> State:
     """Return the state that was sent, in the order of the specification.
 
     Args:

@@ -13,7 +13,7 @@ from common.scores import Scores, rounded
 from common.state import State
 from server.evaluate.models import Model
 from server.evaluate.records import HospitalScores, ScoredModel, read_scored, write_scored
-from server.rounds.ask import Hospitals
+from server.rounds.ask import Hospitals, Weights
 from server.rounds.attempt import Attempt, Collected
 from server.rounds.errands import Round
 from server.rounds.plan import Plan
@@ -121,7 +121,7 @@ class Scoring:
             seed=plan.seed,
             seconds=plan.round_timeout,
         )
-        out = Round(instruction, model.state, model.packed, None, 0, {})
+        out = Round(instruction, model.state, Weights(model.packed), None, 0, {})
         attempt = Attempt(self._hospitals, self._folder, out)
         self.asked |= set(attempt.collected.asked)
         return attempt.collect(plan.round_timeout)

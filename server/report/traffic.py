@@ -50,7 +50,8 @@ def server_time(run: Run) -> Plot:
     return Plot(
         "time",
         "Time of each round at the server",
-        "Seconds; nearly all of it is the wait for the slowest hospital. Pauses between rounds are "
+        "Seconds; nearly all of it is the wait for the slowest hospital. A model is saved and "
+        "scored beside the next round, which the total does not have. Pauses between rounds are "
         "not in it.",
         [Panel("", paint)],
         table(["Round", *(f"{s.capitalize()}, s" for s in STAGES), "Total, s"], rows),

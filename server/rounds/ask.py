@@ -1,11 +1,12 @@
 """What the round loop needs of a transport."""
 
 from collections.abc import Callable, Collection
+from functools import cached_property
 from typing import Protocol
 
 from common.certificates import Peer
 from common.protocol import Hello, Identity, Instruction, Progress, Reply
-from common.wire import fingerprint
+from common.wire import Blob, fingerprint
 
 TRANSFERS = 8
 """Weights that are fetched, or sent, at once: what bounds the server's memory."""
@@ -24,12 +25,15 @@ class Weights:
 
     Attributes:
         blob: As they travel; see :func:`common.wire.pack`.
-        sha256: Hash of the blob.
     """
 
     def __init__(self, blob: bytes) -> None:
         self.blob = blob
-        self.sha256 = fingerprint(blob)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the blob, computed once."""
+        return fingerprint(self.blob)
 
 
 class Connection(Protocol):
@@ -69,7 +73,7 @@ class Connection(Protocol):
             ProtocolError: The reply cannot be understood.
         """
 
-    def fetch(self, identity: Identity, timeout: float) -> bytes:
+    def fetch(self, identity: Identity, timeout: float) -> Blob:
         """Return the weights that go with a reply.
 
         Raises:

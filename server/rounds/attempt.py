@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from common.histograms import Histograms
 from common.protocol import Hello, Reply
 from common.readings import aucs_of
-from common.runtime.logs import fields
+from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import Scores
 from common.state import WEIGHTS, split
-from common.wire import fingerprint, pack
+from common.wire import Blob, fingerprint, pack
 from server.rounds.ask import HospitalLost, Hospitals
 from server.rounds.checks import Rejected, check_reply, check_weights
 from server.rounds.cohort import Cohort
 from server.rounds.errands import Errand, Round, errands_of
-from server.rounds.pace import WARNING, pace_of, unusual, update_norm
+from server.rounds.pace import WARNING, norm_of, pace_of, squared_change, unusual
 from server.rounds.progress import hospital_record
 from server.rounds.staleness import carried_over
 from server.rounds.underway import Outcome, UnderWay
@@ -228,7 +228,7 @@ class Attempt:
         name: str,
         errand: Errand,
         reply: Reply,
-        blob: bytes,
+        blob: Blob,
         received: str | None,
     ) -> tuple[float, Pace]:
         """Check the weights, keep them as an update of the present model; return norm and pace.
@@ -244,12 +244,13 @@ class Attempt:
             blob = pack(state)
         elif instruction.wire != "fp32":
             blob = pack(states)
-        norm = update_norm(now, state)
+        squared = squared_change(now, state)
+        norm = norm_of(squared)
         if not math.isfinite(norm):
             raise Rejected("its update's norm is not finite")
         chance = self.cohort.chances.get(name, 1.0)
         spool.put(name, blob, UpdateInfo(reply.examples, norm, chance, reply.loss))
-        return norm, pace_of(now, state, instruction.training, reply.examples)
+        return norm, pace_of(squared, instruction.training, reply.examples)
 
     def _stale(self, errand: Errand) -> int:
         """Return by how many rounds the model of an errand is older than the present one."""
@@ -267,6 +268,8 @@ class Attempt:
             bytes=record.bytes.sent,
             stale=record.stale or None,
         )
+        if len(self.collected.hospitals) == 1:
+            log.info(console.HEADER, extra=FOR_PEOPLE)
         log.info(console.hospital_row(name, record), extra=told)
 
     def _lose(self, name: str, reason: str) -> None:

@@ -45,9 +45,9 @@ def ask(plan: Plan, hospitals: Hospitals, folder: RunFolder, out: Round) -> Cana
     few = {"batches": BATCHES, "seconds": patience}
     out = replace(out, instruction=out.instruction.model_copy(update=few))
     folder.live.begin(out.instruction.identity, "hospitals", 0, plan.needed)
-    with folder.spool(out.returned) as spool:
-        attempt = Attempt(hospitals, folder, out, spool)
-        found = attempt.collect(patience)
+    spool = folder.spool(out.returned)
+    attempt = Attempt(hospitals, folder, out, spool)
+    found = attempt.collect(patience)
     return canary_round(plan, found, attempt.hellos, monotonic() - start)
 
 

@@ -15,7 +15,7 @@ from common.errors import NoQuorum
 from common.histograms import Histograms
 from common.protocol import Hello, Instruction, Reply
 from common.state import Spec, State
-from common.wire import WireError
+from common.wire import Blob, WireError
 
 DIVERGED = "the training diverged at learning rate"
 
@@ -67,7 +67,7 @@ def _check_histograms(reply: Reply) -> None:
 
 def check_weights(
     reply: Reply,
-    blob: bytes,
+    blob: Blob,
     received: str | None,
     before: State,
     returned: Spec,

@@ -11,7 +11,7 @@ from common.runtime.logs import FOR_PEOPLE
 from common.scores import Scores, rounded
 from common.state import State
 from common.wire import pack
-from server.rounds.ask import Hospitals
+from server.rounds.ask import Hospitals, Weights
 from server.rounds.attempt import Attempt, Collected
 from server.rounds.average import MovingAverage
 from server.rounds.best import BestCopy
@@ -156,7 +156,7 @@ class Closing:
             return
         out = self._model.to_score(last + 1, 2, self._progress)
         self._hospitals.wait_for_return(final.validations, RECONNECT_GRACE_SECONDS)
-        self._evaluate(replace(out, state=state, packed=pack(state)), "best", best[1])
+        self._evaluate(replace(out, state=state, packed=Weights(pack(state))), "best", best[1])
 
     def _evaluate(self, out: Round, model: Literal["final", "best"], number: int) -> Collected:
         """Let the hospitals score a model, and keep it if it is shared."""
@@ -188,7 +188,9 @@ class Closing:
         log.info("the hospitals score the moving average of the models")
         out = self._model.to_score(last + 1, 3, self._progress)
         self._hospitals.wait_for_return(final.validations, RECONNECT_GRACE_SECONDS)
-        found = self._collect(replace(out, state=average.state, packed=pack(average.state)))
+        found = self._collect(
+            replace(out, state=average.state, packed=Weights(pack(average.state)))
+        )
         scores = AverageScores(
             test=self._test(average.state) if self._test is not None else None,
             validation=across(found.validations, not self._plan.strategy.believes_claims),

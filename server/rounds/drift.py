@@ -5,15 +5,15 @@ import math
 import numpy as np
 
 from common.state import State, is_float, parameters_of
-from server.run.spool import SpooledUpdates
+from server.strategies.base import Updates
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def cosines(before: State, after: State, updates: SpooledUpdates) -> dict[str, float | None]:
+def cosines(before: State, after: State, updates: Updates) -> dict[str, float | None]:
     """Return the cosine of each update to the change that the round made, by the hospital's name.
 
     Under ``fedavg`` that change is the mean update. Parameters alone count, not BatchNorm's
-    statistics. None where nothing moved. Reads the updates once, a tensor at a time; products are
+    statistics. None where nothing moved. Reads the updates once; products are
     summed in float32 within a tensor and in float64 over them, which costs the cosine about 1e-6.
 
     Source: Sattler, Müller and Samek, "Clustered Federated Learning", IEEE TNNLS 2020, section II.
@@ -29,14 +29,16 @@ def cosines(before: State, after: State, updates: SpooledUpdates) -> dict[str, f
         if is_float(array)
     }
     length = math.sqrt(sum(float(step @ step) for step in steps.values()))
-    along, squared = dict.fromkeys(updates.infos, 0.0), dict.fromkeys(updates.infos, 0.0)
-    for hospital, name, weights in updates.tensors(steps):
-        change = (weights - before[name]).ravel()
-        along[hospital] += float(change @ steps[name])
-        squared[hospital] += float(change @ change)
-    found: dict[str, float | None] = {}
-    for hospital in updates.infos:
-        whole = math.sqrt(squared[hospital]) * length
-        cosine = along[hospital] / whole if whole else math.nan
-        found[hospital] = max(-1.0, min(1.0, cosine)) if math.isfinite(cosine) else None
-    return found
+    scratch = np.empty(max((step.size for step in steps.values()), default=0), np.float32)
+
+    def cosine_of(weights: State) -> float | None:
+        along = squared = 0.0
+        for name, step in steps.items():
+            change = np.subtract(weights[name].ravel(), before[name].ravel(), scratch[: step.size])
+            along += float(change @ step)
+            squared += float(change @ change)
+        whole = math.sqrt(squared) * length
+        cosine = along / whole if whole else math.nan
+        return max(-1.0, min(1.0, cosine)) if math.isfinite(cosine) else None
+
+    return {update.name: cosine_of(update.weights) for update in updates}

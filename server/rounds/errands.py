@@ -31,7 +31,7 @@ class Round:
     Attributes:
         instruction: What every hospital is to do, all weights beside it.
         state: The global model, as it goes out.
-        packed: All that travels, as one blob: the model and ``extras``.
+        packed: All that travels: the model and ``extras``.
         backbone: Hash of the frozen backbone, whose holders get the head alone; None: all is
             trained.
         norm_limit: Updates so many times faster than usual are rejected; 0: none is.
@@ -47,7 +47,7 @@ class Round:
 
     instruction: Instruction
     state: State
-    packed: bytes
+    packed: Weights
     backbone: str | None
     norm_limit: float
     paces: Mapping[str, Sequence[Pace]]
@@ -133,6 +133,6 @@ def _outgoing(
     if change is not None:
         return instruction, Weights(change.blob)
     if part == "all":
-        return instruction, Weights(out.packed)
+        return instruction, out.packed
     blob = pack(join({WEIGHTS: select(out.state, part), **out.extras}))
     return instruction, Weights(blob)

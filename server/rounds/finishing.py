@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Mapping
 from time import monotonic
 
-from common.accounting import Privacy
 from common.checkpoint import Provenance
 from common.errors import FedCXRError
 from common.protocol import PrivacySpent
@@ -12,10 +11,10 @@ from common.readings import Pooled
 from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import Scores
 from common.state import State
-from common.wire import fingerprint
 from server.rounds.attempt import Attempt
 from server.rounds.average import MovingAverage
 from server.rounds.beside import Beside
+from server.rounds.beside_next import BesideNext
 from server.rounds.best import BestCopy
 from server.rounds.checks import flaw_of
 from server.rounds.drift import cosines
@@ -36,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Finishing:
-    """Makes the next model and writes the lines of one run's rounds.
+    """Makes the next model, and has the round kept beside the next one.
 
     Args:
         plan: How the run is to go.
@@ -48,6 +47,8 @@ class Finishing:
         test: Scores a state on the test shard; None: there is none.
         progress: Of the run; is told of each round.
         best: Keeps the best model.
+        beside: Keeps rounds while the next ones go on.
+        told: Is called whenever a round is safe.
     """
 
     def __init__(
@@ -61,6 +62,8 @@ class Finishing:
         test: Callable[[State], Scores] | None,
         progress: Progress,
         best: BestCopy,
+        beside: BesideNext,
+        told: Callable[[], object],
     ) -> None:
         self._plan = plan
         self._folder = folder
@@ -71,9 +74,11 @@ class Finishing:
         self._test = test
         self._progress = progress
         self._best = best
+        self._beside = beside
+        self._told = told
 
     def finish(self, out: Round, attempt: Attempt, start: float) -> None:
-        """Average, save, test and write the round's line.
+        """Average; save, test and write the round's line beside the next round.
 
         Args:
             out: What went out.
@@ -90,18 +95,68 @@ class Finishing:
         averaged = monotonic()
         training, done = out.instruction.training, self._folder.rounds()
         spent = spent_in(done, attempt.collected.hospitals, training)
-        self._save(number, privacy_of(done, spent.values(), training))
-        saved = monotonic()
-        test = self._score()
+        privacy = privacy_of(done, spent.values(), training)
         pooled = keep_pooled(self._folder.path, number, attempt.collected.histograms)
+        if self._beside.busy:
+            self._folder.live.enter("test")
+            self._beside.wait()
         seconds = RoundSeconds(
             hospitals=replied - start,
             average=averaged - replied,
-            save=saved - averaged,
-            test=monotonic() - saved,
+            save=0,
+            test=0,
             total=monotonic() - start,
         )
-        self._record(out, attempt, drift, spent, test, pooled, seconds)
+        record = self._record(out, attempt, drift, spent, pooled, seconds)
+        self._progress.note(record)
+        self._folder.hold(record)
+        state, kept = self._model.state, self._to_keep()
+        asked = len(attempt.collected.asked)
+
+        def keep(safe: Callable[[], None]) -> None:
+            begin = monotonic()
+            provenance = self._provenance.model_copy(update={"round": number, "privacy": privacy})
+            architecture = self._plan.architecture
+            self._folder.write_checkpoint(number, state, architecture, provenance, kept)
+            save = monotonic() - begin
+            averaged_model = {"round": number, "sha256": record.model_sha256}
+            self._folder.log.record(AuditEvent(event="averaged", details=averaged_model))
+            times = record.seconds.model_copy(update={"save": save})
+            self._close(record.model_copy(update={"seconds": times}), state, asked, safe)
+
+        self._beside.start(keep)
+
+    def resume(self) -> None:
+        """Score the model of the last round and write its line, if it has none."""
+        if (record := self._folder.open_round) is not None:
+            state, asked = self._model.state, len(record.cohort)
+            self._beside.start(lambda safe: self._close(record, state, asked, safe))
+
+    def _close(
+        self, record: RoundRecord, state: State, asked: int, safe: Callable[[], None]
+    ) -> None:
+        """Score a model that is saved, and write its round's line: from now on it is done.
+
+        Args:
+            record: Of the round, without scores.
+            state: The model.
+            asked: Hospitals that were asked.
+            safe: To call once a killed server would go on after the round.
+        """
+        if self._test is not None:
+            self._folder.keep_open(record)
+            self._told()
+            safe()
+            begin = monotonic()
+            test = self._test(state)
+            seconds = record.seconds.model_copy(update={"test": monotonic() - begin})
+            record = record.model_copy(update={"test": test, "seconds": seconds})
+        self._folder.write_round(record)
+        if self._test is None:
+            self._told()
+            safe()
+        self._best.update()
+        self._say(record, asked)
 
     def _combine(self, number: int, out: Round, attempt: Attempt) -> dict[str, float | None]:
         """Average the updates; return each hospital's cosine.
@@ -127,26 +182,11 @@ class Finishing:
             self._average.follow(self._model.state)
         return drift
 
-    def _save(self, number: int, privacy: Privacy | None) -> None:
-        self._folder.live.enter("save")
+    def _to_keep(self) -> State:
+        """Return what is kept beside the model."""
         average = self._average.state if self._average is not None else {}
-        beside = Beside(
-            self._strategy.state_dict(), average, self._model.sent, self._model.residual
-        )
-        self._folder.write_checkpoint(
-            number,
-            self._model.state,
-            self._plan.architecture,
-            self._provenance.model_copy(update={"round": number, "privacy": privacy}),
-            beside.to_keep(),
-        )
-
-    def _score(self) -> Scores | None:
-        """Return the model's scores on the server's own test shard, if there is one."""
-        if self._test is None:
-            return None
-        self._folder.live.enter("test")
-        return self._test(self._model.state)
+        strategy = self._strategy.state_dict()
+        return Beside(strategy, average, self._model.sent, self._model.residual).to_keep()
 
     def _record(
         self,
@@ -154,11 +194,10 @@ class Finishing:
         attempt: Attempt,
         drift: Mapping[str, float | None],
         spent: Mapping[str, PrivacySpent],
-        test: Scores | None,
         pooled: Pooled | None,
         seconds: RoundSeconds,
-    ) -> None:
-        """Write the round's line: from now on it is done."""
+    ) -> RoundRecord:
+        """Return the round's line, without what is known once the model is saved and scored."""
         found, identity = attempt.collected, out.instruction.identity
         hospitals = {
             name: record.model_copy(update={"cosine": drift[name], "privacy": spent.get(name)})
@@ -168,14 +207,14 @@ class Finishing:
         missing = (self._progress.known | set(found.asked)) - answered
         equal = not self._plan.strategy.believes_claims  # or one could choose the best model alone
         validation = across(found.validations, equal)
-        record = RoundRecord(
+        return RoundRecord(
             round=identity.round,
             attempt=identity.attempt,
             auc=validation.auc,
             auc_by_finding=validation.auc_by_finding,
             lr=out.instruction.training.lr,
             loss=mean_loss(hospitals),
-            test=test,
+            test=None,
             hospitals=hospitals,
             rejected=found.rejected,
             missing=sorted(missing - {*found.idle, *found.busy}),
@@ -183,14 +222,8 @@ class Finishing:
             busy=found.busy,
             pooled=pooled,
             seconds=seconds,
-            model_sha256=fingerprint(self._model.packed),
+            model_sha256=self._model.weights.sha256,
         )
-        averaged_model = {"round": record.round, "sha256": record.model_sha256}
-        self._folder.log.record(AuditEvent(event="averaged", details=averaged_model))
-        self._folder.write_round(record)
-        self._progress.note(record)
-        self._best.update()
-        self._say(record, len(found.asked))
 
     def _say(self, record: RoundRecord, asked: int) -> None:
         """Log a round that is done, the best one so far and how long the others will take."""

@@ -6,13 +6,14 @@ from time import monotonic
 
 from common.checkpoint import Provenance
 from common.errors import NoQuorum
-from common.runtime.logs import FOR_PEOPLE, fields
+from common.runtime.logs import fields
 from common.scores import Scores, rounded
 from common.state import State, returned
 from server.rounds import canary
 from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected
 from server.rounds.average import MovingAverage
+from server.rounds.beside_next import BesideNext
 from server.rounds.best import BestCopy
 from server.rounds.checks import stop_if_diverged
 from server.rounds.choosing import Choice
@@ -24,7 +25,6 @@ from server.rounds.plan import Plan
 from server.rounds.progress import Progress, at_fault
 from server.rounds.underway import UnderWay
 from server.rounds.waiting import RECONNECT_GRACE_SECONDS, RETURN_SECONDS, Waiting
-from server.run import console
 from server.run.events import (
     Excluded,
     InitialModel,
@@ -92,6 +92,8 @@ class Rounds:
         choice = Choice(plan.strategy.believes_claims, plan.min_gain)
         self._progress = Progress.of(folder.rounds(), folder.events(), choice)
         self._best = BestCopy(folder, self._progress, plan.one_model)
+        self._beside = BesideNext()
+        self._standing: tuple[RunState, dict[str, int]] = ("running", {})
         self._finishing = Finishing(
             plan,
             folder,
@@ -102,6 +104,8 @@ class Rounds:
             test,
             self._progress,
             self._best,
+            self._beside,
+            self._tell_again,
         )
         ends = plan.participation.rounds_end
         self._under_way = UnderWay(folder.live) if ends else None  # None: nothing outlives a round
@@ -114,8 +118,11 @@ class Rounds:
             NoQuorum: Too few hospitals came, or too few answered well.
             OSError: A file cannot be written; what was written before is whole.
         """
-        with LiveWriter(self.folder.path, self.folder.live):
-            return self._run()
+        try:
+            with LiveWriter(self.folder.path, self.folder.live), self._beside:
+                return self._run()
+        finally:
+            self.folder.drop_replies()
 
     def _run(self) -> Result:
         plan, done = self._plan, self._progress.round
@@ -123,6 +130,7 @@ class Rounds:
             log.info("going on after round %d of %d", done, plan.rounds)
             self.folder.log.record(Resumed(round=done))
             self._best.update()
+            self._finishing.resume()
         else:
             self._introduce()
         deadline = monotonic() + RETURN_SECONDS
@@ -136,9 +144,13 @@ class Rounds:
         reason = None
         for number in range(done + 1, plan.rounds + 1):
             if reason := self._progress.choice.why_stop(plan.early_stop):
+                self._beside.wait_until_safe()
                 self.folder.log.record(StoppedEarly(round=number - 1, reason=reason))
                 break
             self._round(number)
+        if self._beside.busy:
+            self.folder.live.enter("test")
+        self._beside.wait()
         closing = Closing(
             plan,
             self._hospitals,
@@ -158,16 +170,28 @@ class Rounds:
         """Say where the first model comes from and how good it is."""
         if (origin := self._provenance.start) is not None:
             log.info("initial model: %s: %s", self._provenance.init, origin.describe())
-        if self._test is not None:
-            scores = self._test(self._model.state)
+        if (test := self._test) is None:
+            return
+        state = self._model.state
+
+        def score(safe: Callable[[], None]) -> None:
+            safe()
+            scores = test(state)
             log.info("initial model: test AUC %s", rounded(scores.auc))
             self.folder.log.record(InitialModel(test=scores))
 
+        self._beside.start(score)
+
     def _write_status(self, state: RunState, **fields: int) -> None:
-        done = self._progress.round if self.expected else None  # nobody was asked: no round yet
-        rounds = self._plan.rounds
+        self._standing = state, fields
         if state == "waiting":
             self.folder.live.enter("waiting", fields["needed"])
+        self._tell_again()
+
+    def _tell_again(self) -> None:
+        state, fields = self._standing
+        done = self.folder.safe if self.expected else None  # nobody was asked: no round yet
+        rounds = self._plan.rounds
         self.folder.status.write(RunStatus(state=state, round=done, rounds=rounds, **fields))
 
     def _round(self, number: int) -> None:
@@ -182,21 +206,23 @@ class Rounds:
             start = monotonic()
             told = fields("round", round=number, rounds=plan.rounds, attempt=turn)
             log.info("round %d of %d%s", number, plan.rounds, at, extra=told)
-            log.info(console.HEADER, extra=FOR_PEOPLE)
             out = self._model.to_train(number, turn, self._progress)
+            if out.instruction.training.keeps_state or plan.training.dp == "site":
+                self.folder.live.enter("save")
+                self._beside.wait_until_safe()
             identity = out.instruction.identity
             busy = {name: errand.instruction.identity for name, errand in earlier.items()}
             self.folder.live.begin(identity, "hospitals", number, plan.needed, busy)
             cohort = self._draw(number, turn)
-            with self.folder.spool(out.returned) as spool:
-                attempt = Attempt(self._hospitals, self.folder, out, spool, cohort, self._under_way)
-                self.expected = attempt.collected.there
-                found = attempt.collect(plan.round_timeout, plan.participation.rounds_end)
-                self._strike(found)
-                if len(found.hospitals) >= plan.needed:
-                    self._finishing.finish(out, attempt, start)
-                    self._write_status("running")
-                    return
+            spool = self.folder.spool(out.returned)
+            attempt = Attempt(self._hospitals, self.folder, out, spool, cohort, self._under_way)
+            self.expected = attempt.collected.there
+            found = attempt.collect(plan.round_timeout, plan.participation.rounds_end)
+            self._beside.wait_until_safe()
+            self._strike(found)
+            if len(found.hospitals) >= plan.needed:
+                self._finishing.finish(out, attempt, start)
+                return
             stop_if_diverged(number, rate, plan.training.lr, found.hospitals, found.rejected)
             good, bad = sorted(found.hospitals), at_fault(found.hospitals, found.rejected)
             self.folder.log.record(

@@ -19,6 +19,7 @@ from common.protocol import Identity, Instruction
 from common.seeds import generator
 from common.state import WEIGHTS, State, join, select, split
 from common.wire import fingerprint, pack
+from server.rounds.ask import Weights
 from server.rounds.errands import Change, Round
 from server.rounds.plan import Plan
 from server.rounds.progress import Progress
@@ -26,7 +27,7 @@ from server.strategies.base import Strategy
 
 
 class GlobalModel:
-    """Holds the global model, packed for all, and makes what goes out in each attempt.
+    """Holds the global model, packed once for all, and makes what goes out in each attempt.
 
     Args:
         plan: How the run is to go.
@@ -37,7 +38,7 @@ class GlobalModel:
 
     Attributes:
         state: The model.
-        packed: The model as one blob.
+        weights: The model as it travels.
         sent: As given, and of each later round; empty where the model travels in fp32.
         residual: The same.
     """
@@ -60,7 +61,7 @@ class GlobalModel:
 
     def _set(self, state: State) -> None:
         self.state = state
-        self.packed = pack(state)
+        self.weights = Weights(pack(state))
 
     def to_train(self, number: int, attempt: int, progress: Progress) -> Round:
         """Return what goes out for a round.
@@ -77,7 +78,7 @@ class GlobalModel:
             out = self._encoded(out)
         if out.state is self.state and not extras:
             return out
-        return replace(out, packed=pack(join({WEIGHTS: out.state, **extras})))
+        return replace(out, packed=Weights(pack(join({WEIGHTS: out.state, **extras}))))
 
     def _encoded(self, out: Round) -> Round:
         """Return a round with the model that all can have who hold the last one that went out."""
@@ -126,7 +127,7 @@ class GlobalModel:
         return Round(
             instruction,
             self.state,
-            self.packed,
+            self.weights,
             self._backbone,
             plan.norm_limit,
             progress.paces_at(instruction.training.lr),

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from common.options import Training
-from common.state import STATISTICS, State
+from common.state import STATISTICS, State, is_float
 from server.run.records import Pace
 
 STATISTICS_MOMENTUM = 0.1
@@ -24,36 +24,42 @@ FEWEST = 3
 """Of two updates none can be called the outlier."""
 
 
-def update_norm(before: State, after: State) -> float:
-    """Return the Euclidean norm of the change over all floating tensors of ``after``.
+@np.errstate(over="ignore")
+def squared_change(before: State, after: State) -> dict[str, float]:
+    """Return the squared Euclidean norm of the change of each floating tensor of ``after``.
 
     Infinite if it is too large for a float32.
     """
-    total = 0.0
-    with np.errstate(over="ignore"):
-        for name, array in after.items():
-            if np.issubdtype(array.dtype, np.floating):
-                change = (array - before[name]).ravel()
-                total += float(np.dot(change, change))
-    return math.sqrt(total)
+    scratch = np.empty(max((array.size for array in after.values()), default=0), np.float32)
+    squared = {}
+    for name, array in after.items():
+        if is_float(array):
+            change = scratch[: array.size].reshape(array.shape)
+            np.subtract(array, before[name], out=change)
+            squared[name] = float(np.vdot(change, change))
+    return squared
 
 
-def pace_of(before: State, after: State, training: Training, examples: int) -> Pace:
+def norm_of(squared: Mapping[str, float]) -> float:
+    """Return the norm of a whole update; see :func:`squared_change`."""
+    return math.sqrt(sum(squared.values()))
+
+
+def pace_of(squared: Mapping[str, float], training: Training, examples: int) -> Pace:
     """Return how fast an update moves.
 
     Args:
-        before: What was sent.
-        after: What came back, of the same names and shapes.
+        squared: Its change; see :func:`squared_change`.
         training: How it was trained.
         examples: Images that it was trained on.
     """
     steps = training.steps(examples)
-    parameters = {n: a for n, a in after.items() if not n.endswith(STATISTICS)}
-    running = {n: a for n, a in after.items() if n.endswith(STATISTICS)}
+    parameters = {n: value for n, value in squared.items() if not n.endswith(STATISTICS)}
+    running = {n: value for n, value in squared.items() if n.endswith(STATISTICS)}
     moved = 1 - (1 - STATISTICS_MOMENTUM) ** steps
     return Pace(
-        parameters=update_norm(before, parameters) / training.effective_steps(steps),
-        statistics=update_norm(before, running) / moved,
+        parameters=norm_of(parameters) / training.effective_steps(steps),
+        statistics=norm_of(running) / moved,
     )
 
 

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from common.protocol import ProtocolError, Reply
+from common.wire import Blob
 from server.rounds.ask import TRANSFER_SECONDS, TRANSFERS, Follower, HospitalLost
 from server.rounds.checks import Rejected
 from server.rounds.errands import Errand
@@ -25,7 +26,7 @@ class Outcome(NamedTuple):
 
     name: str
     errand: Errand
-    answer: tuple[Reply, bytes] | HospitalLost | Rejected
+    answer: tuple[Reply, Blob] | HospitalLost | Rejected
     asked: float
     fetched: float
 
@@ -97,7 +98,7 @@ class UnderWay:
                 yield Outcome(name, errand, lost, 0.0, 0.0)
 
     def _run(self, name: str, errand: Errand, deadline: float) -> None:
-        answer: tuple[Reply, bytes] | HospitalLost | Rejected
+        answer: tuple[Reply, Blob] | HospitalLost | Rejected
         start = asked = monotonic()
         try:
             reply = errand.connection.ask(
@@ -115,7 +116,7 @@ class UnderWay:
             answer = Rejected(f"answered {error}")
         self._outcomes.put(Outcome(name, errand, answer, asked - start, monotonic() - asked))
 
-    def _fetch(self, errand: Errand, reply: Reply, deadline: float) -> bytes:
+    def _fetch(self, errand: Errand, reply: Reply, deadline: float) -> Blob:
         """Return the weights of a reply; they take a place until they are used.
 
         Raises:

@@ -63,7 +63,8 @@ class Waiting:
         """Wait for hospitals and log now and then which have come; return whether all have."""
         deadline = monotonic() + patience
         there = len(self._hospitals.present())
-        if there < count:
+        short = there < count
+        if short:
             self._tell("waiting", hospitals=there, needed=count)
         while not self._hospitals.wait_for(count, min(10.0, max(0.0, deadline - monotonic()))):
             if monotonic() >= deadline:
@@ -71,7 +72,8 @@ class Waiting:
             there = len(self._hospitals.present())
             self._tell("waiting", hospitals=there, needed=count)
             log.info("waiting for %d hospitals; there are: %s", count, self._names())
-        self._tell("running")
+        if short:
+            self._tell("running")
         return True
 
     def _names(self) -> str:

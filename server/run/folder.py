@@ -4,12 +4,13 @@
 
     config.json     what the run was started with
     rounds.jsonl    one line for each round
+    open.json       the last round's, until its model is scored on the test shard
     events.jsonl    one line for each event: hospitals that come and go, refusals, rejections
     histograms/     round-NNNN.json, what each hospital told in the round; one more at the end
     audit.jsonl     what was sent to and came from each hospital; hash-chained
     excluded/       one file for each hospital that may not take part until it is removed
     noise.key       secret of the noise, with --dp site
-    replies/        what came in the round that is open
+    replies/        what came in the last attempt at a round; goes once the run is over
     checkpoints/    round-NNNN.pt, the last few
     best.pt         the model with the best validation AUC
     final.pt        the model after the last round
@@ -46,7 +47,7 @@ from server.run.events import Changed, Event, Joined, Left, read_events
 from server.run.histograms import histograms_file
 from server.run.live import LIVE, LiveState
 from server.run.log import RunLog
-from server.run.records import RoundRecord, RunStatus, read_rounds
+from server.run.records import OPEN, RoundRecord, RunStatus, read_open, read_rounds
 from server.run.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class RunFolder:
         live: What the run is doing right now.
         status: How the run stands.
         observers: Called with each round after it is written.
+        safe: The last round after which a killed server would go on.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
@@ -83,6 +85,8 @@ class RunFolder:
         self.status = StatusFile(path)
         self.observers: list[Callable[[RoundRecord], None]] = []
         self._rounds: list[RoundRecord] | None = None
+        self._open: RoundRecord | None = None
+        self.safe = 0
 
     @classmethod
     def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
@@ -128,7 +132,8 @@ class RunFolder:
                 f"{path / 'config.json'}: {type(error).__name__}; --resume needs the folder of a "
                 "run that was started"
             ) from None
-        check_unchanged(old, config, begun=bool(read_rounds(path)))
+        begun = bool(read_rounds(path)) or read_open(path) is not None
+        check_unchanged(old, config, begun=begun)
         try:
             folder = cls(path, old)
             folder._drop_what_is_half_written()
@@ -138,9 +143,11 @@ class RunFolder:
 
     def _drop_what_is_half_written(self) -> None:
         drop_torn_line(self.path / "events.jsonl")
-        for name in ("status.json", LIVE, "best.pt", "final.pt", "ema.pt", ".reserve"):
+        for name in ("status.json", LIVE, "best.pt", "final.pt", "ema.pt", OPEN, ".reserve"):
             drop_temporary(self.path / name)
         done = len(self.rounds())
+        if self._open is None:
+            (self.path / OPEN).unlink(missing_ok=True)
         drop_temporary(histograms_file(self.path, done + 1))
         last = self.checkpoint(done)
         for file in (self.path / "checkpoints").iterdir():
@@ -157,15 +164,40 @@ class RunFolder:
         write_json(self.path / "config.json", self.config)
 
     def rounds(self) -> Sequence[RoundRecord]:
-        """Return the rounds that are done; the file is read once.
+        """Return the rounds that are done, with one whose line is not written yet.
+
+        The files are read once.
 
         Raises:
             BadInput: A line is damaged.
         """
+        return self._read()
+
+    def _read(self) -> list[RoundRecord]:
         if self._rounds is None:
             drop_torn_line(self.path / "rounds.jsonl")
             self._rounds = read_rounds(self.path)
+            if (left := read_open(self.path)) is not None and left.round == len(self._rounds) + 1:
+                self._rounds.append(left)
+                self._open = left
+            self.safe = len(self._rounds)
         return self._rounds
+
+    @property
+    def open_round(self) -> RoundRecord | None:
+        """The last round, if its model is saved and its line is not written yet."""
+        self._read()
+        return self._open
+
+    def hold(self, record: RoundRecord) -> None:
+        """Count a round as done that is neither saved nor written yet."""
+        self._read().append(record)
+
+    def keep_open(self, record: RoundRecord) -> None:
+        """Write down a round whose model is saved and not scored yet."""
+        self._open = record
+        write_json(self.path / OPEN, record.model_dump(mode="json"))
+        self._set_safe(record)
 
     def events(self) -> list[Event]:
         """Return the events so far; a line that is damaged is passed over."""
@@ -173,12 +205,17 @@ class RunFolder:
 
     def write_round(self, record: RoundRecord) -> None:
         """Append a round to ``rounds.jsonl``, and tell the observers."""
-        self.rounds()
+        self._read()
         append_json(self.path / "rounds.jsonl", record.model_dump(mode="json"))
-        assert self._rounds is not None  # noqa: S101 - rounds() has read them
-        self._rounds.append(record)
+        self._set_safe(record)
+        self._open = None
+        (self.path / OPEN).unlink(missing_ok=True)
         for observe in self.observers:
             observe(record)
+
+    def _set_safe(self, record: RoundRecord) -> None:
+        self._read()[record.round - 1 :] = [record]  # in its place, if it is held
+        self.safe = record.round
 
     def is_finished(self, rounds: int) -> bool:
         """Return whether so many rounds were run to the end."""
@@ -222,8 +259,12 @@ class RunFolder:
         return self.path / "excluded" / f"{name}.json"
 
     def spool(self, spec: Spec) -> Spool:
-        """Return an empty place for the replies of one attempt at a round."""
+        """Return a place for the replies of one attempt at a round."""
         return Spool(self.path / "replies", spec)
+
+    def drop_replies(self) -> None:
+        """Remove the replies of the last attempt."""
+        shutil.rmtree(self.path / "replies", ignore_errors=True)
 
     def checkpoint(self, number: int) -> Path:
         """Return the path of a round's checkpoint."""

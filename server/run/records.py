@@ -5,6 +5,7 @@
     config.json     :class:`server.run.run_config.RunConfig`
     status.json     RunStatus
     rounds.jsonl    one RoundRecord for each round that is done
+    open.json       that of a round whose model is not scored yet
     events.jsonl    one :class:`server.run.events.Event` for each line
 
 Everything that reads a run reads these models. Fields may be added with a default; none is renamed.
@@ -21,6 +22,8 @@ from common.protocol import PrivacySpent
 from common.readings import FindingAuc, Pooled
 from common.runtime.status import Status, read_status
 from common.scores import AucByFinding, AucOfAll, Scores
+
+OPEN = "open.json"
 
 RunState = Literal["running", "waiting", "finished", "no quorum", "stopped", "failed"]
 
@@ -114,9 +117,9 @@ class RoundSeconds(Record):
 
     hospitals: float
     average: float
-    save: float
-    test: float
-    total: float
+    save: float = Field(description="beside the next round")
+    test: float = Field(description="beside the next round")
+    total: float = Field(description="without what was beside the next round")
 
 
 class RoundRecord(Validation):
@@ -197,6 +200,24 @@ def read_rounds(run: Path) -> list[RoundRecord]:
         BadInput: A line is damaged.
     """
     return read_lines(run / "rounds.jsonl", ROUND)
+
+
+def read_open(run: Path) -> RoundRecord | None:
+    """Return the round whose model is saved and not scored yet; None: there is none.
+
+    Raises:
+        BadInput: The file is damaged.
+    """
+    try:
+        return ROUND.validate_json((run / OPEN).read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadInput(f"{run / OPEN}: {error.strerror}; restore it from a backup") from None
+    except ValidationError as error:
+        raise BadInput(
+            f"{run / OPEN}: damaged ({first_problem(error)}); restore it from a backup"
+        ) from None
 
 
 def read_run_status(run: Path) -> RunStatus:

@@ -47,7 +47,8 @@ class Tracking:
         run = TrackedRun(plan.run, folder.path.resolve().name, folder.path, "round", config)
         self._trackers = Trackers(names, run, "rounds.jsonl")
         for record in folder.rounds():
-            self.on_round(record)
+            if record is not folder.open_round:
+                self.on_round(record)
         folder.observers.append(self.on_round)
 
     def on_round(self, record: RoundRecord) -> None:

@@ -7,9 +7,10 @@ from threading import Lock, Semaphore, Thread
 from time import monotonic
 from weakref import WeakKeyDictionary
 
-from flwr.proto.transport_pb2 import ClientMessage, Parameters, Scalar, ServerMessage
+from flwr.proto.transport_pb2 import ClientMessage, Scalar, ServerMessage
 
 from common.certificates import Peer
+from common.envelope import Envelope, enclosed
 from common.protocol import (
     HELLO,
     PROGRESS,
@@ -28,6 +29,7 @@ from common.protocol import (
     Reply,
     parse_message,
 )
+from common.wire import Blob
 from server.rounds.ask import TRANSFER_SECONDS, TRANSFERS, HospitalLost, Weights
 from server.transport.stream import Stream
 
@@ -44,6 +46,13 @@ PROGRESS_BURST = 10
 seconds, but a slow line may deliver several at once."""
 
 
+TO_WEIGHTS = (
+    ServerMessage.DESCRIPTOR.fields_by_name["fit_ins"].number,
+    ServerMessage.FitIns.DESCRIPTOR.fields_by_name["parameters"].number,
+)
+"""Fields that lead to the weights of an instruction."""
+
+
 class Outbox:
     """What goes out to many hospitals: serialised once, and sent to a few of them at a time."""
 
@@ -57,9 +66,9 @@ class Outbox:
         with self._lock:
             known, data = self._made.get(weights, (None, b""))
             if known != instruction:
-                parameters = Parameters(tensors=[weights.blob], tensor_type="safetensors")
-                ins = ServerMessage.FitIns(parameters=parameters, config=_config(instruction))
-                data = ServerMessage(fit_ins=ins).SerializeToString()
+                ins = ServerMessage.FitIns(config=_config(instruction))
+                message = ServerMessage(fit_ins=ins).SerializeToString()
+                data = enclosed(message, TO_WEIGHTS, weights.blob)
                 self._made[weights] = instruction, data
             return data
 
@@ -86,7 +95,7 @@ def greet(stream: Stream, greeting: Greeting) -> Hello | Check:
         ProtocolError: Its answer is neither a hello nor a check.
     """
     stream.send(properties_of(greeting), GREETING_SECONDS)
-    answer = stream.receive(GREETING_SECONDS)
+    answer = stream.receive(GREETING_SECONDS).message
     return parse_message(HELLO, answer.get_properties_res.properties["message"].string)
 
 
@@ -138,12 +147,11 @@ class FlowerConnection:
             answer = self._reply(instruction.identity, deadline, follow)
         return parse_message(REPLY, answer.fit_res.metrics["message"].string)
 
-    def fetch(self, identity: Identity, timeout: float) -> bytes:
+    def fetch(self, identity: Identity, timeout: float) -> Blob:
         """Return the weights that go with a reply."""
         ins = ServerMessage.GetParametersIns(config=_config(Fetch(identity=identity)))
         data = ServerMessage(get_parameters_ins=ins).SerializeToString()
-        tensors = self._exchange(data, timeout).get_parameters_res.parameters.tensors
-        return tensors[0] if len(tensors) == 1 else b""
+        return self._exchange(data, timeout).weights
 
     def tell(self, identity: Identity, reason: str) -> None:
         """Tell why its reply is not averaged."""
@@ -186,7 +194,7 @@ class FlowerConnection:
                 understood or comes too often; the stream, which may hold more, is closed then.
         """
         start = monotonic()
-        answer = self._stream.receive(deadline - start)
+        answer = self._stream.receive(deadline - start).message
         told = 0
         while answer.WhichOneof("msg") == "get_properties_res":
             told += 1
@@ -201,10 +209,10 @@ class FlowerConnection:
                 self._stream.cancel()
                 raise
             follow(progress)
-            answer = self._stream.receive_another(deadline - monotonic())
+            answer = self._stream.receive_another(deadline - monotonic()).message
         return answer
 
-    def _exchange(self, data: bytes, timeout: float) -> ClientMessage:
+    def _exchange(self, data: bytes, timeout: float) -> Envelope[ClientMessage]:
         with self._own_turn(timeout):
             self._stream.send(data, timeout)
             return self._stream.receive(timeout)

@@ -18,13 +18,14 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from common import net
 from common.certificates import Peer
+from common.envelope import Envelope
 from common.errors import BadInput
 from common.protocol import Check, ProtocolError
 from server.members.roster import Roster
 from server.rounds.ask import HospitalLost
 from server.transport.connection import FlowerConnection, Outbox, greet, properties_of
 from server.transport.port import most_files
-from server.transport.stream import Stream
+from server.transport.stream import Stream, answer_of
 from server.transport.tls import ServerTLS, peer_of
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class _Service:
         self._outbox = Outbox()
 
     def Join(  # noqa: N802 - Flower's name
-        self, request_iterator: Iterator[ClientMessage], context: grpc.ServicerContext
+        self, request_iterator: Iterator[Envelope[ClientMessage]], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         """Serve one stream until one of the sides closes it.
 
@@ -106,7 +107,7 @@ def _handlers(service: _Service) -> list[grpc.GenericRpcHandler]:
     could hold all calls. As a stream the request is not read at all.
     https://github.com/grpc/grpc/blob/master/doc/health-checking.md
     """
-    join = grpc.stream_stream_rpc_method_handler(service.Join, ClientMessage.FromString, bytes)
+    join = grpc.stream_stream_rpc_method_handler(service.Join, answer_of, bytes)
     serving = HealthCheckResponse(status=HealthCheckResponse.SERVING).SerializeToString()
     check: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_unary_rpc_method_handler(
         lambda _requests, _context: serving

@@ -8,6 +8,7 @@ from typing import TypeVar
 import grpc
 from flwr.proto.transport_pb2 import ClientMessage
 
+from common.envelope import Envelope, opened
 from server.rounds.ask import HospitalLost
 from server.run.events import CONNECTION_CLOSED
 
@@ -15,6 +16,26 @@ T = TypeVar("T")
 
 NOTHING = b""
 """Put in a message's place where only another answer is wanted."""
+
+
+WEIGHTS = (
+    ClientMessage.DESCRIPTOR.fields_by_name["get_parameters_res"].number,
+    ClientMessage.GetParametersRes.DESCRIPTOR.fields_by_name["parameters"].number,
+)
+"""Fields that lead to the weights of an answer."""
+
+
+def answer_of(data: bytes) -> Envelope[ClientMessage]:
+    """Return an answer as it travelled.
+
+    Raises:
+        DecodeError: It is no such message; gRPC ends the call then.
+    """
+    if (parts := opened(data, WEIGHTS)) is not None:
+        return Envelope(ClientMessage.FromString(parts[0]), parts[1])
+    message = ClientMessage.FromString(data)
+    tensors = message.get_parameters_res.parameters.tensors
+    return Envelope(message, tensors[0] if len(tensors) == 1 else b"")
 
 
 class Stream:
@@ -28,12 +49,12 @@ class Stream:
         self._cancel = cancel
         self._outgoing: SimpleQueue[bytes | None] = SimpleQueue()
         self._sent: SimpleQueue[bool | None] = SimpleQueue()
-        self._answers: SimpleQueue[ClientMessage | None] = SimpleQueue()
+        self._answers: SimpleQueue[Envelope[ClientMessage] | None] = SimpleQueue()
         self._lock = Lock()
         self._closed = False
         self._when_closed: list[Callable[[], object]] = []
 
-    def serve(self, answers: Iterator[ClientMessage]) -> Iterator[bytes]:
+    def serve(self, answers: Iterator[Envelope[ClientMessage]]) -> Iterator[bytes]:
         """Yield each message as it travels and take its answer, until the stream is closed.
 
         One answer is read for each message, and another one when it is asked for, so that a peer
@@ -59,7 +80,7 @@ class Stream:
         self._outgoing.put(data)
         self._wait(self._sent, timeout)
 
-    def receive(self, timeout: float) -> ClientMessage:
+    def receive(self, timeout: float) -> Envelope[ClientMessage]:
         """Wait for the answer to the message that was sent last.
 
         Raises:
@@ -67,7 +88,7 @@ class Stream:
         """
         return self._wait(self._answers, timeout)
 
-    def receive_another(self, timeout: float) -> ClientMessage:
+    def receive_another(self, timeout: float) -> Envelope[ClientMessage]:
         """Wait for one more answer to the same message.
 
         Raises:

@@ -26,7 +26,7 @@ from common.seeds import generator
 from common.shard import Entry, Shard, create_shard, open_shard
 from common.state import State, select, spec_of
 from common.wire import fingerprint, pack, unpack
-from server.rounds.pace import update_norm
+from server.rounds.pace import norm_of, squared_change
 from server.strategies.base import weighted_mean
 from tests.support.hospitals import GREETING, STATE, hospital_of, instruction_of, plan_of, rounds_in
 from tests.support.shards import make_hospitals, make_shard
@@ -503,8 +503,8 @@ def test_bf16_ends_near_fp32_and_weights_stay_fp32(tmp_path: Path) -> None:
         assert reply.status == "ok"
         losses.append(reply.loss)
         after[precision] = unpack(blob, spec_of(before))
-    way = update_norm(before, after["fp32"])
-    apart = update_norm(after["fp32"], after["bf16"])
+    way = norm_of(squared_change(before, after["fp32"]))
+    apart = norm_of(squared_change(after["fp32"], after["bf16"]))
     assert 0 < apart < 0.1 * way
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
 

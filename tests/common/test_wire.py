@@ -68,3 +68,16 @@ def test_head_and_backbone_are_all_of_it() -> None:
     state = state_of(build_model("densenet-tiny"))
     assert select(state, "head").keys() == {"classifier.weight", "classifier.bias"}
     assert {**select(state, "backbone"), **select(state, "head")}.keys() == state.keys()
+
+
+def test_a_blob_is_read_where_it_lies_and_another_order_of_its_tensors_by_its_header() -> None:
+    state = {"a": np.arange(6, dtype=np.float32), "b": np.arange(4, dtype=np.float32)}
+    blob = bytearray(pack(state))
+    found = unpack(memoryview(blob), spec_of(state))
+    assert found["a"].base is not None
+    blob[-4:] = np.float32(7).tobytes()
+    assert found["b"].tolist() == [0, 1, 2, 7]
+    header = b'{"b":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},'
+    header += b'"a":{"dtype":"F32","shape":[6],"data_offsets":[16,40]}}'
+    turned = len(header).to_bytes(8, "little") + header + state["b"].tobytes()
+    assert same_bits(unpack(turned + state["a"].tobytes(), spec_of(state)), state)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from client.state import ClientState
-from client.transport.messages import MessageHandler
+from client.transport.messages import MessageHandler, message_of
+from common.envelope import Envelope, enclosed
 from common.errors import BadInput
 from common.protocol import (
     CALL,
@@ -36,7 +37,7 @@ from common.state import State, spec_of
 from common.wire import WireError, pack, unpack
 from server.rounds.ask import Weights
 from server.transport.connection import FlowerConnection, Outbox, greet
-from server.transport.stream import Stream
+from server.transport.stream import WEIGHTS, Stream, answer_of
 from tests.support.messages import GOOD
 from tests.support.messages import HELLO as SOMEONE
 from tests.support.messages import INSTRUCTION as ORDER
@@ -131,12 +132,13 @@ def test_a_client_takes_nothing_but_the_protocol(
         part.config["message"].CopyFrom(Scalar(string=text))
     if kind == "fit_ins":
         part.parameters.CopyFrom(Parameters(tensors=tensors))
+    received = message_of(message.SerializeToString())
     if kind == "fit_ins" and text == MESSAGES[2]:
-        answer = handler.answer(message, lambda: True)
-        assert answer.WhichOneof("msg") == "fit_res"
+        answer = handler.answer(received, lambda: True)
+        assert answer.message.WhichOneof("msg") == "fit_res"
     else:
         with pytest.raises(BadInput, match="run the same version of FedCXR on both sides"):
-            handler.answer(message, lambda: True)
+            handler.answer(received, lambda: True)
 
 
 def answers_of(text: str) -> list[bytes]:
@@ -146,7 +148,9 @@ def answers_of(text: str) -> list[bytes]:
     told = ClientMessage.GetPropertiesRes(properties=scalar)
     done = ClientMessage.FitRes(metrics=scalar, parameters=parameters, num_examples=3)
     handed = ClientMessage.GetParametersRes(parameters=parameters)
+    empty = ClientMessage(get_parameters_res=ClientMessage.GetParametersRes())
     return [
+        enclosed(empty.SerializeToString(), WEIGHTS, BLOB),
         ClientMessage(get_properties_res=told).SerializeToString(),
         ClientMessage(fit_res=done).SerializeToString(),
         ClientMessage(get_parameters_res=handed).SerializeToString(),
@@ -159,14 +163,14 @@ ANSWERS = [answer for message in MESSAGES for answer in answers_of(message)]
 class Answering(Stream):
     """To a peer that gives one answer, whatever it is asked."""
 
-    def __init__(self, answer: ClientMessage) -> None:
+    def __init__(self, answer: Envelope[ClientMessage]) -> None:
         super().__init__(lambda: None)
         self._answer = answer
 
     def send(self, data: bytes, timeout: float) -> None:
         del data, timeout
 
-    def receive(self, timeout: float) -> ClientMessage:
+    def receive(self, timeout: float) -> Envelope[ClientMessage]:
         del timeout
         return self._answer
 
@@ -175,13 +179,13 @@ class Answering(Stream):
 @given(st.sampled_from(ANSWERS).flatmap(lambda a: st.just(a) | damaged(a)) | st.binary())
 def test_a_server_takes_nothing_but_the_protocol(answer: bytes) -> None:
     try:
-        stream = Answering(ClientMessage.FromString(answer))
+        stream = Answering(answer_of(answer))
     except DecodeError:
         return  # gRPC ends the call
     connection = FlowerConnection(stream, None, SOMEONE, Outbox(), lambda _connection: True)
     with suppress(ProtocolError):
         assert isinstance(greet(stream, GREETING), Hello | Check)
     assert connection.answers(Ping())
-    assert isinstance(connection.fetch(ORDER.identity, 1), bytes)
+    assert isinstance(connection.fetch(ORDER.identity, 1), bytes | memoryview)
     with suppress(ProtocolError):
         assert isinstance(connection.ask(ORDER, Weights(b"weights"), 1, print), Reply)

@@ -7,12 +7,13 @@ import pytest
 
 from common.audit import verify
 from common.checkpoint import read_checkpoint
+from server.rounds.testing import Tester
 from server.run.histograms import read_histograms
 from tests.support.commands import assert_one_line, run
 from tests.support.faults import FaultyFederation, dies_before, dies_within_line, stops_before
 from tests.support.federations import SEED, lines_of, log_of, options, status_of
 from tests.support.hospitals import federate_by_hand, models_by_hand, plan_of
-from tests.support.shards import make_hospitals
+from tests.support.shards import make_hospitals, make_shard
 from tests.support.states import same_bits, slow_average
 from tests.support.waiting import wait_until
 
@@ -80,6 +81,54 @@ def test_a_server_that_is_killed_anywhere_goes_on_as_if_nothing_had_happened(
     assert not list(folder.rglob("*.tmp"))
     assert all(read_histograms(folder, number) for number in range(1, 6))
     assert not (folder / "replies").exists()
+    verify(folder / "audit.jsonl")
+
+
+@pytest.mark.fault(
+    "the server is killed while it saves or scores a round's model beside the next round",
+    "--resume does a round again that was not saved, and scores one that was; model and scores are "
+    "bit for bit those of an undisturbed run",
+)
+def test_a_server_that_is_killed_beside_the_next_round_loses_nothing(tmp_path: Path) -> None:
+    shards, test = make_hospitals(tmp_path / "data", 2), make_shard(tmp_path / "test").path
+    folder = tmp_path / "run"
+    start = options(folder, 2, rounds=3, quorum=1, test=test)
+    sent = (
+        "import json, time\n"
+        "def sent(number):\n"
+        f"    while f'\"round\": {{number}}' not in open({str(folder / 'audit.jsonl')!r}).read():\n"
+        "        time.sleep(0.01)\n"
+        "    return True\n"
+    )
+    left = f"open({str(folder / 'open.json')!r})"
+    kills = [
+        dies_before("pathlib:Path.replace", RENAME.format("round-0002.pt") + " and sent(3)"),
+        dies_before(
+            "server.rounds.testing:Tester.__call__",
+            f"os.path.exists({left[5:-1]}) and json.load({left})['round'] == 2 and sent(3)",
+        ),
+    ]
+    with FaultyFederation(tmp_path / "logs") as federation:
+        for shard in shards:
+            federation.start_client(shard)
+        for number, kill in enumerate(kills):
+            federation.preludes["server"] = sent + kill
+            federation.start_server([*start, *(["--resume"] if number else [])])
+            assert federation.server is not None
+            assert federation.server.wait(60) == -signal.SIGKILL, number
+            assert [line["round"] for line in lines_of(folder)] == [1]
+            assert (folder / "open.json").exists() == bool(number)
+        federation.preludes.clear()
+        federation.start_server([*start, "--resume"])
+        assert set(federation.wait(60).values()) == {0}
+    models = models_by_hand(plan_of(seed=SEED, rounds=3, lr=0.05), shards, None)
+    final, _ = read_checkpoint(folder / "final.pt", "densenet-tiny", 0)
+    assert same_bits(final, models[-1])
+    tester = Tester(test, "densenet-tiny", "cpu", 1)
+    assert [line["test"] for line in lines_of(folder)] == [
+        tester(model).model_dump(mode="json") for model in models[1:]
+    ]
+    assert not (folder / "open.json").exists()
     verify(folder / "audit.jsonl")
 
 

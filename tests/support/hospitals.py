@@ -17,6 +17,7 @@ from common.checkpoint import Provenance
 from common.model import build_model, state_of
 from common.options import Mode, Precision, Training
 from common.protocol import Greeting, Hello, Identity, Instruction, Progress, Reply
+from common.scores import Scores
 from common.shard import open_shard
 from common.state import State, select, spec_of
 from common.wire import fingerprint, pack, unpack
@@ -180,7 +181,12 @@ def rounds_of(
     return rounds_with(plan, LocalHospitals(shards, plan.seed, faults or {}), folder)
 
 
-def rounds_with(plan: Plan, hospitals: LocalHospitals, folder: Path) -> Rounds:
+def rounds_with(
+    plan: Plan,
+    hospitals: LocalHospitals,
+    folder: Path,
+    test: Callable[[State], Scores] | None = None,
+) -> Rounds:
     state = state_of(build_model(plan.architecture, plan.seed))
     return Rounds(
         plan,
@@ -188,7 +194,7 @@ def rounds_with(plan: Plan, hospitals: LocalHospitals, folder: Path) -> Rounds:
         RunFolder.create(folder, {}),
         state,
         Provenance(method="fedavg", run=plan.run, start=Provenance(method="random")),
-        None,
+        test,
     )
 
 

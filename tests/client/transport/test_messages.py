@@ -11,7 +11,8 @@ from flwr.proto.transport_pb2 import ClientMessage, Parameters, Scalar, ServerMe
 from client import progress
 from client.exchanged import exchanged
 from client.state import ClientState
-from client.transport.messages import MessageHandler
+from client.transport.messages import MessageHandler, message_of, serialised
+from common.envelope import Envelope
 from common.model import build_model, state_of
 from common.protocol import (
     PROGRESS,
@@ -36,14 +37,15 @@ def ask(
     kind: str,
     message: Message,
     *tensors: bytes,
-    send: Callable[[ClientMessage], object] = print,
+    send: Callable[[Envelope[ClientMessage]], object] = print,
 ) -> ClientMessage:
     question = ServerMessage()
     part = getattr(question, kind)
     part.config["message"].CopyFrom(Scalar(string=message.model_dump_json()))
     if tensors:
         part.parameters.CopyFrom(Parameters(tensors=tensors))
-    return handler.answer(question, lambda: True, send)
+    answer = handler.answer(message_of(question.SerializeToString()), lambda: True, send)
+    return ClientMessage.FromString(serialised(answer))
 
 
 def fetch(handler: MessageHandler, identity: Identity) -> list[bytes]:
@@ -94,8 +96,8 @@ def test_progress_is_told_while_the_hospital_works(
     told: list[Progress] = []
     standing: list[dict[str, Any]] = []
 
-    def send(message: ClientMessage) -> None:
-        text = message.get_properties_res.properties["message"].string
+    def send(answer: Envelope[ClientMessage]) -> None:
+        text = answer.message.get_properties_res.properties["message"].string
         told.append(parse_message(PROGRESS, text))
         standing.append(json.loads((state / "status.json").read_text()))
 

@@ -9,7 +9,7 @@ from common.scores import Scores
 from common.state import State, spec_of
 from common.wire import fingerprint, pack
 from server.rounds.checks import Rejected, check_reply, check_weights
-from server.rounds.pace import update_norm
+from server.rounds.pace import norm_of, squared_change
 from tests.support.histograms import some_films
 from tests.support.messages import GOOD, HELLO, INSTRUCTION
 
@@ -102,7 +102,7 @@ def test_other_bytes_than_announced_are_rejected() -> None:
 
 def test_the_norm_is_over_floats_alone() -> None:
     after = {"w": STATE["w"] + np.float32(2), "n": np.array(400)}
-    assert update_norm(STATE, after) == pytest.approx(4)
+    assert norm_of(squared_change(STATE, after)) == pytest.approx(4)
 
 
 def test_a_negative_variance_is_rejected() -> None:

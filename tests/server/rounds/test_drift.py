@@ -26,10 +26,10 @@ SPEC = spec_of(state_of(build_model("densenet-tiny")))
 def cosines_of(
     folder: Path, before: State, sent: dict[str, State], after: State
 ) -> dict[str, float | None]:
-    with Spool(folder / "replies", spec_of(before)) as spool:
-        for name, state in sent.items():
-            spool.put(name, pack(state), UpdateInfo(1, 1.0))
-        return cosines(before, after, spool.updates(sent))
+    spool = Spool(folder / "replies", spec_of(before))
+    for name, state in sent.items():
+        spool.put(name, pack(state), UpdateInfo(1, 1.0))
+    return cosines(before, after, spool.updates(sent))
 
 
 def parameters(state: State) -> list[float]:

@@ -50,7 +50,7 @@ def poisoned(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply
     if instruction.task == "evaluate":
         return reply, blob
     state = unpack(blob, spec_of(state_of(build_model("densenet-tiny"))))
-    state["features.norm0.weight"][3] = np.nan
+    state["features.norm0.weight"] = np.full_like(state["features.norm0.weight"], np.nan)
     blob = pack(state)
     return reply.model_copy(update={"weights": fingerprint(blob)}), blob
 
@@ -387,7 +387,7 @@ def test_an_update_far_from_the_others_is_left_out_after_it_was_added(
         if instruction.task == "evaluate":
             return reply, blob
         state = unpack(blob, spec_of(state_of(build_model("densenet-tiny"))))
-        state["features.norm0.weight"][3] += 1000
+        state["features.norm0.weight"] = state["features.norm0.weight"] + 1000
         blob = pack(state)
         return reply.model_copy(update={"weights": fingerprint(blob)}), blob
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from common.options import Training
 from common.state import State
 from radiographs.write.partition import random_sizes
-from server.rounds.pace import WARNING, pace_of, unusual
+from server.rounds.pace import WARNING, pace_of, squared_change, unusual
 from server.rounds.progress import Progress
 from server.run.records import Pace
 from tests.support.records import HOSPITAL, round_record
@@ -78,13 +78,14 @@ def test_no_honest_hospital_is_unusual_and_a_poisoned_one_is(seed: int, factor: 
     for _ in range(2):
         updates = {str(i): next(hospital) for i, hospital in enumerate(hospitals)}
         paces = {
-            name: pace_of(*updates[name], TRAINING, films)
+            name: pace_of(squared_change(*updates[name]), TRAINING, films)
             for name, films in zip(updates, sizes, strict=True)
         }
         assert unusual(paces, history, WARNING) == {}
         bad = str(int(np.argsort(sizes)[5]))
         before, after = updates[bad]
-        faster = pace_of(before, poisoned(before, after, factor), TRAINING, sizes[int(bad)])
+        change = squared_change(before, poisoned(before, after, factor))
+        faster = pace_of(change, TRAINING, sizes[int(bad)])
         assert unusual({**paces, bad: faster}, history, WARNING).keys() == {bad}
         for name, pace in paces.items():
             history.setdefault(name, []).append(pace)

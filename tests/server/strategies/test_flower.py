@@ -17,7 +17,7 @@ from common.errors import BadInput, FedCXRError
 from common.options import Training
 from common.state import State, is_parameter, parameters_of, spec_of
 from common.wire import pack
-from server.rounds.pace import update_norm
+from server.rounds.pace import norm_of, squared_change
 from server.run.spool import Spool, SpooledUpdates
 from server.strategies import make_strategy
 from server.strategies.base import RoundInfo, Strategy, UpdateInfo
@@ -53,7 +53,7 @@ def spooled(
             else np.array(5 + i)
             for name, array in before.items()
         }
-        info = UpdateInfo(10 * (i + 1), update_norm(before, state), loss=0.5 + i)
+        info = UpdateInfo(10 * (i + 1), norm_of(squared_change(before, state)), loss=0.5 + i)
         spool.put(f"hospital-{i:02d}", pack(state), info)
     return spool.updates([f"hospital-{i:02d}" for i in range(hospitals)])
 

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from common.options import StrategyName, Training
 from common.state import State, is_float, spec_of
 from common.wire import pack
-from server.rounds.pace import update_norm
+from server.rounds.pace import norm_of, squared_change
 from server.run.spool import Spool
 from server.strategies import make_strategy
 from server.strategies.base import RoundInfo, UpdateInfo, weighted_mean
@@ -48,13 +48,12 @@ def combined(
     sent: dict[str, tuple[State, int]],
     without: set[str] | None = None,
 ) -> State:
-    with Spool(folder / "replies", spec_of(BEFORE)) as spool:
-        for site, (state, examples) in sent.items():
-            spool.put(site, pack(state), UpdateInfo(examples, update_norm(BEFORE, state)))
-        updates = spool.updates(sent.keys() - (without or set()))
-        result = make_strategy(StrategySettings(strategy=name)).combine(BEFORE, updates, ROUND)
-    assert not (folder / "replies").exists()
-    return result
+    spool = Spool(folder / "replies", spec_of(BEFORE))
+    for site, (state, examples) in sent.items():
+        norm = norm_of(squared_change(BEFORE, state))
+        spool.put(site, pack(state), UpdateInfo(examples, norm))
+    updates = spool.updates(sent.keys() - (without or set()))
+    return make_strategy(StrategySettings(strategy=name)).combine(BEFORE, updates, ROUND)
 
 
 @pytest.mark.parametrize("name", ["fedavg", "clipped", "trimmed-mean", "median"])
@@ -105,12 +104,12 @@ def test_the_median_is_that_of_each_weight(tmp_path: Path) -> None:
 def test_extreme_weights_do_not_overflow(tmp_path: Path, name: StrategyName) -> None:
     largest = float(np.finfo(np.float32).max)
     sent = {site: ({**BEFORE, "scale": np.array(largest, np.float32)}, 2**24) for site in NAMES[:3]}
-    with Spool(tmp_path / "replies", spec_of(BEFORE)) as spool:
-        for site, (state, examples) in sent.items():
-            spool.put(site, pack(state), UpdateInfo(examples, largest))
-        result = make_strategy(StrategySettings(strategy=name)).combine(
-            BEFORE, spool.updates(sent.keys()), ROUND
-        )
+    spool = Spool(tmp_path / "replies", spec_of(BEFORE))
+    for site, (state, examples) in sent.items():
+        spool.put(site, pack(state), UpdateInfo(examples, largest))
+    result = make_strategy(StrategySettings(strategy=name)).combine(
+        BEFORE, spool.updates(sent.keys()), ROUND
+    )
     assert result["scale"] == pytest.approx(largest)
 
 
@@ -118,7 +117,7 @@ def test_clipped_updates_are_no_longer_than_the_median(tmp_path: Path) -> None:
     sent = replies()
     long = {key: BEFORE[key] + 1000 * (a - BEFORE[key]) for key, a in sent[NAMES[3]][0].items()}
     sent[NAMES[3]] = ({**long, "num_batches_tracked": np.array(9)}, sent[NAMES[3]][1])
-    norms = {name: update_norm(BEFORE, state) for name, (state, _) in sent.items()}
+    norms = {name: norm_of(squared_change(BEFORE, state)) for name, (state, _) in sent.items()}
     bound = statistics.median(norms.values())
     total = sum(examples for _, examples in sent.values())
     for key in ("w", "scale"):

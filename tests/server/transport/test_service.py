@@ -22,6 +22,7 @@ from client.state import ClientState
 from client.transport.connection import take_part
 from client.transport.messages import MessageHandler
 from common import certificates
+from common.envelope import Envelope
 from common.errors import BadInput
 from common.protocol import INSTRUCTION as INSTRUCTION_READER
 from common.protocol import Greeting, Hello, parse_message
@@ -322,10 +323,10 @@ class Recording(Stream):
         self.data.append(data)
         assert self.send_now.wait(30)
 
-    def receive(self, timeout: float) -> ClientMessage:
+    def receive(self, timeout: float) -> Envelope[ClientMessage]:
         del timeout
         metrics = {"message": Scalar(string=GOOD.model_dump_json())}
-        return ClientMessage(fit_res=ClientMessage.FitRes(metrics=metrics))
+        return Envelope(ClientMessage(fit_res=ClientMessage.FitRes(metrics=metrics)))
 
 
 def test_weights_are_sent_a_few_at_a_time_and_not_to_hospitals_dismissed_meanwhile(
