@@ -53,6 +53,7 @@ class EchoHospital:
 
     device = "cpu"
     precision = "fp32"
+    scored = None
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -69,7 +70,7 @@ class EchoHospital:
         )
 
     def answer(
-        self, instruction: Instruction, blob: bytes, _cancellation: object
+        self, instruction: Instruction, blob: bytes, _cancellation: object, _tell: object
     ) -> tuple[Reply, bytes]:
         """Return the received weights."""
         reply = Reply(

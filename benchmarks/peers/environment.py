@@ -38,7 +38,7 @@ def make(folder: Path, own: list[str], shared: list[str]) -> Path:
 
 
 def _pip(python: Path, *arguments: str) -> None:
-    command = [python, "-m", "pip", "install", "--quiet", *arguments]
+    command: list[str | Path] = [python, "-m", "pip", "install", "--quiet", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NotInstalled((done.stderr.strip().splitlines() or ["pip failed"])[-1])

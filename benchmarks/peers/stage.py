@@ -11,7 +11,6 @@ import os
 import socket
 import struct
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +24,7 @@ NAMESPACES = ["unshare", "--net", "--pid", "--fork", "--mount-proc", "--kill-chi
 INTERFACE_FLAGS, SET_FLAGS, UP = 0x8913, 0x8914, 1
 """SIOCGIFFLAGS, SIOCSIFFLAGS and IFF_UP; see netdevice(7)."""
 
-SAMPLE_SECONDS = 0.5
+SAMPLE_SECONDS = 1.0
 PEAK = "peak.json"
 
 

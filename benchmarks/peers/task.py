@@ -4,7 +4,6 @@ import os
 import time
 from pathlib import Path
 
-
 import numpy as np
 import torch
 from pydantic import BaseModel
