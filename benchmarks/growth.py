@@ -33,6 +33,9 @@ PLOT = Path(__file__).with_suffix(".svg")
 LONGEST_ROUND = 600.0
 """Seconds of a round beyond which one server is not enough."""
 
+MOST_MEMORY = 16e9
+"""Bytes beyond which it is not, either."""
+
 T = TypeVar("T")
 
 
@@ -131,11 +134,13 @@ def row(series: Series) -> str:
     spans = [f"{values[0]:.3g} to {values[-1]:.3g}" for values in _in_units(series)]
     slopes = [f"{exponent(series.sizes, values):.2f}" for values in _in_units(series)]
     at = f"{series.sizes[0]:,} to {series.sizes[-1]:,} {series.unit}"
-    limit = size_at(series.sizes, series.seconds, LONGEST_ROUND)
-    beyond = f"{limit:,.0f}" if limit < 1e12 else "-"
-    return (
-        f"| {series.name} | {at} | {spans[0]} | {slopes[0]} | {spans[1]} | {slopes[1]} | {beyond} |"
-    )
+    limits = [
+        size_at(series.sizes, series.seconds, LONGEST_ROUND),
+        size_at(series.sizes, series.memory, MOST_MEMORY),
+    ]
+    beyond = [f"{limit:,.0f}" if limit < 1e12 else "-" for limit in limits]
+    cells = [series.name, at, spans[0], slopes[0], spans[1], slopes[1], *beyond]
+    return f"| {' | '.join(cells)} |"
 
 
 def _in_units(series: Series) -> tuple[list[float], list[float]]:
@@ -171,8 +176,8 @@ def main() -> None:
     quick = sys.argv[1:] == ["--quick"]
     os.environ["OMP_NUM_THREADS"] = "1"
     print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}\n")
-    print("| | | seconds | exponent | MB | exponent | 10 min at |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print("| | | seconds | exponent | MB | exponent | 10 min at | 16 GB at |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
     found = measure(QUICK if quick else FULL)
     if not quick:
         PLOT.write_bytes(draw(found))

@@ -19,7 +19,7 @@ server = ServerApp()
 def train(message: Message, context: Context) -> Message:
     """Train the received model on the hospital's films."""
     model = task.Network()
-    model.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
     loss = task.train(model, task.name_of(int(context.node_config["partition-id"])))
     metrics = MetricRecord({"train_loss": loss, "num-examples": task.settings().films})
     content = RecordDict({"arrays": ArrayRecord(model.state_dict()), "metrics": metrics})

@@ -93,7 +93,7 @@ def train(model: nn.Module, hospital: str) -> float:
     images = np.load(known.data / hospital / "images.npy", mmap_mode="r")
     labels = torch.from_numpy(np.load(known.data / hospital / "labels.npy")).float()
     start, traffic, cpu = time.monotonic(), loopback_bytes(), time.thread_time()
-    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     losses = []
     for _ in range(known.epochs):

@@ -26,6 +26,6 @@ def test_a_limit_is_on_the_line_through_the_last_two() -> None:
 def test_the_row_and_the_plot_tell_the_exponents() -> None:
     costs = [Cost(size / 10, 10**6 * size**2) for size in SIZES]
     series = Series("round", "hospitals", SIZES, costs)
-    told = "| round | 10 to 1,000 hospitals | 1 to 100 | 1.00 | 100 to 1e+06 | 2.00 | 6,000 |"
+    told = "| round | 10 to 1,000 hospitals | 1 to 100 | 1.00 | 100 to 1e+06 | 2.00 | 6,000 | 105 |"
     assert row(series) == told
     assert b"round: 1.00" in draw([series])
