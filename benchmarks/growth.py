@@ -150,25 +150,34 @@ def _in_units(series: Series) -> tuple[list[float], list[float]]:
 def draw(found: Sequence[Series]) -> bytes:
     """Return the plot: seconds above, memory below, a column for each kind of size."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     from common.drawing import saved, styled
 
     units = list(dict.fromkeys(series.unit for series in found))
     with styled("growth"):
-        figure = Figure(figsize=(4.2 * len(units), 7), layout="constrained")
+        figure = Figure(figsize=(4.2 * len(units), 9), layout="constrained")
         axes = figure.subplots(2, len(units), squeeze=False, sharex="col")
         for column, unit in enumerate(units):
             for series in (each for each in found if each.unit == unit):
                 for panel, values in zip(axes[:, column], _in_units(series), strict=True):
                     slope = exponent(series.sizes, values)
-                    label = f"{series.name}: {slope:.2f}"
+                    label = f"{series.name}: exponent {slope:.2f}"
                     panel.loglog(series.sizes, values, marker="o", label=label)
             axes[1, column].set_xlabel(unit)
         axes[0, 0].set_ylabel("seconds")
         axes[1, 0].set_ylabel("memory, MB")
         for panel in axes.flat:
-            panel.legend(fontsize=8, title="exponent", title_fontsize=8)
+            for axis, steps in ((panel.xaxis, (1, 3)), (panel.yaxis, (1, 2, 5))):
+                axis.set_major_locator(LogLocator(subs=steps))
+                axis.set_minor_locator(NullLocator())
+                axis.set_major_formatter(lambda value, _: _plain(value))
+            panel.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
         return saved(figure, "svg")
+
+
+def _plain(value: float) -> str:
+    return f"{value / 1e6:g}M" if value >= 1e6 else f"{value:,g}"
 
 
 def main() -> None:

@@ -28,4 +28,4 @@ def test_the_row_and_the_plot_tell_the_exponents() -> None:
     series = Series("round", "hospitals", SIZES, costs)
     told = "| round | 10 to 1,000 hospitals | 1 to 100 | 1.00 | 100 to 1e+06 | 2.00 | 6,000 | 105 |"
     assert row(series) == told
-    assert b"round: 1.00" in draw([series])
+    assert b"round: exponent 1.00" in draw([series])
