@@ -12,8 +12,8 @@ hospital was told may then turn out wrong, so the rounds wait until a round is s
 
 - before an instruction tells hospitals that it counted, since they then drop what they had kept of
   their own of earlier rounds;
-- before a model with noise of the server's goes out: the round done again with other hospitals would
-  be another one, of which no account is kept;
+- before a model with the server's noise goes out: the round done again with other hospitals would
+  give another one, of which no account is kept;
 - before anything is concluded from the replies to the next one: exclusions, a repetition, an
   average.
 
