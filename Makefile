@@ -48,6 +48,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.federation_overhead
 	$(BIN)/python -m benchmarks.data_pipeline
 	$(BIN)/python -m benchmarks.pretrain_speed
+	$(BIN)/python -m benchmarks.client_speed
 	$(BIN)/python -m benchmarks.server_memory
 
 lock: $(READY)

@@ -18,56 +18,72 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.federation_overhead import EchoHospital
+from common.options import Architecture
 from experiments.launch.local import LocalFederation
 from server.run.records import read_rounds
 
 ROUNDS = 2
 COUNTS = (10, 100)
+PART = 250
+"""Hospitals of one process, at most."""
+
 SPAWN = multiprocessing.get_context("spawn")
 
 
-def hospitals(address: str, count: int) -> None:
-    """Take part as ``count`` hospitals; runs in a separate process."""
+def hospitals(address: str, numbers: range) -> None:
+    """Take part as these hospitals; runs in a separate process."""
     from client.state import ClientState
     from client.transport.connection import take_part
     from client.transport.messages import MessageHandler
 
     def run(number: int) -> None:
-        hospital = EchoHospital(f"hospital-{number:03d}")
+        hospital = EchoHospital(f"hospital-{number:04d}")
         handler = MessageHandler(hospital, ClientState(None))  # type: ignore[arg-type]
         take_part(handler, address, None, patience=300)
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    threads = [threading.Thread(target=run, args=(number,)) for number in numbers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
 
-def peak_of(count: int) -> tuple[int, float]:
-    """Return the server's peak resident memory in bytes, and the seconds of its last round."""
+def peak_of(
+    count: int, architecture: Architecture = "densenet121", rounds: int = ROUNDS
+) -> tuple[int, float]:
+    """Return the server's peak resident memory in bytes, and the seconds of its fastest round.
+
+    Args:
+        count: Of hospitals.
+        architecture: Of the model.
+        rounds: To run.
+    """
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         with LocalFederation(Path(folder) / "logs") as federation:
-            options = {"init": "random", "run": run, "rounds": ROUNDS, "min-clients": count}
-            options |= {"image-size": 64, "threads": 1, "quorum": 1}
+            options = {"init": "random", "run": run, "rounds": rounds, "min-clients": count}
+            options |= {"image-size": 64, "threads": 1, "quorum": 1, "architecture": architecture}
             federation.start_server([t for k, v in options.items() for t in (f"--{k}", str(v))])
             assert federation.server is not None  # noqa: S101 - it was just started
-            clients = SPAWN.Process(target=hospitals, args=(federation.address, count))
+            parts = [range(first, min(first + PART, count)) for first in range(0, count, PART)]
+            clients = [
+                SPAWN.Process(target=hospitals, args=(federation.address, part)) for part in parts
+            ]
             os.environ["MALLOC_MMAP_THRESHOLD_"] = "1000000"  # otherwise its threads keep 18 GB
-            clients.start()
+            for client in clients:
+                client.start()
             del os.environ["MALLOC_MMAP_THRESHOLD_"]
             peak = 0
             while federation.server.poll() is None:
-                if clients.exitcode:
+                if any(client.exitcode for client in clients):
                     sys.exit("the hospitals have ended early; a hundred of them take 9 GB")
                 peak = max(peak, _high_water(federation.server.pid))
                 time.sleep(0.05)
-            clients.join()
+            for client in clients:
+                client.join()
             if federation.server.poll():
                 sys.exit((federation.logs / "server.log").read_text()[-2000:])
-        last = read_rounds(run)[-1]
-    return peak, last.seconds.total
+        return peak, min(record.seconds.total for record in read_rounds(run))
 
 
 def _high_water(pid: int) -> int:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor
 
 from common.augment import draw_views, make_view
-from common.images import crop_size, random_crops, to_device
+from common.images import crop_size, crops_at, crops_of_resident, draw_offsets, pinned
 from common.model import normalised, to_input
 from common.options import Augment, Training
-from common.shard import Bytes, Shard
+from common.shard import Shard
 from common.views import Views
+
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -33,6 +36,24 @@ class Batch(NamedTuple):
     share: float = 1.0
 
 
+class Drawn(NamedTuple):
+    """A batch as the host draws it; all that makes its inputs is left to the device.
+
+    Attributes:
+        films: Indices of a shard's resident images, int64, B; else uint8, B x S x S, or B x C x C
+            if they are not augmented and so already cropped.
+        draws: float32, B x 10, see :func:`common.augment.draw_views`; int64, B x 2, offsets of
+            crops, if films are not augmented.
+        labels: uint8, B x 14.
+        partners: int64, B: the film that is mixed into each; itself without mixup.
+    """
+
+    films: Tensor
+    draws: Tensor
+    labels: Tensor
+    partners: Tensor
+
+
 def batches(
     shard: Shard,
     indices: npt.NDArray[np.intp],
@@ -43,39 +64,91 @@ def batches(
     """Yield one shuffled epoch of batches.
 
     The epoch is cut into batches of nearly equal size, at most ``training.batch_size``: a last
-    batch of a single image would leave BatchNorm nothing to average over.
+    batch of a single image would leave BatchNorm nothing to average over. On a GPU a thread
+    prepares the next batch, and nothing waits for the device.
+
+    Args:
+        shard: Its images are read from disk, or from the device if they are resident there.
+        indices: Of the images of the epoch.
+        training: Settings.
+        rng: Nobody else may draw from it until the epoch is over.
+        device: Where the batches are to be.
     """
-    labels = shard.labelled()
+    epoch = drawn(shard, indices, training, rng)
+    if device.type == "cuda":
+        epoch = one_ahead((Drawn(*(pinned(t, device) for t in each)), by) for each, by in epoch)
+    for each, share in epoch:
+        films, draws, labels, partners = (t.to(device, non_blocking=True) for t in each)
+        inputs = inputs_of(shard, films, draws, training.augment)
+        # As the model's weights lie; a convolution would otherwise copy it, forward and backward.
+        batch = Batch(inputs.contiguous(memory_format=torch.channels_last), labels)
+        yield mixed(batch, share, partners) if training.mixup else batch
+
+
+def drawn(
+    shard: Shard, indices: npt.NDArray[np.intp], training: Training, rng: np.random.Generator
+) -> Iterator[tuple[Drawn, float]]:
+    """Yield an epoch's batches as they are drawn, each with the share of its mixup."""
     count = math.ceil(len(indices) / training.batch_size)
     for chosen in np.array_split(rng.permutation(indices), count):
-        images = shard.images[chosen]
-        if training.augment == "none":
-            inputs = to_input(to_device(random_crops(images, rng), device))
-        else:
-            inputs = normalised(augmented(images, training.augment, rng, device))
-        batch = Batch(inputs, to_device(labels[chosen], device))
-        yield mixed(batch, training.mixup, rng) if training.mixup else batch
+        each, share = draw(shard, chosen, training.augment, rng), 1.0
+        if training.mixup:
+            share = float(rng.beta(training.mixup, training.mixup))
+            each = each._replace(partners=torch.from_numpy(rng.permutation(len(chosen))))
+        yield each, share
 
 
-def augmented(
-    images: Bytes, augment: Augment, rng: np.random.Generator, device: torch.device
-) -> Tensor:
+def draw(
+    shard: Shard, chosen: npt.NDArray[np.intp], augment: Augment, rng: np.random.Generator
+) -> Drawn:
+    """Return a batch of chosen images without mixup, as it is drawn."""
+    n, size = len(chosen), shard.manifest.size
+    films: npt.NDArray[Any] = chosen if shard.resident is not None else shard.images[chosen]
+    draws: npt.NDArray[Any]
+    if augment == "none":
+        draws = draw_offsets(n, size, rng)
+        films = films if shard.resident is not None else crops_at(films, draws)
+    else:
+        views = light_views(augment, crop_size(size) / size)
+        draws = draw_views(views, n, size, crop_size(size), rng)
+    parts = films, draws, shard.labelled()[chosen], np.arange(n)
+    return Drawn(*map(torch.from_numpy, parts))
+
+
+def one_ahead(source: Iterator[T]) -> Iterator[T]:
+    """Yield what an iterator yields; a thread fetches the next one meanwhile."""
+    with ThreadPoolExecutor(1, "batches") as thread:
+        coming = thread.submit(next, source, None)
+        while (one := coming.result()) is not None:
+            coming = thread.submit(next, source, None)
+            yield one
+
+
+def inputs_of(shard: Shard, films: Tensor, draws: Tensor, augment: Augment) -> Tensor:
+    """Return a batch's inputs, float32, B x 3 x C x C, from what was drawn; see :class:`Drawn`."""
+    if augment == "none":
+        if shard.resident is not None:
+            films = crops_of_resident(shard.resident, films, draws)
+        return to_input(films)
+    if shard.resident is not None:
+        films = shard.resident[films]
+    return normalised(augmented(films, draws, augment))
+
+
+def augmented(images: Tensor, draws: Tensor, augment: Augment) -> Tensor:
     """Return a random crop of every image, turned, changed in intensity and perhaps mirrored.
 
     Args:
         images: uint8, N x S x S.
+        draws: float32, N x 10, see :func:`common.augment.draw_views`.
         augment: How.
-        rng: Draws the same numbers whatever ``augment`` is.
-        device: Where to compute.
 
     Returns:
         float32 in [0, 1], N x C x C, where C is :func:`crop_size` of S.
     """
-    n, size, _ = images.shape
+    size = images.shape[-1]
     out = crop_size(size)
-    views = light_views(augment, out / size)
-    draws = torch.from_numpy(draw_views(views, n, size, out, rng)).to(device)
-    return make_view(to_device(images, device), draws, out, views)
+    return make_view(images, draws, out, light_views(augment, out / size))
 
 
 def light_views(augment: Augment, side: float) -> Views:
@@ -97,7 +170,7 @@ def light_views(augment: Augment, side: float) -> Views:
     )
 
 
-def mixed(batch: Batch, alpha: float, rng: np.random.Generator) -> Batch:
+def mixed(batch: Batch, share: float, partners: Tensor) -> Batch:
     """Return a batch with another film of it mixed into each, all in the same proportion.
 
     Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018: the share is drawn from
@@ -105,10 +178,8 @@ def mixed(batch: Batch, alpha: float, rng: np.random.Generator) -> Batch:
 
     Args:
         batch: B films.
-        alpha: Above 0.
-        rng: Draws the share, then the partners.
+        share: Of each film; its partner has the rest.
+        partners: int64, B: a permutation of the batch.
     """
-    share = float(rng.beta(alpha, alpha))
-    partners = torch.from_numpy(rng.permutation(len(batch.labels))).to(batch.labels.device)
     inputs = share * batch.inputs + (1 - share) * batch.inputs[partners]
     return Batch(inputs, batch.labels, batch.labels[partners], share)

@@ -50,7 +50,8 @@ def few_to_train_on(
     """
     size = instruction.training.batch_size
     batches = max(batches, math.ceil(policy.min_group / size))
-    return trainable(shard, few_of(chosen, batches * size, instruction.seed, site), policy)
+    few = few_of(chosen, batches * size, instruction.seed, site)
+    return trainable(shard, few, instruction.training, policy)
 
 
 def peak_memory(device: torch.device) -> int:

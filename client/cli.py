@@ -58,6 +58,11 @@ class ClientSettings(Settings):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="of the training; auto: bf16 where the device has instructions for it"
     )
+    compile: bool = Field(
+        False,
+        description="compile the training: minutes in the first round, then faster on a GPU; needs "
+        "a compiler",
+    )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
     log_format: LogFormat = Field(
         "text", description="text, or json: an object on each line, for machines"
@@ -116,6 +121,7 @@ def _take_part(arguments: Sequence[str]) -> None:
     from client.kept import KeptModels
     from client.own import OwnStates
     from client.policy import read_policy
+    from client.private.account import PrivacyAccount
     from client.report import write_report
     from client.secure.signer import signer_of
     from client.slots import check_slots
@@ -149,6 +155,10 @@ def _take_part(arguments: Sequence[str]) -> None:
         settings.fixed_precision,
         kept,
         OwnStates(settings.state / "own" if settings.state is not None else None),
+        settings.compile,
+        PrivacyAccount(
+            settings.state / "privacy.json" if settings.state is not None else None, policy.privacy
+        ),
         lambda: signer_of(settings.tls, name),
     )
     if settings.insecure:

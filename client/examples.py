@@ -96,18 +96,25 @@ def to_train_on(
     """
     fraction = instruction.training.label_fraction
     chosen = labelled_fraction(training, fraction, instruction.seed, site)
-    return trainable(shard, chosen, policy)
+    return trainable(shard, chosen, instruction.training, policy)
 
 
-def trainable(shard: Shard, chosen: Indices, policy: Policy) -> tuple[Shard, Indices]:
+def trainable(
+    shard: Shard, chosen: Indices, training: Training, policy: Policy
+) -> tuple[Shard, Indices]:
     """Return the shard with the labels of some images that may be trained on, and those with any.
+
+    With ``--dp sample`` these are all: the noise covers single films, and whether a finding is left
+    out must not depend on one.
 
     Args:
         shard: A labelled one.
         chosen: The images.
+        training: Settings.
         policy: The site's.
     """
     labels = shard.labelled().copy()
-    labels[chosen] = policy.trainable(labels[chosen])
+    if training.dp != "sample":
+        labels[chosen] = policy.trainable(labels[chosen])
     known = (labels[chosen] != UNKNOWN).any(axis=1)
     return replace(shard, labels=labels), chosen[known]

@@ -5,39 +5,41 @@ import math
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from client.accelerator import give_memory_back, sharing
+from client.accelerator import ResidentFilms, give_memory_back, sharing
 from client.canary import few_to_train_on, peak_memory
 from client.cancellation import NEVER, Cancellation, GivenUp
-from client.counted import CountedScores, counted
+from client.compiled import Compiled
+from client.counted import CountedScores
 from client.examples import Indices, split_of, to_train_on
 from client.exchange import Exchange, untrained
 from client.kept import KeptModels
 from client.local.base import LocalTraining
 from client.own import OwnStates
 from client.policy import NotAllowed, Policy
+from client.private.account import PrivacyAccount
+from client.private.training import noisy_steps
 from client.progress import Steps, Tell, tell_nobody
+from client.scoring import keep, told_of
 from client.secure.sums import SecureSums
 from client.slots import slot
-from client.training import Diverged, train
-from common.bootstrap import Films
-from common.evaluation import EVALUATION_BATCH, predict, scores_of
-from common.findings import count_by_finding
+from client.training import Diverged, check_loss, train
+from common.evaluation import EVALUATION_BATCH, evaluation_batch, predict
 from common.frozen import FrozenFeatures
-from common.histograms import histograms_of
 from common.model import fastest_precision, is_out_of_memory, state_of
 from common.options import Precision
 from common.protocol import MOST_OWN, Greeting, Hello, Instruction, Reply
-from common.scores import Scores
+from common.secret_stream import SecretStream
 from common.secure.fixed import OutOfRange
 from common.secure.keys import Signer
 from common.shard import Shard
 from common.state import returned
-from common.wire import Blob, fingerprint
+from common.wire import Blob, fingerprint, pack
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,8 @@ class Hospital:
             scored in fp32.
         kept: Keeps the models that the server shares; None: none is kept.
         own: Keeps what is the hospital's own from round to round; default: in memory.
+        compiled: Whether to compile the training.
+        privacy: Pays for training with ``--dp sample``; default: an account in memory.
         signer: Returns who signs keys for it in secure sums; None: nobody does.
 
     Attributes:
@@ -75,6 +79,8 @@ class Hospital:
         precision: Precision | None = "fp32",
         kept: KeptModels | None = None,
         own: OwnStates | None = None,
+        compiled: bool = False,
+        privacy: PrivacyAccount | None = None,
         signer: Callable[[], Signer | None] = lambda: None,
     ) -> None:
         shard.labelled()
@@ -91,6 +97,10 @@ class Hospital:
         self._greeting: Greeting | None = None
         self._exchange = Exchange(own or OwnStates(None), name)
         self._features = FrozenFeatures()
+        self._films = ResidentFilms(shard.images)
+        self._compile = compiled
+        self._compiled: Compiled | None = None
+        self._privacy = privacy or PrivacyAccount(None)
         self.sums = SecureSums(name, signer)
 
     @property
@@ -185,6 +195,7 @@ class Hospital:
     ) -> tuple[Reply, bytes]:
         accelerator, self.device = self.device, torch.device("cpu")
         self._exchange.model.forget()
+        self._films.give_up()
         if not for_good:
             give_memory_back(accelerator)
         try:
@@ -208,45 +219,93 @@ class Hospital:
         if secure is not None:
             attempt = self.sums.begin(instruction.identity, secure, instruction.seed)
             before = returned(state_of(model), instruction.training)
+        secret = self._pay(instruction, model, chosen)
+        scoring, told = self._steps(instruction, len(chosen), len(validation), cancellation, tell)
         with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
             start = time.monotonic()
-            batches = math.ceil(len(validation) / EVALUATION_BATCH)
-            # Shares would tell the number of batches, and so about how many films there are.
-            may_tell = len(validation) >= self._policy.min_group
-            scoring = Steps(cancellation, tell if may_tell else tell_nobody, "scoring", batches)
+            films = self._films.on(self.device)
             logits = self._features.predict(
                 model,
-                self._shard,
+                replace(self._shard, resident=films),
                 validation,
                 self.device,
                 self._exchange.model.backbone,
                 scoring.check,
-            )
-            scores = self._scores(validation, logits)
+            ).cpu()
             evaluated = time.monotonic()
             seconds = {"wait": waited, "evaluate": evaluated - start, "train": 0.0}
-            if instruction.task == "evaluate":
-                kept = self._keep(instruction, model, validation, logits)
-                return self._reply(instruction, seconds, **scores, kept=kept), b""
-            steps = instruction.training.steps(len(chosen))
-            # In a secure sum shares of the training would tell about how many films there are.
-            told = Steps(cancellation, tell if secure is None else tell_nobody, "training", steps)
-            loss = self._train(model, shard, chosen, instruction, told, begun.local)
-            seconds["train"] = time.monotonic() - evaluated
+            if instruction.task == "train":
+                shard = replace(shard, resident=films)
+                loss = self._train(model, shard, chosen, instruction, told, begun.local, secret)
+                seconds["train"] = time.monotonic() - evaluated
+        # The next hospital has the device now; what follows does not need it.
+        self.scored, scores = told_of(
+            self._shard, validation, logits, self._policy, instruction.training
+        )
+        if instruction.task == "evaluate":
+            kept = keep(self._kept, instruction, model, self._shard, validation, logits)
+            return self._reply(instruction, seconds, **scores, kept=kept), b""
+        check_loss(loss, instruction.training)
+        steps = instruction.training.steps(len(chosen))
+        spent = self._privacy.spent if secret is not None else None
         weights = self._exchange.end(instruction, state_of(model), begun, steps)
         if secure is not None:
             after = returned(state_of(model), instruction.training)
             attempt.hold_change(before, after, len(chosen), loss)
-            return self._reply(instruction, seconds, **scores, keys=attempt.keys), b""
+            keys = attempt.keys
+            return self._reply(instruction, seconds, **scores, privacy=spent, keys=keys), b""
         reply = self._reply(
             instruction,
             seconds,
             **scores,
             examples=len(chosen),
             loss=loss,
+            privacy=spent,
             weights=fingerprint(weights),
         )
         return reply, weights
+
+    def _pay(
+        self, instruction: Instruction, model: torch.nn.Module, chosen: Indices
+    ) -> SecretStream | None:
+        """Pay for a round's training with ``--dp sample``; None: it costs nothing.
+
+        Raises:
+            NotAllowed: It costs more than is left.
+        """
+        if instruction.training.dp != "sample" or instruction.task != "train":
+            return None
+        purpose = [
+            instruction.training.model_dump_json().encode(),
+            pack(state_of(model)),
+            self._shard.manifest.model_dump_json().encode(),
+            chosen.tobytes(),
+        ]
+        identity, cost = instruction.identity, noisy_steps(instruction.training, len(chosen))
+        return self._privacy.pay(purpose, identity.run, identity.round, cost)
+
+    def _steps(
+        self,
+        instruction: Instruction,
+        chosen: int,
+        validation: int,
+        cancellation: Cancellation,
+        tell: Tell,
+    ) -> tuple[Steps, Steps]:
+        """Return what is asked before each batch of scoring, and of training."""
+        together = evaluation_batch(self._shard.manifest.size, self.device)
+        # Shares would tell the number of batches, and so about how many films there are.
+        may_tell = validation >= self._policy.min_group
+        batches = math.ceil(validation / together)
+        return (
+            Steps(cancellation, tell if may_tell else tell_nobody, "scoring", batches),
+            Steps(
+                cancellation,
+                tell if instruction.secure is None else tell_nobody,
+                "training",
+                instruction.training.steps(chosen),
+            ),
+        )
 
     def _answer_canary(
         self,
@@ -271,11 +330,17 @@ class Hospital:
         weights = untrained(instruction, state_of(model), local)
         with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
             start = time.monotonic()
+            films = self._films.on(self.device)
             scored = validation[: batches * EVALUATION_BATCH]
-            predict(model, self._shard, scored, self.device, cancellation.check)
+            validated = replace(self._shard, resident=films)
+            predict(model, validated, scored, self.device, cancellation.check).cpu()
+            shard = replace(shard, resident=films)
             evaluated = time.monotonic()
-            loss = self._train(model, shard, chosen, instruction, cancellation, local)
+            # Nothing of it leaves, so it costs nothing.
+            secret = SecretStream(secrets.token_bytes(32), b"canary")
+            loss = self._train(model, shard, chosen, instruction, cancellation, local, secret)
             trained = time.monotonic()
+        check_loss(loss, instruction.training)
         reply = self._reply(
             instruction,
             {"wait": waited, "evaluate": evaluated - start, "train": trained - evaluated},
@@ -294,8 +359,11 @@ class Hospital:
         instruction: Instruction,
         cancellation: Cancellation,
         local: LocalTraining,
-    ) -> float:
-        """Train the model on the chosen images; return the mean loss."""
+        secret: SecretStream | None,
+    ) -> float | None:
+        """Train the model on the chosen images; return the mean loss, if it may be told."""
+        if self._compile and (self._compiled is None or self._compiled.model is not model):
+            self._compiled = Compiled(model)
         return train(
             model,
             shard,
@@ -306,6 +374,8 @@ class Hospital:
             self.precision,
             cancellation,
             local,
+            self._compiled,
+            secret,
         )
 
     def _check_run(self, instruction: Instruction) -> None:
@@ -319,37 +389,6 @@ class Hospital:
         known = self._greeting
         if known is None or (instruction.identity.run, instruction.seed) != (known.run, known.seed):
             raise NotAllowed("an instruction of another run or seed than was greeted")
-
-    def _scores(self, validation: Indices, logits: torch.Tensor) -> dict[str, Scores | str | None]:
-        """Return the fields of a reply with what may be told of a model's scores.
-
-        Args:
-            validation: The validation images.
-            logits: float, N x 14: the model's, of these images.
-        """
-        labels = self._shard.labelled()[validation]
-        positives, negatives = count_by_finding(labels == 1), count_by_finding(labels == 0)
-        scores = scores_of(labels, logits)
-        self.scored = counted(scores, positives, negatives)
-        scores = self._policy.reported(scores, positives, negatives)
-        if scores.loss is None:  # none may be told, there are no images, or the model has diverged
-            return {"validation": scores}
-        told = self._policy.reported_histograms(histograms_of(labels, logits.float().cpu().numpy()))
-        return {"validation": scores, "histograms": told.to_text() if told else None}
-
-    def _keep(
-        self,
-        instruction: Instruction,
-        model: torch.nn.Module,
-        validation: Indices,
-        logits: torch.Tensor,
-    ) -> bool:
-        """Keep a model that the server shares; return whether it is kept."""
-        if self._kept is None or instruction.keep is None:
-            return False
-        patients = [self._shard.entries[index].patient for index in validation]
-        films = Films(self._shard.labelled()[validation], patients)
-        return self._kept.keep(instruction, state_of(model), films, logits.cpu().numpy())
 
     @staticmethod
     def _reply(instruction: Instruction, seconds: dict[str, float], **fields: object) -> Reply:

@@ -8,10 +8,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from client.grouping import grouped
+from common.accounting import DELTA
 from common.errors import BadInput, first_problem
 from common.findings import UNKNOWN
 from common.histograms import Histograms
-from common.options import LocalName, Mode, Part, Task
+from common.options import LocalName, Mode, Part, Task, Training
 from common.protocol import Instruction
 from common.scores import Scores, mean_auc
 from common.shard import Bytes
@@ -19,6 +20,20 @@ from common.shard import Bytes
 
 class NotAllowed(Exception):  # noqa: N818 - a verdict, not a fault
     """The site forbids what the server asks for; the message says what."""
+
+
+class Budget(BaseModel):
+    """How much all training, over all runs, may tell of one film."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    epsilon: float = Field(gt=0)
+    delta: float = Field(DELTA, gt=0, lt=1)
+    validation: bool = Field(
+        False,
+        description="whether scores of validation films, which no noise covers, are told all the "
+        "same",
+    )
 
 
 class Policy(BaseModel):
@@ -50,6 +65,9 @@ class Policy(BaseModel):
     secure_aggregation: bool = Field(
         False, description="whether updates leave under masks alone, --secure-aggregation"
     )
+    privacy: Budget | None = Field(
+        None, description="of the films' privacy; with it, training needs --dp sample"
+    )
 
     def objection(self, instruction: Instruction, examples: int) -> str | None:
         """Return what an instruction asks for that is not allowed; None: nothing.
@@ -71,6 +89,8 @@ class Policy(BaseModel):
             return f"local training {training.local} is not allowed here"
         if training.shared not in self.shared:
             return f"to share {training.shared} of the model is not allowed here"
+        if self.privacy is not None and training.dp != "sample":
+            return "to train without --dp sample is not allowed here"
         if self.max_local_epochs is not None and training.local_epochs > self.max_local_epochs:
             return (
                 f"{training.local_epochs} local epochs are more than the "
@@ -91,6 +111,13 @@ class Policy(BaseModel):
         objection = self.objection(instruction, examples)
         if objection is not None:
             raise NotAllowed(objection)
+
+    def tells_of_validation(self, training: Training) -> bool:
+        """Return whether scores of validation films may be told beside such training.
+
+        Noise in the training does not cover them: with it, only a site that says so tells them.
+        """
+        return training.dp != "sample" or (self.privacy is not None and self.privacy.validation)
 
     def trainable(self, labels: Bytes) -> Bytes:
         """Return labels, those of a finding that is known in too few images as unknown.

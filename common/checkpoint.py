@@ -25,6 +25,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from common.accounting import Privacy
 from common.errors import BadInput, first_problem
 from common.findings import FINDINGS
 from common.fit import fit
@@ -69,6 +70,7 @@ class Provenance(BaseModel):
     ema: float | None = Field(
         None, description="decay, if the weights are the moving average of a run's models"
     )
+    privacy: Privacy | None = Field(None, description="of the run's training so far")
     taken: str | None = Field(None, description="what was taken of a file of another tool")
     versions: dict[str, str] = Field(default_factory=dict, description="of fedcxr, torch, ...")
 
@@ -89,6 +91,8 @@ class Provenance(BaseModel):
             text += f", round {self.round}"
         if self.ema is not None:
             text += f", moving average with decay {self.ema:g}"
+        if self.privacy is not None:
+            text += f", {self.privacy.describe()}"
         if self.taken is not None:
             text += f" ({self.taken})"
         if self.start is not None:

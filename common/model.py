@@ -122,13 +122,18 @@ def tensor_of(array: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def set_training_mode(model: nn.Module, mode: Mode) -> list[nn.Parameter]:
+def set_training_mode(model: nn.Module, mode: Mode, statistics: bool = True) -> list[nn.Parameter]:
     """Prepare the model for local training and return the parameters to train.
 
     In ``linear`` mode only the head is trained. The backbone stays in evaluation mode, so that
     BatchNorm's running statistics do not change either.
+
+    Args:
+        model: Of either architecture; neither has a layer but BatchNorm that the mode changes.
+        mode: What is trained.
+        statistics: Whether BatchNorm normalises by the batch and follows it.
     """
-    model.train(mode == "finetune")
+    model.train(mode == "finetune" and statistics)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(mode == "finetune" or name.startswith(HEAD_PREFIX))
     return [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -55,6 +55,12 @@ LocalName = Literal["sgd", "fedprox", "scaffold", "feddyn"]
 Wire = Literal["fp32", "bf16", "int8", "topk"]
 """How changes of the model travel; see :mod:`common.codec`."""
 
+Dp = Literal["none", "sample", "site"]
+"""Whose part in the model differential privacy bounds: nobody's, each film's, each hospital's."""
+
+LEAST_NOISE = 0.3
+"""Less noise, as a share of the clipping bound, has an epsilon that promises nothing."""
+
 
 class Training(BaseModel):
     """Settings of a hospital's training in a round.
@@ -106,6 +112,50 @@ class Training(BaseModel):
         description="how the model travels: exactly, its changes rounded to bf16 or int8, or the "
         "largest 2 % of them alone",
     )
+    dp: Dp = Field(
+        "none",
+        description="differential privacy: sample, of each film, by noise at the hospitals; site, "
+        "of each hospital, by noise at the server; BatchNorm's statistics stay those of the first "
+        "model",
+    )
+    dp_clip: float = Field(
+        1.0,
+        gt=0,
+        description="of --dp: longest gradient of a film, or longest update of a hospital; what is "
+        "longer is shortened",
+    )
+    dp_noise: float = Field(
+        1.0,
+        ge=LEAST_NOISE,
+        description="of --dp: standard deviation of the noise, as a multiple of --dp-clip",
+    )
+
+    @model_validator(mode="after")
+    def _fits_dp(self) -> "Training":
+        """Refuse what would let a film count beyond its own clipped gradient."""
+        if self.dp != "sample":
+            return self
+        reasons = {
+            "clip_norm": "each film's gradient is shortened already (--dp-clip)",
+            "positive_weights": "the weights would tell how many films are positive",
+            "mixup": "a film would be in the gradients of others",
+        }
+        for name, why in reasons.items():
+            if getattr(self, name):
+                raise ValueError(
+                    f"--{name.replace('_', '-')} does not fit --dp sample: {why}; leave it out"
+                )
+        if self.local in ("scaffold", "feddyn"):
+            raise ValueError(
+                f"--local {self.local} does not fit --dp sample: what it remembers of the films "
+                "is not covered by the noise; give --local sgd or fedprox"
+            )
+        if self.shared != "all":
+            raise ValueError(
+                f"--shared {self.shared} does not fit --dp sample: the noise is meant for a model "
+                "that all share; give --shared all"
+            )
+        return self
 
     @model_validator(mode="after")
     def _something_is_shared(self) -> "Training":

@@ -47,9 +47,10 @@ Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """128 random bits."""
 
 VERSION: Literal[6] = 6
-"""Of the protocol. Since 6 updates may be summed under masks. Since 5 hospitals may keep a part of
-the model and states of their training, an instruction tells which of them count, models may travel
-as changes of what is held, and the training has more settings. Since 4 hospitals tell
+"""Of the protocol. Since 6 training may be differentially private, a reply tells what that has
+cost, and updates may be summed under masks. Since 5 hospitals may keep a part of the model and
+states of their training, an instruction tells which of them count, models may travel as changes of
+what is held, and the training has more settings. Since 4 hospitals tell
 how far they are, a reply may have histograms of the logits, an instruction may ask for a canary,
 and a client may say that it only checks its connection. Since 3 the greeting tells the training's
 settings, a reply may say that the training diverged, and hospitals may be given the final model and
@@ -220,6 +221,15 @@ class Seconds(BaseModel):
     train: float = Field(ge=0, le=LONGEST_SECONDS)
 
 
+class PrivacySpent(BaseModel):
+    """What training has cost so far of the privacy of a hospital's films, over all its runs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    epsilon: float = Field(ge=0, le=1e9)
+    delta: float = Field(gt=0, lt=1)
+
+
 class Reply(Message):
     """What a hospital answers to an instruction; its weights wait until they are fetched."""
 
@@ -231,8 +241,13 @@ class Reply(Message):
     )
     examples: int = Field(0, ge=0, le=MOST_IMAGES, description="images that it trained on")
     loss: float | None = Field(
-        None, ge=0, le=LARGEST_LOSS, description="mean training loss over the local epochs"
+        None,
+        ge=0,
+        le=LARGEST_LOSS,
+        description="mean training loss over the local epochs; None with --dp sample, whose noise "
+        "does not cover it",
     )
+    privacy: PrivacySpent | None = Field(None, description="with --dp sample")
     validation: Scores | None = Field(None, description="of the received model, before training")
     histograms: HistogramsText | None = Field(
         None, description="of the same model's logits, on the same films"

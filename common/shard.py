@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ from common.findings import FINDINGS, UNKNOWN, count_by_finding
 from common.runtime.files import sha256_of, write_whole
 from common.runtime.folders import whole_folder
 from common.seeds import patient_fraction
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -78,6 +81,7 @@ class Shard:
         images: uint8, N x S x S, a read-only memory map.
         labels: uint8, N x 14, 0, 1 or UNKNOWN; None in a shard for pretraining.
         entries: The N lines of the index.
+        resident: A copy of the images in a GPU's memory; None: there is none.
     """
 
     path: Path
@@ -85,6 +89,7 @@ class Shard:
     images: Bytes
     labels: Bytes | None
     entries: list[Entry]
+    resident: "Tensor | None" = None
 
     def __len__(self) -> int:
         return self.manifest.images

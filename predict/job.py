@@ -53,7 +53,7 @@ class Job:
         if isinstance(pixels, str):
             return pixels
         films = [Film(file, pixels)]
-        (prediction,) = predict(self._network, films, self._device, self.calibration)
+        (prediction,) = predict(self._network, films, self.size, self._device, self.calibration)
         return prediction
 
     def heatmaps(self) -> GradCam:
@@ -75,7 +75,7 @@ class Job:
         writer, paths = self._heatmaps(files)
         films = read_films(list(files), settings.wanted, self.size, settings.workers, refused)
         rows: list[Row] = []
-        for prediction in predict(self._network, films, self._device, self.calibration):
+        for prediction in predict(self._network, films, self.size, self._device, self.calibration):
             film, probabilities, called, _ = prediction
             if (cause := dullness(film)) is not None:
                 print(

@@ -50,6 +50,7 @@ def model_card(model: Model, name: str, metadata: Metadata) -> str:
         *_section("Hospitals", _hospitals(model)),
         *_section("Metrics", _metrics(model)),
         *_section("Thresholds", _thresholds(own.calibration)),
+        *_section("Privacy", _privacy(model)),
         *_section("Limits", [f"- {limit}" for limit in LIMITS]),
     ]
     return "\n".join(lines)
@@ -110,6 +111,15 @@ def _run(model: Model) -> Iterator[str]:
         f"- At each hospital: {config.mode}, local epochs {config.local_epochs}, learning rate "
         f"{config.lr:g}, batch {config.batch_size}, {config.label_fraction:.0%} of the labels"
     )
+
+
+def _privacy(model: Model) -> Iterator[str]:
+    promise = model.provenance.privacy
+    if promise is None:
+        yield "Nothing bounds what the weights tell of a film or of a hospital."
+        return
+    yield f"- {promise.describe()[0].upper()}{promise.describe()[1:]}"
+    yield "- It covers the weights, and no score in this card."
 
 
 def _hospitals(model: Model) -> Iterator[str]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from common.evaluation import EVALUATION_BATCH, logits_of
+from common.evaluation import evaluation_batch, logits_of
 from common.findings import FINDINGS
 from predict.calibration import Calibration
 from predict.films import Film
@@ -44,18 +44,23 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    network: nn.Module, films: Iterable[Film], device: torch.device, calibration: Calibration
+    network: nn.Module,
+    films: Iterable[Film],
+    size: int,
+    device: torch.device,
+    calibration: Calibration,
 ) -> Iterator[Prediction]:
     """Yield what a model says of films, in their order.
 
     Args:
         network: In evaluation mode, on the device.
         films: Of one size.
+        size: S, pixels along each side of them.
         device: Where to compute.
         calibration: Of the model.
     """
-    left = iter(films)
-    while batch := list(islice(left, EVALUATION_BATCH)):
+    left, together = iter(films), evaluation_batch(size, device)
+    while batch := list(islice(left, together)):
         with torch.inference_mode():
             logits = logits_of(network, np.stack([film.pixels for film in batch]), device)
         plain = torch.sigmoid(logits.float()).cpu().numpy()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from common.augment import draw_views
 from common.errors import BadInput
+from common.resident import copy_to, fits
 from common.seeds import generator
 from common.shard import Entry, Shard
 from pretrain.distributed import processes, rank
@@ -26,9 +27,6 @@ AHEAD = 3
 
 LARGEST_SHARE = 0.5
 """Largest share of a GPU's free memory for the images; the rest is for training."""
-
-CHUNK = 1024
-"""Images copied to a GPU at a time."""
 
 
 class Part(NamedTuple):
@@ -84,13 +82,10 @@ class Batches:
             raise BadInput(str(error)) from None
         self._order = -1, np.arange(len(images))
         if resident is None:
-            resident = device.type == "cuda" and fits(images.nbytes, device)
+            resident = device.type == "cuda" and fits(images.nbytes, device, LARGEST_SHARE)
         self.resident = resident
         if resident:
-            self._all = torch.empty(images.shape, dtype=torch.uint8, device=device)
-            for start in range(0, len(images), CHUNK):
-                chunk = torch.from_numpy(np.array(images[start : start + CHUNK]))
-                self._all[start : start + CHUNK].copy_(chunk)
+            self._all = copy_to(images, device)
 
     def steps(self, first: int, last: int) -> Generator[list[Part]]:
         """Yield the parts of each step from ``first`` up to but not including ``last``."""
@@ -149,9 +144,3 @@ def patient_numbers(entries: list[Entry]) -> npt.NDArray[np.int64]:
     """Number the patients of films from 0: int64, N; a film without a patient is its own."""
     names = [entry.patient or f"image {entry.image}" for entry in entries]
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
-
-
-def fits(needed: int, device: torch.device) -> bool:
-    """Return whether ``needed`` bytes leave enough of a GPU's memory for training."""
-    free, _ = torch.cuda.mem_get_info(device)
-    return needed <= LARGEST_SHARE * free

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from common.protocol import Identity
+from common.scores import rounded
 from common.secure.fixed import Words, clipping, to_words
 from common.secure.graph import neighbourhoods
 from common.secure.keys import BadKeys, SignedKeys, Signer, bond, check_keys, sign
@@ -107,14 +108,14 @@ class SecureAttempt:
         """Keep the update until it is asked for, masked."""
         self._words = words
 
-    def hold_change(self, before: State, after: State, films: int, loss: float) -> None:
+    def hold_change(self, before: State, after: State, films: int, loss: float | None) -> None:
         """Keep what a training has changed, clipped, until it is asked for, masked.
 
         Args:
             before: What was trained.
             after: What came of it.
             films: That it was trained on.
-            loss: Mean training loss.
+            loss: Mean training loss; None: it may not be told.
 
         Raises:
             OutOfRange: The change has no place in a sum.
@@ -122,10 +123,10 @@ class SecureAttempt:
         norm, factor = clipping(before, after, self._settings.clip)
         clipped = f", clipped to {self._settings.clip:g}" if factor < 1 else ""
         log.info(
-            "round %d: loss %.4f over %d images; an update of norm %.3g%s waits for the secure sum",
-            *(self.identity.round, loss, films, norm, clipped),
+            "round %d: loss %s over %d images; an update of norm %.3g%s waits for the secure sum",
+            *(self.identity.round, rounded(loss, 4), films, norm, clipped),
         )
-        self.hold(to_words(before, after, films, loss, self._settings))
+        self.hold(to_words(before, after, films, loss or 0.0, self._settings))
 
     def share(self, call: ShareCall) -> Shares:
         """Return the seed and the mask key in shares, each sealed for one neighbour.

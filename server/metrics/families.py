@@ -253,6 +253,7 @@ def _add_hospitals(found: Families, rounds: Sequence[RoundRecord]) -> None:
 def _add_hospital(found: Families, name: str, last: HospitalRecord) -> None:
     found.add("hospital_examples", last.examples, name)
     found.add("hospital_training_loss", last.loss, name)
+    found.add("hospital_epsilon", last.privacy.epsilon if last.privacy else None, name)
     found.add("hospital_validation_images", last.validation_images or None, name)
     found.add("hospital_validation_auc", last.auc, name)
     for finding, auc in (last.auc_by_finding or {}).items():

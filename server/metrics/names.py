@@ -69,6 +69,9 @@ METRICS = {
     ),
     "hospital_examples": Described("gauge", "Films that it trained on last", ("hospital",)),
     "hospital_training_loss": Described("gauge", "Its last mean training loss", ("hospital",)),
+    "hospital_epsilon": Described(
+        "gauge", "What the model tells of it or of one film of its, with --dp", ("hospital",)
+    ),
     "hospital_validation_images": Described(
         "gauge", "Films that its last AUC rests on", ("hospital",)
     ),

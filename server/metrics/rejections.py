@@ -9,7 +9,7 @@ CLASSES = {
     "failed": "failed at the hospital",
     "message": "answered ",
     "attempt": "answers another attempt",
-    "claim": "claims |tells no training loss|its histograms are of",
+    "claim": "claims |tells no (training loss|privacy spent)|its histograms are of",
     "weights": "tensor |the weights |not a safetensors blob|its update's norm",
     "pace": "its update moved",
     "barred": "it has no certificate|its certificate |the list has another certificate|"

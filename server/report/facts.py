@@ -10,6 +10,7 @@ from common.findings import FINDINGS
 from common.scores import rounded
 from server.report.painting import UNDEFINED, named, table
 from server.report.run import Run
+from server.rounds.spending import privacy_of
 from server.run.records import ChosenBy
 from server.run.run_config import RunConfig
 
@@ -55,7 +56,24 @@ def facts_of(run: Run) -> dict[str, str]:
         else _with_ends(pooled.auc, mean_interval(pooled.by_finding)),
         "Mean AUC at the hospitals": rounded(run.validation.auc),
         **_of_average(run),
+        **_privacy(run),
     }
+
+
+def _privacy(run: Run) -> dict[str, str]:
+    """Return what differential privacy promises, and what it does not cover."""
+    *before, last = run.rounds
+    own = (part.privacy for part in last.hospitals.values())
+    found = privacy_of(before, [each for each in own if each is not None], run.config)
+    if found is None:
+        return {}
+    uncovered = {
+        "sample": "not covered: how many films each hospital has",
+        "site": "not covered: what the server itself sees, and the scores",
+    }
+    told = any(part.validation_images for part in last.hospitals.values())
+    scores = ", and the scores of validation films" if found.dp == "sample" and told else ""
+    return {"Privacy": f"{found.describe()}; {uncovered[found.dp]}{scores}"}
 
 
 def _rate(config: RunConfig) -> str:

@@ -141,7 +141,7 @@ class Attempt:
         self._folder.live.enter("sum")
         summed = self._sums.run(sorted(found.hospitals))
         for number, (mean, line) in enumerate(summed.means):
-            info = UpdateInfo(mean.films, mean.norm, loss=mean.loss)
+            info = UpdateInfo(mean.films, mean.norm, loss=line.loss)
             self._spool.put(f"sum-{number}", pack(mean.state), info)
             found.sums.append(line)
             log.info(console.sum_row(line))

@@ -12,6 +12,8 @@ hospital was told may then turn out wrong, so the rounds wait until a round is s
 
 - before an instruction tells hospitals that it counted, since they then drop what they had kept of
   their own of earlier rounds;
+- before a model with the server's noise goes out: the round done again with other hospitals would
+  give another one, of which no account is kept;
 - before anything is concluded from the replies to the next one: exclusions, a repetition, an
   average.
 
@@ -19,7 +21,8 @@ Until then hospitals have only been sent a model to train. A round that is done 
 one if the same hospitals answer, and is asked for under its own identity in any case: nothing that
 was begun meanwhile is averaged.
 
-One piece of work is under way at a time, so that lines stand in the order of the rounds.
+One piece of work is under way at a time, so that lines stand in the order of the rounds. What it
+raises, such as a full disk, is raised where the rounds wait for it next.
 """
 
 from collections.abc import Callable

@@ -44,11 +44,16 @@ def check_reply(reply: Reply, hello: Hello, instruction: Instruction) -> None:
             f"{hello.validation}"
         )
     _check_histograms(reply)
-    if instruction.task == "evaluate" or instruction.secure is not None:
+    if instruction.task == "evaluate":
+        return
+    private = instruction.training.dp == "sample"
+    if reply.privacy is None and private and instruction.batches is None:
+        raise Rejected("tells no privacy spent")
+    if instruction.secure is not None:
         return
     if not 0 < reply.examples <= hello.examples:
         raise Rejected(f"claims {reply.examples} examples, having announced {hello.examples}")
-    if reply.loss is None:
+    if reply.loss is None and not private:
         raise Rejected("tells no training loss")
 
 

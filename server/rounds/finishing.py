@@ -6,8 +6,9 @@ from time import monotonic
 
 from common.checkpoint import Provenance
 from common.errors import FedCXRError
+from common.protocol import PrivacySpent
 from common.readings import Pooled
-from common.runtime.logs import fields
+from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import Scores
 from common.state import State
 from server.rounds.attempt import Attempt
@@ -21,6 +22,7 @@ from server.rounds.errands import Round
 from server.rounds.outgoing import GlobalModel
 from server.rounds.plan import Plan
 from server.rounds.progress import Progress, across, mean_loss
+from server.rounds.spending import privacy_of, spent_in
 from server.run import console
 from server.run.events import AuditEvent
 from server.run.folder import RunFolder
@@ -91,6 +93,9 @@ class Finishing:
         number = out.instruction.identity.round
         drift = self._combine(number, out, attempt)
         averaged = monotonic()
+        training, done = out.instruction.training, self._folder.rounds()
+        spent = spent_in(done, attempt.collected.hospitals, training)
+        privacy = privacy_of(done, spent.values(), training)
         pooled = keep_pooled(self._folder.path, number, attempt.collected.histograms)
         if self._beside.busy:
             self._folder.live.enter("test")
@@ -102,7 +107,7 @@ class Finishing:
             test=0,
             total=monotonic() - start,
         )
-        record = self._record(out, attempt, drift, pooled, seconds)
+        record = self._record(out, attempt, drift, spent, pooled, seconds)
         self._progress.note(record)
         self._folder.hold(record)
         state, kept = self._model.state, self._to_keep()
@@ -110,7 +115,7 @@ class Finishing:
 
         def keep(safe: Callable[[], None]) -> None:
             begin = monotonic()
-            provenance = self._provenance.model_copy(update={"round": number})
+            provenance = self._provenance.model_copy(update={"round": number, "privacy": privacy})
             architecture = self._plan.architecture
             self._folder.write_checkpoint(number, state, architecture, provenance, kept)
             save = monotonic() - begin
@@ -188,13 +193,14 @@ class Finishing:
         out: Round,
         attempt: Attempt,
         drift: Mapping[str, float | None],
+        spent: Mapping[str, PrivacySpent],
         pooled: Pooled | None,
         seconds: RoundSeconds,
     ) -> RoundRecord:
         """Return the round's line, without what is known once the model is saved and scored."""
         found, identity = attempt.collected, out.instruction.identity
         hospitals = {
-            name: record.model_copy(update={"cosine": drift.get(name)})
+            name: record.model_copy(update={"cosine": drift.get(name), "privacy": spent.get(name)})
             for name, record in sorted(found.hospitals.items())
         }
         answered = found.hospitals.keys() | found.rejected.keys()
@@ -239,3 +245,5 @@ class Finishing:
             seconds_left=left,
         )
         log.info(console.summary(record, rounds, asked, best, left), extra=told)
+        if (words := console.privacy_spent(record)) is not None:
+            log.info(words, extra=FOR_PEOPLE)

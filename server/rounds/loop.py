@@ -34,7 +34,7 @@ from server.run.events import (
     Resumed,
     StoppedEarly,
 )
-from server.run.folder import RunFolder
+from server.run.folder import NOISE_KEY, RunFolder
 from server.run.live import LiveWriter
 from server.run.records import Result, RunState, RunStatus
 from server.strategies import make_strategy
@@ -80,7 +80,11 @@ class Rounds:
         self._plan = plan
         self._hospitals = hospitals
         self.folder = folder
-        strategy = strategy or make_strategy(plan.strategy, returned(state, plan.training))
+        strategy = strategy or make_strategy(
+            plan.strategy,
+            returned(state, plan.training),
+            folder.path / NOISE_KEY if plan.training.dp == "site" else None,
+        )
         self._model = GlobalModel(plan, strategy, state, sent or {}, residual or {})
         self._average = average or (MovingAverage(plan.ema, state) if plan.ema else None)
         self._provenance = provenance
@@ -205,7 +209,7 @@ class Rounds:
             log.info("round %d of %d%s", number, plan.rounds, at, extra=told)
             cohort = self._draw(number, turn)
             out = self._model.to_train(number, turn, self._progress, self._secure(turn, cohort))
-            if out.instruction.training.keeps_state:
+            if out.instruction.training.keeps_state or plan.training.dp == "site":
                 self.folder.live.enter("save")
                 self._beside.wait_until_safe()
             identity = out.instruction.identity

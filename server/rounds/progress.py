@@ -63,6 +63,7 @@ def hospital_record(
         pace=pace,
         auc_intervals=auc_intervals,
         stale=stale,
+        privacy=reply.privacy,
         weights_sha256=reply.weights,
     )
 
@@ -81,10 +82,12 @@ def across(validations: dict[str, Scores], equal: bool) -> Validation:
     return Validation(auc=mean_auc(by_finding), auc_by_finding=by_finding)
 
 
-def mean_loss(parts: Iterable[UpdateInfo]) -> float:
-    """Return the mean training loss of updates, weighted by their examples."""
-    known = [(part.examples, part.loss or 0.0) for part in parts]
-    return sum(examples * loss for examples, loss in known) / sum(examples for examples, _ in known)
+def mean_loss(parts: Iterable[UpdateInfo]) -> float | None:
+    """Return the mean training loss, weighted by examples, of the updates of which it is told."""
+    told = [(part.examples, part.loss) for part in parts if part.loss is not None]
+    if not told:
+        return None
+    return sum(examples * loss for examples, loss in told) / sum(count for count, _ in told)
 
 
 def at_fault(good: Collection[str], rejected: Mapping[str, str]) -> list[str]:

@@ -24,7 +24,7 @@ def sum_row(line: SecureSum) -> str:
     dropped = f", without {', '.join(line.dropped)}" if line.dropped else ""
     return (
         f"  secure sum of {len(line.hospitals)} hospitals{dropped}: {line.films} films, loss "
-        f"{line.loss:.3f}, norm {line.norm:.3g}; {line.received / 1e6:.1f} MB came "
+        f"{rounded(line.loss)}, norm {line.norm:.3g}; {line.received / 1e6:.1f} MB came "
         f"in {line.seconds:.1f} s"
     )
 
@@ -64,6 +64,16 @@ def summary(
         f"{f'; best so far: round {best[1]} with {best[0]:.3f}' if best else ''}"
         f"{f'; about {in_words(left)} left' if left else ''}"
     )
+
+
+def privacy_spent(record: RoundRecord) -> str | None:
+    """Return the line with the hospitals' epsilons after a round; None: there are none."""
+    told = [
+        f"{name} {part.privacy.epsilon:.2f} at delta {part.privacy.delta:g}"
+        for name, part in record.hospitals.items()
+        if part.privacy is not None
+    ]
+    return f"  epsilon so far: {', '.join(told)}" if told else None
 
 
 def findings_table(columns: dict[str, AucByFinding]) -> list[str]:

@@ -9,6 +9,7 @@
     histograms/     round-NNNN.json, what each hospital told in the round; one more at the end
     audit.jsonl     what was sent to and came from each hospital; hash-chained
     excluded/       one file for each hospital that may not take part until it is removed
+    noise.key       secret of the noise, with --dp site
     replies/        what came in the last attempt at a round; goes once the run is over
     checkpoints/    round-NNNN.pt, the last few
     best.pt         the model with the best validation AUC
@@ -52,6 +53,8 @@ from server.run.spool import Spool
 log = logging.getLogger(__name__)
 
 KEPT_CHECKPOINTS = 3
+
+NOISE_KEY = "noise.key"
 
 
 def unwritable(path: Path, error: OSError) -> BadInput:
@@ -201,7 +204,8 @@ class RunFolder:
         return read_events(self.path, damaged_too=True)
 
     def write_round(self, record: RoundRecord) -> None:
-        """Append a round that is held to ``rounds.jsonl``, and tell the observers."""
+        """Append a round to ``rounds.jsonl``, and tell the observers."""
+        self._read()
         append_json(self.path / "rounds.jsonl", record.model_dump(mode="json"))
         self._set_safe(record)
         self._open = None
@@ -210,7 +214,7 @@ class RunFolder:
             observe(record)
 
     def _set_safe(self, record: RoundRecord) -> None:
-        self._read()[record.round - 1] = record
+        self._read()[record.round - 1 :] = [record]  # in its place, if it is held
         self.safe = record.round
 
     def is_finished(self, rounds: int) -> bool:

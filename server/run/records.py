@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from common.audit import is_being_written
 from common.errors import BadInput, first_problem
+from common.protocol import PrivacySpent
 from common.readings import FindingAuc, Pooled
 from common.runtime.status import Status, read_status
 from common.scores import AucByFinding, AucOfAll, Scores
@@ -67,7 +68,7 @@ class HospitalRecord(Record):
     examples: int | None = Field(
         description="images that it trained on; None here and below: not told in a secure sum"
     )
-    loss: float | None = Field(description="mean training loss")
+    loss: float | None = Field(description="mean training loss; None: it is not told")
     auc: float | None = Field(description="of the received model on its own validation")
     auc_by_finding: AucByFinding | None
     validation_images: int
@@ -81,6 +82,9 @@ class HospitalRecord(Record):
     )
     auc_intervals: dict[str, FindingAuc] | None = Field(
         None, description="of its own validation, from its histograms; None: it told none"
+    )
+    privacy: PrivacySpent | None = Field(
+        None, description="with --dp: what the model tells of a film of its, or of the hospital"
     )
     weights_sha256: str | None
     stale: int = Field(
@@ -116,7 +120,7 @@ class SecureSum(Record):
     hospitals: list[str] = Field(description="in the sum")
     dropped: list[str] = Field(description="that went away, or were left out, on the way to it")
     films: int = Field(description="that they trained on")
-    loss: float = Field(description="mean training loss over these")
+    loss: float | None = Field(description="mean training loss over these; None: not told")
     norm: float = Field(description="Euclidean norm of the mean change of the parameters")
     seconds: float = Field(description="that it took, after the training")
     received: int = Field(description="bytes that the hospitals sent for it")
@@ -140,7 +144,9 @@ class RoundRecord(Validation):
     lr: float | None = Field(
         None, description="learning rate of the hospitals' SGD; None in records of earlier versions"
     )
-    loss: float = Field(description="mean training loss, weighted by examples")
+    loss: float | None = Field(
+        description="mean training loss, weighted by examples; None: nobody told it"
+    )
     test: Scores | None = Field(description="of the new model on the server's test shard")
     hospitals: dict[str, HospitalRecord]
     rejected: dict[str, str] = Field(description="the reason by the hospital's name")

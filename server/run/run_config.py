@@ -52,6 +52,8 @@ class RunConfig(
             words.append(f"sharing {self.shared}")
         if self.wire != "fp32":
             words.append(f"sent in {self.wire}")
+        if self.dp != "none":
+            words.append(f"with noise ({self.dp})")
         if self.fraction < 1:
             words.append(f"asking {self.fraction:.0%}")
         if self.rounds_end:

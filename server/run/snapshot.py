@@ -36,7 +36,7 @@ class RoundSummary(Record):
 
     round: int
     seconds: float
-    loss: float
+    loss: float | None
     test_auc: float | None = Field(description="of the new model on the server's test shard")
     images: int = Field(description="trained on by all hospitals, as often as that was")
     bytes: Bytes = Field(description="of all hospitals")

@@ -20,7 +20,7 @@ from server.rounds.beside import Beside, take_apart
 from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
 from server.run.config import hashes_of, in_force, positives_of
-from server.run.folder import RunFolder
+from server.run.folder import NOISE_KEY, RunFolder
 from server.strategies import make_strategy
 from server.strategies.base import Strategy
 
@@ -95,7 +95,11 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         state, origin = initial_state(
             settings.init, settings.architecture, settings.seed, settings.head
         )
-    strategy = make_strategy(settings.combining, returned(state, settings.training))
+    strategy = make_strategy(
+        settings.combining,
+        returned(state, settings.training),
+        settings.run / NOISE_KEY if settings.dp == "site" else None,
+    )
     if not resumed:
         first = {"test_positives": positives_of(settings.test)}
         if origin is not None:

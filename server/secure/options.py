@@ -104,6 +104,7 @@ def check_secure(
         "--rounds-end": (bool(participation.rounds_end), "adds single updates to later rounds"),
         "--sample size": (participation.sample == "size", "draws hospitals by their films"),
         "--canary": (canary, "tells films and training loss of each hospital"),
+        "--dp site": (training.dp == "site", "shortens single updates at the server"),
         f"--wire {training.wire}": (training.wire != "fp32", "encodes single updates"),
     }
     for option, (given, why) in needs_updates.items():

@@ -110,7 +110,7 @@ class SecureSums:
                 hospitals=there,
                 dropped=sorted(set(names) - set(there)),
                 films=mean.films,
-                loss=mean.loss,
+                loss=None if instruction.training.dp == "sample" else mean.loss,
                 norm=mean.norm,
                 seconds=took,
                 received=found.received,

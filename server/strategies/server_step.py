@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from common.state import State, is_float, join, parameters_of, split
+from common.state import WEIGHTS, State, is_float, join, parameters_of, split
 from server.strategies.base import RoundInfo, Strategy, Updates
 from server.strategies.settings import Step
 
@@ -73,12 +73,14 @@ class ServerStep(Strategy):
         self._moments[which][tensor] = values.astype(np.float32)
 
     def state_dict(self) -> State:
-        """Return the moments."""
-        return join(self._moments)
+        """Return the moments, and what the mean remembers."""
+        return join({WEIGHTS: self._mean.state_dict(), **self._moments})
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from moments."""
-        self._moments.update({name: split(state).get(name, {}) for name in self.MOMENTS})
+        """Go on from these."""
+        states = split(state)
+        self._mean.load_state_dict(states[WEIGHTS])
+        self._moments.update({name: states.get(name, {}) for name in self.MOMENTS})
 
 
 class FedAvgM(ServerStep):

@@ -58,6 +58,13 @@ class StrategySettings(BaseModel):
         description="of fedavgm, fedadagrad, fedadam and fedyogi: what the server's step goes "
         "along; of package.module:Class: how BatchNorm's statistics are averaged",
     )
+    dp_quantile: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="of --dp site: let --dp-clip follow this quantile of the updates' norms; "
+        "default: it stays",
+    )
     server_lr: float | None = Field(
         None, gt=0, description="the server's step; default: 1 of fedavgm, 0.01 of the others"
     )
@@ -122,6 +129,7 @@ def check_combination(settings: StrategySettings, training: Training) -> None:
         ValueError: They do not; says why, and what to give.
     """
     name, local = settings.strategy, training.local
+    _check_dp(settings, training)
     if settings.strategy_args and ":" not in name:
         raise ValueError(
             f"--strategy-args are of a strategy package.module:Class, and --strategy is {name}; "
@@ -149,3 +157,29 @@ def check_combination(settings: StrategySettings, training: Training) -> None:
     }
     why = reasons.get(name, "it is an average itself")
     raise ValueError(f"--average {settings.average} does not fit --strategy {name}: {why}")
+
+
+def _check_dp(settings: StrategySettings, training: Training) -> None:
+    """Check that ``--dp`` fits what the server does.
+
+    Raises:
+        ValueError: It does not.
+    """
+    name = settings.strategy
+    if settings.dp_quantile is not None and training.dp != "site":
+        raise ValueError(
+            f"--dp-quantile is a setting of --dp site, and --dp is {training.dp}; leave it out"
+        )
+    if training.dp != "site":
+        return
+    if name != "fedavg" and name not in STEPS:
+        fits = ", ".join(["fedavg", *STEPS])
+        raise ValueError(
+            f"--strategy {name} does not fit --dp site: its noise is for the plain mean of "
+            f"shortened updates; give {fits}"
+        )
+    if settings.average != "weighted":
+        raise ValueError(
+            f"--average {settings.average} does not fit --dp site, which is an average itself; "
+            "leave it out"
+        )

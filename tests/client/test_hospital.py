@@ -481,7 +481,7 @@ def test_work_that_nobody_waits_for_is_given_up(tmp_path: Path) -> None:
 def test_scoring_that_nobody_waits_for_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("common.evaluation.EVALUATION_BATCH", 1)
+    monkeypatch.setattr("common.evaluation.evaluation_batch", lambda *_: 1)
     hospital = hospital_of(make_shard(tmp_path / "a", images=80).path)
     asked = iter([True, False])
     instruction = instruction_of(plan_of(), 1, task="evaluate")

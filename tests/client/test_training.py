@@ -1,7 +1,9 @@
 """What the options of local training do, each against a slow and obvious reference."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -11,15 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from client.batches import Batch, augmented, batches, mixed
+from client.batches import Batch, augmented, batches, light_views, mixed, one_ahead
 from client.local.base import LocalTraining
 from client.loss import MOST_WEIGHT, batch_loss, positive_weights
 from client.training import train
+from common.augment import draw_views
 from common.evaluation import loss_of
 from common.findings import UNKNOWN
 from common.images import random_crops
 from common.model import build_model, load_state, set_training_mode, state_of, to_input
 from common.options import Augment, Mode, Training
+from common.resident import copy_to
 from common.seeds import generator
 from common.shard import Shard
 from common.state import parameters_of, spec_of
@@ -160,10 +164,8 @@ def test_the_loss_of_mixed_films_is_the_mixture_of_their_losses(
     labels = torch.from_numpy(shard.labelled()[:12])
     inputs = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     logits = torch.randn(12, 14, generator=torch.Generator().manual_seed(2))
-    batch = mixed(Batch(inputs, labels), 0.4, np.random.default_rng(3))
-    rng = np.random.default_rng(3)
-    share, partners = rng.beta(0.4, 0.4), rng.permutation(12).tolist()
-    assert 0 < batch.share == share < 1
+    share, partners = 0.3, np.random.default_rng(3).permutation(12).tolist()
+    batch = mixed(Batch(inputs, labels), share, torch.tensor(partners))
     for i, partner in enumerate(partners):
         expected = share * inputs[i] + (1 - share) * inputs[partner]
         torch.testing.assert_close(batch.inputs[i], expected)
@@ -177,7 +179,8 @@ def test_the_loss_of_mixed_films_is_the_mixture_of_their_losses(
 @pytest.mark.parametrize("augment", ["light", "unflipped"])
 def test_augmented_films_are_small_changes_of_crops(augment: Augment) -> None:
     ramp = np.tile(np.linspace(50, 200, 40).astype(np.uint8), (64, 40, 1))  # brighter to the right
-    found = augmented(ramp, augment, np.random.default_rng(0), CPU)
+    draws = draw_views(light_views(augment, 35 / 40), 64, 40, 35, np.random.default_rng(0))
+    found = augmented(torch.from_numpy(ramp), torch.from_numpy(draws), augment)
     assert found.shape == (64, 35, 35)
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
     assert len({film.numpy().tobytes() for film in found}) == 64
@@ -195,6 +198,46 @@ def test_options_leave_the_order_of_films_as_it_is(shard: Shard) -> None:
         return next(iter(epoch)).labels.tolist()
 
     assert first() == first(**EVERYTHING)
+
+
+@given(
+    st.sampled_from(["none", "light", "unflipped"]),
+    st.sampled_from([0, 0.4]),
+    st.integers(2, 40),
+    st.integers(0, 2**32),
+)
+def test_films_in_a_devices_memory_make_the_same_batches(
+    shard: Shard, augment: Augment, mixup: float, size: int, seed: int
+) -> None:
+    training = Training(augment=augment, mixup=mixup, batch_size=size)
+    resident = replace(shard, resident=copy_to(shard.images, CPU))
+    there, here = (
+        list(batches(each, np.arange(3, 40), training, generator(seed, "t"), CPU))
+        for each in (resident, shard)
+    )
+    assert len(there) == len(here)
+    for one, other in zip(there, here, strict=True):
+        assert torch.equal(one.inputs, other.inputs)
+        assert torch.equal(one.labels, other.labels)
+        assert one.share == other.share
+        assert one.inputs.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_next_batch_is_prepared_while_one_is_used() -> None:
+    prepared = [Event() for _ in range(3)]
+
+    def source() -> Iterator[int]:
+        for number, event in enumerate(prepared):
+            event.set()
+            yield number
+        raise ValueError("no more")
+
+    ahead = one_ahead(source())
+    for number, following in enumerate([*prepared[1:], prepared[2]]):
+        assert next(ahead) == number
+        assert following.wait(20)
+    with pytest.raises(ValueError, match="no more"):
+        next(ahead)
 
 
 @pytest.mark.parametrize("option", EVERYTHING)

@@ -22,7 +22,9 @@ def test_protobuf_reads_what_was_enclosed(text: str, weights: bytes) -> None:
     assert read.WhichOneof("msg") == "fit_ins"
     assert read.fit_ins.config["message"].string == text
     assert read.fit_ins.parameters.tensors == [weights]
-    assert opened(data, INSTRUCTION) == (message, weights)
+    parts = opened(data, INSTRUCTION)
+    assert parts is not None
+    assert (parts[0], bytes(parts[1])) == (message, weights)
     assert opened(data, ANSWER) is None
 
 

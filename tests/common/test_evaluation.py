@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from common.evaluation import evaluate, loss_of
+from common.evaluation import evaluate, evaluation_batch, loss_of, predict
 from common.findings import UNKNOWN
 from common.images import centre_crops
 from common.metrics import auc_by_finding
 from common.model import build_model, load_state, state_of, to_input
+from common.resident import copy_to
 from tests.support.shards import make_shard
 from tests.support.states import same_bits
 
@@ -125,3 +127,17 @@ def test_a_diverged_model_has_no_score(tmp_path: Path) -> None:
     model = build_model("densenet-tiny")
     load_state(model, {"classifier.bias": np.full(14, np.nan, np.float32)})
     assert evaluate(model, shard, np.arange(40), CPU).auc is None
+
+
+def test_films_in_a_devices_memory_have_the_same_logits(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "a", images=90)
+    model, films = build_model("densenet-tiny"), np.arange(0, 90, 3)
+    resident = replace(shard, resident=copy_to(shard.images, CPU))
+    assert torch.equal(predict(model, resident, films, CPU), predict(model, shard, films, CPU))
+
+
+@pytest.mark.parametrize(
+    ("device", "size", "films"), [("cpu", 64, 64), ("cpu", 256, 16), ("cuda", 256, 128)]
+)
+def test_batches_are_as_large_as_is_fast(device: str, size: int, films: int) -> None:
+    assert evaluation_batch(size, torch.device(device)) == films

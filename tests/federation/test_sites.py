@@ -13,6 +13,7 @@ from client.kit import read_kit
 from client.state import ClientState
 from client.transport.connection import take_part
 from client.transport.messages import MessageHandler
+from common.envelope import Envelope
 from common.errors import Refused
 from experiments.launch.local import LocalFederation
 from server.members.sites import read_sites, write_sites
@@ -116,9 +117,9 @@ class Watching(MessageHandler):
         super().__init__(*arguments)
         self.seen: list[str | None] = []
 
-    def answer(self, message: ServerMessage, *arguments: Any) -> ClientMessage:
-        self.seen.append(message.WhichOneof("msg"))
-        return super().answer(message, *arguments)
+    def answer(self, received: Envelope[ServerMessage], *arguments: Any) -> Envelope[ClientMessage]:
+        self.seen.append(received.message.WhichOneof("msg"))
+        return super().answer(received, *arguments)
 
 
 @pytest.mark.fault(

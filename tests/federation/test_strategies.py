@@ -10,7 +10,7 @@ from common.model import build_model, state_of
 from server.run.folder import RunFolder
 from tests.support.faults import FaultyFederation, dies_before
 from tests.support.federations import SEED, events_of, lines_of, options
-from tests.support.hospitals import METHODS, LocalHospitals, plan_of, run_strategy
+from tests.support.hospitals import METHODS, LocalHospitals, copy_secrets, plan_of, run_strategy
 from tests.support.shards import make_hospitals
 from tests.support.states import same_bits
 
@@ -62,8 +62,9 @@ def test_both_ends_of_a_strategy_may_be_killed(tmp_path: Path, method: str) -> N
     assert not [event for event in events_of(folder) if event["event"] == "own state lost"]
 
     plan = plan_of(rounds=3, seed=SEED, min_clients=2, **METHODS[method])
-    hospitals = LocalHospitals(shards, SEED, {}, tmp_path / "undisturbed")
     whole = RunFolder.create(tmp_path / "whole", {})
+    copy_secrets(folder, whole.path, own, tmp_path / "undisturbed")
+    hospitals = LocalHospitals(shards, SEED, {}, tmp_path / "undisturbed")
     run_strategy(plan, whole, hospitals, state_of(build_model("densenet-tiny", SEED)), {})
     files = [path / "checkpoints" / "round-0003.pt" for path in (folder, whole.path)]
     assert same_bits(*(read_checkpoint(f, "densenet-tiny", 0, part=True)[0] for f in files))

@@ -1,5 +1,6 @@
 """Hospitals in this very process, behind the interface that the round loop uses."""
 
+import shutil
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from client.hospital import Hospital
 from client.own import OwnStates
 from client.policy import Policy
+from client.private.account import PrivacyAccount, Spent
 from client.progress import Phase
 from common.certificates import Peer
 from common.checkpoint import Provenance
@@ -27,7 +29,7 @@ from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
 from server.rounds.schedule import ScheduleSettings
 from server.rounds.staleness import carried_over
-from server.run.folder import RunFolder
+from server.run.folder import NOISE_KEY, RunFolder
 from server.run.records import RoundRecord
 from server.strategies import make_strategy
 from server.strategies.settings import StrategySettings
@@ -141,6 +143,8 @@ def hospital_of(
     own: Path | None = None,
 ) -> Hospital:
     """Return a hospital that has been greeted."""
+    if own is not None:
+        own.mkdir(parents=True, exist_ok=True)
     hospital = Hospital(
         path.name,
         open_shard(path),
@@ -148,6 +152,7 @@ def hospital_of(
         policy=policy,
         precision=precision,
         own=OwnStates(own),
+        privacy=PrivacyAccount(own and own / "privacy.json", policy and policy.privacy),
     )
     hospital.greet(greeting)
     return hospital
@@ -317,15 +322,29 @@ METHODS: dict[str, dict[str, object]] = {
     "bf16": {"wire": "bf16", "strategy": "fedadam"},
     "int8": {"wire": "int8", "strategy": "scaffold", "local": "scaffold"},
     "topk": {"wire": "topk", "shared": "no-batchnorm"},
+    "private films": {"dp": "sample", "dp_clip": 0.5, "strategy": "fedavgm", "wire": "int8"},
+    "private hospitals": {"dp": "site", "dp_quantile": 0.5, "strategy": "fedadam"},
     "topk of heads": {"wire": "topk", "mode": "linear", "strategy": "fednova"},
 }
+
+
+def copy_secrets(run: Path, to_run: Path, states: Path, to_states: Path) -> None:
+    """Give another run, and hospitals that have paid for nothing, the secrets of these."""
+    if (run / NOISE_KEY).exists():
+        shutil.copy(run / NOISE_KEY, to_run)
+    for file in states.glob("*/privacy.json"):
+        secret = Spent.model_validate_json(file.read_bytes()).secret
+        (to_states / file.parent.name).mkdir(parents=True)
+        text = Spent(secret=secret).model_dump_json()
+        (to_states / file.parent.name / file.name).write_text(text)
 
 
 def run_strategy(
     plan: Plan, folder: RunFolder, hospitals: LocalHospitals, state: State, kept: State
 ) -> None:
     """Run the rounds that are left, with a strategy that goes on from what it had kept."""
-    strategy = make_strategy(plan.strategy)
+    key = folder.path / NOISE_KEY if plan.training.dp == "site" else None
+    strategy = make_strategy(plan.strategy, noise_key=key)
     beside = take_apart(kept)
     strategy.load_state_dict(beside.strategy)
     average = MovingAverage(plan.ema, beside.average) if beside.average else None

@@ -51,7 +51,8 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 def test_models_are_scored_while_the_next_round_goes_on_and_lines_are_whole(
     tmp_path: Path,
 ) -> None:
-    hospitals, plan, scored = Watched(tmp_path / "data"), plan_of(rounds=3), []
+    hospitals, plan = Watched(tmp_path / "data"), plan_of(rounds=3)
+    scored: list[str] = []
 
     def test(state: State) -> Scores:
         number = len(scored)

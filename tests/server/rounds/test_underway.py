@@ -42,7 +42,7 @@ class Losing(Replying):
 
 
 def errands_to(hospitals: list[Any]) -> dict[str, Errand]:
-    out = Round(INSTRUCTION, {}, b"", None, 0, {})
+    out = Round(INSTRUCTION, {}, Weights(b""), None, 0, {})
     return {str(i): Errand(h, INSTRUCTION, Weights(b""), out) for i, h in enumerate(hospitals)}
 
 

@@ -55,9 +55,9 @@ def test_lines_are_json_and_status_replaces_itself(tmp_path: Path) -> None:
 def test_whoever_ever_took_part_is_known(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", {})
     assert folder.hospitals() == set()
-    for here, bad, away in (("a", "b", "c"), ("a", "d", "e")):
-        record = round_record(hospitals={here: HOSPITAL}, rejected={bad: "why"}, missing=[away])
-        folder.write_round(record)
+    for number, (bad, away) in enumerate((("b", "c"), ("d", "e")), start=1):
+        others = {"rejected": {bad: "why"}, "missing": [away]}
+        folder.write_round(round_record(number, hospitals={"a": HOSPITAL}, **others))
     assert folder.hospitals() == set("abcde")
 
 

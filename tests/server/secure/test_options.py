@@ -57,6 +57,7 @@ def test_strategies_that_compare_updates_compare_groups(changes: dict[str, Any])
         ),
         ({"norm_limit": 10.0}, "--norm-limit compares single updates"),
         ({"wire": "int8"}, "--wire int8 encodes single updates"),
+        ({"dp": "site"}, "--dp site shortens single updates at the server"),
         ({"rounds_end": 8}, "--rounds-end adds single updates to later rounds"),
         ({"canary": True}, "--canary tells films and training loss"),
         ({"fraction": 0.5, "sample": "size"}, "--sample size draws hospitals by their films"),

@@ -26,6 +26,7 @@ from tests.support.hospitals import (
     METHODS,
     Fault,
     LocalHospitals,
+    copy_secrets,
     instruction_of,
     plan_of,
     run_strategy,
@@ -71,6 +72,7 @@ def test_a_run_whose_both_ends_were_restarted_is_bit_for_bit_the_same(
     run_strategy(plan, whole, LocalHospitals(shards, plan.seed, faults, own / "whole"), FIRST, {})
 
     half = RunFolder.create(tmp_path / "half", {})
+    copy_secrets(whole.path, half.path, own / "whole", own / "half")
     shorter = plan_of(rounds=2, min_clients=2, **METHODS[method])
     run_strategy(shorter, half, LocalHospitals(shards, plan.seed, faults, own / "half"), FIRST, {})
     half.log.close()
@@ -87,6 +89,8 @@ def test_a_run_whose_both_ends_were_restarted_is_bit_for_bit_the_same(
     assert same_bits(*models)
     assert same_bits(*(read_strategy(file) for file in files))
     assert own_files(own / "whole", 4) == own_files(own / "half", 4)
+    accounts = [(own / name).glob("*/privacy.json") for name in ("whole", "half")]
+    assert [f.read_text() for f in accounts[0]] == [f.read_text() for f in accounts[1]]
     assert bool(own_files(own / "whole", 4)) == plan.training.keeps_state
     assert [len(record.hospitals) for record in whole.rounds()] == [3, 2, 3, 3]
     assert (whole.path / "final.pt").exists() == plan.one_model

@@ -1,0 +1,1 @@
+"""Differential privacy of a hospital's films; see docs/privacy.md."""

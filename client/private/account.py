@@ -1,0 +1,127 @@
+"""What a hospital has spent of the privacy of its films, over all runs, and its secret."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from client.policy import Budget, NotAllowed
+from common.accounting import DELTA, Noisy, epsilon_of
+from common.errors import BadInput
+from common.protocol import MOST_ROUNDS, Printable, PrivacySpent, Sha256
+from common.runtime.files import write_whole
+from common.secret_stream import SecretStream
+
+
+class Charge(BaseModel):
+    """One round's training, as it was paid for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    purpose: Sha256 = Field(description="hash of all that decides the result, but for the noise")
+    run: Printable
+    round: int = Field(ge=0, lt=MOST_ROUNDS)
+    cost: Noisy
+
+
+class Spent(BaseModel):
+    """The file ``privacy.json`` in the client's ``--state``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = Field(1, ge=1, le=1)
+    secret: Sha256 = Field(description="from which the noise is made")
+    charges: tuple[Charge, ...] = ()
+
+
+class PrivacyAccount:
+    """Pays for training, and refuses what would cost more than is left.
+
+    A charge is on disk before the training that it pays for begins. The noise is a function of the
+    secret and of all that decides the training: a round that is repeated gives the same bytes,
+    tells nothing new and costs nothing, and any other has other noise.
+
+    Args:
+        file: ``privacy.json``; None: nothing is kept.
+        budget: Of the site's policy; None: there is no limit.
+
+    Raises:
+        BadInput: The file is damaged, or there is a budget and no file.
+    """
+
+    def __init__(self, file: Path | None, budget: Budget | None = None) -> None:
+        if budget is not None and file is None:
+            raise BadInput(
+                "the policy has a privacy budget, which must outlive this process; give --state DIR"
+            )
+        self._file = file
+        self._budget = budget
+        self._spent = _read(file) if file is not None else None
+
+    @property
+    def spent(self) -> PrivacySpent:
+        """What all training so far has cost."""
+        charges = self._spent.charges if self._spent is not None else ()
+        return PrivacySpent(epsilon=self._epsilon_of(charges), delta=self._delta)
+
+    @property
+    def _delta(self) -> float:
+        return self._budget.delta if self._budget is not None else DELTA
+
+    def pay(self, purpose: Sequence[bytes], run: str, number: int, cost: Noisy) -> SecretStream:
+        """Pay for a round's training, unless the same has been paid for; return its draws.
+
+        Args:
+            purpose: All that decides the training.
+            run: The run's name.
+            number: The round's.
+            cost: Of the training.
+
+        Raises:
+            NotAllowed: It would cost more than the site's budget; nothing is paid.
+            OSError: The charge cannot be written; nothing may be trained.
+        """
+        name = hashlib.sha256(b"".join(hashlib.sha256(each).digest() for each in purpose))
+        spent = self._spent or Spent(secret=secrets.token_hex(32))
+        if all(charge.purpose != name.hexdigest() for charge in spent.charges):
+            charge = Charge(purpose=name.hexdigest(), run=run, round=number, cost=cost)
+            charges = (*spent.charges, charge)
+            self._check(charges)
+            spent = spent.model_copy(update={"charges": charges})
+            if self._file is not None:
+                text = spent.model_dump_json(indent=2) + "\n"
+                write_whole(self._file, lambda file: file.write(text.encode()), mode=0o600)
+            self._spent = spent
+        return SecretStream(bytes.fromhex(spent.secret), name.digest())
+
+    def _check(self, charges: Sequence[Charge]) -> None:
+        if self._budget is None:
+            return
+        if (needed := self._epsilon_of(charges)) > self._budget.epsilon:
+            raise NotAllowed(
+                f"this round would bring the privacy spent to epsilon {needed:.2f}, and the budget "
+                f"is {self._budget.epsilon:g} at delta {self._budget.delta:g}"
+            )
+
+    def _epsilon_of(self, charges: Sequence[Charge]) -> float:
+        return epsilon_of((charge.cost for charge in charges), self._delta)
+
+
+def _read(file: Path) -> Spent | None:
+    """Return what is in the file; None: there is none yet.
+
+    Raises:
+        BadInput: It cannot be read: what was spent is then not known.
+    """
+    try:
+        return Spent.model_validate(json.loads(file.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError, ValidationError):
+        raise BadInput(
+            f"{file}: damaged or not readable, so that the privacy spent is not known; restore it "
+            "from a backup"
+        ) from None

@@ -1,0 +1,106 @@
+"""Gradients of single films, each shortened to a bound, added up."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from common.evaluation import loss_of
+from common.findings import UNKNOWN
+from common.options import Mode, Precision
+
+FILMS_AT_ONCE = 8
+"""Whose gradients are in memory together: 28 MB each for a DenseNet-121, and their activations."""
+
+Gradients = dict[str, Tensor]
+
+
+def clipped_sum(
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    inputs: Tensor,
+    labels: Tensor,
+    bound: float,
+    mode: Mode,
+    precision: Precision = "fp32",
+) -> Gradients:
+    """Return the sum of films' gradients, each no longer than a bound, by the parameter's name.
+
+    A film's loss is the mean over its known labels. One film changes the sum by no more than the
+    bound, whatever the others are (Abadi et al., CCS 2016, algorithm 1).
+
+    Args:
+        model: In evaluation mode, so that no film enters the forward pass of another.
+        parameters: Those that are trained, by name.
+        inputs: float32, B x 3 x C x C.
+        labels: uint8, B x 14, with a known one for each film; B is at least 1.
+        bound: Of a gradient's Euclidean norm, over all parameters.
+        mode: ``linear``: the parameters are the head's.
+        precision: Of the network.
+    """
+    if mode == "linear":
+        return _of_head(model, inputs, labels, bound, precision)
+    total: Gradients = {name: torch.zeros_like(each) for name, each in parameters.items()}
+    for start in range(0, len(inputs), FILMS_AT_ONCE):
+        few = slice(start, start + FILMS_AT_ONCE)
+        each = _of_films(model, parameters, inputs[few], labels[few], precision)
+        squares = torch.stack([g.flatten(1).square().sum(1) for g in each.values()])
+        share = _share(squares.sum(0), bound)
+        for name, gradients in each.items():
+            total[name] += torch.einsum("n,n...->...", share, gradients)
+    return total
+
+
+def _of_films(
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    inputs: Tensor,
+    labels: Tensor,
+    precision: Precision,
+) -> Gradients:
+    """Return each film's gradients: n x the parameter's shape."""
+    others = {
+        name: tensor.detach()
+        for name, tensor in model.state_dict(keep_vars=True).items()
+        if name not in parameters
+    }
+
+    def loss(weights: Gradients, film: Tensor, known: Tensor) -> Tensor:
+        with torch.autocast(film.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = functional_call(model, {**others, **weights}, (film[None],))
+        return loss_of(logits.float(), known[None])
+
+    weights = {name: parameter.detach() for name, parameter in parameters.items()}
+    found: Gradients = vmap(grad(loss), (None, 0, 0))(weights, inputs, labels)
+    return found
+
+
+@torch.no_grad()
+def _of_head(
+    model: nn.Module, inputs: Tensor, labels: Tensor, bound: float, precision: Precision
+) -> Gradients:
+    """Return the sum for the head alone, whose gradients are products of two vectors.
+
+    With the features f of a film and the slope d of its loss by the logits, the gradients are d f'
+    and d, and their squared norm is |d|^2 (|f|^2 + 1).
+    """
+    head = model.get_submodule("classifier")
+    kept: list[Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, arguments: kept.append(arguments[0]))
+    try:
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = model(inputs).float()
+    finally:
+        hook.remove()
+    features = kept[0].float()
+    known = (labels != UNKNOWN).float()
+    slopes = known * (torch.sigmoid(logits) - (labels == 1).float()) / known.sum(1, keepdim=True)
+    squares = slopes.square().sum(1) * (features.square().sum(1) + 1)
+    slopes = slopes * _share(squares, bound)[:, None]
+    return {"classifier.weight": slopes.T @ features, "classifier.bias": slopes.sum(0)}
+
+
+def _share(squares: Tensor, bound: float) -> Tensor:
+    """Return by what each gradient is multiplied, given its squared norm."""
+    return (bound / squares.sqrt().clamp(min=1e-12)).clamp(max=1)

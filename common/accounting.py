@@ -1,0 +1,69 @@
+"""What noise promises: epsilon at delta of Gaussian mechanisms, composed.
+
+Each step adds up vectors of a random part of the members, each member in with the same chance and
+its vector no longer than a bound, and adds Gaussian noise (Abadi et al., "Deep Learning with
+Differential Privacy", CCS 2016). Neighbours differ by one member that is there or not. The
+arithmetic is Opacus's: the accountant of Gopi et al., "Numerical Composition of Differential
+Privacy", NeurIPS 2021, whose upper bound is taken.
+"""
+
+import warnings
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from common.options import LEAST_NOISE, Dp
+
+DELTA = 1e-5
+"""Where nobody gives another."""
+
+
+class Noisy(BaseModel):
+    """Steps with the same noise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    noise: float = Field(ge=LEAST_NOISE, description="standard deviation / the longest vector")
+    rate: float = Field(gt=0, le=1, description="the chance of a member to be in a step")
+    steps: int = Field(ge=1)
+
+
+class Privacy(BaseModel):
+    """What differential privacy promises of a model, and how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    dp: Dp = Field(description="sample: of each film; site: of each hospital")
+    clip: float = Field(description="longest gradient of a film, or first longest update")
+    noise: float = Field(description="standard deviation of the noise / clip")
+    epsilon: float = Field(description="of the hospital that has spent most")
+    delta: float = Field(description="the largest of all hospitals")
+
+    def describe(self) -> str:
+        """Return it in words."""
+        whose = "each film" if self.dp == "sample" else "each hospital"
+        return (
+            f"differential privacy of {whose}: epsilon {self.epsilon:.2f} at delta {self.delta:g}, "
+            f"clipping at {self.clip:g}, noise {self.noise:g} times that"
+        )
+
+
+def epsilon_of(spent: Iterable[Noisy], delta: float) -> float:
+    """Return the epsilon of all of the steps together; 0 of none.
+
+    Args:
+        spent: In any order.
+        delta: In (0, 1).
+    """
+    steps: dict[tuple[float, float], int] = {}
+    for each in spent:
+        steps[each.noise, each.rate] = steps.get((each.noise, each.rate), 0) + each.steps
+    if not steps:
+        return 0.0
+    from opacus.accountants import PRVAccountant  # type: ignore[import-untyped]
+
+    accountant = PRVAccountant()
+    accountant.history = [(noise, rate, count) for (noise, rate), count in sorted(steps.items())]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of logarithms of 0, whose terms count nothing
+        return float(accountant.get_epsilon(delta=delta))

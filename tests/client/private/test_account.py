@@ -1,0 +1,93 @@
+"""What a hospital has spent: on disk before the training, bounded by its policy, never twice."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from client.policy import Budget, NotAllowed
+from client.private.account import PrivacyAccount, Spent
+from common.accounting import Noisy, epsilon_of
+from common.errors import BadInput
+
+COST = Noisy(noise=1.0, rate=0.1, steps=10)
+
+PAYS_AND_DIES = """
+import os, signal, sys
+from pathlib import Path
+from client.private.account import PrivacyAccount
+from common.accounting import Noisy
+account = PrivacyAccount(Path(sys.argv[1]))
+account.pay([b"model"], "run", 1, Noisy(noise=1.0, rate=0.1, steps=10))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def pay(account: PrivacyAccount, purpose: bytes, number: int = 1) -> bytes:
+    return account.pay([purpose], "run", number, COST).uniform(4).tobytes()
+
+
+def test_what_is_paid_survives_a_kill_before_the_training(tmp_path: Path) -> None:
+    file = tmp_path / "privacy.json"
+    end = subprocess.run([sys.executable, "-c", PAYS_AND_DIES, str(file)], check=False)
+    assert end.returncode == -signal.SIGKILL
+    account = PrivacyAccount(file)
+    assert account.spent.epsilon == pytest.approx(epsilon_of([COST], 1e-5))
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_same_training_is_paid_once_and_has_the_same_noise(tmp_path: Path) -> None:
+    file = tmp_path / "privacy.json"
+    first = pay(PrivacyAccount(file), b"model")
+    assert pay(PrivacyAccount(file), b"model") == first
+    assert len(Spent.model_validate_json(file.read_bytes()).charges) == 1
+    assert pay(PrivacyAccount(file), b"another model") != first
+    assert len(Spent.model_validate_json(file.read_bytes()).charges) == 2
+
+
+def test_parts_of_a_purpose_cannot_be_shifted(tmp_path: Path) -> None:
+    account = PrivacyAccount(tmp_path / "privacy.json")
+    one = account.pay([b"ab", b"c"], "run", 1, COST).uniform(1)
+    other = account.pay([b"a", b"bc"], "run", 1, COST).uniform(1)
+    assert one != other
+
+
+def test_beyond_the_budget_nothing_is_trained_and_nothing_is_paid(tmp_path: Path) -> None:
+    file = tmp_path / "privacy.json"
+    twice = epsilon_of([COST, COST], 1e-3)
+    account = PrivacyAccount(file, Budget(epsilon=twice, delta=1e-3))
+    pay(account, b"1")
+    pay(account, b"2", 2)
+    before = file.read_bytes()
+    with pytest.raises(NotAllowed, match=rf"epsilon \d+\.\d\d, and the budget is {twice:g} at"):
+        pay(account, b"3", 3)
+    assert file.read_bytes() == before
+    pay(account, b"2", 2)  # a repeated round is paid for already
+    # Another process, and so another run, has the same budget.
+    with pytest.raises(NotAllowed):
+        pay(PrivacyAccount(file, Budget(epsilon=twice, delta=1e-3)), b"3", 3)
+
+
+def test_a_budget_needs_a_place_to_be_kept() -> None:
+    with pytest.raises(BadInput, match="give --state"):
+        PrivacyAccount(None, Budget(epsilon=1))
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"secret": "00"}', "[" * 100_000])
+def test_a_damaged_file_is_not_begun_anew(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "privacy.json"
+    file.write_text(content)
+    with pytest.raises(BadInput, match="restore it from a backup"):
+        PrivacyAccount(file)
+    assert file.read_text() == content
+
+
+def test_the_file_has_no_more_than_it_says(tmp_path: Path) -> None:
+    file = tmp_path / "privacy.json"
+    pay(PrivacyAccount(file), b"model")
+    content = json.loads(file.read_bytes())
+    assert content.keys() == {"format", "secret", "charges"}
+    assert content["charges"][0].keys() == {"purpose", "run", "round", "cost"}

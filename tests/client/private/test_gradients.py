@@ -1,0 +1,79 @@
+"""The clipped sum of films' gradients, against one film after another through plain autograd."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from client.private.gradients import FILMS_AT_ONCE, clipped_sum
+from common.evaluation import loss_of
+from common.findings import UNKNOWN
+from common.model import build_model, load_state, set_training_mode
+from common.options import Mode
+from tests.support.hospitals import STATE
+
+SIZE = 40
+
+
+def model_in(mode: Mode) -> tuple[nn.Module, dict[str, nn.Parameter]]:
+    model = build_model("densenet-tiny")
+    load_state(model, STATE)
+    set_training_mode(model, mode, statistics=False)
+    return model, {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def films(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    rng = np.random.default_rng(seed)
+    inputs = torch.from_numpy(rng.normal(size=(count, 3, SIZE, SIZE)).astype(np.float32))
+    labels = rng.choice([0, 1, UNKNOWN], size=(count, 14)).astype(np.uint8)
+    labels[:, 0] = 1  # each has a known label
+    return inputs, torch.from_numpy(labels)
+
+
+def one_after_another(
+    model: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    films: tuple[Tensor, Tensor],
+    bound: float,
+) -> dict[str, Tensor]:
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for film, labels in zip(*films, strict=True):
+        loss = loss_of(model(film[None]), labels[None])
+        gradients = torch.autograd.grad(loss, list(parameters.values()))
+        norm = torch.cat([g.flatten() for g in gradients]).norm()
+        for name, gradient in zip(parameters, gradients, strict=True):
+            total[name] += gradient * min(1.0, bound / float(norm))
+    return total
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.sampled_from(["finetune", "linear"]),
+    st.integers(1, 2 * FILMS_AT_ONCE + 1),
+    st.sampled_from([0.01, 0.4, 100.0]),
+    st.integers(0, 99),
+)
+def test_each_film_is_clipped_by_itself(mode: Mode, count: int, bound: float, seed: int) -> None:
+    model, parameters = model_in(mode)
+    inputs, labels = films(count, seed)
+    found = clipped_sum(model, parameters, inputs, labels, bound, mode)
+    expected = one_after_another(model, parameters, (inputs, labels), bound)
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=2e-4, atol=bound * 1e-5)
+
+
+@pytest.mark.parametrize("mode", ["finetune", "linear"])
+def test_no_film_moves_the_sum_by_more_than_the_bound(mode: Mode) -> None:
+    model, parameters = model_in(mode)
+    inputs, labels = films(5, 1)
+    inputs[2] *= 1000
+    bound = 0.05
+    whole = clipped_sum(model, parameters, inputs, labels, bound, mode)
+    others = [0, 1, 3, 4]
+    rest = clipped_sum(model, parameters, inputs[others], labels[others], bound, mode)
+    moved = torch.cat([(whole[name] - rest[name]).flatten() for name in whole]).norm()
+    assert float(moved) <= bound * 1.001
+    assert float(moved) > bound * 0.5

@@ -1,0 +1,53 @@
+"""Epsilon, against an exact formula and published values."""
+
+import math
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize, stats
+
+from common.accounting import Noisy, epsilon_of
+
+
+def exact(noise: float, steps: int, delta: float) -> float:
+    """Return the epsilon of Gaussian mechanisms without sampling.
+
+    Balle and Wang, "Improving the Gaussian Mechanism for Differential Privacy", ICML 2018, theorem
+    8; so many steps are one with less noise.
+    """
+    deviation = noise / math.sqrt(steps)
+
+    def missing(epsilon: float) -> float:
+        half = 1 / (2 * deviation)
+        inside = stats.norm.cdf(half - epsilon * deviation)
+        outside = math.exp(epsilon + stats.norm.logcdf(-half - epsilon * deviation))
+        return float(inside - outside - delta)
+
+    return float(optimize.brentq(missing, 0, 1000))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.floats(0.8, 20), st.integers(1, 50), st.sampled_from([1e-3, 1e-5, 1e-6]))
+def test_without_sampling_epsilon_is_that_of_the_exact_formula(
+    noise: float, steps: int, delta: float
+) -> None:
+    found = epsilon_of([Noisy(noise=noise, rate=1, steps=steps)], delta)
+    expected = exact(noise, steps, delta)
+    assert expected - 1e-3 <= found <= expected + 0.02 + 0.01 * expected
+
+
+def test_epsilon_is_a_little_below_a_published_bound() -> None:
+    """Abadi et al., CCS 2016, section 3.2: q = 0.01, sigma = 4 and 10,000 steps give 1.26."""
+    found = epsilon_of([Noisy(noise=4, rate=0.01, steps=10_000)], 1e-5)
+    assert 0.7 * 1.26 < found < 1.26
+
+
+def test_steps_of_several_rounds_add_up_in_any_order() -> None:
+    one, other = Noisy(noise=1, rate=0.1, steps=5), Noisy(noise=2, rate=0.2, steps=3)
+    twice = Noisy(noise=1, rate=0.1, steps=10)
+    assert epsilon_of([one, other, one], 1e-5) == epsilon_of([other, twice], 1e-5)
+    assert epsilon_of([one], 1e-5) < epsilon_of([twice], 1e-5) < epsilon_of([twice, other], 1e-5)
+
+
+def test_nothing_costs_nothing() -> None:
+    assert epsilon_of([], 1e-5) == 0
