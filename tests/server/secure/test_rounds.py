@@ -293,3 +293,21 @@ def test_fewer_sums_than_groups_cost_an_attempt(tmp_path: Path) -> None:
     assert line.secure is not None
     assert len(line.secure) == 3
     assert "only 2 of 3 secure sums have come" in (tmp_path / "run" / "events.jsonl").read_text()
+
+
+def test_with_noise_of_its_own_a_hospital_tells_no_loss_in_a_sum_either(tmp_path: Path) -> None:
+    shards = make_hospitals(tmp_path / "data", 3, images=20)
+    plan = plan_of(
+        min_clients=3,
+        quorum=1.0,
+        rounds=1,
+        secure=SECURE,
+        most_films=100,
+        dp="sample",
+        mode="linear",
+    )
+    rounds_with(plan, hospitals_of(shards, {}), tmp_path / "run").run()
+    (line,) = lines_of(tmp_path / "run")
+    assert line.secure is not None
+    assert (line.loss, line.secure[0].loss) == (None, None)
+    assert all(part.privacy is not None for part in line.hospitals.values())
