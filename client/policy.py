@@ -81,8 +81,8 @@ class Policy(BaseModel):
             return f"to {instruction.task} is not allowed here"
         if instruction.task == "evaluate":
             return None
-        if self.secure_aggregation and instruction.secure is None:
-            return "training without --secure-aggregation is not allowed here"
+        if self.secure_aggregation and (instruction.secure is None or instruction.batches):
+            return "training without --secure-aggregation, or a canary, is not allowed here"
         if training.mode not in self.modes:
             return f"mode {training.mode} is not allowed here"
         if training.local not in self.local:

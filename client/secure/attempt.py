@@ -89,10 +89,8 @@ class SecureAttempt:
         self._graph_seed = seed
         self._signer = signer
         self._key_seed, self._self_seed = random(SEED_BYTES), random(SEED_BYTES)
-        self._mask_key, self._seal_key = (
-            private_key(self._key_seed),
-            private_key(random(SEED_BYTES)),
-        )
+        self._mask_key = private_key(self._key_seed)
+        self._seal_key = private_key(random(SEED_BYTES))
         self._attempt = identity.model_dump()
         self.keys = sign(
             name, self._attempt, public_of(self._mask_key), public_of(self._seal_key), signer
@@ -186,11 +184,12 @@ class SecureAttempt:
             raise Refusal("shares came of others than the hospital's neighbours")
         if len(call.sealed) + 1 < max(FEWEST, least):
             raise Refusal(f"only {len(call.sealed) + 1} of {least} neighbours have made shares")
-        self._held = {self._name: self._own}
+        held = {self._name: self._own}
         for name, shares in call.sealed.items():
-            self._held[name] = self._opened(name, shares)
+            held[name] = self._opened(name, shares)
             add_mask(words, self._mask_key_with(name), sign_of(self._name, name))
         add_mask(words, seed_key(self._self_seed, self._attempt), 1)
+        self._held = held
         return words.astype("<u4", copy=False).tobytes()
 
     def _opened(self, name: str, shares: SealedShares) -> tuple[bytes, bytes]:

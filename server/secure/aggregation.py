@@ -63,6 +63,10 @@ class Aggregation:
         self._seeds: dict[str, dict[str, bytes]] = {}  # shares by whose they are, by who held them
         self._key_seeds: dict[str, dict[str, bytes]] = {}
 
+    def others_near(self, name: str) -> int:
+        """Return with how many others a hospital masks; 0: it is none of them."""
+        return len(self._near.get(name, [name])) - 1
+
     def share_calls(self) -> dict[str, ShareCall]:
         """Return what each hospital is asked first.
 

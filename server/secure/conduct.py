@@ -96,6 +96,8 @@ def _ask(
         answers.put((name, (answer, blob)))
     except (HospitalLost, ProtocolError) as error:
         answers.put((name, error))
+    except Exception as error:  # noqa: BLE001 - or the sum would wait for this one for ever
+        answers.put((name, HospitalLost(type(error).__name__)))
 
 
 def _take(aggregation: Aggregation, name: str, answer: Answer, found: Conducted) -> None:

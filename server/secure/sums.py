@@ -116,17 +116,16 @@ class SecureSums:
                 received=found.received,
             )
             summed.means.append((mean, line))
-        self._blame(names, found, aggregation, summed)
+        self._blame(found, aggregation, summed)
         left = set(names) - set(there) - summed.rejected.keys()
         summed.lost |= {name: found.lost.get(name, reason) for name in left}
 
-    def _blame(
-        self, names: list[str], found: Conducted, aggregation: Aggregation, summed: Summed
-    ) -> None:
+    @staticmethod
+    def _blame(found: Conducted, aggregation: Aggregation, summed: Summed) -> None:
         """Say whose fault it is that a sum is smaller, or that there is none."""
         liars = dict(aggregation.liars)
         for name, count in found.accused.items():
-            if 2 * count >= len(names) - 1:
+            if 2 * count > aggregation.others_near(name) > 0:
                 liars[name] = f"{count} hospitals could not use the keys or shares that it sent"
         summed.liars |= liars
         summed.rejected |= found.improper | liars

@@ -91,6 +91,9 @@ def test_a_site_that_wants_secure_sums_trains_in_no_other_run(tmp_path: Path) ->
         assert federation.server is not None
         assert federation.server.wait(60) == 3
     (rejected,) = [each for each in events_of(tmp_path / "run") if each["event"] == "rejected"]
-    assert "training without --secure-aggregation is not allowed here" in rejected["reason"]
+    assert (
+        "training without --secure-aggregation, or a canary, is not allowed here"
+        in rejected["reason"]
+    )
     joined = [each for each in events_of(tmp_path / "run") if each["event"] == "joined"]
     assert joined[0]["examples"] == 1

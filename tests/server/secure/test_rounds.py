@@ -311,3 +311,42 @@ def test_with_noise_of_its_own_a_hospital_tells_no_loss_in_a_sum_either(tmp_path
     assert line.secure is not None
     assert (line.loss, line.secure[0].loss) == (None, None)
     assert all(part.privacy is not None for part in line.hospitals.values())
+
+
+class SpoilsItsShares(Faulty):
+    """Makes shares that the others cannot open."""
+
+    spoilt = ("hospital-00", "hospital-02", "hospital-03")
+    attempts: tuple[int, ...] = (1, 2, 3)
+
+    def fail(self, call: SecureCall, timeout: float) -> SecureAnswer:
+        answer = LocalConnection.secure(self, call, timeout)
+        assert isinstance(answer, Shares)
+        sealed = {
+            name: each.model_copy(update={"box": bytes(48)}) if name in self.spoilt else each
+            for name, each in answer.sealed.items()
+        }
+        return answer.model_copy(update={"sealed": sealed})
+
+
+class SpoilsOneShare(SpoilsItsShares):
+    """Makes a share that one other cannot open."""
+
+    spoilt = ("hospital-00",)
+
+
+@pytest.mark.parametrize("liar", [SpoilsItsShares, SpoilsOneShare])
+def test_shares_that_cannot_be_opened_are_the_fault_of_whom_most_name(
+    tmp_path: Path, shards: list[Path], liar: type[Faulty]
+) -> None:
+    plan = plan_of(min_clients=4, quorum=0.75, rounds=1, secure=SECURE, most_films=100)
+    hospitals = hospitals_of(shards, {"hospital-01": liar})
+    rounds_with(plan, hospitals, tmp_path / "run").run()
+    (line,) = lines_of(tmp_path / "run")
+    assert line.secure is not None
+    alone = liar is SpoilsOneShare
+    assert list(hospitals.dismissed) == ([] if alone else ["hospital-01"])
+    out = "hospital-00" if alone else "hospital-01"
+    left = [shard for shard in shards if shard.name != out]
+    assert line.secure[0].hospitals == [shard.name for shard in left]
+    assert_close(model_of(tmp_path / "run"), federate_by_hand(plan, left), 1e-5)
