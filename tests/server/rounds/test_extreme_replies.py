@@ -18,6 +18,7 @@ from common.findings import FINDINGS
 from common.model import build_model, state_of
 from common.options import StrategyName
 from common.protocol import REPLY, Hello, Identity, Instruction, Reply, parse_message
+from common.secure.messages import SecureAnswer, SecureCall
 from common.state import State, is_float
 from common.wire import fingerprint, pack
 from server.rounds.ask import Connection, Weights
@@ -100,6 +101,9 @@ class Scripted:
     def fetch(self, identity: Identity, timeout: float) -> bytes:
         del identity, timeout
         return self._blob
+
+    def secure(self, call: SecureCall, timeout: float) -> SecureAnswer:
+        raise NotImplementedError
 
     def tell(self, identity: Identity, reason: str) -> None:
         del identity

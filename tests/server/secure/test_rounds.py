@@ -252,7 +252,7 @@ def test_the_median_of_groups_withstands_a_poisoner(tmp_path: Path) -> None:
     poisoner = hospitals.connections["hospital-04"]._hospital
     train = poisoner._train
 
-    def poison(model: torch.nn.Module, *rest: Any) -> float:
+    def poison(model: torch.nn.Module, *rest: Any) -> float | None:
         loss = train(model, *rest)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -316,7 +316,7 @@ def test_with_noise_of_its_own_a_hospital_tells_no_loss_in_a_sum_either(tmp_path
 class SpoilsItsShares(Faulty):
     """Makes shares that the others cannot open."""
 
-    spoilt = ("hospital-00", "hospital-02", "hospital-03")
+    spoilt: tuple[str, ...] = ("hospital-00", "hospital-02", "hospital-03")
     attempts: tuple[int, ...] = (1, 2, 3)
 
     def fail(self, call: SecureCall, timeout: float) -> SecureAnswer:
