@@ -12,13 +12,16 @@ CLASSES = {
     "claim": "claims |tells no (training loss|privacy spent)|its histograms are of",
     "weights": "tensor |the weights |not a safetensors blob|its update's norm",
     "pace": "its update moved",
+    "secure": "has no keys for|the keys |made shares |sent a masked |its masked |revealed shares |"
+    "it shared another|it revealed other|\\d+ hospitals could not use",
     "barred": "it has no certificate|its certificate |the list has another certificate|"
     "the certificate of .* expired|.* (is not on the list|was revoked on|is excluded from) ",
 }
 """How the sentences of a class begin, as a regular expression.
 
 message: a reply that cannot be understood; attempt: one to another attempt; claim: numbers that
-cannot be; pace: an update that is far too fast; barred: the hospital may not take part any more.
+cannot be; pace: an update that is far too fast; secure: keys or shares of a secure sum; barred: the
+hospital may not take part any more.
 """
 
 OTHER = "other"

@@ -25,6 +25,7 @@ FEWEST_HOSPITALS = 5
 PHASES: dict[Phase, str] = {
     "waiting": "waiting for hospitals",
     "hospitals": "the hospitals work",
+    "sum": "summing the updates under masks",
     "average": "averaging",
     "save": "saving the model",
     "test": "scoring on the test shard",

@@ -6,7 +6,7 @@ import pytest
 from server.metrics.rejections import CLASSES, OTHER, class_of
 
 ROOT = Path(__file__).parents[3]
-REJECT = ("Rejected", "WireError")
+REJECT = ("Rejected", "WireError", "Improper", "BadKeys")
 BARS = {
     "server/members/admission.py": ("standing", "stranger"),
     "server/members/sites.py": ("refusal",),
@@ -28,7 +28,8 @@ def sentence(node: ast.expr | None) -> str | None:
 def sentences_of_rejections() -> set[str]:
     """Return what the code says where it rejects a reply."""
     found = set()
-    for file in [ROOT / "common/wire.py", *(ROOT / "server/rounds").glob("*.py")]:
+    rooms = (ROOT / "server" / room for room in ("rounds", "secure"))
+    for file in [ROOT / "common/wire.py", *(file for room in rooms for file in room.glob("*.py"))]:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 if node.func.id in REJECT and (text := sentence(node.args[0])):
@@ -71,6 +72,8 @@ def test_hospitals_that_are_barred_are_told_apart_from_bad_replies() -> None:
         ("the training diverged at learning rate 0.1", "diverged"),
         ("failed at the hospital (RuntimeError)", "failed"),
         ("tensor norm5.bias is not finite", "weights"),
+        ("it shared another secret than it announced", "secure"),
+        ("3 hospitals could not use the keys or shares that it sent", "secure"),
         ("something that nobody has thought of", OTHER),
     ],
 )

@@ -4,15 +4,16 @@ import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from rich.console import Console
 
 from common.findings import FINDINGS
-from server.run.live import HospitalLive
+from server.run.live import HospitalLive, Phase
 from server.run.records import RunStatus, Validation
 from server.run.snapshot import Snapshot, snapshot_of
-from server.watch.view import Picture
+from server.watch.view import PHASES, Picture
 from tests.support.recorded import LIVE, NOW, ago, record_run
 from tests.support.records import HOSPITAL, round_record
 
@@ -119,3 +120,16 @@ def test_a_reply_that_was_behind_is_marked(tmp_path: Path) -> None:
         if line.startswith("ucsf ") and "since" not in line
     )
     assert row.endswith(" 3, 2 behind")
+
+
+@pytest.mark.parametrize("phase", get_args(Phase))
+def test_every_phase_has_words_and_what_is_not_told_is_a_dash(tmp_path: Path, phase: Phase) -> None:
+    folder = record_run(tmp_path / "run")
+    run = taken(folder.path)
+    assert run.live is not None
+    untold = {"examples": None, "loss": None, "images_per_second": None}
+    hospitals = {name: each.model_copy(update=untold) for name, each in run.hospitals.items()}
+    live = run.live.model_copy(update={"phase": phase})
+    picture = drawn(run.model_copy(update={"live": live, "hospitals": hospitals}), 160)
+    assert PHASES[phase] in picture
+    assert "None" not in picture
