@@ -149,7 +149,7 @@ def test_what_was_exchanged_in_a_run_is_told_from_the_audit_log(tmp_path: Path) 
     assert (found.received, found.sent) == ((2, 2 * len(BLOB)), (1, len(BLOB)))
     assert found.hello_fields.keys() == Hello.model_fields.keys() - {"backbone", "holds"}
     everything = set(Reply.model_fields) - {"kind", "protocol"}
-    assert found.reply_fields.keys() == everything - {"reason", "memory"}
+    assert found.reply_fields.keys() == everything - {"reason", "memory", "privacy"}
     assert found.reply_fields["validation"] == ["images", "loss", "auc", "auc_by_finding"]
     assert exchanged(state / "audit.jsonl", "tes").replies == 0
     assert exchanged(state / "audit.jsonl", "first").sent == (2, 2 * len(BLOB))
