@@ -181,10 +181,12 @@ def _add_scores(found: Families, facts: Facts) -> None:
     last = facts.rounds[-1] if facts.rounds else None
     if last is not None:
         found.add("training_loss", last.loss)
-        if last.test is not None:
-            found.add("test_auc", last.test.auc)
-            for finding, auc in last.test.auc_by_finding.items():
-                found.add("test_finding_auc", auc, finding)
+    # The newest model is scored beside the next round; until then the one before it counts.
+    tested = next((each.test for each in reversed(facts.rounds) if each.test is not None), None)
+    if tested is not None:
+        found.add("test_auc", tested.auc)
+        for finding, auc in tested.auc_by_finding.items():
+            found.add("test_finding_auc", auc, finding)
     choice = Choice(facts.config.believes_claims)
     Progress.of(facts.rounds, [], choice)
     if facts.status.validation is not None:

@@ -54,7 +54,9 @@ METRICS = {
     "validation_finding_auc": Described(
         "gauge", "The same as validation_auc, by finding", ("kind", "finding")
     ),
-    "test_auc": Described("gauge", "Mean AUC of the newest model on the server's test shard"),
+    "test_auc": Described(
+        "gauge", "Mean AUC of the newest model scored on the server's test shard"
+    ),
     "test_finding_auc": Described("gauge", "The same as test_auc, by finding", ("finding",)),
     "hospital_state": Described(
         "gauge", "1 for what the hospital does right now", ("hospital", "state")

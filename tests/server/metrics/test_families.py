@@ -5,6 +5,7 @@ import pytest
 
 from common.findings import FINDINGS
 from common.readings import FindingAuc, Pooled
+from common.scores import Scores
 from server.metrics.families import Facts, families_of
 from server.metrics.names import METRICS, PREFIX
 from server.metrics.rejections import REASONS
@@ -94,6 +95,15 @@ def test_the_last_reply_counts_and_bytes_add_up(tmp_path: Path) -> None:
     assert found["hospital_training_loss"] == {("a",): 1.0}
     assert found["hospital_received_bytes_total"] == {("a",): 55}
     assert found["hospital_sent_bytes_total"] == {("a",): 77}
+
+
+def test_while_a_model_is_scored_the_score_of_the_one_before_it_stands(tmp_path: Path) -> None:
+    scores = Scores(images=9, loss=0.5, auc=0.7, auc_by_finding=dict.fromkeys(FINDINGS, 0.7))
+    rounds = [round_record(1, test=scores), round_record(2, loss=0.25)]
+    found = samples_of(facts_of(tmp_path, rounds))
+    assert found["test_auc"] == {(): 0.7}
+    assert len(found["test_finding_auc"]) == len(FINDINGS)
+    assert found["training_loss"] == {(): 0.25}
 
 
 @pytest.mark.parametrize(

@@ -350,3 +350,24 @@ def test_shares_that_cannot_be_opened_are_the_fault_of_whom_most_name(
     left = [shard for shard in shards if shard.name != out]
     assert line.secure[0].hospitals == [shard.name for shard in left]
     assert_close(model_of(tmp_path / "run"), federate_by_hand(plan, left), 1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"mode": "linear"}, {"shared": "no-batchnorm"}, {"strategy": "fedadam"}, {"local": "fedprox"}],
+)
+def test_what_else_a_run_does_comes_out_as_it_does_without(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    shards = make_hospitals(tmp_path / "data", 3, images=20)
+    models = []
+    for name, secure in (("plain", {}), ("secure", {"secure": SECURE, "most_films": 100})):
+        plan = plan_of(min_clients=3, quorum=1.0, **changes, **secure)
+        folder, hospitals = tmp_path / name, LocalHospitals(shards, 5, {}, tmp_path / name)
+        rounds_with(plan, hospitals, folder / "run").run()
+        last = folder / "run" / "checkpoints" / "round-0002.pt"
+        models.append(read_checkpoint(last, "densenet-tiny", 0)[0])
+    plain, summed = models
+    assert_close(summed, plain, 1e-4)
+    before = federate_by_hand(plan_of(rounds=0), shards)
+    assert any((summed[name] != before[name]).any() for name in before)
