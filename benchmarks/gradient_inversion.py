@@ -76,7 +76,7 @@ def painted(
     buffers = {name: b.clone() for name, b in model.named_buffers()}
     parameters = dict(model.named_parameters())
     wanted = {name: torch.from_numpy(array).float() for name, array in gradient.items()}
-    length = torch.sqrt(sum((each**2).sum() for each in wanted.values()))
+    length = torch.cat([each.flatten() for each in wanted.values()]).norm()
     films = torch.full((len(labels), side, side), 0.5)
     films += 0.05 * torch.randn(films.shape, generator=torch.Generator().manual_seed(0))
     films.requires_grad_()
@@ -88,7 +88,7 @@ def painted(
         found = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
         named = dict(zip(parameters, found, strict=True))
         along = sum((named[name] * wanted[name]).sum() for name in wanted)
-        norm = torch.sqrt(sum((each**2).sum() for each in found))
+        norm = torch.cat([each.flatten() for each in found]).norm()
         variation = films.diff(dim=1).abs().mean() + films.diff(dim=2).abs().mean()
         optimizer.zero_grad()
         (1 - along / (norm * length) + SMOOTH * variation).backward()

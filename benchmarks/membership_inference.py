@@ -69,7 +69,9 @@ class HeldUpdates:
 
     def __init__(self, states: Mapping[str, State], films: Mapping[str, int]) -> None:
         self._states = states
-        self.infos = {name: UpdateInfo(films[name], 1.0) for name in states}
+        self.infos: Mapping[str, UpdateInfo] = {
+            name: UpdateInfo(films[name], 1.0) for name in states
+        }
 
     def __iter__(self) -> Iterator[Update]:
         for name, state in self._states.items():

@@ -5,33 +5,29 @@ import math
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from client.accelerator import ResidentFilms, give_memory_back, sharing
+from client.accelerator import give_memory_back, sharing
 from client.canary import few_to_train_on, peak_memory
 from client.cancellation import NEVER, Cancellation, GivenUp
-from client.compiled import Compiled
+from client.computing import Computing
 from client.counted import CountedScores
 from client.examples import Indices, split_of, to_train_on
 from client.exchange import Exchange, untrained
 from client.kept import KeptModels
-from client.local.base import LocalTraining
 from client.own import OwnStates
 from client.policy import NotAllowed, Policy
 from client.private.account import PrivacyAccount
-from client.private.training import noisy_steps
 from client.progress import Steps, Tell, tell_nobody
 from client.scoring import keep, told_of
 from client.secure.sums import SecureSums
 from client.slots import slot
-from client.training import Diverged, check_loss, train
-from common.evaluation import EVALUATION_BATCH, evaluation_batch, predict
-from common.frozen import FrozenFeatures
-from common.model import fastest_precision, is_out_of_memory, state_of
+from client.training import Diverged, check_loss
+from common.evaluation import EVALUATION_BATCH, evaluation_batch
+from common.model import is_out_of_memory, state_of
 from common.options import Precision
 from common.protocol import MOST_OWN, Greeting, Hello, Instruction, Reply
 from common.secret_stream import SecretStream
@@ -39,7 +35,7 @@ from common.secure.fixed import OutOfRange
 from common.secure.keys import Signer
 from common.shard import Shard
 from common.state import returned
-from common.wire import Blob, fingerprint, pack
+from common.wire import Blob, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +59,6 @@ class Hospital:
         signer: Returns who signs keys for it in secure sums; None: nobody does.
 
     Attributes:
-        device: Where it computes; the CPU once the accelerator has failed for good.
         sums: Secure sums that it takes part in.
         scored: Its own scores of the model that it has scored last, if any; they stay here.
     """
@@ -88,25 +83,25 @@ class Hospital:
         self._process = secrets.token_hex(16)
         self.name = name
         self._shard = shard
-        self.device = device
         self._slots = slots
         self._slots_folder = slots_folder
-        self._precision = precision
         self._kept = kept
         self.scored: CountedScores | None = None
         self._greeting: Greeting | None = None
         self._exchange = Exchange(own or OwnStates(None), name)
-        self._features = FrozenFeatures()
-        self._films = ResidentFilms(shard.images)
-        self._compile = compiled
-        self._compiled: Compiled | None = None
+        self._computing = Computing(name, shard, device, precision, compiled)
         self._privacy = privacy or PrivacyAccount(None)
         self.sums = SecureSums(name, signer)
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes; the CPU once the accelerator has failed for good."""
+        return self._computing.device
+
+    @property
     def precision(self) -> Precision:
         """In which it trains on its device."""
-        return self._precision or fastest_precision(self.device)
+        return self._computing.precision
 
     def greet(self, greeting: Greeting) -> Hello:
         """Introduce the hospital to a run; instructions must be of that run from now on.
@@ -193,16 +188,16 @@ class Hospital:
         tell: Tell,
         for_good: bool,
     ) -> tuple[Reply, bytes]:
-        accelerator, self.device = self.device, torch.device("cpu")
+        accelerator, self._computing.device = self.device, torch.device("cpu")
         self._exchange.model.forget()
-        self._films.give_up()
+        self._computing.give_up_films()
         if not for_good:
             give_memory_back(accelerator)
         try:
             return self._answer(instruction, blob, cancellation, tell)
         finally:
             if not for_good:
-                self.device = accelerator
+                self._computing.device = accelerator
                 self._exchange.model.forget()
 
     def _answer(
@@ -219,24 +214,18 @@ class Hospital:
         if secure is not None:
             attempt = self.sums.begin(instruction.identity, secure, instruction.seed)
             before = returned(state_of(model), instruction.training)
-        secret = self._pay(instruction, model, chosen)
+        secret = self._privacy.pay_for(instruction, model, self._shard, chosen)
         scoring, told = self._steps(instruction, len(chosen), len(validation), cancellation, tell)
         with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
             start = time.monotonic()
-            films = self._films.on(self.device)
-            logits = self._features.predict(
-                model,
-                replace(self._shard, resident=films),
-                validation,
-                self.device,
-                self._exchange.model.backbone,
-                scoring.check,
-            ).cpu()
+            backbone = self._exchange.model.backbone
+            logits = self._computing.score(model, validation, backbone, scoring.check)
             evaluated = time.monotonic()
             seconds = {"wait": waited, "evaluate": evaluated - start, "train": 0.0}
             if instruction.task == "train":
-                shard = replace(shard, resident=films)
-                loss = self._train(model, shard, chosen, instruction, told, begun.local, secret)
+                loss = self._computing.train(
+                    model, shard, chosen, instruction, told, begun.local, secret
+                )
                 seconds["train"] = time.monotonic() - evaluated
         # The next hospital has the device now; what follows does not need it.
         self.scored, scores = told_of(
@@ -264,25 +253,6 @@ class Hospital:
             weights=fingerprint(weights),
         )
         return reply, weights
-
-    def _pay(
-        self, instruction: Instruction, model: torch.nn.Module, chosen: Indices
-    ) -> SecretStream | None:
-        """Pay for a round's training with ``--dp sample``; None: it costs nothing.
-
-        Raises:
-            NotAllowed: It costs more than is left.
-        """
-        if instruction.training.dp != "sample" or instruction.task != "train":
-            return None
-        purpose = [
-            instruction.training.model_dump_json().encode(),
-            pack(state_of(model)),
-            self._shard.manifest.model_dump_json().encode(),
-            chosen.tobytes(),
-        ]
-        identity, cost = instruction.identity, noisy_steps(instruction.training, len(chosen))
-        return self._privacy.pay(purpose, identity.run, identity.round, cost)
 
     def _steps(
         self,
@@ -330,15 +300,14 @@ class Hospital:
         weights = untrained(instruction, state_of(model), local)
         with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
             start = time.monotonic()
-            films = self._films.on(self.device)
             scored = validation[: batches * EVALUATION_BATCH]
-            validated = replace(self._shard, resident=films)
-            predict(model, validated, scored, self.device, cancellation.check).cpu()
-            shard = replace(shard, resident=films)
+            self._computing.score(model, scored, None, cancellation.check)
             evaluated = time.monotonic()
             # Nothing of it leaves, so it costs nothing.
             secret = SecretStream(secrets.token_bytes(32), b"canary")
-            loss = self._train(model, shard, chosen, instruction, cancellation, local, secret)
+            loss = self._computing.train(
+                model, shard, chosen, instruction, cancellation, local, secret
+            )
             trained = time.monotonic()
         check_loss(loss, instruction.training)
         reply = self._reply(
@@ -350,33 +319,6 @@ class Hospital:
             weights=fingerprint(weights),
         )
         return reply, weights
-
-    def _train(
-        self,
-        model: torch.nn.Module,
-        shard: Shard,
-        chosen: Indices,
-        instruction: Instruction,
-        cancellation: Cancellation,
-        local: LocalTraining,
-        secret: SecretStream | None,
-    ) -> float | None:
-        """Train the model on the chosen images; return the mean loss, if it may be told."""
-        if self._compile and (self._compiled is None or self._compiled.model is not model):
-            self._compiled = Compiled(model)
-        return train(
-            model,
-            shard,
-            chosen,
-            instruction,
-            self.name,
-            self.device,
-            self.precision,
-            cancellation,
-            local,
-            self._compiled,
-            secret,
-        )
 
     def _check_run(self, instruction: Instruction) -> None:
         """Check that an instruction is of the run that was greeted.

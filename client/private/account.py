@@ -7,13 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import nn
 
+from client.examples import Indices
 from client.policy import Budget, NotAllowed
+from client.private.training import noisy_steps
 from common.accounting import DELTA, Noisy, epsilon_of
 from common.errors import BadInput
-from common.protocol import MOST_ROUNDS, Printable, PrivacySpent, Sha256
+from common.model import state_of
+from common.protocol import MOST_ROUNDS, Instruction, Printable, PrivacySpent, Sha256
 from common.runtime.files import write_whole
 from common.secret_stream import SecretStream
+from common.shard import Shard
+from common.wire import pack
 
 
 class Charge(BaseModel):
@@ -70,6 +76,33 @@ class PrivacyAccount:
     @property
     def _delta(self) -> float:
         return self._budget.delta if self._budget is not None else DELTA
+
+    def pay_for(
+        self, instruction: Instruction, model: nn.Module, shard: Shard, chosen: Indices
+    ) -> SecretStream | None:
+        """Pay for what an instruction asks for; return its draws, None if it costs nothing.
+
+        Args:
+            instruction: The server's.
+            model: As it was received.
+            shard: The hospital's films.
+            chosen: Those that would be trained on.
+
+        Raises:
+            NotAllowed: It costs more than is left.
+            OSError: The charge cannot be written.
+        """
+        training, identity = instruction.training, instruction.identity
+        if training.dp != "sample" or instruction.task != "train":
+            return None
+        purpose = [
+            training.model_dump_json().encode(),
+            pack(state_of(model)),
+            shard.manifest.model_dump_json().encode(),
+            chosen.tobytes(),
+        ]
+        cost = noisy_steps(training, len(chosen))
+        return self.pay(purpose, identity.run, identity.round, cost)
 
     def pay(self, purpose: Sequence[bytes], run: str, number: int, cost: Noisy) -> SecretStream:
         """Pay for a round's training, unless the same has been paid for; return its draws.

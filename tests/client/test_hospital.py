@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from client import hospital as hospital_module
+from client import computing
 from client.batches import Batch, batches
 from client.cancellation import Cancellation
 from client.examples import labelled_fraction
@@ -84,7 +84,7 @@ def test_a_fault_tells_the_server_its_type_alone_and_the_own_log_its_cause(
         raise ValueError("film 17 is empty")
 
     caplog.set_level(logging.INFO, "client")
-    monkeypatch.setattr("client.hospital.train", fail)
+    monkeypatch.setattr("client.computing.train", fail)
     hospital = hospital_of(make_shard(tmp_path / "a").path)
     reply, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
     assert (reply.status, reply.reason) == ("failed", "ValueError")
@@ -294,7 +294,7 @@ class FakeAccelerator:
             return model if target == (self.device,) else to(model, *target, **how)
 
         monkeypatch.setattr(torch.nn.Module, "to", moved)
-        for module, name in ((frozen, "predict"), (hospital_module, "train")):
+        for module, name in ((frozen, "predict"), (computing, "train")):
             monkeypatch.setattr(module, name, self._work(getattr(module, name)))
 
     def _work(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -433,7 +433,7 @@ def test_a_fault_that_the_cpu_has_too_is_a_failed_reply(
     def fail(*_: object) -> None:
         raise RuntimeError("a fault of the program")
 
-    monkeypatch.setattr("client.hospital.train", fail)
+    monkeypatch.setattr("client.computing.train", fail)
     for device in ("cpu", "meta"):
         hospital = hospital_of(make_shard(tmp_path / device).path, device)
         reply, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))

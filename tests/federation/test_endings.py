@@ -149,7 +149,7 @@ def test_sigterm_ends_a_process_that_is_stuck_in_a_call(
 ) -> None:
     run, state = tmp_path / "run", tmp_path / "state"
     if side == "client":
-        federation.preludes["hospital-00"] = hangs("client.hospital:train")
+        federation.preludes["hospital-00"] = hangs("client.computing:train")
     else:
         federation.preludes["server"] = hangs("server.rounds.closing:Closing._score_final")
     federation.start_server(options(run, 1, rounds=1, quorum=1))

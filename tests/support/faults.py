@@ -65,7 +65,7 @@ def trains_slowly(seconds: float, rounds: str = "True") -> str:
         rounds: In terms of ``number``, the round.
     """
     return _wrapped(
-        "client.hospital:train",
+        "client.computing:train",
         f"    number = args[3].identity.round\n"
         f"    import time\n"
         f"    if {rounds}: time.sleep({seconds})\n"
@@ -81,7 +81,7 @@ def trains_after(condition: str, rounds: str = "True") -> str:
         rounds: In which that is, in terms of ``number``, the round.
     """
     return _wrapped(
-        "client.hospital:train",
+        "client.computing:train",
         f"    number = args[3].identity.round\n"
         f"    import time\n"
         f"    while ({rounds}) and not ({condition}): time.sleep(0.05)\n"
@@ -106,7 +106,7 @@ def hangs(place: str) -> str:
 
 def fails_to_train() -> str:
     """Return a prelude: local training raises."""
-    return _wrapped("client.hospital:train", "    raise RuntimeError('film 17 is empty')\n")
+    return _wrapped("client.computing:train", "    raise RuntimeError('film 17 is empty')\n")
 
 
 def dies_before(place: str, condition: str = "True") -> str:

@@ -152,7 +152,7 @@ def hospital_of(
         policy=policy,
         precision=precision,
         own=OwnStates(own),
-        privacy=PrivacyAccount(own and own / "privacy.json", policy and policy.privacy),
+        privacy=PrivacyAccount(own and own / "privacy.json", policy.privacy if policy else None),
     )
     hospital.greet(greeting)
     return hospital

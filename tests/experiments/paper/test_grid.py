@@ -16,7 +16,7 @@ from experiments.launch.processes import Process
 from experiments.paper.cells import FirstModel, Table
 from experiments.paper.cli import RunSettings, jobs_here
 from experiments.paper.grid import Grid, chosen_rates, read_trials, reason_of
-from experiments.paper.scales import SCALES, cells_of
+from experiments.paper.scales import SCALES, Rates, cells_of
 from experiments.paper.workers import LocalWorkers
 from tests.support.trials import line
 from tests.support.waiting import wait_until
@@ -164,7 +164,8 @@ def test_no_more_trials_run_at_once_than_memory_holds(
 
 
 def test_fewer_seeds_are_the_first_ones() -> None:
-    scale, rates = SCALES["small"], {("finetune", "random"): 0.05, ("finetune", "simclr"): 0.02}
+    scale = SCALES["small"]
+    rates: Rates = {("finetune", "random"): 0.05, ("finetune", "simclr"): 0.02}
     found = {count: cells_of(scale.first_seeds(count), "table2", rates) for count in (0, 1, 2, 9)}
     assert found[0] == found[9] == cells_of(scale, "table2", rates)
     for count in (1, 2):
