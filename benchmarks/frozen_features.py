@@ -77,7 +77,7 @@ def main() -> None:
     scoring: dict[str, list[float]] = {"anew": [], "kept": []}
     for number in range(2, rounds + 2):
         for way in ("anew", "kept") if number % 2 else ("kept", "anew"):
-            forgets._features = FrozenFeatures()
+            forgets._computing._features = FrozenFeatures()
             who, features = (keeps, kept) if way == "kept" else (forgets, FrozenFeatures())
             answer, scored, logits = parts_of_a_round(who, features, test, state, number)
             seconds[way].append(HOSPITALS * answer + scored)

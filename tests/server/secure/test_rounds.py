@@ -250,7 +250,8 @@ def test_the_median_of_groups_withstands_a_poisoner(tmp_path: Path) -> None:
     plan = plan_of(**changes, secure=options, most_films=100)
     hospitals = hospitals_of(shards, {})
     poisoner = hospitals.connections["hospital-04"]._hospital
-    train = poisoner._train
+    computing = poisoner._computing
+    train = computing.train
 
     def poison(model: torch.nn.Module, *rest: Any) -> float | None:
         loss = train(model, *rest)
@@ -259,7 +260,7 @@ def test_the_median_of_groups_withstands_a_poisoner(tmp_path: Path) -> None:
                 parameter.add_(1000.0)
         return loss
 
-    with patch.object(poisoner, "_train", poison):
+    with patch.object(computing, "train", poison):
         rounds_with(plan, hospitals, tmp_path / "run").run()
     (line,) = lines_of(tmp_path / "run")
     assert line.secure is not None
