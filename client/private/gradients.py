@@ -37,14 +37,14 @@ def clipped_sum(
         labels: uint8, B x 14, with a known one for each film; B is at least 1.
         bound: Of a gradient's Euclidean norm, over all parameters.
         mode: ``linear``: the parameters are the head's.
-        precision: Of the network.
+        precision: Of the network in ``linear`` mode; otherwise it is fp32.
     """
     if mode == "linear":
         return _of_head(model, inputs, labels, bound, precision)
     total: Gradients = {name: torch.zeros_like(each) for name, each in parameters.items()}
     for start in range(0, len(inputs), FILMS_AT_ONCE):
         few = slice(start, start + FILMS_AT_ONCE)
-        each = _of_films(model, parameters, inputs[few], labels[few], precision)
+        each = _of_films(model, parameters, inputs[few], labels[few])
         squares = torch.stack([g.flatten(1).square().sum(1) for g in each.values()])
         share = _share(squares.sum(0), bound)
         for name, gradients in each.items():
@@ -57,9 +57,11 @@ def _of_films(
     parameters: Mapping[str, nn.Parameter],
     inputs: Tensor,
     labels: Tensor,
-    precision: Precision,
 ) -> Gradients:
-    """Return each film's gradients: n x the parameter's shape."""
+    """Return each film's gradients, n x the parameter's shape.
+
+    In fp32: where films are independent of each other, torch's BatchNorm takes no mixed types.
+    """
     others = {
         name: tensor.detach()
         for name, tensor in model.state_dict(keep_vars=True).items()
@@ -67,9 +69,7 @@ def _of_films(
     }
 
     def loss(weights: Gradients, film: Tensor, known: Tensor) -> Tensor:
-        with torch.autocast(film.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            logits = functional_call(model, {**others, **weights}, (film[None],))
-        return loss_of(logits.float(), known[None])
+        return loss_of(functional_call(model, {**others, **weights}, (film[None],)), known[None])
 
     weights = {name: parameter.detach() for name, parameter in parameters.items()}
     found: Gradients = vmap(grad(loss), (None, 0, 0))(weights, inputs, labels)

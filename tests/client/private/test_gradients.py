@@ -77,3 +77,13 @@ def test_no_film_moves_the_sum_by_more_than_the_bound(mode: Mode) -> None:
     moved = torch.cat([(whole[name] - rest[name]).flatten() for name in whole]).norm()
     assert float(moved) <= bound * 1.001
     assert float(moved) > bound * 0.5
+
+
+@pytest.mark.parametrize("mode", ["finetune", "linear"])
+def test_films_are_clipped_in_bf16_too(mode: Mode) -> None:
+    model, parameters = model_in(mode)
+    inputs, labels = films(5, 1)
+    found = clipped_sum(model, parameters, inputs, labels, 0.4, mode, "bf16")
+    expected = one_after_another(model, parameters, (inputs, labels), 0.4)
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=0.1, atol=0.02)
