@@ -48,6 +48,8 @@ from server.strategies.settings import StrategySettings
 CPU = torch.device("cpu")
 HOSPITALS = 4
 FALSE_POSITIVES = 0.01
+LEAST_LOSS = 1e-6
+"""What is below is as good as this: LiRA takes logs."""
 
 Indices = npt.NDArray[np.intp]
 Floats = npt.NDArray[np.float64]
@@ -175,7 +177,7 @@ def losses(hospital: Hospital, state: State) -> Floats:
     labels = torch.from_numpy(hospital.shard.labelled()[films])
     known = (labels != UNKNOWN).float()
     each = binary_cross_entropy_with_logits(logits, (labels == 1).float(), known, reduction="none")
-    return (each.sum(1) / known.sum(1)).double().numpy()
+    return (each.sum(1) / known.sum(1)).double().clamp(min=LEAST_LOSS).numpy()
 
 
 def mean_of(states: Sequence[State], weights: Sequence[int]) -> State:
