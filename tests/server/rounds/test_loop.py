@@ -197,10 +197,6 @@ def test_in_linear_mode_the_real_models_head_travels_alone_and_its_backbone_stay
     assert not same_bits(select(after, "head"), select(before, "head"))
 
 
-@pytest.mark.fault(
-    "three bad replies in a row",
-    "the hospital is excluded until a person lets it in again",
-)
 def test_what_goes_wrong_alike_everywhere_excludes_nobody(
     tmp_path: Path, shards: list[Path]
 ) -> None:
@@ -281,6 +277,10 @@ def test_a_run_that_waits_for_hospitals_says_so(tmp_path: Path, shards: list[Pat
     assert read_status(tmp_path / "run", RunStatus).state == "running"
 
 
+@pytest.mark.fault(
+    "three bad replies in a row",
+    "the hospital is excluded until a person lets it in again",
+)
 def test_three_bad_replies_in_a_row_exclude_a_hospital_until_it_is_let_in_again(
     tmp_path: Path, shards: list[Path]
 ) -> None:
