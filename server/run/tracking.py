@@ -106,7 +106,8 @@ def settings_of(plan: Plan, config: dict[str, Any]) -> dict[str, Scalar]:
     fields = asdict(plan) | plan.training.model_dump() | plan.participation.model_dump()
     fields |= plan.strategy.model_dump(exclude={"strategy_args"})
     fields |= plan.schedule.model_dump() | {"lr_steps": steps, "run": plan.run}
-    del fields["training"], fields["participation"]
+    fields |= plan.secure.model_dump()
+    del fields["training"], fields["participation"], fields["secure"]
     versions = {f"version.{name}": text for name, text in config.get("versions", {}).items()}
     return {**fields, **{name: config.get(name) for name in OF_CONFIG}, **versions}
 
