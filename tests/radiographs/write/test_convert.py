@@ -203,7 +203,14 @@ def rows_done(out: Path) -> int:
     return total
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.long),  # as SIGTERM, but for its number
+    ],
+)
 def test_a_conversion_that_is_ended_goes_on_where_it_was(tmp_path: Path, number: int) -> None:
     (tmp_path / "films").mkdir()
     rng = np.random.default_rng(0)

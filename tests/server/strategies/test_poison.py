@@ -85,7 +85,14 @@ CLEAN_AUC = 0.95
     "one hospital of five sends poisoned updates",
     "under clipped, trimmed-mean and median the final AUC stays within 0.02 of the clean run",
 )
-@pytest.mark.parametrize("strategy", ["clipped", "trimmed-mean", "median"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "median",
+        pytest.param("clipped", marks=pytest.mark.long),
+        pytest.param("trimmed-mean", marks=pytest.mark.long),
+    ],
+)
 def test_robust_strategies_stay_close_to_the_clean_run(
     tmp_path: Path, strategy: StrategyName
 ) -> None:
