@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.instructions import RUN, to_train
 from client.hospital import Hospital
 from common.evaluation import evaluate
 from common.model import build_model, load_state, state_of
 from common.options import Precision, Training
-from common.protocol import Greeting, Identity, Instruction
+from common.protocol import Greeting
 from common.shard import open_for_training, open_shard
 from common.state import State, spec_of
 from common.wire import pack, unpack
@@ -31,19 +32,11 @@ CPU = torch.device("cpu")
 def train(data: Path, seed: int, epochs: int, precision: Precision) -> tuple[State, float]:
     """Return the weights after some epochs, and images per second."""
     hospital = Hospital("union", open_for_training(data / "union"), CPU, precision=precision)
-    hospital.greet(Greeting(run="benchmark", seed=seed))
+    hospital.greet(Greeting(run=RUN, seed=seed))
     state = state_of(build_model("densenet121", seed))
     images, seconds = 0, 0.0
     for number in range(1, epochs + 1):
-        instruction = Instruction(
-            identity=Identity(run="benchmark", round=number, attempt=1),
-            task="train",
-            weights="all",
-            architecture="densenet121",
-            training=TRAINING,
-            seed=seed,
-            seconds=1e6,
-        )
+        instruction = to_train(TRAINING, number, seed)
         reply, blob = hospital.answer(instruction, pack(state))
         state = unpack(blob, spec_of(state))
         images += reply.examples

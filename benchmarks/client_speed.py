@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.instructions import RUN, to_train
 from benchmarks.pretrain_speed import TRAFFIC_MB, bandwidth
 from client.accelerator import ResidentFilms
 from client.cancellation import NEVER
@@ -39,7 +40,7 @@ from common.evaluation import evaluation_batch, predict
 from common.images import crop_size
 from common.model import build_model, choose_device, state_of
 from common.options import Precision, Training
-from common.protocol import Greeting, Identity, Instruction
+from common.protocol import Greeting, Instruction
 from common.runtime.memory import keep_freed_memory
 from common.shard import Entry, Shard, create_shard, open_shard
 from common.wire import pack
@@ -93,15 +94,7 @@ def make_shard(folder: Path, films: int, size: int) -> Shard:
 
 def instruction_of(number: int, batch: int) -> Instruction:
     """Return what the server asks for in a round."""
-    return Instruction(
-        identity=Identity(run="benchmark", round=number, attempt=1),
-        task="train",
-        weights="all",
-        architecture="densenet121",
-        training=Training(batch_size=batch),
-        seed=SEED,
-        seconds=1e6,
-    )
+    return to_train(Training(batch_size=batch), number, SEED)
 
 
 def bare_epoch(
@@ -214,7 +207,7 @@ def answer_when_asked(pipe: Connection, path: Path, turns: Path, options: Option
     torch.set_num_threads(options.threads)
     shard, device = open_shard(path), choose_device("auto")
     hospital = Hospital(path.name, shard, device, 1, turns, precision=None)
-    hospital.greet(Greeting(run="benchmark", seed=SEED))
+    hospital.greet(Greeting(run=RUN, seed=SEED))
     blob, number = pack(state_of(build_model("densenet121", SEED))), 0
     while True:
         number += 1

@@ -15,12 +15,13 @@ from statistics import median
 import numpy as np
 import torch
 
+from benchmarks.instructions import RUN, to_train
 from client.hospital import Hospital
 from common.evaluation import predict
 from common.frozen import FrozenFeatures
 from common.model import build_model, load_state, state_of
 from common.options import Training
-from common.protocol import Greeting, Identity, Instruction
+from common.protocol import Greeting, Instruction
 from common.shard import Shard, open_for_training, open_shard
 from common.state import State, select
 from common.wire import fingerprint, pack
@@ -31,15 +32,7 @@ HOSPITALS = 10
 
 def instruction(number: int) -> Instruction:
     """Return what a hospital is to do in a round."""
-    return Instruction(
-        identity=Identity(run="benchmark", round=number, attempt=1),
-        task="train",
-        weights="all",
-        architecture="densenet121",
-        training=Training(mode="linear", batch_size=32),
-        seed=0,
-        seconds=1e6,
-    )
+    return to_train(Training(mode="linear", batch_size=32), number)
 
 
 def parts_of_a_round(
@@ -67,7 +60,7 @@ def main() -> None:
 
     def hospital() -> Hospital:
         made = Hospital("hospital-00", shard, CPU)
-        made.greet(Greeting(run="benchmark", seed=0))
+        made.greet(Greeting(run=RUN, seed=0))
         return made
 
     keeps, kept, forgets = hospital(), FrozenFeatures(), hospital()

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from benchmarks.instructions import to_train
 from client.training import train
 from common.checkpoint import read_checkpoint
 from common.evaluation import loss_of
 from common.images import random_crops
 from common.model import build_model, load_state, normalised, set_training_mode, state_of
 from common.options import Training
-from common.protocol import Identity, Instruction
 from common.secret_stream import SecretStream
 from common.shard import Shard, open_for_training
 from common.state import State, is_parameter
@@ -48,15 +48,7 @@ def update_of(shard: Shard, films: np.ndarray, before: State, training: Training
     """Return the gradient that the server reads off a hospital's update."""
     model = build_model("densenet121")
     load_state(model, before)
-    instruction = Instruction(
-        identity=Identity(run="attack", round=1, attempt=1),
-        task="train",
-        weights="all",
-        architecture="densenet121",
-        training=training,
-        seed=0,
-        seconds=1e6,
-    )
+    instruction = to_train(training)
     secret = SecretStream(bytes(32), b"inversion")
     train(model, shard, films, instruction, "hospital", CPU, secret=secret)
     return {

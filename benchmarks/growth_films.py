@@ -15,12 +15,13 @@ import numpy as np
 import torch
 
 from benchmarks.growth_weights import Cost
+from benchmarks.instructions import to_train
 from client.batches import batches
 from client.examples import split_of, to_train_on
 from client.policy import Policy
 from common.findings import FINDINGS
 from common.options import Training
-from common.protocol import Greeting, Identity, Instruction
+from common.protocol import Greeting
 from common.shard import Entry, create_shard, open_for_training
 
 BLOCK = 1000
@@ -50,15 +51,7 @@ def costs_of(path: Path) -> dict[str, Cost]:
     before = _anonymous()
     policy, training = Policy(), Training()
     greeting = Greeting(run="growth", seed=0, training=training)
-    instruction = Instruction(
-        identity=Identity(run="growth", round=1, attempt=1),
-        task="train",
-        weights="all",
-        architecture="densenet121",
-        training=training,
-        seed=0,
-        seconds=600,
-    )
+    instruction = to_train(training)
     shard, start = _cost(lambda: open_for_training(path))
     (indices, _), split = _cost(lambda: split_of(shard, greeting, policy))
     (own, chosen), choice = _cost(

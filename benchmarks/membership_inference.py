@@ -18,7 +18,7 @@ received and trains as it does, on a random half of its films.
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from benchmarks.instructions import to_train
 from client.private.training import noisy_steps
 from client.training import train
 from common.accounting import DELTA, Noisy, epsilon_of
@@ -37,12 +38,13 @@ from common.evaluation import evaluate, predict
 from common.findings import UNKNOWN
 from common.model import build_model, fastest_precision, load_state, state_of
 from common.options import Training
-from common.protocol import Identity, Instruction
 from common.secret_stream import SecretStream
 from common.shard import Shard, open_for_training, open_shard
-from common.state import WEIGHTS, State
+from common.state import State, returned, spec_of
+from common.wire import pack
+from server.run.spool import Spool
 from server.strategies import make_strategy
-from server.strategies.base import RoundInfo, Update, UpdateInfo
+from server.strategies.base import RoundInfo, UpdateInfo, weighted_mean
 from server.strategies.settings import StrategySettings
 
 CPU = torch.device("cpu")
@@ -64,24 +66,6 @@ MECHANISMS: dict[str, dict[str, Any]] = {
     "linear, `--dp sample`, noise 4": {"mode": "linear", "dp": "sample", "dp_noise": 4.0},
     "linear, `--dp site`, noise 1": {"mode": "linear", "dp": "site", "dp_noise": 1.0},
 }
-
-
-class HeldUpdates:
-    """Updates in memory; see :class:`server.strategies.base.Updates`."""
-
-    def __init__(self, states: Mapping[str, State], films: Mapping[str, int]) -> None:
-        self._states = states
-        self.infos: Mapping[str, UpdateInfo] = {
-            name: UpdateInfo(films[name], 1.0) for name in states
-        }
-
-    def __iter__(self) -> Iterator[Update]:
-        for name, state in self._states.items():
-            yield Update(name, self.infos[name], {WEIGHTS: state})
-
-    def columns(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-        """Not asked for by the strategies here."""
-        raise NotImplementedError
 
 
 class Hospital(NamedTuple):
@@ -118,15 +102,7 @@ def trained(
     """
     model = build_model("densenet121")
     load_state(model, before)
-    instruction = Instruction(
-        identity=Identity(run="attack", round=number, attempt=1),
-        task="train",
-        weights="all",
-        architecture="densenet121",
-        training=training,
-        seed=draw,
-        seconds=1e6,
-    )
+    instruction = to_train(training, number, draw)
     secret = SecretStream(bytes(32), f"{hospital.name} {number} {draw}".encode())
     precision = fastest_precision(CPU)
     train(model, hospital.shard, films, instruction, hospital.name, CPU, precision, secret=secret)
@@ -155,7 +131,8 @@ def federate(
     """Run the rounds."""
     key = folder / "noise.key" if training.dp == "site" else None
     strategy = make_strategy(StrategySettings(), noise_key=key)
-    films = {each.name: len(each.members) for each in hospitals}
+    spool = Spool(folder / "replies", spec_of(returned(first, training)))
+    names = [each.name for each in hospitals]
     model, start = first, time.monotonic()
     for number in range(1, rounds + 1):
         received = model
@@ -163,8 +140,12 @@ def federate(
             each.name: trained(each, each.members, received, training, number, 0)
             for each in hospitals
         }
+        for each in hospitals:
+            info = UpdateInfo(len(each.members), 1.0)  # no strategy here asks for the norm
+            spool.put(each.name, pack(returned(updates[each.name], training)), info)
         about = RoundInfo(number, training, len(hospitals))
-        model = strategy.combine(received, HeldUpdates(updates, films), about)
+        after = strategy.combine(returned(received, training), spool.updates(names), about)
+        model = {**received, **after}
     return Views(received, updates, model, (time.monotonic() - start) / rounds)
 
 
@@ -178,17 +159,6 @@ def losses(hospital: Hospital, state: State) -> Floats:
     known = (labels != UNKNOWN).float()
     each = binary_cross_entropy_with_logits(logits, (labels == 1).float(), known, reduction="none")
     return (each.sum(1) / known.sum(1)).double().clamp(min=LEAST_LOSS).numpy()
-
-
-def mean_of(states: Sequence[State], weights: Sequence[int]) -> State:
-    """Return the weighted mean, which the server learns under secure aggregation."""
-    names = {str(number): number for number in range(len(states))}
-    updates = HeldUpdates(
-        {name: states[number] for name, number in names.items()},
-        {name: weights[number] for name, number in names.items()},
-    )
-    about = RoundInfo(1, Training(), len(states))
-    return make_strategy(StrategySettings()).combine(states[0], updates, about)
 
 
 def likelihoods(found: Floats, shadows: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
@@ -231,10 +201,13 @@ def attack(
             target, np.sort(films[chosen]), views.received, training, rounds, number + 1
         )
         alone.append(np.log(losses(target, shadow)))
-        summed.append(np.log(losses(target, mean_of([shadow, *others], weights))))
+        terms = zip([shadow, *others], weights, strict=True)
+        summed.append(np.log(losses(target, weighted_mean(shadow, terms))))
+    # What the server learns under secure aggregation.
+    mean = weighted_mean(views.model, zip(views.updates.values(), weights, strict=True))
     targets = {
         "server, one update": (views.updates[target.name], np.array(alone)),
-        "server, the sum": (mean_of([*views.updates.values()], weights), np.array(summed)),
+        "server, the sum": (mean, np.array(summed)),
         "hospital, the next model": (views.model, np.array(summed)),
     }
     found = {}

@@ -17,11 +17,12 @@ import torch
 import zstandard
 
 from benchmarks.films import command_line, make_shards
+from benchmarks.instructions import RUN, to_train
 from client.hospital import Hospital
 from common.codec.change import received, sent
 from common.model import build_model, state_of
 from common.options import Training, Wire
-from common.protocol import Greeting, Identity, Instruction
+from common.protocol import Greeting
 from common.seeds import generator
 from common.shard import open_for_training
 from common.state import State, parameters_of, spec_of
@@ -46,18 +47,10 @@ class Update(NamedTuple):
 def updates_of(shards: list[Path], state: State, number: int = 1) -> list[Update]:
     """Return what each hospital makes of a state in a round."""
     updates = []
-    instruction = Instruction(
-        identity=Identity(run="benchmark", round=number, attempt=1),
-        task="train",
-        weights="all",
-        architecture="densenet121",
-        training=TRAINING,
-        seed=SEED,
-        seconds=1e6,
-    )
+    instruction = to_train(TRAINING, number, SEED)
     for path in shards:
         hospital = Hospital(path.name, open_for_training(path), torch.device("cpu"))
-        hospital.greet(Greeting(run="benchmark", seed=SEED))
+        hospital.greet(Greeting(run=RUN, seed=SEED))
         reply, blob = hospital.answer(instruction, pack(state))
         print(f"{path.name}: {reply.examples} films, {reply.seconds.train:.0f} s", flush=True)
         seconds = reply.seconds.evaluate + reply.seconds.train
