@@ -32,7 +32,7 @@ def drift(run: Run) -> Iterator[Plot]:
         }
         middle = {number: median(of.values()) for number, of in known_norms.items() if of}
         ratios = {
-            name: mean(norm / middle[n] for n, norm in of.items() if middle[n]) if of else 1.0
+            name: [norm / middle[n] for n, norm in of.items() if middle[n]]
             for name, of in norms.items()
         }
         yield _drift(
@@ -42,7 +42,7 @@ def drift(run: Run) -> Iterator[Plot]:
             "Euclidean norm of what each hospital's training changed. A hospital that stays far "
             "above the others pulls the model its way.",
             norms,
-            sorted(ratios, key=lambda name: -ratios[name]),
+            sorted(ratios, key=lambda name: -mean(ratios[name] or [1.0])),
         )
     cosines = {
         name: {

@@ -204,6 +204,15 @@ def test_a_run_of_an_earlier_version_says_what_is_not_recorded(folder: Path) -> 
     assert "<h1>Run 0123456789ab</h1>" in text
 
 
+def test_updates_that_change_nothing_are_drawn_at_zero(folder: Path) -> None:
+    lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    for line in lines:
+        for part in line["hospitals"].values():
+            part["update_norm"] = part["update_norm"] and 0.0
+    (folder / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert tables_of(chapters(folder))["norm"][1][1] == rounded(0.0)
+
+
 OLD = {
     *("run_id", "rounds", "architecture", "mode", "init", "strategy", "local_epochs", "lr"),
     *("batch_size", "label_fraction", "seed"),
