@@ -20,11 +20,11 @@ from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena
 from common.track.options import TRACK_HELP, Track, check_usable
 from server.options import ServingSettings
-from server.rounds.average import AverageSettings
 from server.rounds.participation import Participation, check_participation
 from server.rounds.plan import quorum_of
 from server.rounds.schedule import ScheduleSettings
 from server.run.config import Changing
+from server.run.options import RunOptions
 from server.secure.options import SecureOptions, check_secure
 from server.strategies.settings import StrategySettings, check_combination
 
@@ -44,15 +44,7 @@ RESTART_SECONDS = 180.0
 one machine."""
 
 
-class ServerSettings(
-    ServingSettings,
-    Training,
-    StrategySettings,
-    Participation,
-    ScheduleSettings,
-    AverageSettings,
-    SecureOptions,
-):
+class ServerSettings(ServingSettings, RunOptions):
     """Ask hospitals to train, average what they return, keep every round."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWER_SERVER_", cli_prog_name="flower-server")

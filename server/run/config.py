@@ -5,14 +5,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from common.errors import BadInput
-from common.options import Training
 from common.runtime.files import sha256_of
 from common.shard import MANIFEST, Manifest
-from server.rounds.average import AverageSettings
-from server.rounds.participation import Participation
-from server.rounds.schedule import ScheduleSettings
-from server.secure.options import SecureOptions
-from server.strategies.settings import StrategySettings
+from server.run.options import RunOptions
 
 CHANGEABLE = frozenset(
     {"run", "rounds", "min_clients", "quorum", "attempts", "round_timeout", "listen", "metrics"}
@@ -25,18 +20,7 @@ CHANGEABLE = frozenset(
 Changing = Literal["lr", "momentum", "batch_size", "local_epochs", "label_fraction"]
 """Options that ``--change`` may change."""
 
-DEFAULTS = {
-    name: field.default
-    for settings in (
-        Training,
-        StrategySettings,
-        Participation,
-        ScheduleSettings,
-        AverageSettings,
-        SecureOptions,
-    )
-    for name, field in settings.model_fields.items()
-}
+DEFAULTS = {name: field.default for name, field in RunOptions.model_fields.items()}
 """What a run was started with by a version that did not have the option."""
 
 INPUTS = {"init": "init_sha256", "test": "test_sha256"}

@@ -6,18 +6,11 @@ from typing import Any
 from pydantic import ConfigDict, Field, ValidationError
 
 from common.errors import BadInput, first_problem
-from common.options import Training
-from server.rounds.average import AverageSettings
-from server.rounds.participation import Participation
-from server.rounds.schedule import ScheduleSettings
 from server.run.events import Changed
-from server.secure.options import SecureOptions
-from server.strategies.settings import StrategySettings
+from server.run.options import RunOptions
 
 
-class RunConfig(
-    Training, StrategySettings, Participation, ScheduleSettings, AverageSettings, SecureOptions
-):
+class RunConfig(RunOptions):
     """What a run was started with; other options than those named here are kept as they are."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
