@@ -10,6 +10,7 @@ from client.local.base import LocalTraining
 from client.own import OwnStates, spec_of_own
 from client.received import ReceivedModel
 from common.codec.change import sent
+from common.options import Wire
 from common.protocol import Instruction
 from common.seeds import generator
 from common.state import (
@@ -68,7 +69,8 @@ class Exchange:
             WireError: The blob is not what the instruction says, or is of no use here.
         """
         training = instruction.training
-        spec = spec_of_own(self.model.spec(instruction.architecture, device), training)
+        whole = self.model.spec(instruction.architecture, device)
+        spec = spec_of_own(whole, training, _wire_up(instruction))
         own = self.own.load(instruction.identity.run, instruction.counted, spec)
         received = self.model.receive(instruction, blob, own.get(WEIGHTS, {}), device)
         method = LOCAL[training.local]
@@ -95,7 +97,7 @@ class Exchange:
         learned = begun.local.learned(parameters_of(shared), steps)
         after = join({WEIGHTS: shared, **learned.returned})
         rng = generator(instruction.seed, "wire", identity.round, self._site)
-        up = sent(begun.local.before, after, begun.residual, instruction.wire, rng)
+        up = sent(begun.local.before, after, begun.residual, _wire_up(instruction), rng)
         if training.keeps_state:
             own = {
                 WEIGHTS: kept_back(state, training),
@@ -104,6 +106,11 @@ class Exchange:
             }
             self.own.keep(identity.run, instruction.counted, identity.round, join(own))
         return up.blob
+
+
+def _wire_up(instruction: Instruction) -> Wire:
+    """Return how trained weights travel; a secure sum's have an encoding of their own."""
+    return instruction.wire if instruction.secure is None else "fp32"
 
 
 def untrained(instruction: Instruction, state: State, local: LocalTraining) -> bytes:

@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 
 from common.net import SITE_NAME
-from common.options import Training
+from common.options import Training, Wire
 from common.runtime.files import drop_temporary, write_whole
 from common.state import (
     OF_LOCAL,
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 FILE = re.compile(r"round-(\d+)\.safetensors")
 
 
-def spec_of_own(model: Spec, training: Training) -> Spec:
+def spec_of_own(model: Spec, training: Training, wire: Wire) -> Spec:
     """Return all that a hospital keeps, joined.
 
     Its part of the model, what training remembers, and what has not travelled yet.
@@ -46,6 +46,7 @@ def spec_of_own(model: Spec, training: Training) -> Spec:
     Args:
         model: The whole model's.
         training: Settings.
+        wire: How trained weights travel.
     """
     parameters = parameters_of(returned(model, training))
     remembers = training.local in ("scaffold", "feddyn")
@@ -53,7 +54,7 @@ def spec_of_own(model: Spec, training: Training) -> Spec:
         {
             WEIGHTS: kept_back(model, training),
             OF_LOCAL: parameters if remembers else {},
-            RESIDUAL: parameters if training.wire != "fp32" else {},
+            RESIDUAL: parameters if wire != "fp32" else {},
         }
     )
 

@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from common.protocol import Identity
 from common.scores import rounded
-from common.secure.fixed import Words, clipping, to_words
+from common.secure.fixed import clipping, to_words
 from common.secure.graph import neighbourhoods
+from common.secure.halves import Words
 from common.secure.keys import BadKeys, SignedKeys, Signer, bond, check_keys, sign
 from common.secure.masks import (
     SEED_BYTES,
@@ -40,6 +41,7 @@ from common.secure.messages import (
 )
 from common.secure.settings import FEWEST, SecureSettings
 from common.secure.shares import digest, needed, split
+from common.seeds import generator
 from common.state import State
 
 log = logging.getLogger(__name__)
@@ -65,7 +67,7 @@ class SecureAttempt:
         name: The hospital's.
         identity: Of the attempt.
         settings: Of the attempt.
-        seed: The run's, for the graph.
+        seed: The run's, for the graph and for rounding.
         signer: Signs its keys and checks the others'; None: nobody's keys are proven.
         random: Returns so many secret bytes.
 
@@ -86,7 +88,7 @@ class SecureAttempt:
         self.identity = identity
         self._name = name
         self._settings = settings
-        self._graph_seed = seed
+        self._seed = seed
         self._signer = signer
         self._key_seed, self._self_seed = random(SEED_BYTES), random(SEED_BYTES)
         self._mask_key = private_key(self._key_seed)
@@ -124,7 +126,8 @@ class SecureAttempt:
             "round %d: loss %s over %d images; an update of norm %.3g%s waits for the secure sum",
             *(self.identity.round, rounded(loss, 4), films, norm, clipped),
         )
-        self.hold(to_words(before, after, films, loss or 0.0, self._settings))
+        rng = generator(self._seed, "secure wire", self.identity.round, self._name)
+        self.hold(to_words(before, after, films, loss or 0.0, self._settings, rng))
 
     def share(self, call: ShareCall) -> Shares:
         """Return the seed and the mask key in shares, each sealed for one neighbour.
@@ -135,7 +138,7 @@ class SecureAttempt:
         if self._known:
             raise Refusal("shares were made in this attempt already")
         names, at = call.names, self.identity
-        graph = neighbourhoods(names, self._graph_seed, at.round, at.attempt)
+        graph = neighbourhoods(names, self._seed, at.round, at.attempt)
         if len(names) < FEWEST or list(names) != sorted(set(names)) or self._name not in names:
             raise Refusal(f"a sum is of {FEWEST} hospitals at least, each named once")
         if sorted(call.keys) != graph[self._name] or call.keys[self._name] != self.keys:

@@ -12,7 +12,9 @@ and with T the films of all hospitals together, n of them, the mean change is::
 R is ``clip`` for parameters, whose change is no longer than that, and :data:`STATISTICS_RANGE` for
 BatchNorm's statistics. The sum is below 2^31 as long as T < 2 B, which the server sees: the films
 are the first word, so that an overflow is known for certain. The second word is e / B times the
-training loss, up to :data:`LOSS_RANGE`. BatchNorm's counters do not travel: they stay as they were.
+training loss, up to :data:`LOSS_RANGE`. Then come the statistics, and the parameters, these in half
+a word each if the settings have a ``rotation``: see :mod:`common.secure.halves`. BatchNorm's
+counters do not travel: they stay as they were.
 """
 
 import math
@@ -22,10 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from common.secure.halves import Entries, Words, from_halves, rounding, to_halves, words_for
 from common.secure.settings import SecureSettings
 from common.state import State, is_float, is_parameter
-
-Words = npt.NDArray[np.uint32]
 
 UNIT = 2.0**30
 """Of a word: the range of what it stands for."""
@@ -63,9 +64,11 @@ class Mean(NamedTuple):
     norm: float
 
 
-def length(before: State) -> int:
+def length(before: State, settings: SecureSettings) -> int:
     """Return how many words an update of such a state has."""
-    return BESIDE + sum(array.size for _, array in _floats(before))
+    parameters, statistics = _sizes(before)
+    whole = settings.rotation is None
+    return BESIDE + statistics + (parameters if whole else words_for(parameters))
 
 
 def clipping(before: State, after: State, clip: float) -> tuple[float, float]:
@@ -77,7 +80,7 @@ def clipping(before: State, after: State, clip: float) -> tuple[float, float]:
     squares = 0.0
     for name, array in _floats(before):
         if is_parameter(name):
-            change = (after[name].astype(np.float64) - array).ravel()
+            change = _change(array, after[name])
             squares += float(change @ change)
     norm = math.sqrt(squares)
     if not math.isfinite(norm):
@@ -86,7 +89,12 @@ def clipping(before: State, after: State, clip: float) -> tuple[float, float]:
 
 
 def to_words(
-    before: State, after: State, films: int, loss: float, settings: SecureSettings
+    before: State,
+    after: State,
+    films: int,
+    loss: float,
+    settings: SecureSettings,
+    rng: np.random.Generator,
 ) -> Words:
     """Return an update as words, with the change of its parameters clipped.
 
@@ -96,6 +104,7 @@ def to_words(
         films: That it was trained on.
         loss: Mean training loss.
         settings: Of the attempt.
+        rng: Rounds halves of words at random.
 
     Raises:
         OutOfRange: It has a number that is not finite or beyond its range, or too many films.
@@ -103,21 +112,27 @@ def to_words(
     if not 1 <= films <= settings.films:
         raise OutOfRange(f"it has more than the {settings.films} films that a hospital may have")
     _, factor = clipping(before, after, settings.clip)
-    weight = films / settings.total
-    words = np.empty(length(before), np.uint32)
-    words[0] = films
-    words[1] = _word(np.array([weight * min(loss, LOSS_RANGE) / LOSS_RANGE]))[0]
-    at = BESIDE
+    share, clip, rotation = films / settings.total, settings.clip, settings.rotation
+    parts = [
+        np.array([films], np.uint32),
+        _word(np.array([share * min(loss, LOSS_RANGE) / LOSS_RANGE])),
+    ]
     for name, array in _floats(before):
-        change = (after[name].astype(np.float64) - array).ravel()
-        reach = _range_of(name, settings)
-        if is_parameter(name):
-            change *= factor
-        elif not (np.abs(change) <= reach).all():
-            raise OutOfRange(f"tensor {name} has changed by more than {reach:g}, or is not finite")
-        words[at : at + change.size] = _word(change * (weight / reach))
-        at += change.size
-    return words
+        if not is_parameter(name):
+            change = _change(array, after[name])
+            if not (np.abs(change) <= STATISTICS_RANGE).all():
+                raise OutOfRange(
+                    f"tensor {name} has changed by more than {STATISTICS_RANGE:g}, or is not finite"
+                )
+            parts.append(_word(change * (share / STATISTICS_RANGE)))
+    changes = [_change(array, after[name]) for name, array in _floats(before) if is_parameter(name)]
+    change = np.concatenate([np.empty(0), *changes])
+    change *= factor
+    if rotation is None:
+        parts.append(_word(change * (share / clip)))
+    else:
+        parts.append(to_halves(change, share, clip, rotation, rng))
+    return np.concatenate(parts)
 
 
 def from_words(words: Words, before: State, hospitals: int, settings: SecureSettings) -> Mean:
@@ -138,32 +153,27 @@ def from_words(words: Words, before: State, hospitals: int, settings: SecureSett
         raise OutOfRange(f"the sum is of {films} films at {hospitals} hospitals")
     if films > FULL * settings.total:
         raise OutOfRange(f"the sum is of {films} films, too many for {settings.total} in all")
-    weight = films / settings.total
-    slack = hospitals / 2 / UNIT / weight
-    loss = LOSS_RANGE * float(_number(words[1:2])[0]) / weight
-    state, at, squares, entries = dict(before), BESIDE, 0.0, 0
-    for name, array in _floats(before):
-        reach = _range_of(name, settings)
-        change = _number(words[at : at + array.size]) * (reach / weight)
-        at += array.size
-        if not (np.abs(change) <= reach * (1 + slack)).all():
-            raise OutOfRange(f"tensor {name} has changed by more than any hospital's can")
-        if is_parameter(name):
-            squares += float(change @ change)
-            entries += array.size
-        mean = array + change.reshape(array.shape)
-        if name.endswith("running_var"):
-            mean = np.maximum(mean, 0)  # rounding may have gone below
-        state[name] = np.asarray(mean, array.dtype)
-    norm = math.sqrt(squares)
-    longest = settings.clip * (1 + slack * math.sqrt(entries) + 1e-9)
-    if norm > longest or not -slack <= loss / LOSS_RANGE <= 1 + slack:
-        raise OutOfRange("the mean change is longer, or the mean loss larger, than any hospital's")
-    return Mean(state, films, max(0.0, loss), norm)
+    share = films / settings.total
+    slack = hospitals / 2 / UNIT / share
+    loss = LOSS_RANGE * float(_number(words[1:2])[0]) / share
+    if not -slack <= loss / LOSS_RANGE <= 1 + slack:
+        raise OutOfRange("the mean loss is larger than any hospital's can be")
+    entries, statistics = _sizes(before)
+    beside = _number(words[BESIDE : BESIDE + statistics]) * (STATISTICS_RANGE / share)
+    if not (np.abs(beside) <= STATISTICS_RANGE * (1 + slack)).all():
+        raise OutOfRange("statistics have changed by more than any hospital's can")
+    change = _parameters(words[BESIDE + statistics :], entries, settings) / share
+    norm = math.sqrt(float(change @ change))
+    error = settings.clip * slack * math.sqrt(entries)
+    if settings.rotation is not None:
+        error = hospitals * rounding(settings.clip) / share
+    if norm > settings.clip * (1 + 1e-9) + error:
+        raise OutOfRange("the mean change is longer than any hospital's can be")
+    return Mean(_moved(before, change, beside), films, max(0.0, loss), norm)
 
 
 def precision(name: str, hospitals: int, films: int, settings: SecureSettings) -> float:
-    """Return by how much an entry of the mean may be off, before it is rounded to its dtype.
+    """Return by how much an entry of the mean may be off that travelled in a word.
 
     Args:
         name: The tensor's.
@@ -171,15 +181,44 @@ def precision(name: str, hospitals: int, films: int, settings: SecureSettings) -
         films: Theirs together.
         settings: Of the attempt.
     """
-    return hospitals / 2 * _range_of(name, settings) / UNIT * settings.total / films
+    reach = settings.clip if is_parameter(name) else STATISTICS_RANGE
+    return hospitals / 2 * reach / UNIT * settings.total / films
+
+
+def _parameters(words: Words, entries: int, settings: SecureSettings) -> Entries:
+    """Return the sum of the hospitals' changes of parameters, times their shares."""
+    if settings.rotation is None:
+        return _number(words) * settings.clip
+    return from_halves(words, entries, settings.clip, settings.rotation)
+
+
+def _moved(before: State, change: Entries, beside: Entries) -> State:
+    """Return a state whose parameters and statistics have changed."""
+    state, left = dict(before), {True: change, False: beside}
+    for name, array in _floats(before):
+        own, left[is_parameter(name)] = np.split(left[is_parameter(name)], [array.size])
+        mean = array + own.reshape(array.shape)
+        if name.endswith("running_var"):
+            mean = np.maximum(mean, 0)  # rounding may have gone below
+        state[name] = np.asarray(mean, array.dtype)
+    return state
 
 
 def _floats(state: State) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     return ((name, array) for name, array in state.items() if is_float(array))
 
 
-def _range_of(name: str, settings: SecureSettings) -> float:
-    return settings.clip if is_parameter(name) else STATISTICS_RANGE
+def _sizes(state: State) -> tuple[int, int]:
+    """Return how many parameters a state has, and how many statistics."""
+    sizes = {True: 0, False: 0}
+    for name, array in _floats(state):
+        sizes[is_parameter(name)] += array.size
+    return sizes[True], sizes[False]
+
+
+def _change(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Entries:
+    change: Entries = after.astype(np.float64) - before
+    return change.ravel()
 
 
 def _word(shares: npt.NDArray[np.float64]) -> Words:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from common.secure.fixed import Words
+from common.secure.halves import Words
 
 SEED_BYTES = 16
 """Of a secret that is shared, 128 bits: the block of the library that shares it, and the strength

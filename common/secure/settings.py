@@ -28,3 +28,8 @@ class SecureSettings(BaseModel):
         lt=1,
         description="more than this share of those who hold shares of a secret can recover it",
     )
+    rotation: int | None = Field(
+        None,
+        ge=0,
+        description="parameters travel in half a word each, turned by this seed; None: in a word",
+    )

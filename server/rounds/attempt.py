@@ -145,7 +145,9 @@ class Attempt:
             self._spool.put(f"sum-{number}", pack(mean.state), info)
             found.sums.append(line)
             log.info(console.sum_row(line))
-        sent = 4 * length(self._out.trained)
+        settings = self._out.instruction.secure
+        assert settings is not None  # noqa: S101 - or nothing would be summed
+        sent = 4 * length(self._out.trained, settings)
         for name, record in found.hospitals.items():
             size = record.bytes.model_copy(update={"sent": sent})
             found.hospitals[name] = record.model_copy(update={"bytes": size})

@@ -208,7 +208,8 @@ class Rounds:
             told = fields("round", round=number, rounds=plan.rounds, attempt=turn)
             log.info("round %d of %d%s", number, plan.rounds, at, extra=told)
             cohort = self._draw(number, turn)
-            out = self._model.to_train(number, turn, self._progress, self._secure(turn, cohort))
+            secure = self._secure(number, turn, cohort)
+            out = self._model.to_train(number, turn, self._progress, secure)
             if out.instruction.training.keeps_state or plan.training.dp == "site":
                 self.folder.live.enter("save")
                 self._beside.wait_until_safe()
@@ -263,10 +264,11 @@ class Rounds:
         )
         return Cohort(present, chances)
 
-    def _secure(self, turn: int, cohort: Cohort) -> SecureSettings | None:
+    def _secure(self, number: int, turn: int, cohort: Cohort) -> SecureSettings | None:
         """Return the settings of an attempt's secure sums, if updates are to be summed."""
-        most, count = self._plan.most_films, len(cohort.chances)
-        return self._plan.secure.settings(most, count, self.folder.rounds(), turn)
+        plan, count = self._plan, len(cohort.chances)
+        rotation = plan.seed + number if plan.training.wire == "int8" else None
+        return plan.secure.settings(plan.most_films, count, self.folder.rounds(), turn, rotation)
 
     def _canary(self) -> None:
         """Let each hospital train on a few batches; nothing of it is averaged or kept.

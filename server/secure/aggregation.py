@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from common.protocol import Identity
-from common.secure.fixed import Words
 from common.secure.graph import neighbourhoods
+from common.secure.halves import Words
 from common.secure.keys import SignedKeys, bond
 from common.secure.masks import add_mask, agree, mask_of, private_key, public_of, seed_key, sign_of
 from common.secure.messages import MaskCall, RevealCall, Revealed, ShareCall, Shares

@@ -43,29 +43,41 @@ class SecureOptions(BaseModel):
     )
 
     def settings(
-        self, films: int, hospitals: int, earlier: Sequence[RoundRecord], attempt: int
+        self,
+        films: int,
+        hospitals: int,
+        earlier: Sequence[RoundRecord],
+        attempt: int,
+        rotation: int | None = None,
     ) -> SecureSettings | None:
         """Return the settings of an attempt's sums; None: there are none.
 
         The films of all hospitals are as many as in the round before, unless an attempt has failed,
-        which may be since they have become more.
+        which may be since they have become more. Where they are not known, half a word for a
+        parameter would be too coarse.
 
         Args:
             films: Most of one hospital.
             hospitals: That are asked.
             earlier: Rounds that are done.
             attempt: At the round.
+            rotation: With which parameters may travel in half a word; None: they may not.
         """
         if not self.secure_aggregation:
             return None
         films = min(films, MOST_FILMS // max(1, hospitals))
         total = films * hospitals
         sums = earlier[-1].secure if earlier else None
-        if sums and attempt == 1:
-            known = sum(each.films for each in sums) / sum(len(each.hospitals) for each in sums)
-            total = min(total, round(known * hospitals) + 1)
+        known = bool(sums) and attempt == 1
+        if sums and known:
+            mean = sum(each.films for each in sums) / sum(len(each.hospitals) for each in sums)
+            total = min(total, round(mean * hospitals) + 1)
         return SecureSettings(
-            clip=self.secure_clip, films=films, total=total, threshold=self.secure_threshold
+            clip=self.secure_clip,
+            films=films,
+            total=total,
+            threshold=self.secure_threshold,
+            rotation=rotation if known else None,
         )
 
 
@@ -105,7 +117,10 @@ def check_secure(
         "--sample size": (participation.sample == "size", "draws hospitals by their films"),
         "--canary": (canary, "tells films and training loss of each hospital"),
         "--dp site": (training.dp == "site", "shortens single updates at the server"),
-        f"--wire {training.wire}": (training.wire != "fp32", "encodes single updates"),
+        f"--wire {training.wire}": (
+            training.wire not in ("fp32", "int8"),
+            "encodes updates that would not add up",
+        ),
     }
     for option, (given, why) in needs_updates.items():
         if given:

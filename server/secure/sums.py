@@ -93,7 +93,7 @@ class SecureSums:
         assert settings is not None  # noqa: S101 - or nothing would be summed
         keys = {name: self._keys[name] for name in names}
         aggregation = Aggregation(
-            instruction.identity, keys, settings, instruction.seed, length(before)
+            instruction.identity, keys, settings, instruction.seed, length(before, settings)
         )
         start, found = monotonic(), Conducted()
         try:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from client.secure.sums import SecureSums
 from common.protocol import Identity
-from common.secure.fixed import Words
+from common.secure.halves import Words
 from common.secure.keys import SignedKeys, Signer
 from common.secure.messages import (
     SECURE_ANSWER,

@@ -49,7 +49,7 @@ def test_messages_of_a_thousand_hospitals_are_short_enough() -> None:
 @pytest.mark.parametrize("protocol", [5, 7])
 def test_steps_of_another_version_are_refused(protocol: int) -> None:
     words = {**CALL.model_dump(mode="json"), "protocol": protocol}
-    with pytest.raises(ProtocolError, match="another version of protocol 6"):
+    with pytest.raises(ProtocolError, match="another version of protocol 7"):
         parse_message(ANY_CALL, json.dumps(words))
 
 

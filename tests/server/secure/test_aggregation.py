@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.secure.attempt import SecureAttempt
-from common.secure.fixed import Words
 from common.secure.graph import neighbourhoods
+from common.secure.halves import Words
 from common.secure.masks import seed_key
 from common.secure.messages import Masked, Revealed, SecureAnswer, Shares
 from common.secure.shares import digest, needed

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from common.checkpoint import read_checkpoint
+from common.checkpoint import read_checkpoint, read_strategy
 from common.errors import NoQuorum
+from common.model import build_model, state_of
 from common.protocol import ProtocolError
 from common.secure.fixed import precision
 from common.secure.graph import groups
@@ -24,20 +25,23 @@ from common.secure.messages import (
     ShareCall,
     Shares,
 )
-from common.state import State, is_float
+from common.state import State, is_float, parameters_of
 from common.wire import fingerprint
 from server.rounds.ask import HospitalLost
+from server.run.folder import RunFolder
 from server.run.records import RoundRecord
 from server.secure.options import SecureOptions
 from tests.support.hospitals import (
     LocalConnection,
     LocalHospitals,
     federate_by_hand,
+    models_by_hand,
     plan_of,
     rounds_with,
+    run_strategy,
 )
 from tests.support.shards import make_hospitals
-from tests.support.states import slow_mean
+from tests.support.states import same_bits, slow_mean
 
 SECURE = SecureOptions(secure_aggregation=True, secure_threshold=0.5)
 
@@ -77,7 +81,7 @@ class AnswersGarbage(Faulty):
 
     def fail(self, call: SecureCall, timeout: float) -> SecureAnswer:
         del call, timeout
-        raise ProtocolError("no message of protocol 6")
+        raise ProtocolError("no message of protocol 7")
 
 
 def hospitals_of(shards: list[Path], faulty: dict[str, type[Faulty]]) -> LocalHospitals:
@@ -372,3 +376,43 @@ def test_what_else_a_run_does_comes_out_as_it_does_without(
     assert_close(summed, plain, 1e-4)
     before = federate_by_hand(plan_of(rounds=0), shards)
     assert any((summed[name] != before[name]).any() for name in before)
+
+
+def test_int8_halves_the_sums_and_costs_little_beside_plain_int8(tmp_path: Path) -> None:
+    shards = make_hospitals(tmp_path / "data", 3, images=30)
+    fields = {"min_clients": 3, "quorum": 1.0, "rounds": 4}
+    expected = models_by_hand(plan_of(**fields), shards)[-1]
+    off = {}
+    for name, options in {"plain": SecureOptions(), "secure": SECURE}.items():
+        plan = plan_of(**fields, secure=options, wire="int8", most_films=100)
+        hospitals = LocalHospitals(shards, 5, {}, tmp_path / "own" / name)
+        rounds_with(plan, hospitals, tmp_path / name).run()
+        after = model_of(tmp_path / name)
+        differences = (after[n] - array for n, array in parameters_of(expected).items())
+        off[name] = sum(float(np.square(each).sum()) for each in differences) ** 0.5
+    assert 0 < off["secure"] < 1.4 * off["plain"]
+    first, *others = lines_of(tmp_path / "secure")
+    whole = first.hospitals["hospital-00"].bytes
+    for line in others:
+        part = line.hospitals["hospital-00"].bytes
+        assert 0.4 * whole.sent < part.sent < 0.6 * whole.sent
+        assert 0.2 * whole.received < part.received < 0.4 * whole.received
+
+
+def test_int8_in_secure_sums_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    shards = make_hospitals(tmp_path / "data", 3, images=30)
+    fields = {"min_clients": 3, "quorum": 1.0, "secure": SECURE, "wire": "int8", "most_films": 100}
+    state = state_of(build_model("densenet-tiny", 5))
+
+    def go_on(name: str, rounds: int, state: State, kept: State) -> None:
+        path = tmp_path / name
+        folder = RunFolder.reopen(path, {}) if path.exists() else RunFolder.create(path, {})
+        hospitals = LocalHospitals(shards, 5, {}, tmp_path / f"own-{name}")
+        run_strategy(plan_of(rounds=rounds, **fields), folder, hospitals, state, kept)
+        folder.log.close()
+
+    go_on("whole", 3, state, {})
+    go_on("half", 2, state, {})
+    done = tmp_path / "half" / "checkpoints" / "round-0002.pt"
+    go_on("half", 3, read_checkpoint(done, "densenet-tiny", 0)[0], read_strategy(done))
+    assert same_bits(model_of(tmp_path / "whole"), model_of(tmp_path / "half"))
