@@ -9,12 +9,20 @@ import pytest
 
 from common.audit import verify
 from common.checkpoint import read_checkpoint
-from common.state import is_float
-from tests.support.faults import FaultyFederation, dies_before
+from common.state import is_float, parameters_of
+from server.run.records import RoundRecord
+from tests.support.faults import (
+    IMPATIENT,
+    FaultyFederation,
+    dies_before,
+    freezes_before,
+    trains_slowly,
+)
 from tests.support.federations import SEED, events_of, lines_of, options
-from tests.support.hospitals import models_by_hand, plan_of
+from tests.support.hospitals import federate_as_recorded, models_by_hand, plan_of
 from tests.support.provisioned import provision
 from tests.support.shards import make_hospitals
+from tests.support.waiting import wait_until
 
 RETURNS_SOON = "import server.rounds.loop\nserver.rounds.loop.RETURN_SECONDS = 5.0\n"
 """A prelude: a resumed server does not wait a minute for hospitals that were killed."""
@@ -80,6 +88,42 @@ def test_kills_at_the_steps_of_a_sum_never_make_a_wrong_one(tmp_path: Path) -> N
     lines = (tmp_path / "state" / names[0] / "audit.jsonl").read_text().splitlines()
     sums = [json.loads(line) for line in lines if '"secure reveal"' in line]
     assert sums[0]["hospitals"] == [names[i] for i in (0, 2, 3, 4)]
+
+
+@pytest.mark.fault(
+    "a hospital is stopped (SIGSTOP) in the middle of a secure sum, and goes on later",
+    "the sum is that of the others; what it sends late is in no sum, and it takes part again",
+)
+@pytest.mark.parametrize("step", ["mask", pytest.param("reveal", marks=pytest.mark.long)])
+def test_a_hospital_that_freezes_in_a_sum_spoils_none(tmp_path: Path, step: str) -> None:
+    shards = make_hospitals(tmp_path / "data", 4, images=20)
+    run, frozen = tmp_path / "run", shards[1].name
+    secure = {"secure_aggregation": True, "secure_threshold": 0.5, "max_examples": 200}
+    with FaultyFederation(tmp_path / "logs") as federation:
+        federation.preludes["server"] = (
+            "import server.secure.conduct\nserver.secure.conduct.STEP_SECONDS = 3.0\n" + IMPATIENT
+        )
+        federation.preludes[frozen] = freezes_before(
+            f"client.secure.attempt:SecureAttempt.{step}", "args[0].identity.round == 1"
+        )
+        federation.preludes[shards[0].name] = trains_slowly(1)
+        federation.start_server(options(run, 4, **{"rounds": 8, "quorum": 3, **secure}))
+        for shard in shards:
+            federation.start_client(shard, ["--precision", "fp32"])
+        wait_until((run / "rounds.jsonl").exists)
+        federation.clients[frozen].send_signal(signal.SIGCONT)
+        assert set(federation.wait(120).values()) == {0}
+    first, *others = lines_of(run)
+    counted = [shard for shard in shards if step == "reveal" or shard.name != frozen]
+    assert first["secure"][0]["hospitals"] == [shard.name for shard in counted]
+    assert len(others[-1]["secure"][0]["hospitals"]) == 4
+    recorded = [RoundRecord.model_validate(line) for line in lines_of(run)]
+    plan = plan_of(rounds=8, seed=SEED)
+    expected = parameters_of(federate_as_recorded(plan, shards, recorded))
+    before = federate_as_recorded(plan, shards, [])
+    after, _ = read_checkpoint(run / "final.pt", "densenet-tiny", 0)
+    off = max(np.abs(after[name] - array).max() for name, array in expected.items())
+    assert off < 0.05 * max(np.abs(before[name] - array).max() for name, array in expected.items())
 
 
 def test_a_site_that_wants_secure_sums_trains_in_no_other_run(tmp_path: Path) -> None:

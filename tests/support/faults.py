@@ -129,6 +129,17 @@ def stops_before(place: str) -> str:
     )
 
 
+def freezes_before(place: str, condition: str) -> str:
+    """Return a prelude: the process gets SIGSTOP when a method is called.
+
+    Args:
+        place: ``module:Class.method``.
+        condition: In terms of ``args``, which begin with ``self``.
+    """
+    body = f"    if {condition}: os.kill(os.getpid(), signal.SIGSTOP)\n"
+    return _wrapped(place, f"{body}    return was(*args, **kwargs)\n")
+
+
 def dies_within_line(round_number: int) -> str:
     """Return a prelude: the process is killed when half of a round's line is written."""
     return _wrapped(
