@@ -1,41 +1,36 @@
 """A hospital in a federation: its shard, its model, and its answers to the server's messages."""
 
 import logging
-import math
 import secrets
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from client.accelerator import give_memory_back, sharing
-from client.canary import few_to_train_on, peak_memory
+from client.accelerator import give_memory_back
 from client.cancellation import NEVER, Cancellation, GivenUp
 from client.computing import Computing
 from client.counted import CountedScores
-from client.examples import Indices, split_of, to_train_on
-from client.exchange import Exchange, untrained
+from client.examples import split_of
+from client.exchange import Exchange
 from client.kept import KeptModels
 from client.own import OwnStates
 from client.policy import NotAllowed, Policy
 from client.private.account import PrivacyAccount
-from client.progress import Steps, Tell, tell_nobody
-from client.scoring import keep, told_of
+from client.progress import Tell, tell_nobody
 from client.secure.sums import SecureSums
 from client.slots import slot
-from client.training import Diverged, check_loss
-from common.evaluation import EVALUATION_BATCH, evaluation_batch
-from common.model import is_out_of_memory, state_of
+from client.training import Diverged
+from client.work import Work
+from common.model import is_out_of_memory
 from common.options import Precision
 from common.protocol import MOST_OWN, Greeting, Hello, Instruction, Reply
-from common.secret_stream import SecretStream
 from common.secure.fixed import OutOfRange
 from common.secure.keys import Signer
 from common.shard import Shard
-from common.state import returned
-from common.wire import Blob, fingerprint
+from common.wire import Blob
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +55,6 @@ class Hospital:
 
     Attributes:
         sums: Secure sums that it takes part in.
-        scored: Its own scores of the model that it has scored last, if any; they stay here.
     """
 
     def __init__(
@@ -83,15 +77,21 @@ class Hospital:
         self._process = secrets.token_hex(16)
         self.name = name
         self._shard = shard
-        self._slots = slots
-        self._slots_folder = slots_folder
-        self._kept = kept
-        self.scored: CountedScores | None = None
         self._greeting: Greeting | None = None
         self._exchange = Exchange(own or OwnStates(None), name)
         self._computing = Computing(name, shard, device, precision, compiled)
-        self._privacy = privacy or PrivacyAccount(None)
         self.sums = SecureSums(name, signer)
+        self._work = Work(
+            name=name,
+            shard=shard,
+            policy=self._policy,
+            turn=partial(slot, slots_folder, slots),
+            exchange=self._exchange,
+            computing=self._computing,
+            privacy=privacy or PrivacyAccount(None),
+            sums=self.sums,
+            kept=kept,
+        )
 
     @property
     def device(self) -> torch.device:
@@ -102,6 +102,15 @@ class Hospital:
     def precision(self) -> Precision:
         """In which it trains on its device."""
         return self._computing.precision
+
+    @property
+    def scored(self) -> CountedScores | None:
+        """Its own scores of the model that it has scored last, if any; they stay here."""
+        return self._work.scored
+
+    def forget_scores(self) -> None:
+        """Forget its scores, since another model has come."""
+        self._work.scored = None
 
     def greet(self, greeting: Greeting) -> Hello:
         """Introduce the hospital to a run; instructions must be of that run from now on.
@@ -204,121 +213,7 @@ class Hospital:
         self, instruction: Instruction, blob: Blob, cancellation: Cancellation, tell: Tell
     ) -> tuple[Reply, bytes]:
         self._check_run(instruction)
-        training, validation = self._shard.split(instruction.seed)
-        shard, chosen = to_train_on(self._shard, training, instruction, self._policy, self.name)
-        self._policy.check(instruction, len(chosen))
-        if instruction.task == "train" and instruction.batches is not None:
-            return self._answer_canary(instruction, blob, chosen, validation, cancellation)
-        begun = self._exchange.begin(instruction, blob, self.device)
-        model, secure = begun.model, instruction.secure
-        if secure is not None:
-            attempt = self.sums.begin(instruction.identity, secure, instruction.seed)
-            before = returned(state_of(model), instruction.training)
-        secret = self._privacy.pay_for(instruction, model, self._shard, chosen)
-        scoring, told = self._steps(instruction, len(chosen), len(validation), cancellation, tell)
-        with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
-            start = time.monotonic()
-            backbone = self._exchange.model.backbone
-            logits = self._computing.score(model, validation, backbone, scoring.check)
-            evaluated = time.monotonic()
-            seconds = {"wait": waited, "evaluate": evaluated - start, "train": 0.0}
-            if instruction.task == "train":
-                loss = self._computing.train(
-                    model, shard, chosen, instruction, told, begun.local, secret
-                )
-                seconds["train"] = time.monotonic() - evaluated
-        # The next hospital has the device now; what follows does not need it.
-        self.scored, scores = told_of(
-            self._shard, validation, logits, self._policy, instruction.training
-        )
-        if instruction.task == "evaluate":
-            kept = keep(self._kept, instruction, model, self._shard, validation, logits)
-            return self._reply(instruction, seconds, **scores, kept=kept), b""
-        check_loss(loss, instruction.training)
-        steps = instruction.training.steps(len(chosen))
-        spent = self._privacy.spent if secret is not None else None
-        weights = self._exchange.end(instruction, state_of(model), begun, steps)
-        if secure is not None:
-            after = returned(state_of(model), instruction.training)
-            attempt.hold_change(before, after, len(chosen), loss)
-            keys = attempt.keys
-            return self._reply(instruction, seconds, **scores, privacy=spent, keys=keys), b""
-        reply = self._reply(
-            instruction,
-            seconds,
-            **scores,
-            examples=len(chosen),
-            loss=loss,
-            privacy=spent,
-            weights=fingerprint(weights),
-        )
-        return reply, weights
-
-    def _steps(
-        self,
-        instruction: Instruction,
-        chosen: int,
-        validation: int,
-        cancellation: Cancellation,
-        tell: Tell,
-    ) -> tuple[Steps, Steps]:
-        """Return what is asked before each batch of scoring, and of training."""
-        together = evaluation_batch(self._shard.manifest.size, self.device)
-        # Shares would tell the number of batches, and so about how many films there are.
-        may_tell = validation >= self._policy.min_group
-        batches = math.ceil(validation / together)
-        return (
-            Steps(cancellation, tell if may_tell else tell_nobody, "scoring", batches),
-            Steps(
-                cancellation,
-                tell if instruction.secure is None else tell_nobody,
-                "training",
-                instruction.training.steps(chosen),
-            ),
-        )
-
-    def _answer_canary(
-        self,
-        instruction: Instruction,
-        blob: Blob,
-        training: Indices,
-        validation: Indices,
-        cancellation: Cancellation,
-    ) -> tuple[Reply, bytes]:
-        """Score and train on a few batches; return how long it took, and the weights that came.
-
-        Weights that were trained on a few films would tell much of them, and few scores would tell
-        of a few films: neither leaves.
-        """
-        batches = instruction.batches
-        assert batches is not None  # noqa: S101 - or it is no canary
-        shard, chosen = few_to_train_on(
-            self._shard, training, batches, instruction, self._policy, self.name
-        )
-        self._policy.check(instruction, len(chosen))
-        model, local, _ = self._exchange.begin(instruction, blob, self.device)
-        weights = untrained(instruction, state_of(model), local)
-        with slot(self._slots_folder, self._slots, cancellation) as waited, sharing(self.device):
-            start = time.monotonic()
-            scored = validation[: batches * EVALUATION_BATCH]
-            self._computing.score(model, scored, None, cancellation.check)
-            evaluated = time.monotonic()
-            # Nothing of it leaves, so it costs nothing.
-            secret = SecretStream(secrets.token_bytes(32), b"canary")
-            loss = self._computing.train(
-                model, shard, chosen, instruction, cancellation, local, secret
-            )
-            trained = time.monotonic()
-        check_loss(loss, instruction.training)
-        reply = self._reply(
-            instruction,
-            {"wait": waited, "evaluate": evaluated - start, "train": trained - evaluated},
-            examples=len(chosen),
-            loss=loss,
-            memory=peak_memory(self.device),
-            weights=fingerprint(weights),
-        )
-        return reply, weights
+        return self._work.follow(instruction, blob, cancellation, tell)
 
     def _check_run(self, instruction: Instruction) -> None:
         """Check that an instruction is of the run that was greeted.
@@ -331,9 +226,3 @@ class Hospital:
         known = self._greeting
         if known is None or (instruction.identity.run, instruction.seed) != (known.run, known.seed):
             raise NotAllowed("an instruction of another run or seed than was greeted")
-
-    @staticmethod
-    def _reply(instruction: Instruction, seconds: dict[str, float], **fields: object) -> Reply:
-        return Reply.model_validate(
-            {"identity": instruction.identity, "status": "ok", "seconds": seconds, **fields}
-        )

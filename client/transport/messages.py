@@ -243,7 +243,7 @@ class MessageHandler:
             bytes=len(blob),
         )
         until = datetime.now(UTC) + timedelta(seconds=instruction.seconds + GRACE_SECONDS)
-        self.hospital.scored = None  # that was of another model
+        self.hospital.forget_scores()  # they are of another model
         working = {"run": identity.run, "round": identity.round, "until": until}
         self._write_status("working", **working)
         what = f"round {identity.round}: %.1f MB received, to train"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from client import hospital as hospital_module
-from client import scoring
+from client import scoring, work
 from client.exchange import Exchange
 from client.hospital import Hospital
 from client.slots import slot
@@ -27,7 +27,7 @@ SECONDS = 20.0
     [
         (scoring, "scores_of"),  # AUCs of the received model
         (scoring, "histograms_of"),
-        (hospital_module, "state_of"),
+        (work, "state_of"),
         (Exchange, "begin"),  # unpacks what was received
         (Exchange, "end"),  # encodes and packs what is sent, and writes what is its own
     ],
@@ -54,13 +54,13 @@ def test_the_next_hospital_has_the_device_while_another_does_what_needs_none(
                 entered.set()
             yield seconds
 
+    monkeypatch.setattr(hospital_module, "slot", watched)
     for site in ("a", "b"):
         shard = make_shard(tmp_path / site, images=80)
         hospital = Hospital(site, shard, torch.device("cpu"), 1, tmp_path / "turns")
         hospital.greet(GREETING)
         answers[site] = partial(hospital.answer, instruction_of(plan_of(), 1), pack(STATE))
     monkeypatch.setattr(owner, name, holding)
-    monkeypatch.setattr(hospital_module, "slot", watched)
     first.start()
     assert held.wait(SECONDS)
     reply, _ = answers["b"]()

@@ -170,7 +170,7 @@ def test_an_evaluation_goes_on_after_a_kill_and_names_a_hospital_that_went_away(
         "server.evaluate.scoring:Scoring._score", "args[1] == 2"
     )
     federation.preludes["hospital-01"] = dies_before(
-        "client.hospital:Hospital._answer", "args[1].identity.round == 2"
+        "client.work:Work.follow", "args[1].identity.round == 2"
     )
     federation.start_server(given, code=EVALUATE)
     for shard in shards:

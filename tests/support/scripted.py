@@ -24,6 +24,9 @@ class Somebody:
     def greet(self, _greeting: Greeting) -> Hello:
         return HELLO
 
+    def forget_scores(self) -> None:
+        pass
+
 
 SOMEBODY = Somebody()
 
