@@ -28,7 +28,8 @@ def clipped_sum(
     """Return the sum of films' gradients, each no longer than a bound, by the parameter's name.
 
     A film's loss is the mean over its known labels. One film changes the sum by no more than the
-    bound, whatever the others are (Abadi et al., CCS 2016, algorithm 1).
+    bound, whatever the others are (Abadi et al., CCS 2016, algorithm 1). One whose norm is not
+    finite counts as zero: in a sum that is not finite no noise would hide it.
 
     Args:
         model: In evaluation mode, so that no film enters the forward pass of another.
@@ -48,7 +49,7 @@ def clipped_sum(
         squares = torch.stack([g.flatten(1).square().sum(1) for g in each.values()])
         share = _share(squares.sum(0), bound)
         for name, gradients in each.items():
-            total[name] += torch.einsum("n,n...->...", share, gradients)
+            total[name] += torch.einsum("n,n...->...", share, _only(share > 0, gradients))
     return total
 
 
@@ -97,10 +98,23 @@ def _of_head(
     known = (labels != UNKNOWN).float()
     slopes = known * (torch.sigmoid(logits) - (labels == 1).float()) / known.sum(1, keepdim=True)
     squares = slopes.square().sum(1) * (features.square().sum(1) + 1)
-    slopes = slopes * _share(squares, bound)[:, None]
+    share = _share(squares, bound)
+    slopes, features = (_only(share > 0, each) for each in (slopes, features))
+    slopes = slopes * share[:, None]
     return {"classifier.weight": slopes.T @ features, "classifier.bias": slopes.sum(0)}
 
 
 def _share(squares: Tensor, bound: float) -> Tensor:
-    """Return by what each gradient is multiplied, given its squared norm."""
-    return (bound / squares.sqrt().clamp(min=1e-12)).clamp(max=1)
+    """Return by what each gradient is multiplied, given its squared norm; 0 if that is not finite.
+
+    Args:
+        squares: float32, n.
+        bound: Of the norm.
+    """
+    share = (bound / squares.sqrt().clamp(min=1e-12)).clamp(max=1)
+    return torch.where(squares.isfinite(), share, 0.0)
+
+
+def _only(counts: Tensor, values: Tensor) -> Tensor:
+    """Return films' values, 0 for films that do not count: zero times infinity is not zero."""
+    return torch.where(counts.view(-1, *[1] * (values.dim() - 1)), values, 0.0)

@@ -80,6 +80,20 @@ def test_no_film_moves_the_sum_by_more_than_the_bound(mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", ["finetune", "linear"])
+@pytest.mark.parametrize("value", [3e38, float("nan")])
+def test_a_film_that_overflows_is_left_out_of_the_sum(mode: Mode, value: float) -> None:
+    """A sum that is not finite would tell of the film whatever noise is added."""
+    model, parameters = model_in(mode)
+    inputs, labels = films(5, 1)
+    inputs[2] = value
+    found = clipped_sum(model, parameters, inputs, labels, 0.4, mode)
+    others = [0, 1, 3, 4]
+    rest = clipped_sum(model, parameters, inputs[others], labels[others], 0.4, mode)
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, rest[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["finetune", "linear"])
 def test_films_are_clipped_in_bf16_too(mode: Mode) -> None:
     model, parameters = model_in(mode)
     inputs, labels = films(5, 1)

@@ -20,7 +20,7 @@ from common.options import Training
 from common.protocol import Reply
 from common.secret_stream import SecretStream
 from common.shard import Shard
-from common.state import State, is_parameter, spec_of
+from common.state import State, is_parameter, select, spec_of
 from common.wire import pack, unpack
 from tests.support.hospitals import STATE, hospital_of, instruction_of, plan_of
 from tests.support.shards import make_shard
@@ -124,6 +124,19 @@ def test_a_reply_tells_what_it_cost_and_nothing_that_noise_does_not_cover(tmp_pa
     assert reply.privacy is not None
     assert reply.privacy.epsilon > 0
     assert unpack(blob, spec_of(STATE)).keys() == STATE.keys()
+
+
+@pytest.mark.parametrize("mode", ["finetune", "linear"])
+def test_a_reply_does_not_tell_that_films_overflow(tmp_path: Path, mode: str) -> None:
+    make_shard(tmp_path / "a")
+    hospital = hospital_of(tmp_path / "a", own=tmp_path)
+    weight = STATE["classifier.weight"]
+    huge = {**STATE, "classifier.weight": np.where(weight > 0, 3e38, -3e38).astype(weight.dtype)}
+    instruction = instruction_of(plan_of(dp="sample", mode=mode), 1)
+    reply, blob = hospital.answer(instruction, pack(huge))
+    assert (reply.status, reply.loss, reply.validation) == ("ok", None, None)
+    after = unpack(blob, spec_of(select(STATE, "head" if mode == "linear" else "all")))
+    assert all(np.isfinite(array).all() for array in after.values())
 
 
 def test_a_site_may_tell_its_scores_all_the_same(tmp_path: Path) -> None:
