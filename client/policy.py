@@ -115,9 +115,10 @@ class Policy(BaseModel):
     def tells_of_validation(self, training: Training) -> bool:
         """Return whether scores of validation films may be told beside such training.
 
-        Noise in the training does not cover them: with it, only a site that says so tells them.
+        Noise in the training does not cover them. Where there is a budget it decides, whatever the
+        server names as the training; otherwise they are withheld beside ``--dp sample``.
         """
-        return training.dp != "sample" or (self.privacy is not None and self.privacy.validation)
+        return training.dp != "sample" if self.privacy is None else self.privacy.validation
 
     def trainable(self, labels: Bytes) -> Bytes:
         """Return labels, those of a finding that is known in too few images as unknown.

@@ -145,6 +145,21 @@ def test_a_site_may_tell_its_scores_all_the_same(tmp_path: Path) -> None:
     assert reply.validation is not None
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_a_budget_decides_on_scores_whatever_training_an_instruction_names(
+    tmp_path: Path, told: bool
+) -> None:
+    """The server's command that scores models names a training without noise."""
+    make_shard(tmp_path / "a")
+    policy = Policy(privacy=Budget(epsilon=1, validation=told))
+    hospital = hospital_of(tmp_path / "a", policy=policy, own=tmp_path)
+    instruction = instruction_of(plan_of(dp="none"), 1, task="evaluate")
+    reply, _ = hospital.answer(instruction, pack(STATE))
+    assert reply.status == "ok"
+    assert (reply.validation is not None, reply.histograms is not None) == (told, told)
+    assert hospital.scored is not None
+
+
 def test_a_site_with_a_budget_trains_with_noise_alone(tmp_path: Path) -> None:
     reply, blob = reply_of(tmp_path, Policy(privacy=Budget(epsilon=1)))
     assert reply.reason == (
