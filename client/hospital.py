@@ -50,7 +50,7 @@ class Hospital:
         kept: Keeps the models that the server shares; None: none is kept.
         own: Keeps what is the hospital's own from round to round; default: in memory.
         compiled: Whether to compile the training.
-        privacy: Pays for training with ``--dp sample``; default: an account in memory.
+        privacy: Pays for training with ``--dp sample``; default: none can be paid for.
         signer: Returns who signs keys for it in secure sums; None: nobody does.
 
     Attributes:

@@ -205,6 +205,7 @@ class Work:
             self.shard, training, batches, instruction, self.policy, self.name
         )
         self.policy.check(instruction, len(chosen))
+        self.privacy.check_kept(instruction.training)
         begun = self.exchange.begin(instruction, blob, self.computing.device)
         weights = untrained(instruction, state_of(begun.model), begun.local)
         films = shard, chosen, validation[: batches * EVALUATION_BATCH]

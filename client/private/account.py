@@ -15,6 +15,7 @@ from client.private.training import noisy_steps
 from common.accounting import DELTA, Noisy, epsilon_of
 from common.errors import BadInput
 from common.model import state_of
+from common.options import Training
 from common.protocol import MOST_ROUNDS, Instruction, Printable, PrivacySpent, Sha256
 from common.runtime.files import write_whole
 from common.secret_stream import SecretStream
@@ -51,7 +52,7 @@ class PrivacyAccount:
     tells nothing new and costs nothing, and any other has other noise.
 
     Args:
-        file: ``privacy.json``; None: nothing is kept.
+        file: ``privacy.json``; None: nothing can be paid for.
         budget: Of the site's policy; None: there is no limit.
 
     Raises:
@@ -73,6 +74,23 @@ class PrivacyAccount:
         charges = self._spent.charges if self._spent is not None else ()
         return PrivacySpent(epsilon=self._epsilon_of(charges), delta=self._delta)
 
+    def check_kept(self, training: Training) -> None:
+        """Check that what such training costs would be remembered.
+
+        Raises:
+            NotAllowed: It would not: after a restart a repeated round would be a second release.
+        """
+        if training.dp == "sample":
+            self._place()
+
+    def _place(self) -> Path:
+        if self._file is None:
+            raise NotAllowed(
+                "--dp sample needs an account that outlives this process; give the client "
+                "--state DIR"
+            )
+        return self._file
+
     @property
     def _delta(self) -> float:
         return self._budget.delta if self._budget is not None else DELTA
@@ -89,7 +107,7 @@ class PrivacyAccount:
             chosen: Those that would be trained on.
 
         Raises:
-            NotAllowed: It costs more than is left.
+            NotAllowed: It costs more than is left, or there is no file.
             OSError: The charge cannot be written.
         """
         training, identity = instruction.training, instruction.identity
@@ -114,9 +132,11 @@ class PrivacyAccount:
             cost: Of the training.
 
         Raises:
-            NotAllowed: It would cost more than the site's budget; nothing is paid.
+            NotAllowed: It would cost more than the site's budget, or there is no file; nothing is
+                paid.
             OSError: The charge cannot be written; nothing may be trained.
         """
+        file = self._place()
         name = hashlib.sha256(b"".join(hashlib.sha256(each).digest() for each in purpose))
         spent = self._spent or Spent(secret=secrets.token_hex(32))
         if all(charge.purpose != name.hexdigest() for charge in spent.charges):
@@ -124,9 +144,8 @@ class PrivacyAccount:
             charges = (*spent.charges, charge)
             self._check(charges)
             spent = spent.model_copy(update={"charges": charges})
-            if self._file is not None:
-                text = spent.model_dump_json(indent=2) + "\n"
-                write_whole(self._file, lambda file: file.write(text.encode()), mode=0o600)
+            text = spent.model_dump_json(indent=2) + "\n"
+            write_whole(file, lambda to: to.write(text.encode()), mode=0o600)
             self._spent = spent
         return SecretStream(bytes.fromhex(spent.secret), name.digest())
 

@@ -175,6 +175,17 @@ def test_when_the_budget_is_spent_the_hospital_refuses(tmp_path: Path) -> None:
     assert not blob
 
 
+@pytest.mark.parametrize("batches", [None, 1])
+def test_without_a_place_for_the_account_nothing_is_trained(
+    tmp_path: Path, batches: int | None
+) -> None:
+    hospital = hospital_of(make_shard(tmp_path / "a").path)
+    instruction = instruction_of(plan_of(dp="sample"), 1, batches=batches)
+    reply, blob = hospital.answer(instruction, pack(STATE))
+    assert (reply.status, blob) == ("failed", b"")
+    assert reply.reason.endswith("outlives this process; give the client --state DIR")
+
+
 def test_a_canary_costs_nothing_and_tells_no_loss(tmp_path: Path) -> None:
     path = tmp_path / "a"
     make_shard(path)

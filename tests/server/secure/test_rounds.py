@@ -311,7 +311,8 @@ def test_with_noise_of_its_own_a_hospital_tells_no_loss_in_a_sum_either(tmp_path
         dp="sample",
         mode="linear",
     )
-    rounds_with(plan, hospitals_of(shards, {}), tmp_path / "run").run()
+    hospitals = LocalHospitals(shards, 5, {}, tmp_path / "own")
+    rounds_with(plan, hospitals, tmp_path / "run").run()
     (line,) = lines_of(tmp_path / "run")
     assert line.secure is not None
     assert (line.loss, line.secure[0].loss) == (None, None)
