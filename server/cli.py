@@ -174,6 +174,11 @@ class ServerSettings(ServingSettings, RunOptions):
             self.norm_limit,
             self.canary,
         )
+        if self.dp == "site" and self.norm_limit:
+            raise ValueError(
+                "--norm-limit does not fit --dp site: who is in the mean would depend on all "
+                "updates without noise, and each is shortened to --dp-clip already; leave it out"
+            )
         self.rates.check_rounds(self.rounds)
         if self.shared != "all" and self.ema:
             raise ValueError(

@@ -68,6 +68,7 @@ def test_a_strategy_brings_its_own_settings(
         (["--dp", "site", "--strategy", "median"], "give fedavg, fedavgm"),
         (["--dp", "site", "--strategy", "fedadam", "--average", "median"], "leave it out"),
         (["--dp-quantile", "0.5"], "a setting of --dp site, and --dp is none"),
+        (["--dp", "site", "--norm-limit", "10"], "each is shortened to --dp-clip already"),
         (["--dp", "site", "--dp-noise", "0.1"], "greater than or equal to 0.3"),
         (["--shared", "no-batchnorm", "--test", "shard"], "leave --test out"),
         (["--strategy", "fedsgd"], "--strategy"),
