@@ -105,7 +105,8 @@ class Work:
         if instruction.secure is not None:
             attempt = self.sums.begin(instruction.identity, instruction.secure, instruction.seed)
             before = returned(state_of(begun.model), instruction.training)
-        secret = self.privacy.pay_for(instruction, begun.model, self.shard, chosen)
+        where = self.computing.device, self.computing.precision
+        secret = self.privacy.pay_for(instruction, begun.model, self.shard, chosen, *where)
         checks = self._checks(instruction, len(chosen), len(validation), cancellation, tell)
         films = shard, chosen, validation
         computed = self._compute(instruction, begun, films, checks, cancellation, secret)

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
@@ -15,7 +16,7 @@ from client.private.training import noisy_steps
 from common.accounting import DELTA, Noisy, epsilon_of
 from common.errors import BadInput
 from common.model import state_of
-from common.options import Training
+from common.options import Precision, Training
 from common.protocol import MOST_ROUNDS, Instruction, Printable, PrivacySpent, Sha256
 from common.runtime.files import write_whole
 from common.secret_stream import SecretStream
@@ -48,8 +49,8 @@ class PrivacyAccount:
     """Pays for training, and refuses what would cost more than is left.
 
     A charge is on disk before the training that it pays for begins. The noise is a function of the
-    secret and of all that decides the training: a round that is repeated gives the same bytes,
-    tells nothing new and costs nothing, and any other has other noise.
+    secret and of all that decides the training, rounding too: a round that is repeated on a CPU
+    gives the same bytes, tells nothing new and costs nothing, and any other has other noise.
 
     Args:
         file: ``privacy.json``; None: nothing can be paid for.
@@ -96,15 +97,25 @@ class PrivacyAccount:
         return self._budget.delta if self._budget is not None else DELTA
 
     def pay_for(
-        self, instruction: Instruction, model: nn.Module, shard: Shard, chosen: Indices
+        self,
+        instruction: Instruction,
+        model: nn.Module,
+        shard: Shard,
+        chosen: Indices,
+        device: torch.device,
+        precision: Precision,
     ) -> SecretStream | None:
         """Pay for what an instruction asks for; return its draws, None if it costs nothing.
+
+        A GPU does not fix the order of its sums, so that there each training is paid for.
 
         Args:
             instruction: The server's.
             model: As it was received.
             shard: The hospital's films.
             chosen: Those that would be trained on.
+            device: Where they would be.
+            precision: Of the network.
 
         Raises:
             NotAllowed: It costs more than is left, or there is no file.
@@ -118,6 +129,8 @@ class PrivacyAccount:
             pack(state_of(model)),
             shard.manifest.model_dump_json().encode(),
             chosen.tobytes(),
+            f"{device.type} {precision} {torch.__version__} {torch.get_num_threads()}".encode(),
+            b"" if device.type == "cpu" else secrets.token_bytes(32),
         ]
         cost = noisy_steps(training, len(chosen))
         return self.pay(purpose, identity.run, identity.round, cost)

@@ -6,12 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from client.policy import Budget, NotAllowed
 from client.private.account import PrivacyAccount, Spent
 from common.accounting import Noisy, epsilon_of
 from common.errors import BadInput
+from common.model import build_model
+from common.options import Precision
+from tests.support.hospitals import instruction_of, plan_of
+from tests.support.shards import make_shard
 
 COST = Noisy(noise=1.0, rate=0.1, steps=10)
 
@@ -46,6 +52,32 @@ def test_the_same_training_is_paid_once_and_has_the_same_noise(tmp_path: Path) -
     assert len(Spent.model_validate_json(file.read_bytes()).charges) == 1
     assert pay(PrivacyAccount(file), b"another model") != first
     assert len(Spent.model_validate_json(file.read_bytes()).charges) == 2
+
+
+def test_only_what_gives_the_same_bytes_has_the_same_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same noise on a result of other rounding would be a second release that nobody counts."""
+    account = PrivacyAccount(tmp_path / "privacy.json")
+    model, shard = build_model("densenet-tiny"), make_shard(tmp_path / "a")
+    instruction = instruction_of(plan_of(dp="sample"), 1)
+
+    def draw(device: str = "cpu", precision: Precision = "fp32") -> float:
+        where = torch.device(device), precision
+        stream = account.pay_for(instruction, model, shard, np.arange(20), *where)
+        assert stream is not None
+        return float(stream.uniform(1)[0])
+
+    first = draw()
+    assert draw() == first
+    drawn = [first, draw(precision="bf16"), draw("cuda"), draw("cuda")]  # a GPU repeats no sum
+    monkeypatch.setattr(torch, "__version__", "0")
+    drawn.append(draw())
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    drawn.append(draw())
+    assert len(set(drawn)) == 6
+    charges = Spent.model_validate_json((tmp_path / "privacy.json").read_bytes()).charges
+    assert len(charges) == 6
 
 
 def test_parts_of_a_purpose_cannot_be_shifted(tmp_path: Path) -> None:
