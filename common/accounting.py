@@ -8,7 +8,7 @@ Privacy", NeurIPS 2021, whose upper bound is taken.
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -43,9 +43,39 @@ class Privacy(BaseModel):
         """Return it in words."""
         whose = "each film" if self.dp == "sample" else "each hospital"
         return (
-            f"differential privacy of {whose}: epsilon {self.epsilon:.2f} at delta {self.delta:g}, "
+            f"differential privacy of {whose}: {self.spent}, "
             f"clipping at {self.clip:g}, noise {self.noise:g} times that"
         )
+
+    @property
+    def spent(self) -> str:
+        """Epsilon and delta in words."""
+        return f"epsilon {self.epsilon:.2f} at delta {self.delta:g}"
+
+
+class Origin(BaseModel):
+    """What of a first model's provenance bears on a promise; all else is passed over."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    run: str | None = None
+    privacy: Privacy | None = None
+    start: "Origin | None" = None
+
+    def limit(self) -> str | None:
+        """Return what a promise leaves out, since this model was trained in runs; None: nothing."""
+        if not (runs := list(self._runs())):
+            return None
+        names = ", and that from ".join(runs)
+        return f"of this run's training alone: the first model is from {names}"
+
+    def _runs(self) -> Iterator[str]:
+        """Yield the runs that a model is from, the last one first."""
+        if self.run is not None:
+            how = self.privacy.spent if self.privacy is not None else "without noise"
+            yield f"run {self.run} ({how})"
+        if self.start is not None:
+            yield from self.start._runs()
 
 
 def epsilon_of(spent: Iterable[Noisy], delta: float) -> float:

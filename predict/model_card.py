@@ -6,6 +6,7 @@ the run's folder tell, and names what they do not.
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from common.accounting import Origin
 from common.findings import FINDINGS
 from common.readings import Pooled
 from common.scores import Scores
@@ -120,6 +121,9 @@ def _privacy(model: Model) -> Iterator[str]:
         return
     yield f"- {promise.describe()[0].upper()}{promise.describe()[1:]}"
     yield "- It covers the weights, and no score in this card."
+    start = model.provenance.start
+    if start is not None and (limit := Origin.model_validate(start).limit()) is not None:
+        yield f"- It is {limit}."
 
 
 def _hospitals(model: Model) -> Iterator[str]:

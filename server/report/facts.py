@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.accounting import Origin
 from common.differences import mean_interval
 from common.document import Items, Table
 from common.findings import FINDINGS
@@ -73,7 +74,9 @@ def _privacy(run: Run) -> dict[str, str]:
     }
     told = any(part.validation_images for part in last.hospitals.values())
     scores = ", and the scores of validation films" if found.dp == "sample" and told else ""
-    return {"Privacy": f"{found.describe()}; {uncovered[found.dp]}{scores}"}
+    limit = Origin.model_validate(run.config.origin or {}).limit()
+    words = [found.describe(), f"{uncovered[found.dp]}{scores}", *([limit] if limit else [])]
+    return {"Privacy": "; ".join(words)}
 
 
 def _rate(config: RunConfig) -> str:

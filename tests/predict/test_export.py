@@ -34,6 +34,9 @@ from tests.support.states import same_bits
 FRONTAL = Wanted("frontal")
 
 
+PRIVACY = {"dp": "sample", "clip": 1, "noise": 1, "epsilon": 8, "delta": 1e-5}
+
+
 def by_finding(first: float) -> dict[str, float | None]:
     return {finding: first + i / 100 for i, finding in enumerate(FINDINGS)}
 
@@ -192,6 +195,29 @@ def test_the_card_says_what_the_run_tells(folder: Path, tmp_path: Path) -> None:
     assert "learning rate 0.05" in card
     export(folder, tmp_path / "last.pt", None, None, force=False)
     assert "| **mean** | 0.655 | 0.812 |" in (tmp_path / "last.pt.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("start", "limit"),
+    [
+        ({"method": "simclr"}, None),
+        ({"method": "fedavg", "run": "old"}, "run old (without noise)"),
+        (
+            {"method": "simclr", "start": {"method": "fedavg", "run": "old", "privacy": PRIVACY}},
+            "run old (epsilon 8.00 at delta 1e-05)",
+        ),
+    ],
+)
+def test_the_card_does_not_promise_what_was_trained_before(
+    tmp_path: Path, start: dict[str, object], limit: str | None
+) -> None:
+    write_model(tmp_path / "final.pt", privacy={**PRIVACY, "epsilon": 2}, start=start)
+    export(tmp_path / "final.pt", tmp_path / "m.pt", 64, None, force=False)
+    card = (tmp_path / "m.pt.md").read_text()
+    assert "- Differential privacy of each film: epsilon 2.00 at delta 1e-05" in card
+    line = f"- It is of this run's training alone: the first model is from {limit}."
+    assert ("of this run's training alone" in card) == (limit is not None)
+    assert (line in card) == (limit is not None)
 
 
 def test_a_checkpoint_alone_says_what_it_does_not_know(folder: Path, tmp_path: Path) -> None:

@@ -106,6 +106,26 @@ def test_late_replies_and_who_was_not_asked_are_told_apart(folder: Path) -> None
     assert third[1:] == ["counted", "not drawn", "not drawn"]
 
 
+def test_the_page_does_not_promise_what_was_trained_before(folder: Path) -> None:
+    lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    for part in lines[-1]["hospitals"].values():
+        part["privacy"] = {"epsilon": 2, "delta": 1e-5}
+    (folder / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config = json.loads((folder / "config.json").read_text()) | {"dp": "site"}
+    for origin, limit in (
+        ({"method": "simclr"}, ""),
+        (
+            {"method": "fedavg", "run": "old"},
+            "; of this run's training alone: the first model is from run old (without noise)",
+        ),
+    ):
+        write_json(folder / "config.json", config | {"origin": origin})
+        (run,) = read_runs([folder])
+        promise = facts_of(run)["Privacy"]
+        assert promise.startswith("differential privacy of each hospital: epsilon 2.00 at")
+        assert promise.endswith(f"what the server itself sees, and the scores{limit}")
+
+
 def test_nothing_on_the_page_comes_from_elsewhere(text: str) -> None:
     # Names of SVG's elements, which nobody fetches.
     assert not re.findall(r"https?:(?!//www\.w3\.org/(?:2000/svg|1999/xlink))", text)
