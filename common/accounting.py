@@ -2,9 +2,10 @@
 
 Each step adds up vectors of a random part of the members, each member in with the same chance and
 its vector no longer than a bound, and adds Gaussian noise (Abadi et al., "Deep Learning with
-Differential Privacy", CCS 2016). Neighbours differ by one member that is there or not. The
-arithmetic is Opacus's: the accountant of Gopi et al., "Numerical Composition of Differential
-Privacy", NeurIPS 2021, whose upper bound is taken.
+Differential Privacy", CCS 2016). Neighbours differ by one member that is as it is, or in whose
+place one stands that contributes nothing: the number of members is no secret, since rate and steps
+follow from it. The arithmetic is Opacus's: the accountant of Gopi et al., "Numerical Composition of
+Differential Privacy", NeurIPS 2021, whose upper bound is taken.
 """
 
 import warnings
