@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
+from common.accounting import Privacy
 from common.checkpoint import Provenance, write_checkpoint
 from common.readings import Pooled
 from common.runtime.logs import FOR_PEOPLE
@@ -21,6 +22,7 @@ from server.rounds.outgoing import GlobalModel
 from server.rounds.plan import Plan
 from server.rounds.progress import Progress, across
 from server.rounds.sharing import best_model, shared_mean, to_keep
+from server.rounds.spending import privacy_of
 from server.rounds.underway import UnderWay
 from server.rounds.waiting import RECONNECT_GRACE_SECONDS
 from server.run import console
@@ -182,7 +184,8 @@ class Closing:
         if (average := self._average) is None:
             return None
         last = self._progress.round
-        provenance = self._provenance.model_copy(update={"round": last, "ema": average.decay})
+        told = {"round": last, "ema": average.decay, "privacy": self._privacy_after(last)}
+        provenance = self._provenance.model_copy(update=told)
         file = self._folder.path / "ema.pt"
         write_checkpoint(file, average.state, self._plan.architecture, provenance)
         log.info("the hospitals score the moving average of the models")
@@ -204,6 +207,10 @@ class Closing:
             f"; test AUC {rounded(scores.test.auc)}" if scores.test else "",
         )
         return scores
+
+    def _privacy_after(self, number: int) -> Privacy | None:
+        """Return what the models of the first rounds promise together; None: nothing."""
+        return privacy_of(self._folder.rounds()[:number], (), self._plan.training)
 
     def _write_models(self) -> None:
         """Write ``final.pt``, and ``best.pt`` if no score has chosen it."""

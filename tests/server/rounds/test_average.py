@@ -16,7 +16,14 @@ from server.rounds.beside import Beside, take_apart
 from server.rounds.loop import Rounds
 from server.rounds.progress import across
 from server.run.folder import RunFolder
-from tests.support.hospitals import STATE, LocalHospitals, hospital_of, instruction_of, plan_of
+from tests.support.hospitals import (
+    STATE,
+    LocalHospitals,
+    hospital_of,
+    instruction_of,
+    plan_of,
+    rounds_of,
+)
 from tests.support.shards import make_hospitals
 from tests.support.states import same_bits, slow_average
 
@@ -95,3 +102,15 @@ def test_a_run_ends_with_scores_of_its_average(tmp_path: Path, mode: str) -> Non
         each.model_sha256 for each in without.rounds()
     ]
     assert not (without.path / "ema.pt").exists()
+
+
+def test_the_average_promises_what_the_last_model_does(tmp_path: Path) -> None:
+    plan = plan_of(rounds=2, ema=0.5, mode="linear", dp="site")
+    shards = make_hospitals(tmp_path / "data", 3, 20)
+    rounds_of(plan, shards, tmp_path / "run").run()
+    told = [
+        read_checkpoint(tmp_path / "run" / file, "densenet-tiny", 0)[1].privacy
+        for file in ("ema.pt", "final.pt")
+    ]
+    assert told[0] is not None
+    assert told[0] == told[1]
