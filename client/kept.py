@@ -144,6 +144,7 @@ class KeptModels:
             run=run,
             round=keep.round,
             seed=instruction.seed,
+            privacy=keep.privacy,
             versions={"fedcxr": version("fedcxr")},
         )
         folder.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,7 @@ from pydantic import (
     ValidationError,
 )
 
+from common.accounting import Privacy
 from common.histograms import HistogramsText
 from common.net import LONGEST_SECONDS, SiteName
 from common.options import Architecture, Part, StrategyChoice, Task, Training, Wire
@@ -161,6 +162,7 @@ class Keep(BaseModel):
     round: int = Field(ge=0, lt=MOST_ROUNDS, description="after which it was made")
     strategy: StrategyChoice
     sha256: Sha256 = Field(description="of all of the model that hospitals share, packed")
+    privacy: Privacy | None = Field(None, description="what the model promises, with --dp")
 
 
 class Instruction(Message):

@@ -164,7 +164,8 @@ class Closing:
         """Let the hospitals score a model, and keep it if it is shared."""
         plan = self._plan
         if plan.share_model:
-            out = to_keep(out, model, number, plan.strategy.strategy)
+            privacy = self._privacy_after(number)
+            out = to_keep(out, model, number, plan.strategy.strategy, privacy)
         found = self._collect(out)
         if plan.share_model:
             log.info(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from common.accounting import Privacy
 from common.checkpoint import read_checkpoint
 from common.errors import BadInput
 from common.findings import FINDINGS
@@ -73,7 +74,11 @@ def result_for(name: str, rounds: Sequence[RoundRecord], status: RunStatus) -> R
 
 
 def to_keep(
-    out: Round, model: Literal["final", "best"], number: int, strategy: StrategyChoice
+    out: Round,
+    model: Literal["final", "best"],
+    number: int,
+    strategy: StrategyChoice,
+    privacy: Privacy | None,
 ) -> Round:
     """Return what goes out, with a word that hospitals may keep it.
 
@@ -82,9 +87,10 @@ def to_keep(
         model: Which one that is.
         number: The round after which it was made.
         strategy: The run's.
+        privacy: What the model promises; None: nothing.
     """
     sha256 = fingerprint(pack(select(out.state, out.instruction.training.shared)))
-    keep = Keep(model=model, round=number, strategy=strategy, sha256=sha256)
+    keep = Keep(model=model, round=number, strategy=strategy, sha256=sha256, privacy=privacy)
     return replace(out, instruction=out.instruction.model_copy(update={"keep": keep}))
 
 

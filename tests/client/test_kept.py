@@ -14,6 +14,7 @@ from client.counted import FEW
 from client.hospital import Hospital
 from client.kept import Interval, KeptModels, own_scores, read_own_scores
 from client.state import ClientState
+from common.accounting import Privacy
 from common.bootstrap import Films
 from common.checkpoint import read_checkpoint
 from common.findings import FINDINGS, UNKNOWN
@@ -52,13 +53,15 @@ def test_a_model_is_kept_with_its_origin_and_with_the_own_scores_that_the_server
     tmp_path: Path,
 ) -> None:
     hospital = hospital_with(tmp_path)
-    reply, _ = hospital.answer(offer(), BLOB)
+    privacy = Privacy(dp="site", clip=1, noise=2, epsilon=3, delta=1e-5)
+    reply, _ = hospital.answer(offer(privacy=privacy), BLOB)
     assert reply.kept
     folder = tmp_path / "state" / "models" / "test"
     state, provenance = read_checkpoint(folder / "final.pt", "densenet-tiny", 0)
     assert same_bits(state, STATE)
     assert provenance is not None
     assert (provenance.method, provenance.run, provenance.round) == ("median", "test", 2)
+    assert provenance.privacy == privacy
     scores = read_own_scores(folder, "final")
     assert scores is not None
     assert reply.validation is not None

@@ -86,7 +86,8 @@ def closing(tmp_path: Path, share: bool) -> tuple[Result, list[Keep | None], Pat
     shards = make_hospitals(tmp_path / "data", 3, images=80)
     faults: dict[str, Fault] = {shard.name: scored for shard in shards}
     folder = tmp_path / "run"
-    rounds = rounds_of(plan_of(rounds=3, share_model=share), shards, folder, faults)
+    plan = plan_of(rounds=3, share_model=share, dp="site", dp_clip=1e-3)
+    rounds = rounds_of(plan, shards, folder, faults)
     return rounds.run(), asked, folder
 
 
@@ -110,8 +111,10 @@ def test_the_best_model_is_shared_after_the_final_one_and_changes_nothing(
     ]
     for keep in (asked[0], asked[-1]):
         assert keep is not None
-        state, _ = read_checkpoint(folder / f"{keep.model}.pt", "densenet-tiny", 0)
+        state, told = read_checkpoint(folder / f"{keep.model}.pt", "densenet-tiny", 0)
         assert keep.sha256 == fingerprint(pack(state))
+        assert keep.privacy is not None
+        assert keep.privacy == told.privacy
 
 
 def test_what_is_shared_stands_in_the_status_of_a_run_that_is_done(tmp_path: Path) -> None:
