@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from client.grouping import grouped
-from common.accounting import DELTA
+from common.accounting import DELTA, LARGEST_EPSILON
 from common.errors import BadInput, first_problem
 from common.findings import UNKNOWN
 from common.histograms import Histograms
@@ -27,7 +27,7 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epsilon: float = Field(gt=0)
+    epsilon: float = Field(gt=0, lt=LARGEST_EPSILON)
     delta: float = Field(DELTA, gt=0, lt=1)
     validation: bool = Field(
         False,

@@ -33,7 +33,7 @@ from pydantic import (
     ValidationError,
 )
 
-from common.accounting import Privacy
+from common.accounting import LARGEST_EPSILON, Privacy
 from common.histograms import HistogramsText
 from common.net import LONGEST_SECONDS, SiteName
 from common.options import Architecture, Part, StrategyChoice, Task, Training, Wire
@@ -229,7 +229,7 @@ class PrivacySpent(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epsilon: float = Field(ge=0, le=1e9)
+    epsilon: float = Field(ge=0, le=LARGEST_EPSILON)
     delta: float = Field(gt=0, lt=1)
 
 

@@ -2,11 +2,16 @@
 
 import math
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy import optimize, stats
 
-from common.accounting import Noisy, epsilon_of
+from client.policy import Budget
+from common.accounting import LARGEST_EPSILON, Noisy, epsilon_of
+from common.options import LEAST_NOISE
+from common.protocol import PrivacySpent
 
 
 def exact(noise: float, steps: int, delta: float) -> float:
@@ -47,6 +52,25 @@ def test_steps_of_several_rounds_add_up_in_any_order() -> None:
     twice = Noisy(noise=1, rate=0.1, steps=10)
     assert epsilon_of([one, other, one], 1e-5) == epsilon_of([other, twice], 1e-5)
     assert epsilon_of([one], 1e-5) < epsilon_of([twice], 1e-5) < epsilon_of([twice, other], 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rate", "steps"), [(0.5, 300), (1, 10_000), (1, 10**12)], ids=["infinite", "4 GB", "huge"]
+)
+def test_a_promise_that_is_void_is_still_a_number_and_beyond_every_budget(
+    rate: float, steps: int
+) -> None:
+    found = epsilon_of([Noisy(noise=LEAST_NOISE, rate=rate, steps=steps)], 1e-5)
+    assert PrivacySpent(epsilon=found, delta=1e-5).epsilon > 700
+    assert found <= LARGEST_EPSILON
+    with pytest.raises(ValidationError):
+        Budget(epsilon=LARGEST_EPSILON)
+
+
+def test_where_the_coarser_bound_takes_over_epsilon_is_a_bound_still() -> None:
+    for steps in (80, 85, 90, 95, 100):
+        found = epsilon_of([Noisy(noise=0.6, rate=1, steps=steps)], 1e-5)
+        assert exact(0.6, steps, 1e-5) <= found <= 1.05 * exact(0.6, steps, 1e-5)
 
 
 def test_nothing_costs_nothing() -> None:
