@@ -34,8 +34,9 @@ from common.options import Training
 from common.protocol import Identity, Instruction, Reply, Seconds
 from common.secure.fixed import from_words, length, to_words
 from common.secure.keys import SignedKeys, Signer
-from common.secure.messages import Masked, Revealed, Shares
+from common.secure.messages import Confirmed, Masked, Revealed, Shares
 from common.secure.settings import SecureSettings
+from common.secure.terms import Terms
 from common.state import State, is_float, spec_of
 from common.wire import fingerprint, pack
 from server.provision.certificates import issue_site, new_authority, new_key
@@ -46,7 +47,9 @@ from server.strategies.base import RoundInfo, UpdateInfo
 from server.strategies.fedavg import FedAvg
 
 IDENTITY = Identity(run="benchmark", round=1, attempt=1)
+TERMS = Terms("0" * 64, "1" * 64)
 FILMS = 1000
+STEPS = ("begin", "share", "mask", "confirm", "reveal")
 MASKING = 3
 """Hospitals that mask a whole update."""
 
@@ -130,14 +133,14 @@ def secure(
         signer = Signer(key, certificate.public_bytes(Encoding.DER), authority.certificate)
         sums[name] = SecureSums(name, lambda signer=signer: signer)  # type: ignore[misc]
         with timed(times, "begin"):
-            attempt = sums[name].begin(IDENTITY, settings, 0)
+            attempt = sums[name].begin(IDENTITY, settings, 0, TERMS)
             if name in masking:
                 attempt.hold_change(before, after, FILMS, 0.5)
             else:
                 attempt.hold(np.zeros(1, np.uint32))
         keys[name] = attempt.keys
         size["keys"] = len(attempt.keys.model_dump_json())
-    server = Aggregation(IDENTITY, keys, settings, 0, length(before, settings))
+    server = Aggregation(IDENTITY, keys, settings, 0, TERMS.digest, length(before, settings))
     for name, call in server.share_calls().items():
         with timed(times, "share"):
             answer, _ = sums[name].answer(call)
@@ -158,6 +161,12 @@ def secure(
         with timed(times, "server"):
             server.add_update(name, blob)
     size["masked update"] = len(blob)
+    for name, confirm_call in server.confirm_calls().items():
+        with timed(times, "confirm"):
+            confirmed, _ = sums[name].answer(confirm_call)
+        assert isinstance(confirmed, Confirmed)  # noqa: S101 - the same
+        with timed(times, "server"):
+            server.add_confirmed(name, confirmed)
     for name, reveal_call in server.reveal_calls().items():
         with timed(times, "reveal"):
             revealed, _ = sums[name].answer(reveal_call)
@@ -186,7 +195,9 @@ def main() -> None:
         row("plain", count, statistics.median(times["hospital"]), sum(times["server"]), sent)
         for what, rotation in {"secure": None, "secure, int8": 1}.items():
             times, sizes = secure(before, after, count, rotation)
-            steps = {step: max(times[step]) for step in ("begin", "share", "mask", "reveal")}
+            steps = {
+                step: max(times[step]) for step in ("begin", "share", "mask", "confirm", "reveal")
+            }
             sent = sum(sizes[each] for each in ("keys", "shares", "masked update", "revealed"))
             row(what, count, sum(steps.values()), sum(times["server"]), sent)
             seconds = {step: round(value, 2) for step, value in steps.items()}
