@@ -228,6 +228,14 @@ def test_two_lists_of_hospitals_are_never_both_enough() -> None:
         assert refused(answer) == f"only {count} of 4 neighbours have confirmed the same list"
 
 
+def test_with_some_neighbours_alone_a_low_threshold_is_refused() -> None:
+    names, chosen = names_of(51), SETTINGS.model_copy(update={"threshold": 0.6})
+    sums = Sums.of(names)
+    calls = sums.started(random_updates(names, 1), identity_of(), chosen).share_calls()
+    answer, _ = sums.hospitals[names[0]].answer(calls[names[0]])
+    assert refused(answer) == "with so many hospitals the threshold is above 0.6"
+
+
 def test_unsigned_confirmations_are_enough_without_certificates_alone() -> None:
     for signers in (None, signers_of(NAMES)):
         sums = masked(signers)
