@@ -34,8 +34,9 @@ from common.options import Training
 from common.protocol import Identity, Instruction, Reply, Seconds
 from common.secure.fixed import from_words, length, to_words
 from common.secure.keys import SignedKeys, Signer
-from common.secure.messages import Masked, Revealed, Shares
+from common.secure.messages import Confirmed, Masked, Revealed, Shares
 from common.secure.settings import SecureSettings
+from common.secure.terms import terms_of
 from common.state import State, is_float, spec_of
 from common.wire import fingerprint, pack
 from server.provision.certificates import issue_site, new_authority, new_key
@@ -46,7 +47,17 @@ from server.strategies.base import RoundInfo, UpdateInfo
 from server.strategies.fedavg import FedAvg
 
 IDENTITY = Identity(run="benchmark", round=1, attempt=1)
+INSTRUCTION = Instruction(
+    identity=IDENTITY,
+    task="train",
+    weights="all",
+    architecture="densenet121",
+    training=Training(),
+    seed=0,
+    seconds=60,
+)
 FILMS = 1000
+STEPS = ("begin", "share", "mask", "confirm", "reveal")
 MASKING = 3
 """Hospitals that mask a whole update."""
 
@@ -75,16 +86,6 @@ def changed(before: State) -> State:
 def plain(before: State, after: State, hospitals: int) -> tuple[Times, int]:
     """Return the CPU seconds of both sides, and the bytes of an update."""
     times: Times = {}
-    training = Training()
-    instruction = Instruction(
-        identity=IDENTITY,
-        task="train",
-        weights="all",
-        architecture="densenet121",
-        training=training,
-        seed=0,
-        seconds=60,
-    )
     with tempfile.TemporaryDirectory() as folder:
         spool = Spool(Path(folder) / "replies", spec_of(before))
         for i in range(hospitals):
@@ -100,11 +101,11 @@ def plain(before: State, after: State, hospitals: int) -> tuple[Times, int]:
                 )
             with timed(times, "server"):
                 received = fingerprint(blob)
-                check_weights(reply, blob, received, before, spec_of(before), instruction)
+                check_weights(reply, blob, received, before, spec_of(before), INSTRUCTION)
                 spool.put(f"hospital-{i:02d}", blob, UpdateInfo(FILMS, 1.0))
         with timed(times, "server"):
             updates = spool.updates([f"hospital-{i:02d}" for i in range(hospitals)])
-            FedAvg().combine(before, updates, RoundInfo(1, training, hospitals))
+            FedAvg().combine(before, updates, RoundInfo(1, INSTRUCTION.training, hospitals))
     return times, len(blob)
 
 
@@ -118,6 +119,7 @@ def secure(
     settings = SecureSettings(
         clip=10, films=FILMS, total=FILMS * hospitals, threshold=2 / 3, rotation=rotation
     )
+    instruction = INSTRUCTION.model_copy(update={"secure": settings})
     now = datetime.now(UTC)
     authority = new_authority(now, 30)
     times: Times = {}
@@ -130,14 +132,17 @@ def secure(
         signer = Signer(key, certificate.public_bytes(Encoding.DER), authority.certificate)
         sums[name] = SecureSums(name, lambda signer=signer: signer)  # type: ignore[misc]
         with timed(times, "begin"):
-            attempt = sums[name].begin(IDENTITY, settings, 0)
+            terms = terms_of(instruction, before, None)
+            attempt = sums[name].begin(IDENTITY, settings, 0, terms)
             if name in masking:
                 attempt.hold_change(before, after, FILMS, 0.5)
             else:
                 attempt.hold(np.zeros(1, np.uint32))
         keys[name] = attempt.keys
         size["keys"] = len(attempt.keys.model_dump_json())
-    server = Aggregation(IDENTITY, keys, settings, 0, length(before, settings))
+    with timed(times, "server"):
+        digest = terms_of(instruction, before, None).digest
+    server = Aggregation(IDENTITY, keys, settings, 0, digest, length(before, settings))
     for name, call in server.share_calls().items():
         with timed(times, "share"):
             answer, _ = sums[name].answer(call)
@@ -158,6 +163,12 @@ def secure(
         with timed(times, "server"):
             server.add_update(name, blob)
     size["masked update"] = len(blob)
+    for name, confirm_call in server.confirm_calls().items():
+        with timed(times, "confirm"):
+            confirmed, _ = sums[name].answer(confirm_call)
+        assert isinstance(confirmed, Confirmed)  # noqa: S101 - the same
+        with timed(times, "server"):
+            server.add_confirmed(name, confirmed)
     for name, reveal_call in server.reveal_calls().items():
         with timed(times, "reveal"):
             revealed, _ = sums[name].answer(reveal_call)
@@ -186,7 +197,9 @@ def main() -> None:
         row("plain", count, statistics.median(times["hospital"]), sum(times["server"]), sent)
         for what, rotation in {"secure": None, "secure, int8": 1}.items():
             times, sizes = secure(before, after, count, rotation)
-            steps = {step: max(times[step]) for step in ("begin", "share", "mask", "reveal")}
+            steps = {
+                step: max(times[step]) for step in ("begin", "share", "mask", "confirm", "reveal")
+            }
             sent = sum(sizes[each] for each in ("keys", "shares", "masked update", "revealed"))
             row(what, count, sum(steps.values()), sum(times["server"]), sent)
             seconds = {step: round(value, 2) for step, value in steps.items()}

@@ -50,12 +50,14 @@ class Exchange:
     Attributes:
         own: The same.
         model: The model that it received last.
+        in_sums: Whether the run's updates are summed under masks.
     """
 
     def __init__(self, own: OwnStates, site: str) -> None:
         self.own = own
         self._site = site
         self.model = ReceivedModel()
+        self.in_sums = False
 
     def begin(self, instruction: Instruction, blob: Blob, device: torch.device) -> Begun:
         """Return the model with what was received, and with what is the hospital's own, in it.
@@ -70,7 +72,7 @@ class Exchange:
         """
         training = instruction.training
         whole = self.model.spec(instruction.architecture, device)
-        spec = spec_of_own(whole, training, _wire_up(instruction))
+        spec = spec_of_own(whole, training, self._wire_up(instruction))
         own = self.own.load(instruction.identity.run, instruction.counted, spec)
         received = self.model.receive(instruction, blob, own.get(WEIGHTS, {}), device)
         method = LOCAL[training.local]
@@ -97,7 +99,7 @@ class Exchange:
         learned = begun.local.learned(parameters_of(shared), steps)
         after = join({WEIGHTS: shared, **learned.returned})
         rng = generator(instruction.seed, "wire", identity.round, self._site)
-        up = sent(begun.local.before, after, begun.residual, _wire_up(instruction), rng)
+        up = sent(begun.local.before, after, begun.residual, self._wire_up(instruction), rng)
         if training.keeps_state:
             own = {
                 WEIGHTS: kept_back(state, training),
@@ -107,10 +109,9 @@ class Exchange:
             self.own.keep(identity.run, instruction.counted, identity.round, join(own))
         return up.blob
 
-
-def _wire_up(instruction: Instruction) -> Wire:
-    """Return how trained weights travel; a secure sum's have an encoding of their own."""
-    return instruction.wire if instruction.secure is None else "fp32"
+    def _wire_up(self, instruction: Instruction) -> Wire:
+        """Return how trained weights travel; a secure sum's have an encoding of their own."""
+        return "fp32" if self.in_sums else instruction.wire
 
 
 def untrained(instruction: Instruction, state: State, local: LocalTraining) -> bytes:

@@ -120,6 +120,7 @@ class Hospital:
         """
         training, validation = split_of(self._shard, greeting, self._policy)
         self._greeting = greeting
+        self._exchange.in_sums = greeting.secure
         secret = greeting.secure or self._policy.secure_aggregation
         return Hello(
             site=self.name,

@@ -97,7 +97,7 @@ class Policy(BaseModel):
                 f"{self.max_local_epochs} allowed here"
             )
         if self.max_examples is not None and examples > self.max_examples:
-            return f"{examples} images are more than the {self.max_examples} allowed here"
+            return f"training on more than {self.max_examples} images is not allowed here"
         if examples < self.min_group:
             return f"training on fewer than {self.min_group} images is not allowed here"
         return None

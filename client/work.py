@@ -28,6 +28,7 @@ from common.evaluation import EVALUATION_BATCH, evaluation_batch
 from common.model import state_of
 from common.protocol import Instruction, Reply
 from common.secret_stream import SecretStream
+from common.secure.terms import terms_of
 from common.shard import Shard
 from common.state import returned
 from common.wire import Blob, fingerprint
@@ -103,8 +104,11 @@ class Work:
             return self._try_out(instruction, blob, chosen, validation, cancellation)
         begun = self.exchange.begin(instruction, blob, self.computing.device)
         if instruction.secure is not None:
-            attempt = self.sums.begin(instruction.identity, instruction.secure, instruction.seed)
             before = returned(state_of(begun.model), instruction.training)
+            terms = terms_of(instruction, before, self.exchange.model.backbone)
+            attempt = self.sums.begin(
+                instruction.identity, instruction.secure, instruction.seed, terms
+            )
         where = self.computing.device, self.computing.precision
         secret = self.privacy.pay_for(instruction, begun.model, self.shard, chosen, *where)
         checks = self._checks(instruction, len(chosen), len(validation), cancellation, tell)

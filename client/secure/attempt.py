@@ -16,7 +16,17 @@ from common.scores import rounded
 from common.secure.fixed import clipping, to_words
 from common.secure.graph import neighbourhoods
 from common.secure.halves import Words
-from common.secure.keys import BadKeys, SignedKeys, Signer, bond, check_keys, sign
+from common.secure.keys import (
+    BadKeys,
+    SignedKeys,
+    Signer,
+    bond,
+    check_keys,
+    is_signed,
+    list_of,
+    sign,
+    signature_of,
+)
 from common.secure.masks import (
     SEED_BYTES,
     BadBox,
@@ -32,6 +42,8 @@ from common.secure.masks import (
     unseal,
 )
 from common.secure.messages import (
+    ConfirmCall,
+    Confirmed,
     MaskCall,
     RevealCall,
     Revealed,
@@ -39,8 +51,9 @@ from common.secure.messages import (
     ShareCall,
     Shares,
 )
-from common.secure.settings import FEWEST, SecureSettings
+from common.secure.settings import FEWEST, SPARSE_THRESHOLD, SecureSettings
 from common.secure.shares import digest, needed, split
+from common.secure.terms import Terms
 from common.seeds import generator
 from common.state import State
 
@@ -68,12 +81,14 @@ class SecureAttempt:
         identity: Of the attempt.
         settings: Of the attempt.
         seed: The run's, for the graph and for rounding.
+        terms: What the hospital was told.
         signer: Signs its keys and checks the others'; None: nobody's keys are proven.
         random: Returns so many secret bytes.
 
     Attributes:
         keys: What the server is to pass on to the others.
         identity: As given.
+        terms: As given.
     """
 
     def __init__(
@@ -82,10 +97,12 @@ class SecureAttempt:
         identity: Identity,
         settings: SecureSettings,
         seed: int,
+        terms: Terms,
         signer: Signer | None,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.identity = identity
+        self.terms = terms
         self._name = name
         self._settings = settings
         self._seed = seed
@@ -102,7 +119,7 @@ class SecureAttempt:
         self._known: dict[str, SignedKeys] = {}  # of the neighbourhood; empty until it is told
         self._own: tuple[bytes, bytes] = b"", b""  # its own shares of its own secrets
         self._held: dict[str, tuple[bytes, bytes]] = {}  # of those it masks with, and its own
-        self._revealed = False
+        self._survivors: tuple[str, ...] = ()  # those in the sum, once it is told
 
     def hold(self, words: Words) -> None:
         """Keep the update until it is asked for, masked."""
@@ -144,6 +161,9 @@ class SecureAttempt:
         if sorted(call.keys) != graph[self._name] or call.keys[self._name] != self.keys:
             raise Refusal("the keys are not those of the hospital's neighbours and its own")
         self._check_keys(call)
+        sparse = len(call.keys) < len(names)
+        if sparse and self._settings.threshold <= SPARSE_THRESHOLD:
+            raise Refusal(f"with so many hospitals the threshold is above {SPARSE_THRESHOLD}")
         self._known, self._names = call.keys, names
         holders = graph[self._name]
         count = needed(self._settings.threshold, len(holders))
@@ -182,7 +202,7 @@ class SecureAttempt:
         words, self._words = self._words, None  # whatever happens, it is not masked twice
         if words is None or not self._known:
             raise Refusal("there is no update to be masked in this attempt")
-        least = needed(self._settings.threshold, len(self._known))
+        least = self._least
         if not call.sealed.keys() <= self._known.keys() - {self._name}:
             raise Refusal("shares came of others than the hospital's neighbours")
         if len(call.sealed) + 1 < max(FEWEST, least):
@@ -212,26 +232,45 @@ class SecureAttempt:
             raise Refusal(f"the shares of {name} cannot be opened", name)
         return of_seed, of_key
 
-    def reveal(self, call: RevealCall) -> Revealed:
-        """Return shares of the seeds of those in the sum and of the keys of those who are not.
-
-        Never both of one hospital, and once.
+    def confirm(self, call: ConfirmCall) -> Confirmed:
+        """Return the signed list of those in the sum; the hospital confirms one list alone.
 
         Raises:
-            Refusal: It was done before, or the sum is of too few hospitals.
+            Refusal: It did so before, or the sum is of too few hospitals or of others.
         """
         survivors = set(call.survivors)
         near = survivors & self._held.keys()
-        least = needed(self._settings.threshold, len(self._known))
-        if self._revealed or not self._held:
-            raise Refusal("there is nothing, or nothing more, to be revealed in this attempt")
+        if self._survivors or not self._held:
+            raise Refusal("there is nothing, or nothing more, to be confirmed in this attempt")
         if self._name not in survivors or not survivors <= set(self._names):
             raise Refusal("the sum is of others than those who were named")
-        if len(survivors) < FEWEST or len(near) < least:
-            raise Refusal(f"the sum is of too few hospitals: {len(near)}, and {least} are needed")
+        if len(survivors) < FEWEST or len(near) < self._least:
+            few = f"{len(near)}, and {self._least} are needed"
+            raise Refusal(f"the sum is of too few hospitals: {few}")
         if survivors & self._known.keys() - self._held.keys():
             raise Refusal("the sum is of hospitals that have made no shares")
-        self._revealed = True
+        self._survivors = tuple(sorted(survivors))
+        signature = signature_of(self._list, self._signer)
+        return Confirmed(identity=self.identity, signature=signature)
+
+    def reveal(self, call: RevealCall) -> Revealed:
+        """Return shares of the seeds of those in the sum and of the keys of those who are not.
+
+        Never both of one hospital, and once: after more than the threshold of the neighbours have
+        confirmed the same list, so that no two lists of the same hospitals can be.
+
+        Raises:
+            Refusal: It was done before, or too few have confirmed the list.
+        """
+        if not self._survivors or not self._held:
+            raise Refusal("there is nothing, or nothing more, to be revealed in this attempt")
+        near = set(self._survivors) & self._held.keys()
+        told = near & call.confirmed.keys()
+        if self._signer is not None:
+            told = {n for n in told if is_signed(self._list, call.confirmed[n], self._known[n])}
+        if len(told | {self._name}) < self._least:
+            few = f"{len(told | {self._name})} of {self._least} neighbours"
+            raise Refusal(f"only {few} have confirmed the same list")
         held, self._held = self._held, {}
         return Revealed(
             identity=self.identity,
@@ -239,9 +278,18 @@ class SecureAttempt:
             keys={name: held[name][1] for name in sorted(held.keys() - near)},
         )
 
+    @property
+    def _least(self) -> int:
+        """How many of those it masks with, itself among them, must stay to the end."""
+        return needed(self._settings.threshold, len(self._known))
+
+    @property
+    def _list(self) -> bytes:
+        return list_of(self._attempt, self._names, self.terms.digest, self._survivors)
+
     def _bond(self, other: str) -> bytes:
         pair = self._name, other
-        return bond(self._attempt, self._names, self._settings.threshold, self._known, pair)
+        return bond(self._attempt, self._names, self.terms.digest, self._known, pair)
 
     def _mask_key_with(self, other: str) -> bytes:
         return self._agreed(

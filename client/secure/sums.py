@@ -8,6 +8,7 @@ from client.secure.attempt import Refusal, SecureAttempt
 from common.protocol import Identity
 from common.secure.keys import Signer
 from common.secure.messages import (
+    ConfirmCall,
     Declined,
     MaskCall,
     Masked,
@@ -17,17 +18,21 @@ from common.secure.messages import (
     ShareCall,
 )
 from common.secure.settings import FEWEST, SecureSettings
+from common.secure.terms import Terms
 from common.wire import fingerprint
 
 log = logging.getLogger(__name__)
+
+REMEMBERED = 100
+"""Models whose sums are compared."""
 
 
 class SecureSums:
     """Answers the server's calls, each for the attempt that was begun last.
 
-    A round that is repeated is trained alike, so that two sums of one round that differ by a
-    hospital tell its update. An honest server has no two sums of one round, but asks for the second
-    one where the first one has failed: the hospital warns, and its audit log has the evidence.
+    A model that comes again is trained alike, so that two sums of it that differ by a hospital tell
+    its update. An honest server asks for a second one where the first one has failed: the hospital
+    warns, and its audit log has the evidence.
 
     Args:
         name: The hospital's.
@@ -45,26 +50,28 @@ class SecureSums:
         self._signer = signer
         self._random = random
         self._attempt: SecureAttempt | None = None
-        self._round: tuple[str, int] | None = None
-        self._sums: list[frozenset[str]] = []  # of the round
+        self._sums: dict[str, list[frozenset[str]]] = {}  # who was in them, by the model's hash
 
-    def begin(self, identity: Identity, settings: SecureSettings, seed: int) -> SecureAttempt:
+    def begin(
+        self, identity: Identity, settings: SecureSettings, seed: int, terms: Terms
+    ) -> SecureAttempt:
         """Forget the attempt before, and return a new one.
 
         Args:
             identity: Of the attempt.
             settings: Of the attempt.
             seed: The run's.
+            terms: What the hospital was told.
 
         Raises:
             BadInput: The hospital's certificate cannot be read.
         """
-        signer, before = self._signer(), self._round
-        if signer is None and (before is None or before[0] != identity.run):
+        signer, before = self._signer(), self._attempt
+        if signer is None and (before is None or before.identity.run != identity.run):
             log.warning("without certificates the server can play the other hospitals of a sum")
-        if before != (identity.run, identity.round):
-            self._round, self._sums = (identity.run, identity.round), []
-        self._attempt = SecureAttempt(self._name, identity, settings, seed, signer, self._random)
+        self._attempt = SecureAttempt(
+            self._name, identity, settings, seed, terms, signer, self._random
+        )
         return self._attempt
 
     def answer(self, call: SecureCall) -> tuple[SecureAnswer, bytes]:
@@ -81,22 +88,27 @@ class SecureSums:
                 case MaskCall():
                     blob = attempt.mask(call)
                     return Masked(identity=identity, weights=fingerprint(blob)), blob
-                case RevealCall():
-                    answer = attempt.reveal(call)
-                    self._compare(frozenset(call.survivors))
+                case ConfirmCall():
+                    answer = attempt.confirm(call)
+                    self._compare(attempt.terms.model, frozenset(call.survivors))
                     return answer, b""
+                case RevealCall():
+                    return attempt.reveal(call), b""
         except Refusal as refusal:
             log.warning("round %d: secure sum: %s", identity.round, refusal)
             reason, because_of = str(refusal)[:200], refusal.because_of
             return Declined(identity=identity, reason=reason, because_of=because_of), b""
 
-    def _compare(self, survivors: frozenset[str]) -> None:
-        """Note a sum of the round, and warn if it differs from another one by too few hospitals."""
-        for earlier in self._sums:
+    def _compare(self, model: str, survivors: frozenset[str]) -> None:
+        """Note who is in a sum, and warn if another of the same model differs by too few."""
+        known = self._sums.setdefault(model, [])
+        for earlier in known:
             if 0 < len(apart := survivors ^ earlier) < FEWEST:
                 log.warning(
-                    "another sum of this round differs by %s: unless the first one failed, the "
-                    "server can subtract them",
+                    "another sum from the same model differs by %s: unless the first one failed, "
+                    "the server can subtract them",
                     " and ".join(sorted(apart)),
                 )
-        self._sums.append(survivors)
+        known.append(survivors)
+        while len(self._sums) > REMEMBERED:
+            del self._sums[next(iter(self._sums))]

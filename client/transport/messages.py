@@ -45,6 +45,7 @@ from common.runtime.guard import end_process
 from common.runtime.logs import fields
 from common.secure.messages import (
     ANY_CALL,
+    ConfirmCall,
     MaskCall,
     Masked,
     RevealCall,
@@ -177,7 +178,7 @@ class MessageHandler:
         """Answer a greeting with a hello, and other messages with nothing."""
         hello = ""
         match parse_message(ANY_CALL, text):
-            case ShareCall() | MaskCall() | RevealCall() as call:
+            case ShareCall() | MaskCall() | ConfirmCall() | RevealCall() as call:
                 return _properties_of(self._secure(call))
             case Greeting() as greeting:
                 hello = self._hello(greeting)
@@ -201,7 +202,7 @@ class MessageHandler:
         match call:
             case ShareCall():
                 told["hospitals"] = call.names
-            case RevealCall():
+            case ConfirmCall():
                 told["hospitals"] = call.survivors
         self._state.note(f"secure {call.kind}", **told)
         if isinstance(answer, Masked):

@@ -101,16 +101,15 @@ def to_words(
     Args:
         before: What was trained.
         after: What came of it.
-        films: That it was trained on.
+        films: That it was trained on; more than the settings allow count as so many.
         loss: Mean training loss.
         settings: Of the attempt.
         rng: Rounds halves of words at random.
 
     Raises:
-        OutOfRange: It has a number that is not finite or beyond its range, or too many films.
+        OutOfRange: It has a number that is not finite or beyond its range.
     """
-    if not 1 <= films <= settings.films:
-        raise OutOfRange(f"it has more than the {settings.films} films that a hospital may have")
+    films = min(films, settings.films)  # a refusal would tell how many there are
     _, factor = clipping(before, after, settings.clip)
     share, clip, rotation = films / settings.total, settings.clip, settings.rotation
     parts = [

@@ -76,7 +76,7 @@ def sign(
     """
     if signer is None:
         return SignedKeys(mask=mask, seal=seal)
-    signature = signer.key.sign(_signed(name, attempt, mask, seal), ec.ECDSA(SHA256()))
+    signature = signature_of(_signed(name, attempt, mask, seal), signer)
     return SignedKeys(mask=mask, seal=seal, certificate=signer.certificate, signature=signature)
 
 
@@ -123,15 +123,10 @@ def check_signature(keys: SignedKeys, name: str, attempt: Mapping[str, object]) 
         BadKeys: They are not, or it is another's.
     """
     certificate = _certificate(keys, name)
-    public = certificate.public_key()
     if common_name(certificate) != name:
         raise BadKeys(f"the keys of {name} come with another's certificate")
     try:
-        if not isinstance(public, ec.EllipticCurvePublicKey):
-            raise InvalidSignature
-        public.verify(
-            keys.signature, _signed(name, attempt, keys.mask, keys.seal), ec.ECDSA(SHA256())
-        )
+        _verify(certificate, _signed(name, attempt, keys.mask, keys.seal), keys.signature)
     except InvalidSignature:
         raise BadKeys(f"the keys of {name} are not signed by it for this attempt") from None
     return fingerprint_of(certificate)
@@ -151,22 +146,61 @@ def _signed(name: str, attempt: Mapping[str, object], mask: bytes, seal: bytes) 
 def bond(
     attempt: Mapping[str, object],
     names: Sequence[str],
-    threshold: float,
+    terms: str,
     keys: Mapping[str, SignedKeys],
     pair: tuple[str, str],
 ) -> bytes:
     """Return what two hospitals must agree on to have a key in common, as bytes.
 
     Keys that follow from it are new, since both have made a pair for this attempt, and both have
-    seen the same names.
+    seen the same names and the same terms.
 
     Args:
         attempt: Run, round and attempt.
         names: Of all in the sum.
-        threshold: Of the settings.
+        terms: See :func:`common.secure.terms.terms_of`.
         keys: Of both at least.
         pair: The two hospitals, in any order.
     """
     seen = [[name, keys[name].mask.hex(), keys[name].seal.hex()] for name in sorted(pair)]
-    everybody = hashlib.sha256(context(sorted(names))).hexdigest()
-    return context(attempt, everybody, threshold, seen)
+    return context(attempt, _digest(names), terms, seen)
+
+
+def list_of(
+    attempt: Mapping[str, object], names: Sequence[str], terms: str, survivors: Sequence[str]
+) -> bytes:
+    """Return what a hospital signs when it confirms who is in a sum.
+
+    Args:
+        attempt: Run, round and attempt.
+        names: Of all who began it.
+        terms: As in :func:`bond`.
+        survivors: Of those in the sum.
+    """
+    about = "fedcxr secure aggregation 1 list"
+    return context(about, attempt, _digest(names), terms, _digest(survivors))
+
+
+def _digest(names: Sequence[str]) -> str:
+    return hashlib.sha256(context(sorted(names))).hexdigest()
+
+
+def signature_of(content: bytes, signer: Signer | None) -> bytes:
+    """Return a hospital's signature; empty without a signer."""
+    return b"" if signer is None else signer.key.sign(content, ec.ECDSA(SHA256()))
+
+
+def is_signed(content: bytes, signature: bytes, keys: SignedKeys) -> bool:
+    """Return whether content is signed with the certificate beside a hospital's checked keys."""
+    try:
+        _verify(x509.load_der_x509_certificate(keys.certificate), content, signature)
+    except (ValueError, InvalidSignature):
+        return False
+    return True
+
+
+def _verify(certificate: x509.Certificate, content: bytes, signature: bytes) -> None:
+    public = certificate.public_key()
+    if not isinstance(public, ec.EllipticCurvePublicKey):
+        raise InvalidSignature
+    public.verify(signature, content, ec.ECDSA(SHA256()))

@@ -10,7 +10,9 @@
                                          <-     Masked      (hash of the masked update)
     Fetch                                ->
                                          <-     the masked update
-    RevealCall  (who is in the sum)      ->
+    ConfirmCall (who is in the sum)      ->
+                                         <-     Confirmed   (that list, signed)
+    RevealCall  (others' signatures)     ->
                                          <-     Revealed    (shares of seeds, or of keys)
 
 A hospital that cannot or may not answer says ``Declined``, and why.
@@ -38,6 +40,7 @@ MOST_HOSPITALS = 1000
 
 Share = Annotated[bytes, Field(min_length=16, max_length=16)]
 Digest = Annotated[bytes, Field(min_length=32, max_length=32)]
+Signature = Annotated[bytes, Field(max_length=128, description="ECDSA, DER; empty: unsigned")]
 Names = Annotated[tuple[SiteName, ...], Field(max_length=MOST_HOSPITALS)]
 
 _BYTES = ConfigDict(
@@ -97,11 +100,25 @@ class Masked(_Step):
     weights: Sha256 = Field(description="hash of it")
 
 
+class ConfirmCall(_Step):
+    """Says whose masked updates are in the sum."""
+
+    kind: Literal["confirm"] = "confirm"
+    survivors: Names
+
+
+class Confirmed(_Step):
+    """Says that a hospital was told this list in this attempt, and no other."""
+
+    kind: Literal["confirmed"] = "confirmed"
+    signature: Signature
+
+
 class RevealCall(_Step):
-    """Says whose masked updates are in the sum, and asks for what takes the masks away."""
+    """Shows that others were told the same list, and asks for what takes the masks away."""
 
     kind: Literal["reveal"] = "reveal"
-    survivors: Names
+    confirmed: dict[SiteName, Signature] = Field(description="of the hospital's neighbours")
 
 
 class Revealed(_Step):
@@ -122,12 +139,14 @@ class Declined(_Step):
     )
 
 
-SecureCall = ShareCall | MaskCall | RevealCall
-SecureAnswer = Annotated[Shares | Masked | Revealed | Declined, Field(discriminator="kind")]
+SecureCall = ShareCall | MaskCall | ConfirmCall | RevealCall
+SecureAnswer = Annotated[
+    Shares | Masked | Confirmed | Revealed | Declined, Field(discriminator="kind")
+]
 
 ANY_CALL: TypeAdapter[Greeting | Rejection | Ping | Farewell | SecureCall] = TypeAdapter(
     Annotated[
-        Greeting | Rejection | Ping | Farewell | ShareCall | MaskCall | RevealCall,
+        Greeting | Rejection | Ping | Farewell | ShareCall | MaskCall | ConfirmCall | RevealCall,
         Field(discriminator="kind"),
     ]
 )

@@ -7,6 +7,10 @@ from common.scores import MOST_IMAGES
 FEWEST = 3
 """Hospitals in a sum, at least: of two, each would know the other's update."""
 
+SPARSE_THRESHOLD = 0.6
+"""Where hospitals mask with some of the others alone, the threshold is above this: or neighbours of
+neighbours could be told different lists of who is in a sum."""
+
 MOST_FILMS = 2**30
 """Largest ``total``, so that the films of all hospitals fit a word."""
 

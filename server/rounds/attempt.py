@@ -132,14 +132,18 @@ class Attempt:
         self._compare()
         return found
 
-    def sum(self) -> None:
-        """Sum the good updates, if that is to be done under masks; leave out who is in no sum."""
-        if self._sums is None:
+    def sum(self, least: int) -> None:
+        """Sum the good updates, if that is to be done under masks; leave out who is in no sum.
+
+        Args:
+            least: Good updates that the round needs; with fewer there is no sum.
+        """
+        if self._sums is None or len(self.collected.hospitals) < least:
             return
         assert self._spool is not None  # noqa: S101 - updates were asked for
         found = self.collected
         self._folder.live.enter("sum")
-        summed = self._sums.run(sorted(found.hospitals))
+        summed = self._sums.run(sorted(found.hospitals), least)
         for number, (mean, line) in enumerate(summed.means):
             info = UpdateInfo(mean.films, mean.norm, loss=line.loss)
             self._spool.put(f"sum-{number}", pack(mean.state), info)

@@ -228,7 +228,7 @@ class Rounds:
             self.expected = attempt.collected.there
             found = attempt.collect(plan.round_timeout, plan.participation.rounds_end)
             self._beside.wait_until_safe()
-            attempt.sum()
+            attempt.sum(plan.needed)
             self._strike(found)
             if len(found.hospitals) >= plan.needed:
                 self._finishing.finish(out, attempt, start)

@@ -11,9 +11,17 @@ import numpy as np
 from common.protocol import Identity
 from common.secure.graph import neighbourhoods
 from common.secure.halves import Words
-from common.secure.keys import SignedKeys, bond
+from common.secure.keys import SignedKeys, bond, is_signed, list_of
 from common.secure.masks import add_mask, agree, mask_of, private_key, public_of, seed_key, sign_of
-from common.secure.messages import MaskCall, RevealCall, Revealed, ShareCall, Shares
+from common.secure.messages import (
+    ConfirmCall,
+    Confirmed,
+    MaskCall,
+    RevealCall,
+    Revealed,
+    ShareCall,
+    Shares,
+)
 from common.secure.settings import FEWEST, SecureSettings
 from common.secure.shares import digest, join, needed
 from common.wire import Blob
@@ -35,10 +43,12 @@ class Aggregation:
         keys: Of the hospitals that have an update, checked, by name.
         settings: Of the attempt.
         seed: The run's, for the graph.
+        terms: Digest of what all hospitals were told.
         length: Of an update, in words.
 
     Attributes:
         names: All hospitals, sorted.
+        in_sum: Those whose masked updates have come.
         liars: Why a hospital is known to have lied about shares, by name.
     """
 
@@ -48,6 +58,7 @@ class Aggregation:
         keys: Mapping[str, SignedKeys],
         settings: SecureSettings,
         seed: int,
+        terms: str,
         length: int,
     ) -> None:
         self.names = sorted(keys)
@@ -56,10 +67,12 @@ class Aggregation:
         self._attempt = identity.model_dump()
         self._keys = keys
         self._settings = settings
+        self._terms = terms
         self._near = neighbourhoods(self.names, seed, identity.round, identity.attempt)
         self._shares: dict[str, Shares] = {}
         self._sum: Words = np.zeros(length, np.uint32)
-        self._in_sum: set[str] = set()
+        self.in_sum: set[str] = set()
+        self._confirmed: dict[str, bytes] = {}
         self._seeds: dict[str, dict[str, bytes]] = {}  # shares by whose they are, by who held them
         self._key_seeds: dict[str, dict[str, bytes]] = {}
 
@@ -89,8 +102,10 @@ class Aggregation:
         """Take in what a hospital has shared.
 
         Raises:
-            Improper: It is not for its neighbours.
+            Improper: It is not for its neighbours, or came before.
         """
+        if name in self._shares:
+            raise Improper("made shares twice")
         if sorted(shares.sealed) != self._near[name]:
             raise Improper("made shares for others than its neighbours")
         self._shares[name] = shares
@@ -115,28 +130,54 @@ class Aggregation:
         Raises:
             Improper: It has another length, or was added before.
         """
-        if len(blob) != 4 * self._sum.size or name not in self._shares or name in self._in_sum:
+        if len(blob) != 4 * self._sum.size or name not in self._shares or name in self.in_sum:
             raise Improper(f"sent a masked update of {len(blob)} bytes, not {4 * self._sum.size}")
         self._sum += np.frombuffer(blob, "<u4")
-        self._in_sum.add(name)
+        self.in_sum.add(name)
 
-    def reveal_calls(self) -> dict[str, RevealCall]:
-        """Return what those in the sum are asked last.
+    def confirm_calls(self) -> dict[str, ConfirmCall]:
+        """Return what those in the sum are asked next.
 
         Raises:
             NoSum: They are too few.
         """
-        survivors = tuple(sorted(self._in_sum))
+        survivors = tuple(sorted(self.in_sum))
         came = f"{len(survivors)} of {len(self.names)} hospitals have sent masked updates"
         if len(survivors) < FEWEST:
             raise NoSum(f"{came}, {FEWEST} are needed")
         for name in sorted(self._shares):
-            near = self._in_sum & set(self._near[name])
+            near = self.in_sum & set(self._near[name])
             if len(near) < self._needed(name):
                 least = self._needed(name)
                 raise NoSum(f"{came}, {len(near)} of those near {name}, where {least} are needed")
-        call = RevealCall(identity=self._identity, survivors=survivors)
+        call = ConfirmCall(identity=self._identity, survivors=survivors)
         return dict.fromkeys(survivors, call)
+
+    def add_confirmed(self, name: str, confirmed: Confirmed) -> None:
+        """Take in that a hospital was told who is in the sum.
+
+        Raises:
+            Improper: It has signed something else.
+        """
+        keys, survivors = self._keys[name], sorted(self.in_sum)
+        content = list_of(self._attempt, self.names, self._terms, survivors)
+        if keys.certificate and not is_signed(content, confirmed.signature, keys):
+            raise Improper("signed another list of hospitals than it was shown")
+        self._confirmed[name] = confirmed.signature
+
+    def reveal_calls(self) -> dict[str, RevealCall]:
+        """Return what those are asked last who have confirmed the list."""
+        return {
+            name: RevealCall(
+                identity=self._identity,
+                confirmed={
+                    other: self._confirmed[other]
+                    for other in self._near[name]
+                    if other in self._confirmed and other != name
+                },
+            )
+            for name in sorted(self._confirmed)
+        }
 
     def add_revealed(self, name: str, revealed: Revealed) -> None:
         """Take in shares that a hospital has held, those that are as they were dealt.
@@ -148,13 +189,13 @@ class Aggregation:
             Improper: They are not those that it was asked for, or others than it was given.
         """
         near = {other for other in self._near[name] if other in self._shares}
-        asked = near & self._in_sum, near - self._in_sum
+        asked = near & self.in_sum, near - self.in_sum
         if (set(revealed.seeds), set(revealed.keys)) != asked:
             raise Improper("revealed shares of others than it was asked for")
         false = False
         for other, share in {**revealed.seeds, **revealed.keys}.items():
             dealt = self._shares[other].sealed[name]
-            of_seed = other in self._in_sum
+            of_seed = other in self.in_sum
             if digest(share) == (dealt.of_seed if of_seed else dealt.of_key):
                 known = self._seeds if of_seed else self._key_seeds
                 known.setdefault(other, {})[name] = share
@@ -177,18 +218,17 @@ class Aggregation:
             add_mask(words, seed_key(seed, self._attempt), -1)
         for name, key_seed in keys.items():
             private = private_key(key_seed)
-            for other in self._in_sum & set(self._near[name]):
+            for other in self.in_sum & set(self._near[name]):
                 pair = name, other
-                threshold = self._settings.threshold
-                about = mask_of(bond(self._attempt, self.names, threshold, self._keys, pair))
+                about = mask_of(bond(self._attempt, self.names, self._terms, self._keys, pair))
                 key = agree(private, self._keys[other].mask, about)
                 add_mask(words, key, -sign_of(other, name))
-        return words, sorted(self._in_sum)
+        return words, sorted(self.in_sum)
 
     def _recovered(self) -> tuple[dict[str, bytes], dict[str, bytes]]:
         """Return the seeds of those in the sum, and what the keys of the others are made of."""
-        gone = sorted(self._shares.keys() - self._in_sum)
-        seeds = {name: self._joined(name, self._seeds) for name in sorted(self._in_sum)}
+        gone = sorted(self._shares.keys() - self.in_sum)
+        seeds = {name: self._joined(name, self._seeds) for name in sorted(self.in_sum)}
         keys = {name: self._joined(name, self._key_seeds) for name in gone}
         false = [name for name in seeds if digest(seeds[name]) != self._shares[name].seed]
         false += [

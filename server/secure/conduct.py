@@ -1,13 +1,14 @@
 """Goes through the steps of a secure sum with hospitals that are connected."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Semaphore, Thread
 
-from common.protocol import ProtocolError
+from common.protocol import Identity, ProtocolError
 from common.secure.messages import (
+    Confirmed,
     Declined,
     Masked,
     Revealed,
@@ -44,10 +45,10 @@ class Conducted:
     received: int = 0
 
 
-def conduct(
+def gather(
     aggregation: Aggregation, connections: Mapping[str, Connection], found: Conducted
 ) -> None:
-    """Ask for shares, masked updates and what takes the masks away.
+    """Ask for shares and masked updates; nothing of a sum can be read yet.
 
     Args:
         aggregation: Takes in what comes.
@@ -57,22 +58,39 @@ def conduct(
     Raises:
         NoSum: Too few hospitals are left.
     """
-    steps: tuple[Callable[[], Mapping[str, SecureCall]], ...] = (
-        aggregation.share_calls,
-        aggregation.mask_calls,
-        aggregation.reveal_calls,
-    )
-    for calls in steps:
-        asked = calls()
-        room, answers = Semaphore(TRANSFERS), SimpleQueue[tuple[str, Answer]]()
-        for name, call in asked.items():
-            arguments = (name, connections[name], call, room, answers)
-            Thread(target=_ask, args=arguments, daemon=True).start()
-        for _ in asked:
-            name, answer = answers.get()
-            _take(aggregation, name, answer, found)
-            if isinstance(answer, tuple) and isinstance(answer[0], Masked):
-                room.release()
+    _step(aggregation, aggregation.share_calls(), Shares, connections, found)
+    _step(aggregation, aggregation.mask_calls(), Masked, connections, found)
+
+
+def unmask(
+    aggregation: Aggregation, connections: Mapping[str, Connection], found: Conducted
+) -> None:
+    """Ask for what takes the masks away; see :func:`gather`.
+
+    Raises:
+        NoSum: Too few hospitals are left.
+    """
+    _step(aggregation, aggregation.confirm_calls(), Confirmed, connections, found)
+    _step(aggregation, aggregation.reveal_calls(), Revealed, connections, found)
+
+
+def _step(
+    aggregation: Aggregation,
+    calls: Mapping[str, SecureCall],
+    kind: type[SecureAnswer],
+    connections: Mapping[str, Connection],
+    found: Conducted,
+) -> None:
+    """Ask hospitals for answers of one kind, all at once."""
+    room, answers = Semaphore(TRANSFERS), SimpleQueue[tuple[str, Answer]]()
+    for name, call in calls.items():
+        arguments = (name, connections[name], call, room, answers)
+        Thread(target=_ask, args=arguments, daemon=True).start()
+    for _ in calls:
+        name, answer = answers.get()
+        _take(aggregation, name, answer, kind, calls[name].identity, found)
+        if isinstance(answer, tuple) and isinstance(answer[0], Masked):
+            room.release()
 
 
 def _ask(
@@ -100,13 +118,22 @@ def _ask(
         answers.put((name, HospitalLost(type(error).__name__)))
 
 
-def _take(aggregation: Aggregation, name: str, answer: Answer, found: Conducted) -> None:
+def _take(
+    aggregation: Aggregation,
+    name: str,
+    answer: Answer,
+    kind: type[SecureAnswer],
+    identity: Identity,
+    found: Conducted,
+) -> None:
     if not isinstance(answer, tuple):
         found.lost[name] = str(answer)
         return
     said, blob = answer
     found.received += len(blob) + len(said.model_dump_json())
     try:
+        if not isinstance(said, (kind, Declined)) or said.identity != identity:
+            raise Improper("answered something else than it was asked")
         match said:
             case Shares():
                 aggregation.add_shares(name, said)
@@ -114,6 +141,8 @@ def _take(aggregation: Aggregation, name: str, answer: Answer, found: Conducted)
                 if fingerprint(blob) != said.weights:
                     raise Improper("its masked update does not have the hash that was announced")
                 aggregation.add_update(name, blob)
+            case Confirmed():
+                aggregation.add_confirmed(name, said)
             case Revealed():
                 aggregation.add_revealed(name, said)
             case Declined():

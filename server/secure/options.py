@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.options import Training
-from common.secure.settings import FEWEST, MOST_FILMS, SecureSettings
+from common.secure.graph import COMPLETE
+from common.secure.settings import FEWEST, MOST_FILMS, SPARSE_THRESHOLD, SecureSettings
 from server.rounds.participation import Participation
 from server.run.records import RoundRecord
 from server.strategies.settings import NEEDS, ROBUST, STEPS, StrategySettings
@@ -128,6 +129,11 @@ def check_secure(
                 f"{option} {why}, and under --secure-aggregation the server knows sums alone; "
                 "leave one of the two out"
             )
+    if needed > COMPLETE and chosen.secure_threshold <= SPARSE_THRESHOLD:
+        raise ValueError(
+            f"--secure-threshold {chosen.secure_threshold:g}: beyond {COMPLETE} hospitals each "
+            f"masks with some of the others alone; give more than {SPARSE_THRESHOLD}"
+        )
     if needed < FEWEST * chosen.secure_groups:
         raise ValueError(
             f"--secure-aggregation: a sum is of {FEWEST} hospitals at least, so that a round needs "

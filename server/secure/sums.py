@@ -1,6 +1,7 @@
 """The secure sums of one attempt at a round: who is in which, and what comes of them."""
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -9,12 +10,13 @@ from common.secure.fixed import Mean, OutOfRange, from_words, length
 from common.secure.graph import groups
 from common.secure.keys import BadKeys, SignedKeys, check_signature
 from common.secure.settings import FEWEST
+from common.secure.terms import terms_of
 from server.rounds.ask import Connection
 from server.rounds.checks import Rejected
 from server.rounds.errands import Round
 from server.run.records import SecureSum
 from server.secure.aggregation import Aggregation, NoSum
-from server.secure.conduct import Conducted, conduct
+from server.secure.conduct import Conducted, gather, unmask
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,37 @@ class Summed:
     lost: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     liars: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Begun:
+    """A sum on its way.
+
+    Attributes:
+        sum: The server's part in it.
+        found: Who went away.
+        reason: Why it will not come; empty: it may.
+        seconds: That it took so far.
+    """
+
+    sum: Aggregation
+    found: Conducted = field(default_factory=Conducted)
+    reason: str = ""
+    seconds: float = 0.0
+
+    def try_to(
+        self,
+        step: Callable[[Aggregation, Mapping[str, Connection], Conducted], None],
+        connections: Mapping[str, Connection],
+    ) -> None:
+        """Go on with it, unless it will not come."""
+        start = monotonic()
+        try:
+            if not self.reason:
+                step(self.sum, connections, self.found)
+        except NoSum as why:
+            self.reason = str(why)
+        self.seconds += monotonic() - start
 
 
 class SecureSums:
@@ -67,19 +100,36 @@ class SecureSums:
                 raise Rejected(str(bad)) from None
         self._keys[name], self._connections[name] = reply.keys, connection
 
-    def run(self, names: list[str]) -> Summed:
+    def run(self, names: list[str], least: int) -> Summed:
         """Sum the updates of hospitals whose replies were good.
+
+        No sum is unmasked before it is known that the round will count: the sum of a repeated round
+        would differ from it by those who were missing.
 
         Args:
             names: Theirs.
+            least: How many of them must be in the sums.
         """
         identity, seed = self._out.instruction.identity, self._out.instruction.seed
         if len(names) < FEWEST * self._count:
             few = f"{len(names)} hospitals make no {self._count} secure sums of {FEWEST} or more"
             return Summed(lost=dict.fromkeys(names, few))
         summed = Summed()
-        for group in groups(names, self._count, seed, identity.round):
-            self._sum(group, summed)
+        digest = terms_of(self._out.instruction, self._out.trained, self._out.backbone).digest
+        begun = [
+            _Begun(self._aggregation(group, digest))
+            for group in groups(names, self._count, seed, identity.round)
+        ]
+        for each in begun:
+            each.try_to(gather, self._connections)
+        ready = sum(len(each.sum.in_sum) for each in begun)
+        if any(each.reason for each in begun) or ready < least:
+            few = f"{ready} masked updates have come, and {least} are needed"
+            for each in begun:
+                each.reason = each.reason or few
+        for each in begun:
+            each.try_to(unmask, self._connections)
+            self._finish(each, summed)
         if len(summed.means) < self._count:  # or what compares the sums would compare too few
             others = {name for _, line in summed.means for name in line.hospitals}
             few = f"only {len(summed.means)} of {self._count} secure sums have come"
@@ -87,38 +137,48 @@ class SecureSums:
             summed.means = []
         return summed
 
-    def _sum(self, names: list[str], summed: Summed) -> None:
+    def _aggregation(self, names: list[str], terms: str) -> Aggregation:
         instruction, before = self._out.instruction, self._out.trained
         settings = instruction.secure
         assert settings is not None  # noqa: S101 - or nothing would be summed
-        keys = {name: self._keys[name] for name in names}
-        aggregation = Aggregation(
-            instruction.identity, keys, settings, instruction.seed, length(before, settings)
+        return Aggregation(
+            instruction.identity,
+            {name: self._keys[name] for name in names},
+            settings,
+            instruction.seed,
+            terms,
+            length(before, settings),
         )
-        start, found = monotonic(), Conducted()
+
+    def _finish(self, begun: "_Begun", summed: Summed) -> None:
+        """Read the mean off a sum, if there is one, and say who is not in it."""
+        instruction, before = self._out.instruction, self._out.trained
+        settings, names = instruction.secure, begun.sum.names
+        assert settings is not None  # noqa: S101 - or nothing would be summed
+        there: list[str] = []
         try:
-            conduct(aggregation, self._connections, found)
-            words, there = aggregation.result()
+            if begun.reason:
+                raise NoSum(begun.reason)
+            words, there = begun.sum.result()
             mean = from_words(words, before, len(there), settings)
         except (NoSum, OutOfRange) as why:
             log.warning("secure sum of %s: %s", ", ".join(names), why)
             there, reason = [], f"there is no secure sum: {why}"
         else:
             reason = "its masked update is not in the secure sum"
-            took = monotonic() - start
             line = SecureSum(
                 hospitals=there,
                 dropped=sorted(set(names) - set(there)),
                 films=mean.films,
                 loss=None if instruction.training.dp == "sample" else mean.loss,
                 norm=mean.norm,
-                seconds=took,
-                received=found.received,
+                seconds=begun.seconds,
+                received=begun.found.received,
             )
             summed.means.append((mean, line))
-        self._blame(found, aggregation, summed)
+        self._blame(begun.found, begun.sum, summed)
         left = set(names) - set(there) - summed.rejected.keys()
-        summed.lost |= {name: found.lost.get(name, reason) for name in left}
+        summed.lost |= {name: begun.found.lost.get(name, reason) for name in left}
 
     @staticmethod
     def _blame(found: Conducted, aggregation: Aggregation, summed: Summed) -> None:

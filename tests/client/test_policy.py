@@ -33,7 +33,7 @@ def hospital_with(path: Path, **limits: object) -> Hospital:
     [
         ({"modes": ["linear"]}, {}, "mode finetune is not allowed here"),
         ({"max_local_epochs": 2}, {"local_epochs": 3}, "3 local epochs are more than the 2"),
-        ({"max_examples": 5}, {}, "images are more than the 5 allowed here"),
+        ({"max_examples": 5}, {}, "training on more than 5 images is not allowed here"),
         ({"min_group": 5}, {"label_fraction": 1e-9}, "training on fewer than 5 images"),
         (
             {"min_group": 5},
@@ -258,4 +258,4 @@ def test_a_canary_trains_on_no_fewer_films_than_a_group(tmp_path: Path) -> None:
         reply, _ = hospital_with(tmp_path / "b", min_group=limit).answer(canary, BLOB)
         assert (reply.status, reply.examples) == ("ok", examples)
     reply, _ = hospital_with(tmp_path / "b", max_examples=20).answer(canary, BLOB)
-    assert "images are more than the 20 allowed here" in reply.reason
+    assert "training on more than 20 images is not allowed here" in reply.reason

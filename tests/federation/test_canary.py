@@ -32,7 +32,7 @@ def test_what_would_fail_is_found_before_the_first_round(
     assert federation.server.wait(60) == 3
     said = log_of(federation, "server")
     assert "canary: 1 of 2 hospitals are fine, 2 are needed; hospital-01: failed at the" in said
-    assert "images are more than the 20 allowed here" in said
+    assert "training on more than 20 images is not allowed here" in said
     assert status_of(run)["state"] == "no quorum"
     assert "canary: 0.0 MB received, to train on a few films" in log_of(federation, "hospital-00")
 

@@ -86,7 +86,7 @@ def test_kills_at_the_steps_of_a_sum_never_make_a_wrong_one(tmp_path: Path) -> N
     assert {event["examples"] for event in joined} == {None}
     verify(tmp_path / "state" / names[0] / "audit.jsonl")
     lines = (tmp_path / "state" / names[0] / "audit.jsonl").read_text().splitlines()
-    sums = [json.loads(line) for line in lines if '"secure reveal"' in line]
+    sums = [json.loads(line) for line in lines if '"secure confirm"' in line]
     assert sums[0]["hospitals"] == [names[i] for i in (0, 2, 3, 4)]
 
 

@@ -97,9 +97,14 @@ class LocalHospitals:
     """All of them are connected from the start; each keeps what is its own in ``own/NAME``."""
 
     def __init__(
-        self, shards: list[Path], seed: int, faults: dict[str, Fault], own: Path | None = None
+        self,
+        shards: list[Path],
+        seed: int,
+        faults: dict[str, Fault],
+        own: Path | None = None,
+        secure: bool = False,
     ) -> None:
-        greeting = GREETING.model_copy(update={"seed": seed})
+        greeting = GREETING.model_copy(update={"seed": seed, "secure": secure})
         self.connections = {
             path.name: LocalConnection(
                 hospital_of(path, own=own and own / path.name),

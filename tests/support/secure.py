@@ -14,6 +14,7 @@ from common.secure.halves import Words
 from common.secure.keys import SignedKeys, Signer
 from common.secure.messages import (
     SECURE_ANSWER,
+    Confirmed,
     Declined,
     Masked,
     Revealed,
@@ -22,10 +23,13 @@ from common.secure.messages import (
     Shares,
 )
 from common.secure.settings import SecureSettings
+from common.secure.terms import Terms
 from server.provision.certificates import Authority, issue_site, new_authority, new_key
 from server.secure.aggregation import Aggregation, Improper
 
 SETTINGS = SecureSettings(clip=4.0, films=1000, total=3000, threshold=2 / 3)
+
+TERMS = Terms("0" * 64, "1" * 64)
 
 Tamper = Callable[[str, SecureAnswer, bytes], tuple[SecureAnswer, bytes]]
 
@@ -83,12 +87,13 @@ class Sums:
         updates: Mapping[str, Words],
         identity: Identity,
         settings: SecureSettings = SETTINGS,
+        terms: Terms = TERMS,
     ) -> dict[str, SignedKeys]:
         """Let hospitals hold their updates and return their keys."""
         self.declined, self.improper = {}, {}
         keys = {}
         for name, words in updates.items():
-            attempt = self.hospitals[name].begin(identity, settings, 5)
+            attempt = self.hospitals[name].begin(identity, settings, 5, terms)
             attempt.hold(words.copy())
             keys[name] = attempt.keys
         return keys
@@ -106,7 +111,8 @@ class Sums:
 
         Args:
             updates: By the hospital's name.
-            gone: Before which step a hospital goes away: 1 shares, 2 masked update, 3 reveals.
+            gone: Before which step a hospital goes away: 1 shares, 2 masked update, 3 confirms,
+                4 reveals.
             identity: Of the attempt.
             settings: Of the attempt.
             tamper: Changes what a hospital answers.
@@ -125,7 +131,7 @@ class Sums:
         """Return the server's part of an attempt that all have begun."""
         keys = self.begin(updates, identity, settings)
         length = len(next(iter(updates.values())))
-        return Aggregation(identity, keys, settings, 5, length)
+        return Aggregation(identity, keys, settings, 5, TERMS.digest, length)
 
     def until_revealed(
         self,
@@ -138,11 +144,12 @@ class Sums:
         steps: tuple[Callable[[], Mapping[str, SecureCall]], ...] = (
             server.share_calls,
             server.mask_calls,
+            server.confirm_calls,
             server.reveal_calls,
         )
         for step, calls in enumerate(steps, start=1):
             for name, call in calls().items():
-                if gone.get(name, 4) > step:
+                if gone.get(name, 5) > step:
                     self._ask(server, name, changed(name, call), tamper)
 
     def _ask(self, server: Aggregation, name: str, call: SecureCall, tamper: Tamper) -> None:
@@ -157,6 +164,8 @@ class Sums:
                 case Masked():
                     if name not in self.late:
                         server.add_update(name, blob)
+                case Confirmed():
+                    server.add_confirmed(name, answer)
                 case Revealed():
                     server.add_revealed(name, answer)
                 case Declined():

@@ -7,8 +7,10 @@ import pytest
 
 from client.secure.sums import SecureSums
 from common.protocol import Identity
-from common.secure.keys import BadKeys, SignedKeys, check_keys
+from common.secure.keys import BadKeys, SignedKeys, Signer, check_keys
 from common.secure.messages import (
+    ConfirmCall,
+    Confirmed,
     Declined,
     MaskCall,
     Masked,
@@ -19,7 +21,12 @@ from common.secure.messages import (
     ShareCall,
     Shares,
 )
+from common.secure.terms import terms_of
+from server.secure.aggregation import Aggregation, NoSum
+from server.secure.options import SecureOptions
+from tests.support.hospitals import STATE, instruction_of, plan_of
 from tests.support.secure import (
+    SETTINGS,
     Sums,
     identity_of,
     names_of,
@@ -28,6 +35,7 @@ from tests.support.secure import (
     signers_of,
 )
 
+SECURE = SecureOptions(secure_aggregation=True)
 NAMES = names_of(5)
 UPDATES = random_updates(NAMES, 4)
 
@@ -162,46 +170,140 @@ def test_an_update_is_masked_once_and_with_enough_others() -> None:
         ([*NAMES, "hospital-99"], "the sum is of others than those who were named"),
     ],
 )
-def test_nothing_is_revealed_for_a_sum_of_too_few_or_of_others(
-    survivors: list[str], said: str
-) -> None:
+def test_a_sum_of_too_few_or_of_others_is_not_confirmed(survivors: list[str], said: str) -> None:
     sums = Sums.of(NAMES)
     server = sums.started(UPDATES, identity_of())
     sums.until_revealed(server, dict.fromkeys(NAMES, 3))
-    call = RevealCall(identity=identity_of(), survivors=tuple(survivors))
+    call = ConfirmCall(identity=identity_of(), survivors=tuple(survivors))
     answer, _ = sums.hospitals["hospital-00"].answer(call)
     assert refused(answer) == said
 
 
-def test_a_seed_and_a_key_of_one_hospital_are_never_both_revealed() -> None:
-    sums = Sums.of(NAMES)
+def masked(signers: dict[str, Signer] | None = None) -> Sums:
+    """Return hospitals that have sent their masked updates, and know of no sum yet."""
+    sums = Sums.of(NAMES, signers)
     server = sums.started(UPDATES, identity_of())
     sums.until_revealed(server, dict.fromkeys(NAMES, 3))
+    return sums
+
+
+def confirmed(sums: Sums, lists: dict[str, list[str]]) -> dict[str, bytes]:
+    """Return the signatures of hospitals, each under the list that it was shown."""
+    signatures = {}
+    for name, survivors in lists.items():
+        call = ConfirmCall(identity=identity_of(), survivors=tuple(survivors))
+        answer, _ = sums.hospitals[name].answer(call)
+        assert isinstance(answer, Confirmed)
+        signatures[name] = answer.signature
+    return signatures
+
+
+def test_a_seed_and_a_key_of_one_hospital_are_never_both_revealed() -> None:
+    sums = masked()
+    signatures = confirmed(sums, dict.fromkeys(NAMES[:4], NAMES[:4]))
     hospital = sums.hospitals["hospital-00"]
-    answer, _ = hospital.answer(RevealCall(identity=identity_of(), survivors=tuple(NAMES[:4])))
+    call = RevealCall(identity=identity_of(), confirmed=signatures)
+    answer, _ = hospital.answer(call)
     assert isinstance(answer, Revealed)
     assert sorted(answer.seeds) == NAMES[:4]
     assert sorted(answer.keys) == NAMES[4:]
+    again, _ = hospital.answer(call)
+    assert refused(again).startswith("there is nothing, or nothing more, to be revealed")
     for survivors in (NAMES, NAMES[:4]):
-        again, _ = hospital.answer(RevealCall(identity=identity_of(), survivors=tuple(survivors)))
-        assert isinstance(again, Declined)
+        other = ConfirmCall(identity=identity_of(), survivors=tuple(survivors))
+        assert refused(hospital.answer(other)[0]).startswith("there is nothing, or nothing more")
 
 
-def test_a_hospital_warns_of_two_sums_of_a_round_that_differ_by_a_hospital(
+def test_two_lists_of_hospitals_are_never_both_enough() -> None:
+    """With a list for each hospital, the server could have the masks of one taken away."""
+    sums = masked(signers_of(NAMES))
+    one, other = NAMES[:4], NAMES
+    signatures = confirmed(
+        sums, {**dict.fromkeys(NAMES[:2], one), **dict.fromkeys(NAMES[2:], other)}
+    )
+    for name in NAMES:
+        call = RevealCall(identity=identity_of(), confirmed=signatures)
+        answer, _ = sums.hospitals[name].answer(call)
+        count = 2 if name in NAMES[:2] else 3
+        assert refused(answer) == f"only {count} of 4 neighbours have confirmed the same list"
+
+
+def test_with_some_neighbours_alone_a_low_threshold_is_refused() -> None:
+    names, chosen = names_of(51), SETTINGS.model_copy(update={"threshold": 0.6})
+    sums = Sums.of(names)
+    calls = sums.started(random_updates(names, 1), identity_of(), chosen).share_calls()
+    answer, _ = sums.hospitals[names[0]].answer(calls[names[0]])
+    assert refused(answer) == "with so many hospitals the threshold is above 0.6"
+
+
+def test_unsigned_confirmations_are_enough_without_certificates_alone() -> None:
+    for signers in (None, signers_of(NAMES)):
+        sums = masked(signers)
+        confirmed(sums, dict.fromkeys(NAMES, NAMES))
+        call = RevealCall(identity=identity_of(), confirmed=dict.fromkeys(NAMES, b""))
+        answer, _ = sums.hospitals["hospital-00"].answer(call)
+        assert isinstance(answer, Declined if signers else Revealed)
+
+
+def test_a_hospital_that_signs_another_list_is_found() -> None:
+    sums = Sums.of(NAMES, signers_of(NAMES))
+    server = sums.started(UPDATES, identity_of())
+
+    def tamper(name: str, answer: SecureAnswer, blob: bytes) -> tuple[SecureAnswer, bytes]:
+        if name == NAMES[2] and isinstance(answer, Confirmed):
+            answer = answer.model_copy(update={"signature": bytes(70)})
+        return answer, blob
+
+    sums.until_revealed(server, {}, tamper)
+    assert sums.improper == {NAMES[2]: "signed another list of hospitals than it was shown"}
+    words, summed = server.result()
+    assert summed == NAMES
+    assert (words == plain_sum(UPDATES, NAMES)).all()
+
+
+@pytest.mark.parametrize("told", ["clip", "training", "model", "backbone"])
+def test_hospitals_that_were_told_something_else_have_no_key_in_common(told: str) -> None:
+    """A server could have all others count for nothing, and read one update off the sum."""
+    instruction = instruction_of(plan_of(secure=SECURE), 1, secure=SETTINGS)
+    state, backbone = dict(STATE), "a" * 64
+    own = terms_of(instruction, state, backbone)
+    match told:
+        case "clip":
+            other = SETTINGS.model_copy(update={"clip": 2.0**20})
+            instruction = instruction.model_copy(update={"secure": other})
+        case "training":
+            training = instruction.training.model_copy(update={"lr": 1e-9})
+            instruction = instruction.model_copy(update={"training": training})
+        case "model":
+            state["classifier.bias"] = state["classifier.bias"] + 1
+        case "backbone":
+            backbone = "b" * 64
+    others = terms_of(instruction, state, backbone)
+    assert own != others
+    sums = Sums.of(NAMES)
+    keys = sums.begin(UPDATES, identity_of(), terms=others)
+    keys |= sums.begin({NAMES[0]: UPDATES[NAMES[0]]}, identity_of(), terms=own)
+    server = Aggregation(identity_of(), keys, SETTINGS, 5, others.digest, 7)
+    with pytest.raises(NoSum):
+        sums.until_revealed(server, {})
+    assert sums.declined[NAMES[1]].reason == "the shares of hospital-00 cannot be opened"
+
+
+def test_a_hospital_warns_of_two_sums_of_a_model_that_differ_by_a_hospital(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A repeated round is trained alike: the difference of the sums would be one update."""
+    """The same model is trained alike: the difference of the sums would be one update."""
     sums = Sums.of(NAMES)
 
     def warned(gone: dict[str, int], identity: Identity) -> int:
         caplog.clear()
         sums.aggregate(UPDATES, gone, identity=identity)
-        return sum(text.startswith("another sum of this round") for text in caplog.messages)
+        return sum(text.startswith("another sum from the same model") for text in caplog.messages)
 
     assert warned({}, identity_of(1)) == 0
     assert warned({}, identity_of(2)) == 0
     assert warned({NAMES[3]: 2}, identity_of(3)) == 2 * 4
-    assert warned({NAMES[3]: 2}, identity_of(1, number=2)) == 0
+    assert warned({}, identity_of(1, number=2)) == 4
 
 
 @pytest.mark.fault(

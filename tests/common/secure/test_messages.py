@@ -7,6 +7,8 @@ from common.secure.graph import neighbourhoods
 from common.secure.messages import (
     ANY_CALL,
     SECURE_ANSWER,
+    ConfirmCall,
+    Confirmed,
     MaskCall,
     RevealCall,
     Revealed,
@@ -17,7 +19,7 @@ from common.secure.messages import (
 from tests.support.secure import Sums, identity_of, names_of, random_updates, signers_of
 
 NAMES = names_of(3)
-CALL = RevealCall(identity=identity_of(), survivors=tuple(NAMES))
+CALL = ConfirmCall(identity=identity_of(), survivors=tuple(NAMES))
 SEALED = SealedShares(box=bytes(48), of_seed=bytes(32), of_key=bytes(32))
 
 
@@ -34,11 +36,13 @@ def test_messages_of_a_thousand_hospitals_are_short_enough() -> None:
     for call in (
         ShareCall(identity=identity, names=tuple(names), keys=told),
         MaskCall(identity=identity, sealed=sealed),
-        RevealCall(identity=identity, survivors=tuple(names)),
+        ConfirmCall(identity=identity, survivors=tuple(names)),
+        RevealCall(identity=identity, confirmed=dict.fromkeys(near, bytes(128))),
     ):
         assert parse_message(ANY_CALL, call.model_dump_json()) == call
         assert len(call.model_dump_json()) < LONGEST
     for answer in (
+        Confirmed(identity=identity, signature=bytes(128)),
         Shares(identity=identity, sealed=sealed, seed=bytes(32)),
         Revealed(identity=identity, seeds=shares, keys=shares),
     ):
@@ -46,7 +50,7 @@ def test_messages_of_a_thousand_hospitals_are_short_enough() -> None:
         assert len(answer.model_dump_json()) < LONGEST
 
 
-@pytest.mark.parametrize("protocol", [5, 7])
+@pytest.mark.parametrize("protocol", [6, 8])
 def test_steps_of_another_version_are_refused(protocol: int) -> None:
     words = {**CALL.model_dump(mode="json"), "protocol": protocol}
     with pytest.raises(ProtocolError, match="another version of protocol 7"):

@@ -62,6 +62,10 @@ def test_strategies_that_compare_updates_compare_groups(changes: dict[str, Any])
         ({"rounds_end": 8}, "--rounds-end adds single updates to later rounds"),
         ({"canary": True}, "--canary tells films and training loss"),
         ({"fraction": 0.5, "sample": "size"}, "--sample size draws hospitals by their films"),
+        (
+            {"min_clients": 70, "secure_threshold": 0.6},
+            "beyond 50 hospitals each masks with some of the others alone; give more than 0.6",
+        ),
         ({"min_clients": 3}, "a round needs 3 good replies, and the quorum is 2"),
         (
             {"min_clients": 10, "secure_groups": 3, "strategy": "median"},

@@ -1,6 +1,7 @@
 """Rounds whose updates are summed under masks, with real hospitals that train."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -12,14 +13,16 @@ import torch
 from common.checkpoint import read_checkpoint, read_strategy
 from common.errors import NoQuorum
 from common.model import build_model, state_of
-from common.protocol import ProtocolError
+from common.protocol import Instruction, ProtocolError, Reply
 from common.secure.fixed import precision
 from common.secure.graph import groups
 from common.secure.messages import (
+    ConfirmCall,
     MaskCall,
     Masked,
     RevealCall,
     Revealed,
+    SealedShares,
     SecureAnswer,
     SecureCall,
     ShareCall,
@@ -84,8 +87,8 @@ class AnswersGarbage(Faulty):
         raise ProtocolError("no message of protocol 7")
 
 
-def hospitals_of(shards: list[Path], faulty: dict[str, type[Faulty]]) -> LocalHospitals:
-    hospitals = LocalHospitals(shards, 5, {})
+def hospitals_of(shards: list[Path], faulty: Mapping[str, type[LocalConnection]]) -> LocalHospitals:
+    hospitals = LocalHospitals(shards, 5, {}, secure=True)
     for name, kind in faulty.items():
         hospitals.connections[name].__class__ = kind
     return hospitals
@@ -121,7 +124,7 @@ def test_a_line_has_what_is_known_of_all_and_nothing_of_one(
     tmp_path: Path, shards: list[Path]
 ) -> None:
     plain = plan_of(min_clients=4)
-    rounds_with(plain, hospitals_of(shards, {}), tmp_path / "plain").run()
+    rounds_with(plain, LocalHospitals(shards, 5, {}), tmp_path / "plain").run()
     plan = plan_of(min_clients=4, secure=SECURE, most_films=100)
     rounds_with(plan, hospitals_of(shards, {}), tmp_path / "run").run()
     for line, other in zip(lines_of(tmp_path / "run"), lines_of(tmp_path / "plain"), strict=True):
@@ -140,7 +143,13 @@ def test_a_line_has_what_is_known_of_all_and_nothing_of_one(
 )
 @pytest.mark.parametrize(
     ("step", "kind"),
-    [(ShareCall, Faulty), (MaskCall, Faulty), (MaskCall, AnswersGarbage), (RevealCall, Faulty)],
+    [
+        (ShareCall, Faulty),
+        (MaskCall, Faulty),
+        (MaskCall, AnswersGarbage),
+        (ConfirmCall, Faulty),
+        (RevealCall, Faulty),
+    ],
 )
 def test_a_hospital_that_goes_away_costs_its_part_at_most(
     tmp_path: Path, shards: list[Path], step: type[Any], kind: type[Faulty]
@@ -151,7 +160,11 @@ def test_a_hospital_that_goes_away_costs_its_part_at_most(
     rounds_with(plan, hospitals, tmp_path / "run").run()
     (line,) = lines_of(tmp_path / "run")
     assert line.secure is not None
-    left = [shard for shard in shards if step is RevealCall or shard.name != "hospital-01"]
+    left = [
+        shard
+        for shard in shards
+        if step in (ConfirmCall, RevealCall) or shard.name != "hospital-01"
+    ]
     assert line.secure[0].hospitals == [shard.name for shard in left]
     assert list(line.hospitals) == [shard.name for shard in left]
     assert_close(model_of(tmp_path / "run"), federate_by_hand(plan, left), 1e-5)
@@ -165,6 +178,61 @@ def test_too_many_that_go_away_cost_an_attempt(tmp_path: Path, shards: list[Path
     (line,) = lines_of(tmp_path / "run")
     assert line.attempt == 2
     assert len(line.hospitals) == 4
+    assert_close(model_of(tmp_path / "run"), federate_by_hand(plan, shards), 1e-5)
+
+
+@pytest.mark.parametrize("step", [None, MaskCall])
+def test_no_sum_is_unmasked_of_a_round_that_is_repeated(
+    tmp_path: Path, shards: list[Path], step: type[Any] | None
+) -> None:
+    """Or the difference of two sums would be the update of the one that was missing."""
+    asked: list[tuple[str, int]] = []
+
+    class Watched(LocalConnection):
+        def secure(self, call: SecureCall, timeout: float) -> SecureAnswer:
+            asked.append((call.kind, call.identity.attempt))
+            return super().secure(call, timeout)
+
+    plan = plan_of(min_clients=4, quorum=1.0, rounds=1, secure=SECURE, most_films=100)
+    gone: dict[str, type[LocalConnection]] = dict.fromkeys((s.name for s in shards), Watched)
+    if step is not None:
+        gone["hospital-01"] = type("Gone", (Faulty,), {"step": step})
+    hospitals = hospitals_of(shards, gone)
+    if step is None:
+        hospitals.connections["hospital-01"]._fault = late_at_first
+    rounds_with(plan, hospitals, tmp_path / "run").run()
+    (line,) = lines_of(tmp_path / "run")
+    assert line.attempt == 2
+    assert len(line.hospitals) == 4
+    assert {attempt for kind, attempt in asked if kind in ("confirm", "reveal")} == {2}
+    assert_close(model_of(tmp_path / "run"), federate_by_hand(plan, shards), 1e-5)
+
+
+def late_at_first(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+    if instruction.identity.attempt == 1 and instruction.task == "train":
+        raise HospitalLost("the line went dead")
+    return reply, blob
+
+
+class SharesAgain(Faulty):
+    """Makes other shares when it is to reveal, so that others seem to lie about the old ones."""
+
+    step = RevealCall
+
+    def fail(self, call: SecureCall, timeout: float) -> SecureAnswer:
+        del timeout
+        sealed = SealedShares(box=bytes(48), of_seed=bytes(32), of_key=bytes(32))
+        names = [f"hospital-{i:02d}" for i in range(4)]
+        return Shares(identity=call.identity, sealed=dict.fromkeys(names, sealed), seed=bytes(32))
+
+
+def test_a_hospital_cannot_make_liars_of_others(tmp_path: Path, shards: list[Path]) -> None:
+    plan = plan_of(min_clients=4, quorum=0.75, rounds=1, secure=SECURE, most_films=100)
+    hospitals = hospitals_of(shards, {"hospital-00": SharesAgain})
+    rounds_with(plan, hospitals, tmp_path / "run").run()
+    (line,) = lines_of(tmp_path / "run")
+    assert not hospitals.dismissed
+    assert line.rejected == {"hospital-00": "answered something else than it was asked"}
     assert_close(model_of(tmp_path / "run"), federate_by_hand(plan, shards), 1e-5)
 
 
@@ -285,19 +353,29 @@ def test_the_median_of_groups_withstands_a_poisoner(tmp_path: Path) -> None:
     assert np.abs(after[name] - honest[name]).max() < 2 * moved
 
 
-def test_fewer_sums_than_groups_cost_an_attempt(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("step", "gone", "said"),
+    [
+        (MaskCall, 1, "8 masked updates have come, and 9 are needed"),
+        (RevealCall, 2, "only 2 of 3 secure sums have come"),
+    ],
+)
+def test_fewer_sums_than_groups_cost_an_attempt(
+    tmp_path: Path, step: type[Any], gone: int, said: str
+) -> None:
     """Or the median would be that of two sums."""
     shards = make_hospitals(tmp_path / "data", 9, images=20)
     options = SECURE.model_copy(update={"secure_groups": 3})
     changes = {"min_clients": 9, "quorum": 1.0, "rounds": 1, "strategy": "median"}
     plan = plan_of(**changes, secure=options, most_films=100)
-    gone = type("Gone", (Faulty,), {"step": MaskCall})
-    rounds_with(plan, hospitals_of(shards, {"hospital-04": gone}), tmp_path / "run").run()
+    group = groups([shard.name for shard in shards], 3, plan.seed, 1)[0]
+    faulty = dict.fromkeys(group[:gone], type("Gone", (Faulty,), {"step": step}))
+    rounds_with(plan, hospitals_of(shards, faulty), tmp_path / "run").run()
     (line,) = lines_of(tmp_path / "run")
     assert line.attempt == 2
     assert line.secure is not None
     assert len(line.secure) == 3
-    assert "only 2 of 3 secure sums have come" in (tmp_path / "run" / "events.jsonl").read_text()
+    assert said in (tmp_path / "run" / "events.jsonl").read_text()
 
 
 def test_with_noise_of_its_own_a_hospital_tells_no_loss_in_a_sum_either(tmp_path: Path) -> None:
@@ -386,7 +464,8 @@ def test_int8_halves_the_sums_and_costs_little_beside_plain_int8(tmp_path: Path)
     off = {}
     for name, options in {"plain": SecureOptions(), "secure": SECURE}.items():
         plan = plan_of(**fields, secure=options, wire="int8", most_films=100)
-        hospitals = LocalHospitals(shards, 5, {}, tmp_path / "own" / name)
+        own = tmp_path / "own" / name
+        hospitals = LocalHospitals(shards, 5, {}, own, secure=options.secure_aggregation)
         rounds_with(plan, hospitals, tmp_path / name).run()
         after = model_of(tmp_path / name)
         differences = (after[n] - array for n, array in parameters_of(expected).items())
@@ -408,7 +487,7 @@ def test_int8_in_secure_sums_goes_on_bit_for_bit(tmp_path: Path) -> None:
     def go_on(name: str, rounds: int, state: State, kept: State) -> None:
         path = tmp_path / name
         folder = RunFolder.reopen(path, {}) if path.exists() else RunFolder.create(path, {})
-        hospitals = LocalHospitals(shards, 5, {}, tmp_path / f"own-{name}")
+        hospitals = LocalHospitals(shards, 5, {}, tmp_path / f"own-{name}", secure=True)
         run_strategy(plan_of(rounds=rounds, **fields), folder, hospitals, state, kept)
         folder.log.close()
 
@@ -417,3 +496,18 @@ def test_int8_in_secure_sums_goes_on_bit_for_bit(tmp_path: Path) -> None:
     done = tmp_path / "half" / "checkpoints" / "round-0002.pt"
     go_on("half", 3, read_checkpoint(done, "densenet-tiny", 0)[0], read_strategy(done))
     assert same_bits(model_of(tmp_path / "whole"), model_of(tmp_path / "half"))
+
+
+@pytest.mark.parametrize("shared", ["all", "no-batchnorm"])
+def test_int8_in_secure_sums_ends_with_a_score(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, shared: str
+) -> None:
+    """What hospitals keep of their own is what they look for when they score the final model."""
+    shards = make_hospitals(tmp_path / "data", 3, images=30)
+    plan = plan_of(
+        min_clients=3, quorum=1.0, secure=SECURE, wire="int8", shared=shared, most_films=100
+    )
+    hospitals = LocalHospitals(shards, 5, {}, tmp_path / "own", secure=True)
+    ended = rounds_with(plan, hospitals, tmp_path / "run").run()
+    assert ended.validation.auc is not None
+    assert "is lost" not in caplog.text
