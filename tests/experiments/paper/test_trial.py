@@ -1,6 +1,7 @@
 """A trial in one process against the same federation over gRPC; and what its line says."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,17 @@ from common.scores import AucByFinding
 from common.shard import open_shard
 from common.wire import pack
 from experiments.launch.local import LocalFederation
+from experiments.paper import trial
 from experiments.paper.assemble import _counts
 from experiments.paper.cells import Cell, TrialLine
 from experiments.paper.data import make_synthetic
+from experiments.paper.federation import run_in_process
 from experiments.paper.scales import SCALES
 from experiments.paper.trial import endpoint, keep_line, run_trial
+from server.cli import ServerSettings
 from server.run.records import read_rounds
 from tests.support.shards import make_shard
+from tests.support.trials import HERE
 
 SCALE = SCALES["tiny"]
 
@@ -107,6 +112,23 @@ def test_a_line_has_the_scores_of_the_final_model(tmp_path: Path, data: Path) ->
     assert line.rounds[-1].test_auc == endpoint(line.test_auc_by_finding, test)
     assert line.hospitals_lost == []
     assert not list((tmp_path / "work").iterdir()), "the run's folder is removed"
+
+
+def test_a_line_tells_the_code_that_the_trial_began_with(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = ["before"]
+
+    def run(settings: ServerSettings, shards: Sequence[Path]) -> None:
+        run_in_process(settings, shards)
+        commits.append("after")
+
+    monkeypatch.setattr(
+        trial, "environment", lambda: HERE.model_copy(update={"commit": commits[-1]})
+    )
+    monkeypatch.setattr(trial, "run_in_process", run)
+    line = run_trial(cell(rounds=1), "random", data, tmp_path / "results", tmp_path / "work")
+    assert line.environment.commit == "before"
 
 
 @pytest.mark.parametrize(("hospitals", "count"), [("union", 1), (1, 1), ("all", 3)])
