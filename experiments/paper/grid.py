@@ -24,6 +24,7 @@ from common.runtime.files import append_json, drop_torn_line
 from experiments.paper.cells import Cell, FailedLine, FirstModel, Table, TrialLine
 from experiments.paper.rates import chosen_rate, chosen_settings
 from experiments.paper.scales import Scale, cells_of
+from experiments.paper.starts import check_starts
 from experiments.paper.trial import keep_line
 from experiments.paper.worker import Task
 from experiments.paper.workers import Running, Workers
@@ -77,8 +78,11 @@ class Grid:
         """Run whatever is left; a task that fails does not end the others.
 
         Raises:
-            BadInput: A line of the results is damaged.
+            BadInput: A line of the results is damaged, or trials of a first model began from
+                another file than it has now.
         """
+        ours = [line for line in read_trials(self._results) if line.cell.scale == self._scale.name]
+        check_starts(ours, self._root / "models")
         start, before = time.monotonic(), len(read_trials(self._results))
         try:
             while True:

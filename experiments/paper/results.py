@@ -16,6 +16,7 @@ from experiments.paper.grid import chosen_rates, read_trials
 from experiments.paper.rates import Reading, trials_at_chosen_rate
 from experiments.paper.report_input import Curve, CurvePoint, Interval
 from experiments.paper.scales import Scale
+from experiments.paper.starts import check_starts
 
 KeyT = TypeVar("KeyT")
 
@@ -34,7 +35,8 @@ class Results:
         data: The shards.
 
     Raises:
-        BadInput: There is no trial, or a line is damaged.
+        BadInput: There is no trial, a line is damaged, or the trials of a first model began from
+            several files.
 
     Attributes:
         lines: Of the trials.
@@ -46,6 +48,7 @@ class Results:
         lines = [line for line in read_trials(results) if line.cell.scale == scale.name]
         if not lines:
             raise BadInput(f"{results}: no trial of scale {scale.name} is done; run some first")
+        check_starts(lines)
         chosen = chosen_rates(scale, lines)
         self.lines = [line for line in lines if (line.cell.mode, line.cell.first_model) in chosen]
         self.undecided = [line for line in lines if line not in self.lines]
