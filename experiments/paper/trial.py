@@ -111,6 +111,8 @@ def _settings(cell: Cell, scale: Scale, init: str, data: Path, run: Path) -> Ser
     count = len(shards_of(cell, data))
     return ServerSettings(
         init=init,
+        # Pretraining keeps the head of its own seed: this one follows from the trial's.
+        head="replace" if Path(init).is_file() else None,
         run=run,
         resume=True,
         rounds=cell.rounds,
