@@ -16,7 +16,6 @@ from experiments.paper.assemble_strategies import strategy_tables
 from experiments.paper.assemble_tables import bounds, fraction_table, result_table
 from experiments.paper.assemble_wires import wire_report
 from experiments.paper.claims import verdicts
-from experiments.paper.grid import read_failed
 from experiments.paper.report_input import (
     Curve,
     Epoch,
@@ -58,7 +57,7 @@ def report_input(scale: Scale, results: Path, root: Path, metadata: Path | None)
         BadInput: A file is missing or damaged.
     """
     found = Results(scale, results, root / "data")
-    failed = [line for line in read_failed(results) if line.cell.scale == scale.name]
+    failed = found.failed
     positives = count_by_finding(found.films.labels == 1)
     environments = sorted({line.environment.model_dump_json() for line in found.lines})
     return ReportInput(

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from common.bootstrap import Estimate
 from experiments.paper.cells import Cell, FailedLine, FirstModel, Method, Split
-from experiments.paper.grid import chosen_rates
 from experiments.paper.holm import holm
 from experiments.paper.rates import chosen_settings
 from experiments.paper.report_input import (
@@ -36,11 +35,10 @@ def strategy_tables(found: Results, failed: Sequence[FailedLine]) -> list[Strate
     scale = found.scale
     if all(line.cell.method == "fedavg" for line in found.lines):
         return Missing(reason=NOT_RUN)
-    rates = chosen_rates(scale, found.lines)
-    tuned = chosen_settings(scale, found.lines, rates, {line.cell.name for line in failed})
+    tuned = chosen_settings(scale, found.lines, found.rates, {line.cell.name for line in failed})
     trials = trials_by(
         found.lines,
-        _chosen(method_cells(scale, rates, tuned), tuned),
+        _chosen(method_cells(scale, found.rates, tuned), tuned),
         lambda cell: (cell.first_model, cell.method, cell.split),
     )
     differences = {

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from common.bootstrap import Floats
 from common.findings import FINDINGS
 from experiments.paper.cells import FailedLine, FirstModel, TrialLine
-from experiments.paper.rates import SETTINGS, Reading, trials_at_chosen_rate
+from experiments.paper.rates import SETTINGS, Reading, is_of, trials_at_chosen_rate
 from experiments.paper.report_input import (
     MEAN,
     Bound,
@@ -27,6 +27,16 @@ def _why(failed: Sequence[FailedLine], table: Reading, model: FirstModel) -> str
     return reason_for(failed, lambda cell: (cell.first_model, cell.split, cell.mode) == key)
 
 
+def _failed_rates(failed: Sequence[FailedLine], table: Reading, model: FirstModel) -> list[float]:
+    """Return the learning rates that a first model's first seed failed at."""
+    rates = {
+        line.cell.lr
+        for line in failed
+        if line.cell.seed == 0 and is_of(line.cell, model, table, 1.0, "all")
+    }
+    return sorted(rates)
+
+
 def result_table(
     found: Results, table: Reading, models: Sequence[FirstModel], failed: Sequence[FailedLine]
 ) -> ResultTable | Missing:
@@ -41,7 +51,11 @@ def result_table(
     trials = {model: found.trials(table, model) for model in models}
     missing = {model: _why(failed, table, model) for model, done in trials.items() if not done}
     random = trials.get("random", {})
-    rows = [_row(found, model, done, random) for model, done in trials.items() if done]
+    rows = [
+        _row(found, model, done, random, _failed_rates(failed, table, model))
+        for model, done in trials.items()
+        if done
+    ]
     if not rows:
         return Missing(reason="; ".join(dict.fromkeys(missing.values())))
     split, mode = SETTINGS[table]
@@ -60,6 +74,7 @@ def _row(
     model: FirstModel,
     trials: Mapping[int, TrialLine],
     random: Mapping[int, TrialLine],
+    failed_rates: list[float],
 ) -> Row:
     aucs, others = found.aucs(trials), found.aucs(random) if random else {}
     estimates = found.bootstrap.finding_estimates(aucs)
@@ -75,6 +90,7 @@ def _row(
         auc_by_finding=dict(zip(FINDINGS, map(interval, estimates), strict=True)),
         mean=found.interval(means),
         lr=next(iter(trials.values())).cell.lr,
+        failed_rates=failed_rates,
         seeds=len(trials),
         over_random=None if model == "random" else found.difference(means, found.means(random)),
         over_random_by_finding=over,

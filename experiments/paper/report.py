@@ -300,7 +300,8 @@ def _reading(report: ReportInput) -> list[str]:
         "Bold: the best of its column, only where the interval of its lead over the next one "
         "excludes 0. A column without bold has no sure winner.",
         "Rate: each first model had the same learning rates to choose from; the hospitals' own "
-        "validation chose, never the test films.",
+        "validation chose, never the test films. One at which the trial failed is passed over, and "
+        "named beside the chosen one.",
     ]
 
 

@@ -83,6 +83,7 @@ class Row(Entry):
     auc_by_finding: ByFinding
     mean: Interval | None = Field(description="AUC, over the findings of the endpoint")
     lr: float = Field(description="chosen by the hospitals' validation")
+    failed_rates: list[float] = Field([], description="at which the trial failed: passed over")
     seeds: int
     over_random: Interval | None = Field(description="of the mean, paired; None for random")
     over_random_by_finding: ByFinding = Field({}, description="the same of each finding")

@@ -97,7 +97,7 @@ def result_table(table: ResultTable, findings: Sequence[FindingCount]) -> Table:
             Cell(TITLES[row.first_model]),
             *(auc_cell(of(row), best[name] == row.first_model) for name, of in columns),
             difference_cell(row.over_random),
-            Cell(f"{row.lr:g}"),
+            Cell(f"{row.lr:g}", ", ".join(f"{rate:g} failed" for rate in row.failed_rates)),
             Cell(str(row.seeds)),
         ]
         for row in table.rows

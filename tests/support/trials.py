@@ -8,6 +8,7 @@ import numpy as np
 
 from common.bootstrap import Bootstrap, Films, Floats
 from experiments.paper.cells import Cell, Environment, TrialLine
+from experiments.paper.grid import chosen_rates
 from experiments.paper.results import Results
 from experiments.paper.scales import Scale
 from experiments.paper.trial import LINE
@@ -53,6 +54,7 @@ class MadeUpResults(Results):
     ) -> None:
         self.scale = scale
         self.lines = lines
+        self.rates = chosen_rates(scale, lines)
         self.films: Films = FILMS
         self.bootstrap = Bootstrap(FILMS, seed=0, draws=500)
         cells = {line.cell.name: line.cell for line in lines}
