@@ -4,7 +4,8 @@ A claim is one comparison of two first models or several. Each comparison has a 
 have one together besides.
 
 - *holds*: the 95 % interval of the difference lies above 0, and p after Holm's correction is below
-  0.05. The correction is over the comparisons of the table that were run, each counted once.
+  0.05. The correction is over all comparisons of the table, each counted once: those that are not
+  run yet count as p = 1, so that no verdict is lost as they arrive.
 - *does not hold*: the interval lies below 0.
 - *undecided*: neither.
 - *not run*: cells are missing; the note says which.
@@ -136,15 +137,16 @@ def verdicts(
 
 
 def _corrected(measured: Mapping[Comparison, Measured]) -> dict[Comparison, float]:
-    """Return the p-values after Holm's correction within each table."""
+    """Return the p-values after Holm's correction within each table, of what was run."""
     by_table: dict[str, dict[Comparison, float]] = {}
     for comparison, found in measured.items():
-        if found.difference is not None:
-            by_table.setdefault(comparison.table, {})[comparison] = found.difference.p
+        p = 1.0 if found.difference is None else found.difference.p
+        by_table.setdefault(comparison.table, {})[comparison] = p
     return {
         comparison: p
         for ps in by_table.values()
         for comparison, p in zip(ps, holm(list(ps.values())), strict=True)
+        if measured[comparison].difference is not None
     }
 
 

@@ -295,7 +295,8 @@ def _reading(report: ReportInput) -> list[str]:
         "not drawn singly: those of one patient resemble each other.",
         "Differences are paired, over the seeds that both models have, and have intervals of "
         "their own. Whether the intervals of two AUCs overlap says little.",
-        "p is two-sided and adjusted after Holm for the comparisons of its table.",
+        "p is two-sided and adjusted after Holm for all planned comparisons of its table; those "
+        "not run yet count as p = 1, so that p can only fall as they arrive.",
         "Undecided: the films and seeds are too few to tell. It does not mean no difference.",
         "Bold: the best of its column, only where the interval of its lead over the next one "
         "excludes 0. A column without bold has no sure winner.",

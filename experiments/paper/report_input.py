@@ -154,7 +154,7 @@ class MethodResult(Entry):
 
     mean: Interval | None = Field(description="AUC, over the findings of the endpoint")
     over_fedavg: Interval | None = Field(description="of the mean, paired; None for FedAvg")
-    p: float | None = Field(description="two-sided, after Holm over the main split's comparisons")
+    p: float | None = Field(description="two-sided, after Holm over all planned of the main split")
     seeds: int
 
 

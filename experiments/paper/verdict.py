@@ -23,7 +23,9 @@ class Verdict(Entry):
         description="lower end of its 95 % interval over patients and seeds; null if unbounded"
     )
     high: float | None = Field(description="upper end")
-    p: float | None = Field(description="two-sided, after Holm over the comparisons of the table")
+    p: float | None = Field(
+        description="two-sided, after Holm over all planned comparisons of the table"
+    )
     ratio: float | None = Field(description="of the two mean AUCs, where the claim is one")
     seeds: int
     films: int
