@@ -13,6 +13,7 @@ from common.document import Block, Items, Section, figures_of, html_of, markdown
 from common.errors import BadInput
 from common.runtime.files import write_whole
 from experiments.paper.cells import Split
+from experiments.paper.claims import SIGNIFICANCE
 from experiments.paper.report_curves import SHARES
 from experiments.paper.report_figures import figure6, forest, pretraining
 from experiments.paper.report_input import (
@@ -297,6 +298,10 @@ def _reading(report: ReportInput) -> list[str]:
         "their own. Whether the intervals of two AUCs overlap says little.",
         "p is two-sided and adjusted after Holm for all planned comparisons of its table; those "
         "not run yet count as p = 1, so that p can only fall as they arrive.",
+        "A claim holds if the interval of its difference lies above 0, and does not hold if it "
+        f"lies below 0, either with a p below {SIGNIFICANCE}. One of a ratio does not hold if the "
+        "ratio's interval leaves it out: there is no p of that. Of several comparisons together "
+        "all must hold, and one that does not hold decides.",
         "Undecided: the films and seeds are too few to tell. It does not mean no difference.",
         "Bold: the best of its column, only where the interval of its lead over the next one "
         "excludes 0. A column without bold has no sure winner.",

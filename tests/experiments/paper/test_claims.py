@@ -180,6 +180,7 @@ def test_about_13_percent(signal: float, decision: str, note: str) -> None:
         assert verdict.ratio is not None
         assert verdict.difference is not None
         assert verdict.difference > 0
+        assert (verdict.p is None) == (decision == "does not hold"), "p is of another question"
 
 
 def test_holm_counts_each_comparison_of_a_table_once() -> None:
@@ -194,8 +195,9 @@ def test_holm_counts_each_comparison_of_a_table_once() -> None:
     alone = found_in([trial("mocov2"), trial("random")])
     assert alone["table2", claim].p == ps[claim], "those not run yet count too"
     assert alone["table2", IMAGENET].p is None
-    last = found_in([trial("mocov2", "last"), trial("random", "last")])["table2-last", ABOUT]
-    assert last.p == pytest.approx(smallest)
+    last = [trial(model, "last") for model in ("mocov2", "random")]
+    about = found_in(last, {**BEST, "mocov2": 0.47})["table2-last", ABOUT]
+    assert about.p == pytest.approx(smallest)
 
 
 def test_missing_cells_are_named() -> None:
@@ -229,13 +231,18 @@ def test_seeds_are_those_that_both_have() -> None:
     assert (none.decision, none.note) == ("not run", "no seed of which there are all trials")
 
 
-def test_an_interval_above_0_is_not_enough_among_many_comparisons() -> None:
+def test_an_interval_that_leaves_out_0_is_not_enough_among_many_comparisons() -> None:
     claim = "table2", f"{RANDOM}: mocov2 above random"
     among_ten = found_in(grid((0,)), draws=200)[claim]
     assert among_ten.decision == "undecided"
     assert among_ten.low is not None
     assert among_ten.low > 0
     assert among_ten.p == pytest.approx(10 * 2 / 201)
+    turned: dict[FirstModel, float] = {**BEST, "mocov2": 0.0}
+    below = found_in(grid((0,)), turned, draws=200)[claim]
+    assert below.decision == "undecided"
+    assert below.high is not None
+    assert below.high < 0
 
 
 def test_nothing_counts_where_positives_are_few() -> None:
