@@ -141,7 +141,7 @@ def _verdicts(
             words += f": from {TITLES[table.first_model]}"
         decision, note = _decision(claim, result, difference)
         parts.append(verdict_of(words, "wires", decision, difference, found.films, [note]))
-    return [together(claim.words, parts), *parts] if len(parts) > 1 else parts
+    return together(claim.words, parts)
 
 
 def _decision(

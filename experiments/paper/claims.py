@@ -133,7 +133,7 @@ def verdicts(
         parts = [
             _verdict(claim, c, measured[c], corrected.get(c), films) for c in claim.comparisons
         ]
-        found += [together(claim.words, parts), *parts] if len(parts) > 1 else parts
+        found += together(claim.words, parts)
     return found
 
 
@@ -228,13 +228,17 @@ def _decision(
     return "undecided", p, notes
 
 
-def together(words: str, parts: Sequence[Verdict]) -> Verdict:
-    """Return the verdict on a claim of several comparisons, with the deciding one's numbers.
+def together(words: str, parts: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdict on a claim, followed by those on its comparisons if it has several.
+
+    That on several has the numbers of the one that decides.
 
     Args:
         words: The claim.
         parts: The verdicts on its comparisons, whose claims begin with these words.
     """
+    if len(parts) == 1:
+        return list(parts)
     order: list[Decision] = ["does not hold", "not run", "undecided", "holds"]
     decision = min((part.decision for part in parts), key=order.index)
     alike = [part for part in parts if part.decision == decision]
@@ -243,7 +247,8 @@ def together(words: str, parts: Sequence[Verdict]) -> Verdict:
     note = f"{decision}: {', '.join(names)}"
     if decision == "not run":
         note = "; ".join(dict.fromkeys(part.note for part in alike))
-    return deciding.model_copy(update={"claim": words, "note": note})
+    whole = deciding.model_copy(update={"claim": words, "note": note})
+    return [whole, *(part.model_copy(update={"part": True}) for part in parts)]
 
 
 def _words(comparison: Comparison) -> str:

@@ -112,7 +112,8 @@ def _write(content: bytes, file: BinaryIO) -> None:
 
 
 def _verdicts(report: ReportInput) -> Section:
-    counts = Counter(verdict.decision for verdict in report.verdicts)
+    claims = [verdict for verdict in report.verdicts if not verdict.part]
+    counts = Counter(verdict.decision for verdict in claims)
     summary = ", ".join(f"{name}: {counts[name]}" for name in get_args(Decision))
     blocks: list[Block] = [
         f"{report.data} Code: {', '.join(report.commits)}. "

@@ -47,15 +47,18 @@ TONES: dict[Decision, str] = {
     "not run": "",
 }
 
+UNITS = {"table3": "AUC of drops", "figure6": "rounds"}
+"""Of a claim's difference, by where it is read off; of all others it is AUC."""
+
 
 def verdict_table(verdicts: Sequence[Verdict], digits: int = 3) -> Table:
     """Return a row for each claim: what the trials say of it, and how surely.
 
     Args:
         verdicts: On the claims.
-        digits: Of the differences.
+        digits: Of the differences of AUC.
     """
-    header = "Claim|Verdict|Difference of AUC|p|Ratio|Seeds|Films|Patients|Read off|Note"
+    header = "Claim|Verdict|Difference|p|Ratio|Seeds|Films|Patients|Read off|Note"
     rows = [
         [
             Cell(verdict.claim),
@@ -284,9 +287,11 @@ def _not_run(reasons: Mapping[FirstModel, str]) -> list[list[Cell]]:
 def _difference_of(verdict: Verdict, digits: int) -> Cell:
     if verdict.difference is None:
         return Cell(UNDEFINED)
+    unit = UNITS.get(verdict.table, "AUC")
+    digits = 1 if unit == "rounds" else digits
     ends = (verdict.low, verdict.high)
     detail = " to ".join(UNDEFINED if end is None else f"{end:+.{digits}f}" for end in ends)
-    return Cell(f"{verdict.difference:+.{digits}f}", detail)
+    return Cell(f"{verdict.difference:+.{digits}f} {unit}", detail)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -133,6 +133,7 @@ def test_the_paper_is_right() -> None:
     assert 0 < one.low < one.difference < one.high
     assert one.ratio is None
     assert (one.seeds, one.films, one.patients, one.note) == (3, 500, 60, "")
+    assert sum(not verdict.part for verdict in found.values()) == len(CLAIMS)
     assert len(found) == sum(1 + len(c.comparisons) * (len(c.comparisons) > 1) for c in CLAIMS)
 
 

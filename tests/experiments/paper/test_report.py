@@ -208,6 +208,10 @@ def canned(**changes: Any) -> ReportInput:
             verdict("SimCLR is above Rotation", "undecided", 0.0094),
             verdict("BYOL is above random weights", "does not hold", -0.0281),
             verdict("MoCo-v2 is above ImageNet", "not run", None),
+            verdict("Fewer rounds", "undecided", 8.0).model_copy(update={"table": "figure6"}),
+            verdict("Fewer rounds: to 95 %", "holds", 9.0).model_copy(
+                update={"table": "figure6", "part": True}
+            ),
         ],
         "table1": Missing(reason="time ended before it"),
         "table2_spread": result(),
@@ -289,7 +293,7 @@ def test_verdicts_stand_first(text: Text) -> None:
     assert text.row("MoCo-v2 is best") == [
         "MoCo-v2 is best",
         "holds",
-        "+0.031 +0.011 to +0.051",
+        "+0.031 AUC +0.011 to +0.051",
         "below 0.001",
         "1.057",
         "3",
@@ -300,11 +304,12 @@ def test_verdicts_stand_first(text: Text) -> None:
     ]
     assert text.row("BYOL is above random weights")[1:3] == [
         "does not hold",
-        "-0.028 -0.048 to -0.008",
+        "-0.028 AUC -0.048 to -0.008",
     ]
     assert text.row("MoCo-v2 is above ImageNet")[1:5] == ["not run", "-", "-", "-"]
-    summary = "Claims by verdict: holds: 1, does not hold: 1, undecided: 1, not run: 1."
-    assert summary in text.text
+    summary = "Claims by verdict: holds: 1, does not hold: 1, undecided: 2, not run: 1."
+    assert summary in text.text, "a part of a claim is none"
+    assert text.row("Fewer rounds")[2] == "+8.0 rounds +8.0 to +8.0"
 
 
 def test_table2_has_the_papers_layout(text: Text) -> None:
@@ -394,7 +399,7 @@ def test_wires_are_compared_with_fp32(text: Text) -> None:
         ["int8", "131.0 MB 23.1%", "655.0 MB -", auc, "-0.0013 -0.0017 to -0.0009", "3"],
         ["topk", "not run"],
     ]
-    assert text.row("int8 saves")[1:4] == ["holds", "-0.0013 -0.0213 to +0.0187", "-"]
+    assert text.row("int8 saves")[1:4] == ["holds", "-0.0013 AUC -0.0213 to +0.0187", "-"]
     assert "Wires, Random, topk: the line was cut" in text.text
 
 
