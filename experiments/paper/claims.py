@@ -198,6 +198,9 @@ def verdict_of(
         p=p,
         ratio=ratio,
         seeds=difference.seeds if difference else 0,
+        seeds_fixed=difference is not None
+        and not difference.seeds_resampled
+        and isfinite(difference.low),
         films=len(films.labels),
         patients=len(set(films.patients)),
         note="; ".join(filter(None, notes)),

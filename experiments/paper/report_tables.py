@@ -47,6 +47,8 @@ TONES: dict[Decision, str] = {
     "not run": "",
 }
 
+SEEDS_FIXED = "the seeds are kept fixed: the interval is over patients alone"
+
 UNITS = {"table3": "AUC of drops", "figure6": "rounds"}
 """Of a claim's difference, by where it is read off; of all others it is AUC."""
 
@@ -70,7 +72,7 @@ def verdict_table(verdicts: Sequence[Verdict], digits: int = 3) -> Table:
             Cell(str(verdict.films)),
             Cell(str(verdict.patients)),
             Cell(verdict.table),
-            Cell(verdict.note),
+            Cell("; ".join(filter(None, [verdict.note, verdict.seeds_fixed and SEEDS_FIXED]))),
         ]
         for verdict in verdicts
     ]

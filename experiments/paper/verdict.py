@@ -31,6 +31,7 @@ class Verdict(Entry):
     )
     ratio: float | None = Field(description="of the two mean AUCs, where the claim is one")
     seeds: int
+    seeds_fixed: bool = Field(False, description="the interval is over patients alone")
     films: int
     patients: int
     note: str = Field("", description="what a reader must know, such as why it was not run")

@@ -160,6 +160,7 @@ def test_one_comparison_decides_for_all() -> None:
     assert against.decision == whole.decision == "does not hold"
     assert (whole.difference, whole.low, whole.p) == (against.difference, against.low, against.p)
     assert whole.note == "does not hold: mocov2 above byol"
+    assert whole.seeds_fixed, "of two seeds"
     assert found["table2", f"{METHOD}: mocov2 above simclr"].decision == "holds"
     equal = found_in(grid(), {**BEST, "byol": 2.0})
     assert equal["table2", METHOD].decision == "undecided"
@@ -224,10 +225,11 @@ def test_seeds_are_those_that_both_have() -> None:
     lines = [trial("mocov2", seed=s) for s in (0, 1, 2, 3)] + [
         trial("imagenet", seed=s) for s in (1, 2, 3)
     ]
-    assert found_in(lines)["table2", IMAGENET].seeds == 3
+    three = found_in(lines)["table2", IMAGENET]
+    assert (three.seeds, three.seeds_fixed) == (3, False)
     two = found_in(lines[:-1])["table2", IMAGENET]
     assert two.seeds == 2
-    assert "seeds are kept fixed" in two.note
+    assert two.seeds_fixed
     none = found_in([trial("mocov2", seed=0), trial("imagenet", seed=1)])["table2", IMAGENET]
     assert (none.decision, none.note) == ("not run", "no seed of which there are all trials")
 
@@ -272,6 +274,7 @@ def test_rounds_are_counted_to_randoms_auc() -> None:
     one = found_in([lines[0], lines[3]])["figure6", f"{ROUNDS}: 95 % of the final AUC of random"]
     assert one.difference == 3  # 0.57 is reached in round 4, and in round 1
     assert (one.low, one.high, one.decision) == (None, None, "undecided")
+    assert not any(verdict.seeds_fixed for verdict in (whole, one)), "it is over seeds"
     alike = [*lines[:3], *(trial("mocov2", seed=s, test=(0.5, *[0.6] * 5)) for s in (0, 1, 2))]
     certain = found_in(alike)["figure6", ROUNDS]
     assert certain.difference == 3  # to 95 %, in round 1 against round 4
