@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import math
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,13 @@ def report_input(scale: Scale, results: Path, root: Path, metadata: Path | None)
         patients=len(set(found.films.patients)),
         least_positives=LEAST_POSITIVES,
         findings=[
-            FindingCount(name=name, positives=count, primary=count >= LEAST_POSITIVES)
-            for name, count in positives.items()
+            FindingCount(
+                name=name,
+                positives=count,
+                patients=len(set(compress(found.films.patients, column == 1))),
+                primary=count >= LEAST_POSITIVES,
+            )
+            for (name, count), column in zip(positives.items(), found.films.labels.T, strict=True)
         ],
         verdicts=verdicts(found.lines, found.scores_of, found.films),
         table1=result_table(found, "table1", scale.table1, failed),

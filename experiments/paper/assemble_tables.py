@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from common.bootstrap import Floats
 from common.findings import FINDINGS
 from experiments.paper.cells import FailedLine, FirstModel, TrialLine
@@ -9,11 +11,13 @@ from experiments.paper.rates import SETTINGS, Reading, is_of, trials_at_chosen_r
 from experiments.paper.report_input import (
     MEAN,
     Bound,
+    ByFinding,
     FractionCell,
     FractionRow,
     FractionTable,
     Interval,
     Missing,
+    Number,
     ResultTable,
     Row,
 )
@@ -77,17 +81,14 @@ def _row(
     failed_rates: list[float],
 ) -> Row:
     aucs, others = found.aucs(trials), found.aucs(random) if random else {}
-    estimates = found.bootstrap.finding_estimates(aucs)
-    over: dict[str, Interval | None] = {}
+    over: ByFinding = {}
     shared = aucs.keys() & others.keys()
     if model != "random" and shared:
-        differences = {seed: aucs[seed] - others[seed] for seed in shared}
-        by_finding = found.bootstrap.finding_estimates(differences)
-        over = dict(zip(FINDINGS, map(interval, by_finding), strict=True))
+        over = _by_finding(found, {seed: aucs[seed] - others[seed] for seed in shared})
     means = found.means(trials)
     return Row(
         first_model=model,
-        auc_by_finding=dict(zip(FINDINGS, map(interval, estimates), strict=True)),
+        auc_by_finding=_by_finding(found, aucs),
         mean=found.interval(means),
         lr=next(iter(trials.values())).cell.lr,
         failed_rates=failed_rates,
@@ -95,6 +96,21 @@ def _row(
         over_random=None if model == "random" else found.difference(means, found.means(random)),
         over_random_by_finding=over,
     )
+
+
+def _by_finding(found: Results, by_seed: Mapping[int, Floats]) -> ByFinding:
+    """Return the mean over seeds for each finding.
+
+    Args:
+        found: The trials.
+        by_seed: For each seed float64, (1 + D) x 14; NaN where undefined in a draw.
+    """
+    estimates = found.bootstrap.finding_estimates(by_seed)
+    undefined = np.isnan(found.bootstrap.over_seeds(by_seed))
+    return {
+        finding: Number(value=of.value) if of is not None and some.any() else interval(of)
+        for finding, of, some in zip(FINDINGS, estimates, undefined.T, strict=True)
+    }
 
 
 def _leads(means: Mapping[FirstModel, Mapping[int, Floats]], found: Results) -> Interval | None:

@@ -18,7 +18,9 @@ from experiments.paper.report_curves import SHARES
 from experiments.paper.report_figures import figure6, forest, pretraining
 from experiments.paper.report_input import (
     TITLES,
+    ByFinding,
     FindingCount,
+    Interval,
     Missing,
     ReportInput,
     ResultTable,
@@ -137,6 +139,7 @@ def _result(table: ResultTable | Missing, report: ReportInput) -> list[Block]:
         "mean over seeds, with 95% intervals.",
         result_table(table, report.findings),
         *_marked(report),
+        *_without_interval([row.auc_by_finding for row in table.rows]),
     ]
 
 
@@ -146,6 +149,15 @@ def _marked(report: ReportInput) -> list[Block]:
     return [
         f"{NOT_PRIMARY} fewer than {report.least_positives} positive test films: "
         "not in the mean, shown for completeness."
+    ]
+
+
+def _without_interval(numbers: Sequence[ByFinding]) -> list[Block]:
+    if all(isinstance(of, Interval | None) for each in numbers for of in each.values()):
+        return []
+    return [
+        "Without an interval: with the finding, or without it, there are films of so few patients "
+        "that some draws of patients have none."
     ]
 
 
@@ -160,7 +172,7 @@ def _forest(report: ReportInput) -> list[Block]:
     estimates = [
         (finding_title(finding), interval.value, interval.low, interval.high, finding.primary)
         for finding in report.findings
-        if (interval := row.over_random_by_finding.get(finding.name)) is not None
+        if isinstance(interval := row.over_random_by_finding.get(finding.name), Interval)
     ]
     if row.over_random is not None:
         mean = row.over_random
@@ -169,6 +181,7 @@ def _forest(report: ReportInput) -> list[Block]:
         "Under table 2. The intervals of single findings are not adjusted for their number.",
         forest(estimates),
         forest_table(row, report.findings),
+        *_without_interval([row.over_random_by_finding]),
     ]
 
 

@@ -50,10 +50,15 @@ class Missing(Entry):
     reason: str
 
 
-class Interval(Entry):
-    """A number with its 95 % interval over test patients and seeds."""
+class Number(Entry):
+    """A number without an interval."""
 
     value: float
+
+
+class Interval(Number):
+    """A number with its 95 % interval over test patients and seeds."""
+
     low: float
     high: float
 
@@ -64,8 +69,11 @@ class Interval(Entry):
         return self
 
 
-ByFinding = dict[str, Interval | None]
-"""A number for each of the fourteen findings, or None where it is undefined."""
+ByFinding = dict[str, Interval | Number | None]
+"""A number for each of the fourteen findings, or None where it is undefined.
+
+It has no interval if it is undefined in any draw: an interval of the others would be too narrow.
+"""
 
 
 class FindingCount(Entry):
@@ -73,6 +81,7 @@ class FindingCount(Entry):
 
     name: str
     positives: int = Field(ge=0, description="test films with it")
+    patients: int = Field(ge=0, description="that these films are of")
     primary: bool = Field(description="whether it counts for the primary mean")
 
 

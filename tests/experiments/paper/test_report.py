@@ -14,6 +14,7 @@ from experiments.paper.report import page_of, sections_of, title_of, write_repor
 from experiments.paper.report_input import (
     MEAN,
     Bound,
+    ByFinding,
     Curve,
     CurvePoint,
     Epoch,
@@ -27,6 +28,7 @@ from experiments.paper.report_input import (
     MethodRow,
     Missing,
     NotRun,
+    Number,
     Pretraining,
     ReportInput,
     ResultTable,
@@ -85,19 +87,20 @@ def near(value: float, half: float = 0.02) -> Interval:
 
 
 def row(name: FirstModel, start: float, over: float | None) -> Row:
-    aucs: dict[str, Interval | None] = {
-        finding: near(start + i / 100) for i, finding in enumerate(FINDINGS)
-    }
+    aucs: ByFinding = {finding: near(start + i / 100) for i, finding in enumerate(FINDINGS)}
     difference = None if over is None else near(over, 0.01)
+    hernia = None if name == "random" else Number(value=start)
     return Row(
         first_model=name,
-        auc_by_finding=aucs | {"Hernia": None},
+        auc_by_finding=aucs | {"Hernia": hernia},
         mean=near(start + 0.0604),
         lr=0.05,
         seeds=3 if name in ("random", "mocov2") else 2,
         failed_rates=[0.1] if name == "random" else [],
         over_random=difference,
-        over_random_by_finding={} if over is None else {f: near(over, 0.05) for f in FINDINGS},
+        over_random_by_finding={}
+        if over is None
+        else {f: near(over, 0.05) for f in FINDINGS} | {"Hernia": Number(value=over)},
     )
 
 
@@ -200,7 +203,12 @@ def canned(**changes: Any) -> ReportInput:
         "films": 1234,
         "patients": 432,
         "findings": [
-            FindingCount(name=finding, positives=20 + i if i < 13 else 7, primary=i < 13)
+            FindingCount(
+                name=finding,
+                positives=20 + i if i < 13 else 7,
+                patients=10 + i if i < 13 else 1,
+                primary=i < 13,
+            )
             for i, finding in enumerate(FINDINGS)
         ],
         "verdicts": [
@@ -318,10 +326,10 @@ def test_verdicts_stand_first(text: Text) -> None:
 
 def test_table2_has_the_papers_layout(text: Text) -> None:
     header = text.row("First model")
-    assert header[1] == "Atelectasis 20 positive"
+    assert header[1] == "Atelectasis 20 positive of 10 patients"
     assert header[13:] == [
-        "Pleural Thickening 32 positive",
-        "Hernia † 7 positive",
+        "Pleural Thickening 32 positive of 22 patients",
+        "Hernia † 7 positive of 1 patient",
         "Mean of 13 findings",
         "Mean minus Random",
         "Rate",
@@ -330,9 +338,10 @@ def test_table2_has_the_papers_layout(text: Text) -> None:
     random, moco = text.row("Random"), text.row("MoCo-v2")
     assert random[1:3] == ["0.550 0.530 to 0.570", "0.560 0.540 to 0.580"]
     assert random[14:] == ["-", "0.610 0.590 to 0.630", "-", "0.05 0.1 failed", "3"]
-    assert moco[14:] == ["-", "0.640 0.620 to 0.660", "+0.030 +0.020 to +0.040", "0.05", "3"]
+    assert moco[14:] == ["0.580", "0.640 0.620 to 0.660", "+0.030 +0.020 to +0.040", "0.05", "3"]
     assert text.row("ImageNet") == ["ImageNet", "not run: ImageNet's weights are not at hand"]
     assert "† fewer than 20 positive test films" in text.text
+    assert text.text.count("Without an interval: ") == 2, "of table 2, and of the forest plot"
 
 
 def test_only_a_sure_lead_is_bold() -> None:
@@ -408,7 +417,8 @@ def test_wires_are_compared_with_fp32(text: Text) -> None:
 
 
 def test_the_other_tables(text: Text) -> None:
-    assert ["Hernia †", "7", "+0.030 -0.020 to +0.080"] in text.rows
+    assert ["Hernia †", "7", "1", "+0.030"] in text.rows
+    assert ["Atelectasis", "20", "10", "+0.030 -0.020 to +0.080"] in text.rows
     assert text.row("MoCo-v2", "PA")[2:] == [
         "700",
         "9",
