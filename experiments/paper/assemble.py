@@ -38,8 +38,7 @@ LIMITS = [
     "With fewer than three seeds an interval is over patients alone.",
     "A seed decides the head, which is the same for all first models, the order of films, which "
     "patients validate, and random weights. Each method was pretrained once, and the films were "
-    "shared out once: how far another pretraining or another partition would differ, no interval "
-    "covers.",
+    "shared out once for each split: no interval covers another pretraining or another partition.",
 ]
 
 NOT_CHOSEN = "it was run, but not all learning rates of its first model are tried yet"

@@ -15,9 +15,7 @@ class Verdict(Entry):
     claim: str = Field(description="in words, as the paper makes it")
     table: str = Field(description="where it is read off")
     decision: Decision
-    part: bool = Field(
-        False, description="one comparison of a claim of several, which stands above"
-    )
+    part: bool = Field(False, description="one of several comparisons of the claim before it")
     difference: float | None = Field(
         description="of the mean AUC, of its drop (table3) or of rounds (figure6), paired; above 0 "
         "favours it"
