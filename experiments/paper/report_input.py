@@ -51,7 +51,7 @@ class Missing(Entry):
 
 
 class Number(Entry):
-    """A number without an interval."""
+    """A number that need not have an interval."""
 
     value: float
 
@@ -72,7 +72,7 @@ class Interval(Number):
 ByFinding = dict[str, Interval | Number | None]
 """A number for each of the fourteen findings, or None where it is undefined.
 
-It has no interval if it is undefined in any draw: an interval of the others would be too narrow.
+It has no interval if it is undefined in any draw: the other draws alone say too little of chance.
 """
 
 
