@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import math
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from experiments.paper.assemble_strategies import strategy_tables
 from experiments.paper.assemble_tables import bounds, fraction_table, result_table
 from experiments.paper.assemble_wires import wire_report
 from experiments.paper.claims import verdicts
-from experiments.paper.grid import read_failed
 from experiments.paper.report_input import (
     Curve,
     Epoch,
@@ -36,6 +36,9 @@ LIMITS = [
     "Labels were read from reports by a program: some are wrong.",
     "Test patients have many films, so intervals are over patients; few patients make them wide.",
     "With fewer than three seeds an interval is over patients alone.",
+    "A seed decides the head, which is the same for all first models, the order of films, which "
+    "patients validate, and random weights. Each method was pretrained once, and the films were "
+    "shared out once for each split: no interval covers another pretraining or another partition.",
 ]
 
 NOT_CHOSEN = "it was run, but not all learning rates of its first model are tried yet"
@@ -54,7 +57,7 @@ def report_input(scale: Scale, results: Path, root: Path, metadata: Path | None)
         BadInput: A file is missing or damaged.
     """
     found = Results(scale, results, root / "data")
-    failed = [line for line in read_failed(results) if line.cell.scale == scale.name]
+    failed = found.failed
     positives = count_by_finding(found.films.labels == 1)
     environments = sorted({line.environment.model_dump_json() for line in found.lines})
     return ReportInput(
@@ -69,8 +72,13 @@ def report_input(scale: Scale, results: Path, root: Path, metadata: Path | None)
         patients=len(set(found.films.patients)),
         least_positives=LEAST_POSITIVES,
         findings=[
-            FindingCount(name=name, positives=count, primary=count >= LEAST_POSITIVES)
-            for name, count in positives.items()
+            FindingCount(
+                name=name,
+                positives=count,
+                patients=len(set(compress(found.films.patients, column == 1))),
+                primary=count >= LEAST_POSITIVES,
+            )
+            for (name, count), column in zip(positives.items(), found.films.labels.T, strict=True)
         ],
         verdicts=verdicts(found.lines, found.scores_of, found.films),
         table1=result_table(found, "table1", scale.table1, failed),

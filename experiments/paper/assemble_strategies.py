@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from common.bootstrap import Estimate
 from experiments.paper.cells import Cell, FailedLine, FirstModel, Method, Split
-from experiments.paper.grid import chosen_rates
 from experiments.paper.holm import holm
 from experiments.paper.rates import chosen_settings
 from experiments.paper.report_input import (
@@ -27,7 +26,7 @@ def strategy_tables(found: Results, failed: Sequence[FailedLine]) -> list[Strate
     """Return a table of methods for each first model.
 
     Differences are from FedAvg of the same first model and split. p is of those of the main split,
-    corrected over all that were run there.
+    corrected over all methods and first models: those that are not run yet count as p = 1.
 
     Args:
         found: The trials.
@@ -36,11 +35,10 @@ def strategy_tables(found: Results, failed: Sequence[FailedLine]) -> list[Strate
     scale = found.scale
     if all(line.cell.method == "fedavg" for line in found.lines):
         return Missing(reason=NOT_RUN)
-    rates = chosen_rates(scale, found.lines)
-    tuned = chosen_settings(scale, found.lines, rates, {line.cell.name for line in failed})
+    tuned = chosen_settings(scale, found.lines, found.rates, {line.cell.name for line in failed})
     trials = trials_by(
         found.lines,
-        _chosen(method_cells(scale, rates, tuned), tuned),
+        _chosen(method_cells(scale, found.rates, tuned), tuned),
         lambda cell: (cell.first_model, cell.method, cell.split),
     )
     differences = {
@@ -48,7 +46,14 @@ def strategy_tables(found: Results, failed: Sequence[FailedLine]) -> list[Strate
         for key, done in trials.items()
         if key[1] != "fedavg" and (fedavg := trials.get((key[0], "fedavg", key[2])))
     }
-    ps = _corrected(differences)
+    ps = _corrected(
+        {
+            (model, method, MAIN): differences.get((model, method, MAIN))
+            for model in scale.strategies
+            for method in scale.methods
+            if method != "fedavg"
+        }
+    )
 
     def result(key: By) -> MethodResult | Missing:
         if key not in trials:
@@ -93,10 +98,10 @@ def _chosen(
     ]
 
 
-def _corrected(differences: Mapping[By, Estimate | None]) -> dict[By, float]:
-    """Return the p-values of the main split after Holm's correction."""
-    ps = {key: of.p for key, of in differences.items() if of is not None and key[2] == MAIN}
-    return dict(zip(ps, holm(list(ps.values())), strict=True))
+def _corrected(planned: Mapping[By, Estimate | None]) -> dict[By, float]:
+    """Return the p-values after Holm's correction, of what was run."""
+    ps = holm([1.0 if of is None else of.p for of in planned.values()])
+    return {key: p for (key, of), p in zip(planned.items(), ps, strict=True) if of is not None}
 
 
 def _why(

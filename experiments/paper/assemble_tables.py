@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from common.bootstrap import Floats
 from common.findings import FINDINGS
 from experiments.paper.cells import FailedLine, FirstModel, TrialLine
-from experiments.paper.rates import SETTINGS, Reading, trials_at_chosen_rate
+from experiments.paper.rates import SETTINGS, Reading, is_of, trials_at_chosen_rate
 from experiments.paper.report_input import (
     MEAN,
     Bound,
+    ByFinding,
     FractionCell,
     FractionRow,
     FractionTable,
     Interval,
     Missing,
+    Number,
     ResultTable,
     Row,
 )
@@ -25,6 +29,16 @@ def _why(failed: Sequence[FailedLine], table: Reading, model: FirstModel) -> str
     """Return why a first model has no row in a table."""
     key = model, *SETTINGS[table]
     return reason_for(failed, lambda cell: (cell.first_model, cell.split, cell.mode) == key)
+
+
+def _failed_rates(failed: Sequence[FailedLine], table: Reading, model: FirstModel) -> list[float]:
+    """Return the learning rates that a first model's first seed failed at."""
+    rates = {
+        line.cell.lr
+        for line in failed
+        if line.cell.seed == 0 and is_of(line.cell, model, table, 1.0, "all")
+    }
+    return sorted(rates)
 
 
 def result_table(
@@ -41,7 +55,11 @@ def result_table(
     trials = {model: found.trials(table, model) for model in models}
     missing = {model: _why(failed, table, model) for model, done in trials.items() if not done}
     random = trials.get("random", {})
-    rows = [_row(found, model, done, random) for model, done in trials.items() if done]
+    rows = [
+        _row(found, model, done, random, _failed_rates(failed, table, model))
+        for model, done in trials.items()
+        if done
+    ]
     if not rows:
         return Missing(reason="; ".join(dict.fromkeys(missing.values())))
     split, mode = SETTINGS[table]
@@ -60,25 +78,39 @@ def _row(
     model: FirstModel,
     trials: Mapping[int, TrialLine],
     random: Mapping[int, TrialLine],
+    failed_rates: list[float],
 ) -> Row:
     aucs, others = found.aucs(trials), found.aucs(random) if random else {}
-    estimates = found.bootstrap.finding_estimates(aucs)
-    over: dict[str, Interval | None] = {}
+    over: ByFinding = {}
     shared = aucs.keys() & others.keys()
     if model != "random" and shared:
-        differences = {seed: aucs[seed] - others[seed] for seed in shared}
-        by_finding = found.bootstrap.finding_estimates(differences)
-        over = dict(zip(FINDINGS, map(interval, by_finding), strict=True))
+        over = _by_finding(found, {seed: aucs[seed] - others[seed] for seed in shared})
     means = found.means(trials)
     return Row(
         first_model=model,
-        auc_by_finding=dict(zip(FINDINGS, map(interval, estimates), strict=True)),
+        auc_by_finding=_by_finding(found, aucs),
         mean=found.interval(means),
         lr=next(iter(trials.values())).cell.lr,
+        failed_rates=failed_rates,
         seeds=len(trials),
         over_random=None if model == "random" else found.difference(means, found.means(random)),
         over_random_by_finding=over,
     )
+
+
+def _by_finding(found: Results, by_seed: Mapping[int, Floats]) -> ByFinding:
+    """Return the mean over seeds for each finding.
+
+    Args:
+        found: The trials.
+        by_seed: For each seed float64, (1 + D) x 14; NaN where undefined in a draw.
+    """
+    estimates = found.bootstrap.finding_estimates(by_seed)
+    undefined = np.isnan(found.bootstrap.over_seeds(by_seed))
+    return {
+        finding: Number(value=of.value) if of is not None and some.any() else interval(of)
+        for finding, of, some in zip(FINDINGS, estimates, undefined.T, strict=True)
+    }
 
 
 def _leads(means: Mapping[FirstModel, Mapping[int, Floats]], found: Results) -> Interval | None:

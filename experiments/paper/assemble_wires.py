@@ -21,7 +21,6 @@ from common.bootstrap import Estimate
 from common.options import Wire
 from experiments.paper.cells import FailedLine, FirstModel, TrialLine
 from experiments.paper.claims import together, verdict_of
-from experiments.paper.grid import chosen_rates
 from experiments.paper.report_input import (
     TITLES,
     Missing,
@@ -71,7 +70,7 @@ def wire_report(found: Results, failed: Sequence[FailedLine]) -> WireReport | Mi
     """
     if all(line.cell.wire == "fp32" for line in found.lines):
         return Missing(reason=NOT_RUN)
-    cells = wire_cells(found.scale, chosen_rates(found.scale, found.lines))
+    cells = wire_cells(found.scale, found.rates)
     trials = trials_by(found.lines, cells, lambda cell: (cell.first_model, cell.wire))
     differences: dict[By, Estimate | None] = {
         (model, wire): found.bootstrap.difference(
@@ -142,7 +141,7 @@ def _verdicts(
             words += f": from {TITLES[table.first_model]}"
         decision, note = _decision(claim, result, difference)
         parts.append(verdict_of(words, "wires", decision, difference, found.films, [note]))
-    return [together(claim.words, parts), *parts] if len(parts) > 1 else parts
+    return together(claim.words, parts)
 
 
 def _decision(

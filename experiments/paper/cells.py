@@ -54,7 +54,9 @@ class Cell(Entry):
     first_model: FirstModel
     split: Split
     mode: Mode
-    seed: int = Field(ge=0, description="of the federation: head, order of films, validation")
+    seed: int = Field(
+        ge=0, description="of the head, the order of films and who validates; of random weights"
+    )
     lr: float = Field(gt=0)
     rounds: int = Field(ge=1)
     label_fraction: float = Field(1.0, gt=0, le=1)

@@ -4,14 +4,16 @@ A claim is one comparison of two first models or several. Each comparison has a 
 have one together besides.
 
 - *holds*: the 95 % interval of the difference lies above 0, and p after Holm's correction is below
-  0.05. The correction is over the comparisons of the table that were run, each counted once.
-- *does not hold*: the interval lies below 0.
+  0.05. The correction is over all comparisons of the table, each counted once: those that are not
+  run yet count as p = 1, so that no verdict is lost as they arrive.
+- *does not hold*: the interval lies below 0, and p is below 0.05 too.
 - *undecided*: neither.
 - *not run*: cells are missing; the note says which.
 
 "About 13 %" does not hold if the interval of the ratio of the two mean AUCs lies below 1.13, or
-above it; the note says which. Otherwise it is decided as the others: that it holds says that the
-difference is above 0 and that 1.13 is among the ratios that the films allow, not that it is 1.13.
+above it; the note says which, and p, which is of the difference, is left out. Otherwise it is
+decided as the others: that it holds says that the difference is above 0 and that 1.13 is among the
+ratios that the films allow, not that it is 1.13.
 
 Several comparisons together hold if all do and do not hold if one does not; else they were not run
 if one was not, and are undecided if one is. The numbers told are those of the comparison that
@@ -131,20 +133,21 @@ def verdicts(
         parts = [
             _verdict(claim, c, measured[c], corrected.get(c), films) for c in claim.comparisons
         ]
-        found += [together(claim.words, parts), *parts] if len(parts) > 1 else parts
+        found += together(claim.words, parts)
     return found
 
 
 def _corrected(measured: Mapping[Comparison, Measured]) -> dict[Comparison, float]:
-    """Return the p-values after Holm's correction within each table."""
+    """Return the p-values after Holm's correction within each table, of what was run."""
     by_table: dict[str, dict[Comparison, float]] = {}
     for comparison, found in measured.items():
-        if found.difference is not None:
-            by_table.setdefault(comparison.table, {})[comparison] = found.difference.p
+        p = 1.0 if found.difference is None else found.difference.p
+        by_table.setdefault(comparison.table, {})[comparison] = p
     return {
         comparison: p
         for ps in by_table.values()
         for comparison, p in zip(ps, holm(list(ps.values())), strict=True)
+        if measured[comparison].difference is not None
     }
 
 
@@ -152,7 +155,7 @@ def _verdict(
     claim: Claim, comparison: Comparison, measured: Measured, p: float | None, films: Films
 ) -> Verdict:
     """Return the verdict on one comparison of a claim; p is corrected, None if there is none."""
-    decision, notes = _decision(claim, measured, p)
+    decision, p, notes = _decision(claim, measured, p)
     words = claim.words
     if len(claim.comparisons) > 1:
         words += f": {_words(comparison)}"
@@ -195,41 +198,50 @@ def verdict_of(
         p=p,
         ratio=ratio,
         seeds=difference.seeds if difference else 0,
+        seeds_fixed=difference is not None
+        and not difference.seeds_resampled
+        and isfinite(difference.low),
         films=len(films.labels),
         patients=len(set(films.patients)),
         note="; ".join(filter(None, notes)),
     )
 
 
-def _decision(claim: Claim, measured: Measured, p: float | None) -> tuple[Decision, list[str]]:
-    """Return the decision by the rule above, and what is to be noted of it."""
+def _decision(
+    claim: Claim, measured: Measured, p: float | None
+) -> tuple[Decision, float | None, list[str]]:
+    """Return the decision by the rule above, the p that it rests on, and what is to be noted."""
     if not measured.run:
-        return "not run", []
+        return "not run", None, []
     difference, ratio = measured.difference, measured.ratio
     if difference is None or p is None:
-        return "undecided", ["no finding has enough positive test films"]
+        return "undecided", None, ["no finding has enough positive test films"]
     notes = []
     if claim.ratio is not None and ratio is not None:
         interval = f"interval of the ratio {ratio.low:.3f} to {ratio.high:.3f}"
         if ratio.high < claim.ratio:
-            return "does not hold", [f"{interval}, below {claim.ratio}"]
+            return "does not hold", None, [f"{interval}, below {claim.ratio}"]
         if ratio.low > claim.ratio:
-            return "does not hold", [f"{interval}, above {claim.ratio}"]
+            return "does not hold", None, [f"{interval}, above {claim.ratio}"]
         notes.append(interval)
-    if difference.high < 0:
-        return "does not hold", notes
-    if difference.low > 0 and p < SIGNIFICANCE:
-        return "holds", notes
-    return "undecided", notes
+    if p < SIGNIFICANCE and difference.low > 0:
+        return "holds", p, notes
+    if p < SIGNIFICANCE and difference.high < 0:
+        return "does not hold", p, notes
+    return "undecided", p, notes
 
 
-def together(words: str, parts: Sequence[Verdict]) -> Verdict:
-    """Return the verdict on a claim of several comparisons, with the deciding one's numbers.
+def together(words: str, parts: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdict on a claim, followed by those on its comparisons if it has several.
+
+    That on several has the numbers of the one that decides.
 
     Args:
         words: The claim.
         parts: The verdicts on its comparisons, whose claims begin with these words.
     """
+    if len(parts) == 1:
+        return list(parts)
     order: list[Decision] = ["does not hold", "not run", "undecided", "holds"]
     decision = min((part.decision for part in parts), key=order.index)
     alike = [part for part in parts if part.decision == decision]
@@ -238,7 +250,8 @@ def together(words: str, parts: Sequence[Verdict]) -> Verdict:
     note = f"{decision}: {', '.join(names)}"
     if decision == "not run":
         note = "; ".join(dict.fromkeys(part.note for part in alike))
-    return deciding.model_copy(update={"claim": words, "note": note})
+    whole = deciding.model_copy(update={"claim": words, "note": note})
+    return [whole, *(part.model_copy(update={"part": True}) for part in parts)]
 
 
 def _words(comparison: Comparison) -> str:

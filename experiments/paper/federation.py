@@ -77,7 +77,7 @@ def run_over_grpc(settings: ServerSettings, shards: Sequence[Path]) -> None:
         FedCXRError: A process failed.
     """
     values = settings.model_dump(
-        mode="json", exclude_unset=True, exclude={"insecure", "resume", "listen"}
+        mode="json", exclude_unset=True, exclude_none=True, exclude={"insecure", "resume", "listen"}
     )
     options = [
         text for name, value in values.items() for text in (f"--{name.replace('_', '-')}", value)

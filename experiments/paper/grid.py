@@ -11,7 +11,7 @@
 import logging
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -24,6 +24,7 @@ from common.runtime.files import append_json, drop_torn_line
 from experiments.paper.cells import Cell, FailedLine, FirstModel, Table, TrialLine
 from experiments.paper.rates import chosen_rate, chosen_settings
 from experiments.paper.scales import Scale, cells_of
+from experiments.paper.starts import check_starts
 from experiments.paper.trial import keep_line
 from experiments.paper.worker import Task
 from experiments.paper.workers import Running, Workers
@@ -77,8 +78,11 @@ class Grid:
         """Run whatever is left; a task that fails does not end the others.
 
         Raises:
-            BadInput: A line of the results is damaged.
+            BadInput: A line of the results is damaged, or trials of a first model began from
+                another file than it has now.
         """
+        ours = [line for line in read_trials(self._results) if line.cell.scale == self._scale.name]
+        check_starts(ours, self._root / "models")
         start, before = time.monotonic(), len(read_trials(self._results))
         try:
             while True:
@@ -98,7 +102,7 @@ class Grid:
 
     def cells(self, lines: Sequence[TrialLine]) -> list[Cell]:
         """Return the cells of the tables, as far as the results decide which they are."""
-        scale, chosen = self._scale, chosen_rates(self._scale, lines)
+        scale, chosen = self._scale, chosen_rates(self._scale, lines, self.failed)
         tuned = chosen_settings(scale, lines, chosen, self.failed)
         found = [cell for table in self._tables for cell in cells_of(scale, table, chosen, tuned)]
         only = self._first_models
@@ -216,14 +220,18 @@ def _read(file: Path, model: type[LineT]) -> list[LineT]:
     return lines
 
 
-def chosen_rates(scale: Scale, lines: Sequence[TrialLine]) -> dict[tuple[Mode, FirstModel], float]:
+def chosen_rates(
+    scale: Scale, lines: Sequence[TrialLine], failed: Collection[str] = ()
+) -> dict[tuple[Mode, FirstModel], float]:
     """Return the chosen learning rate for each mode and first model of which all rates were tried.
 
-    See :func:`experiments.paper.rates.chosen_rate`.
+    See :func:`experiments.paper.rates.chosen_rate`. Rates whose trial failed are left out: with
+    some, training diverges.
 
     Args:
         scale: Says which rates there are.
         lines: Trials that are done.
+        failed: Names of the trials that failed.
     """
     found: dict[tuple[Mode, FirstModel], float] = {}
     done = {line.cell for line in lines}
@@ -237,6 +245,6 @@ def chosen_rates(scale: Scale, lines: Sequence[TrialLine]) -> dict[tuple[Mode, F
             tries.setdefault(cell.first_model, []).append(cell)
         for model, cells in tries.items():
             rate = chosen_rate(lines, model, table)
-            if rate is not None and done.issuperset(cells):
+            if rate is not None and all(cell in done or cell.name in failed for cell in cells):
                 found[mode, model] = rate
     return found

@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 from scipy.stats import t as student
 
-from common.bootstrap import LEAST_SEEDS, Bootstrap, Estimate, Floats
+from common.bootstrap import Bootstrap, Estimate, Floats
 from experiments.paper.cells import FirstModel, TrialLine
 from experiments.paper.rates import SETTINGS, Reading, trials_at_chosen_rate
 
@@ -123,7 +123,7 @@ class Trials:
         over_seeds = self._bootstrap.over_seeds
         return Measured(
             True,
-            _note(len(above)),
+            "",
             self._bootstrap.difference(above, below),
             Estimate.of(over_seeds(above) / over_seeds(below), len(above), chance=1),
         )
@@ -133,7 +133,7 @@ class Trials:
         drops = [-self._bootstrap.over_seeds(kept)[0] for kept in (above, below)]
         return Measured(
             True,
-            _note(len(above), "drops {:.4f} against {:.4f}".format(*drops)),
+            "drops {:.4f} against {:.4f}".format(*drops),
             self._bootstrap.difference(above, below),
         )
 
@@ -142,11 +142,6 @@ class Trials:
         if name not in self._means:
             self._means[name] = self._bootstrap.mean_auc(self._scores_of(name))
         return self._means[name]
-
-
-def _note(seeds: int, *notes: str) -> str:
-    fixed = ["the seeds are kept fixed: the interval is over patients alone"]
-    return "; ".join([*notes, *(fixed if seeds < LEAST_SEEDS else [])])
 
 
 def _rounds_saved(trials: Sequence[tuple[TrialLine, TrialLine]], share: float) -> Measured:

@@ -52,7 +52,7 @@ def chosen_rate(
     """
     by_rate: dict[float, dict[int, float | None]] = {}
     for line in lines:
-        if _is_of(line, first_model, table, 1.0, hospitals):
+        if is_of(line.cell, first_model, table, 1.0, hospitals):
             by_rate.setdefault(line.cell.lr, {})[line.cell.seed] = line.validation_auc
     defined = {
         rate: {seed: auc for seed, auc in aucs.items() if auc is not None}
@@ -89,18 +89,18 @@ def trials_at_chosen_rate(
     return {
         line.cell.seed: line
         for line in lines
-        if _is_of(line, first_model, table, label_fraction, hospitals) and line.cell.lr == rate
+        if is_of(line.cell, first_model, table, label_fraction, hospitals) and line.cell.lr == rate
     }
 
 
-def _is_of(
-    line: TrialLine,
+def is_of(
+    cell: Cell,
     first_model: FirstModel,
     table: Reading,
     label_fraction: float,
     hospitals: Hospitals,
 ) -> bool:
-    cell = line.cell
+    """Return whether a table is read off a cell, if its learning rate is chosen."""
     return (
         (cell.split, cell.mode) == SETTINGS[table]
         and cell.first_model == first_model

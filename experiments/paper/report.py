@@ -13,11 +13,14 @@ from common.document import Block, Items, Section, figures_of, html_of, markdown
 from common.errors import BadInput
 from common.runtime.files import write_whole
 from experiments.paper.cells import Split
+from experiments.paper.claims import SIGNIFICANCE
 from experiments.paper.report_curves import SHARES
 from experiments.paper.report_figures import figure6, forest, pretraining
 from experiments.paper.report_input import (
     TITLES,
+    ByFinding,
     FindingCount,
+    Interval,
     Missing,
     ReportInput,
     ResultTable,
@@ -111,7 +114,8 @@ def _write(content: bytes, file: BinaryIO) -> None:
 
 
 def _verdicts(report: ReportInput) -> Section:
-    counts = Counter(verdict.decision for verdict in report.verdicts)
+    claims = [verdict for verdict in report.verdicts if not verdict.part]
+    counts = Counter(verdict.decision for verdict in claims)
     summary = ", ".join(f"{name}: {counts[name]}" for name in get_args(Decision))
     blocks: list[Block] = [
         f"{report.data} Code: {', '.join(report.commits)}. "
@@ -135,6 +139,7 @@ def _result(table: ResultTable | Missing, report: ReportInput) -> list[Block]:
         "mean over seeds, with 95% intervals.",
         result_table(table, report.findings),
         *_marked(report),
+        *_without_interval([row.auc_by_finding for row in table.rows]),
     ]
 
 
@@ -144,6 +149,15 @@ def _marked(report: ReportInput) -> list[Block]:
     return [
         f"{NOT_PRIMARY} fewer than {report.least_positives} positive test films: "
         "not in the mean, shown for completeness."
+    ]
+
+
+def _without_interval(numbers: Sequence[ByFinding]) -> list[Block]:
+    if all(isinstance(of, Interval | None) for each in numbers for of in each.values()):
+        return []
+    return [
+        "Without an interval: with the finding, or without it, there are films of so few patients "
+        "that some draws of patients have none."
     ]
 
 
@@ -158,7 +172,7 @@ def _forest(report: ReportInput) -> list[Block]:
     estimates = [
         (finding_title(finding), interval.value, interval.low, interval.high, finding.primary)
         for finding in report.findings
-        if (interval := row.over_random_by_finding.get(finding.name)) is not None
+        if isinstance(interval := row.over_random_by_finding.get(finding.name), Interval)
     ]
     if row.over_random is not None:
         mean = row.over_random
@@ -167,6 +181,7 @@ def _forest(report: ReportInput) -> list[Block]:
         "Under table 2. The intervals of single findings are not adjusted for their number.",
         forest(estimates),
         forest_table(row, report.findings),
+        *_without_interval([row.over_random_by_finding]),
     ]
 
 
@@ -295,12 +310,18 @@ def _reading(report: ReportInput) -> list[str]:
         "not drawn singly: those of one patient resemble each other.",
         "Differences are paired, over the seeds that both models have, and have intervals of "
         "their own. Whether the intervals of two AUCs overlap says little.",
-        "p is two-sided and adjusted after Holm for the comparisons of its table.",
+        "p is two-sided and adjusted after Holm for all planned comparisons of its table; those "
+        "not run yet count as p = 1, so that p can only fall as they arrive.",
+        "A claim holds if the interval of its difference lies above 0, and does not hold if it "
+        f"lies below 0, either with a p below {SIGNIFICANCE}. One of a ratio does not hold if the "
+        "ratio's interval leaves it out: there is no p of that. Of several comparisons together "
+        "all must hold, and one that does not hold decides.",
         "Undecided: the films and seeds are too few to tell. It does not mean no difference.",
         "Bold: the best of its column, only where the interval of its lead over the next one "
         "excludes 0. A column without bold has no sure winner.",
         "Rate: each first model had the same learning rates to choose from; the hospitals' own "
-        "validation chose, never the test films.",
+        "validation chose, never the test films. One at which the trial failed is passed over, and "
+        "named beside the chosen one.",
     ]
 
 

@@ -1,7 +1,7 @@
 """The cells of the report's tables."""
 
 from common.document import Cell
-from experiments.paper.report_input import Interval
+from experiments.paper.report_input import Interval, Number
 
 UNDEFINED = "-"
 
@@ -11,21 +11,21 @@ def header_of(names: str) -> list[Cell]:
     return [Cell(name) for name in names.split("|")]
 
 
-def auc_cell(auc: Interval | None, bold: bool = False) -> Cell:
-    """Return an AUC with its interval."""
+def auc_cell(auc: Number | None, bold: bool = False) -> Cell:
+    """Return an AUC with its interval, if it has one."""
     if auc is None:
         return Cell(UNDEFINED)
-    return Cell(f"{auc.value:.3f}", f"{auc.low:.3f} to {auc.high:.3f}", bold)
+    ends = f"{auc.low:.3f} to {auc.high:.3f}" if isinstance(auc, Interval) else ""
+    return Cell(f"{auc.value:.3f}", ends, bold)
 
 
-def difference_cell(difference: Interval | None, digits: int = 3) -> Cell:
-    """Return a difference with its interval."""
+def difference_cell(difference: Number | None, digits: int = 3) -> Cell:
+    """Return a difference with its interval, if it has one."""
     if difference is None:
         return Cell(UNDEFINED)
-    value, low, high = (
-        f"{each:+.{digits}f}" for each in (difference.value, difference.low, difference.high)
-    )
-    return Cell(value, f"{low} to {high}")
+    ends = [difference.low, difference.high] if isinstance(difference, Interval) else []
+    detail = " to ".join(f"{end:+.{digits}f}" for end in ends)
+    return Cell(f"{difference.value:+.{digits}f}", detail)
 
 
 def p_text(p: float) -> str:

@@ -106,7 +106,8 @@ def forest(estimates: Sequence[Estimate]) -> Figure:
 
     caption = (
         "MoCo-v2 minus random by finding, with 95% intervals. Right of 0 favours MoCo-v2. "
-        "Hollow: too few positive test films, not in the mean."
+        "Hollow: too few positive test films, not in the mean. Findings without an interval are "
+        "not drawn."
     )
     return draw("forest", caption, 1, 1 + 0.32 * len(estimates), paint)
 

@@ -50,10 +50,15 @@ class Missing(Entry):
     reason: str
 
 
-class Interval(Entry):
-    """A number with its 95 % interval over test patients and seeds."""
+class Number(Entry):
+    """A number that need not have an interval."""
 
     value: float
+
+
+class Interval(Number):
+    """A number with its 95 % interval over test patients and seeds."""
+
     low: float
     high: float
 
@@ -64,8 +69,11 @@ class Interval(Entry):
         return self
 
 
-ByFinding = dict[str, Interval | None]
-"""A number for each of the fourteen findings, or None where it is undefined."""
+ByFinding = dict[str, Interval | Number | None]
+"""A number for each of the fourteen findings, or None where it is undefined.
+
+It has no interval if it is undefined in any draw: the other draws alone say too little of chance.
+"""
 
 
 class FindingCount(Entry):
@@ -73,6 +81,7 @@ class FindingCount(Entry):
 
     name: str
     positives: int = Field(ge=0, description="test films with it")
+    patients: int = Field(ge=0, description="that these films are of")
     primary: bool = Field(description="whether it counts for the primary mean")
 
 
@@ -83,6 +92,7 @@ class Row(Entry):
     auc_by_finding: ByFinding
     mean: Interval | None = Field(description="AUC, over the findings of the endpoint")
     lr: float = Field(description="chosen by the hospitals' validation")
+    failed_rates: list[float] = Field([], description="at which the trial failed: passed over")
     seeds: int
     over_random: Interval | None = Field(description="of the mean, paired; None for random")
     over_random_by_finding: ByFinding = Field({}, description="the same of each finding")
@@ -153,7 +163,7 @@ class MethodResult(Entry):
 
     mean: Interval | None = Field(description="AUC, over the findings of the endpoint")
     over_fedavg: Interval | None = Field(description="of the mean, paired; None for FedAvg")
-    p: float | None = Field(description="two-sided, after Holm over the main split's comparisons")
+    p: float | None = Field(description="two-sided, after Holm over all planned of the main split")
     seeds: int
 
 

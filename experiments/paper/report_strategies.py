@@ -38,10 +38,10 @@ def strategy_blocks(tables: Sequence[StrategyTable]) -> list[Block]:
     blocks: list[Block] = [
         "Mean AUC on the test films by how the hospitals train together. Each difference is from "
         "FedAvg of the same first model, split and seeds. p is of the Non-IID column, adjusted "
-        "after Holm for all its comparisons, from either first model; the other columns have "
-        "intervals only. The learning rate is the one that was chosen for FedAvg. Setting: the "
-        "method's own, chosen by the hospitals' validation on the first seed of the Non-IID "
-        "column.",
+        "after Holm for all its comparisons, from either first model, those not run yet with "
+        "p = 1; the other columns have intervals only. The learning rate is the one that was "
+        "chosen for FedAvg. Setting: the method's own, chosen by the hospitals' validation on the "
+        "first seed of the Non-IID column.",
         strategies(tables),
     ]
     shares = ", ".join(f"{share:.0%}" for share in FINAL_SHARES)

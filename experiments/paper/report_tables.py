@@ -29,6 +29,7 @@ from experiments.paper.report_input import (
     FractionCell,
     FractionTable,
     Interval,
+    Number,
     Pretraining,
     ResultTable,
     Row,
@@ -47,15 +48,20 @@ TONES: dict[Decision, str] = {
     "not run": "",
 }
 
+SEEDS_FIXED = "the seeds are kept fixed: the interval is over patients alone"
+
+UNITS = {"table3": "AUC of drops", "figure6": "rounds"}
+"""Of a claim's difference, by where it is read off; of all others it is AUC."""
+
 
 def verdict_table(verdicts: Sequence[Verdict], digits: int = 3) -> Table:
     """Return a row for each claim: what the trials say of it, and how surely.
 
     Args:
         verdicts: On the claims.
-        digits: Of the differences.
+        digits: Of the differences of AUC.
     """
-    header = "Claim|Verdict|Difference of AUC|p|Ratio|Seeds|Films|Patients|Read off|Note"
+    header = "Claim|Verdict|Difference|p|Ratio|Seeds|Films|Patients|Read off|Note"
     rows = [
         [
             Cell(verdict.claim),
@@ -67,7 +73,7 @@ def verdict_table(verdicts: Sequence[Verdict], digits: int = 3) -> Table:
             Cell(str(verdict.films)),
             Cell(str(verdict.patients)),
             Cell(verdict.table),
-            Cell(verdict.note),
+            Cell(_note_of(verdict)),
         ]
         for verdict in verdicts
     ]
@@ -78,13 +84,13 @@ def result_table(table: ResultTable, findings: Sequence[FindingCount]) -> Table:
     """Return table 1 or 2; the best of a column is bold if it leads the next one for sure."""
     header = [
         Cell("First model"),
-        *(Cell(finding_title(f), f"{f.positives} positive") for f in findings),
+        *(Cell(finding_title(f), f"{f.positives} positive of {_patients(f)}") for f in findings),
         Cell("Mean", f"of {sum(f.primary for f in findings)} findings"),
         Cell("Mean minus Random"),
         Cell("Rate"),
         Cell("Seeds"),
     ]
-    columns: list[tuple[str, Callable[[Row], Interval | None]]] = [
+    columns: list[tuple[str, Callable[[Row], Number | None]]] = [
         *((f.name, _auc_of(f.name)) for f in findings),
         (MEAN, lambda row: row.mean),
     ]
@@ -97,7 +103,7 @@ def result_table(table: ResultTable, findings: Sequence[FindingCount]) -> Table:
             Cell(TITLES[row.first_model]),
             *(auc_cell(of(row), best[name] == row.first_model) for name, of in columns),
             difference_cell(row.over_random),
-            Cell(f"{row.lr:g}"),
+            Cell(f"{row.lr:g}", ", ".join(f"{rate:g} failed" for rate in row.failed_rates)),
             Cell(str(row.seeds)),
         ]
         for row in table.rows
@@ -146,13 +152,14 @@ def forest_table(row: Row, findings: Sequence[FindingCount]) -> Table:
         [
             Cell(finding_title(finding)),
             Cell(str(finding.positives)),
+            Cell(str(finding.patients)),
             difference_cell(row.over_random_by_finding.get(finding.name)),
         ]
         for finding in findings
     ]
     return Table(
-        header_of("Finding|Positive test films|MoCo-v2 minus Random"),
-        [*rows, [Cell("Mean"), Cell(""), difference_cell(row.over_random)]],
+        header_of("Finding|Positive test films|Of patients|MoCo-v2 minus Random"),
+        [*rows, [Cell("Mean"), Cell(""), Cell(""), difference_cell(row.over_random)]],
     )
 
 
@@ -263,13 +270,15 @@ def finding_title(finding: FindingCount) -> str:
     return name if finding.primary else f"{name} {NOT_PRIMARY}"
 
 
-def _auc_of(finding: str) -> Callable[[Row], Interval | None]:
+def _patients(finding: FindingCount) -> str:
+    return "1 patient" if finding.patients == 1 else f"{finding.patients} patients"
+
+
+def _auc_of(finding: str) -> Callable[[Row], Number | None]:
     return lambda row: row.auc_by_finding[finding]
 
 
-def _best(
-    by_model: Mapping[FirstModel, Interval | None], lead: Interval | None
-) -> FirstModel | None:
+def _best(by_model: Mapping[FirstModel, Number | None], lead: Interval | None) -> FirstModel | None:
     """Return the first model with the highest AUC, or None if its lead may be chance."""
     known = {name: auc.value for name, auc in by_model.items() if auc is not None}
     if lead is None or lead.low <= 0 or not known:
@@ -284,9 +293,15 @@ def _not_run(reasons: Mapping[FirstModel, str]) -> list[list[Cell]]:
 def _difference_of(verdict: Verdict, digits: int) -> Cell:
     if verdict.difference is None:
         return Cell(UNDEFINED)
+    unit = UNITS.get(verdict.table, "AUC")
+    digits = 1 if unit == "rounds" else digits
     ends = (verdict.low, verdict.high)
     detail = " to ".join(UNDEFINED if end is None else f"{end:+.{digits}f}" for end in ends)
-    return Cell(f"{verdict.difference:+.{digits}f}", detail)
+    return Cell(f"{verdict.difference:+.{digits}f} {unit}", detail)
+
+
+def _note_of(verdict: Verdict) -> str:
+    return "; ".join(filter(None, [verdict.note, SEEDS_FIXED if verdict.seeds_fixed else ""]))
 
 
 def _number(value: float | None, digits: int) -> str:

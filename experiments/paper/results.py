@@ -12,10 +12,11 @@ from common.bootstrap import Bootstrap, Estimate, Films, Floats
 from common.errors import BadInput
 from common.shard import open_shard
 from experiments.paper.cells import Cell, FailedLine, FirstModel, TrialLine
-from experiments.paper.grid import chosen_rates, read_trials
+from experiments.paper.grid import chosen_rates, read_failed, read_trials
 from experiments.paper.rates import Reading, trials_at_chosen_rate
 from experiments.paper.report_input import Curve, CurvePoint, Interval
 from experiments.paper.scales import Scale
+from experiments.paper.starts import check_starts
 
 KeyT = TypeVar("KeyT")
 
@@ -34,10 +35,13 @@ class Results:
         data: The shards.
 
     Raises:
-        BadInput: There is no trial, or a line is damaged.
+        BadInput: No first model has been tried at all its rates, a line is damaged, or the trials
+            of a first model began from several files.
 
     Attributes:
         lines: Of the trials.
+        failed: Of those that failed and were not done later.
+        rates: The chosen learning rates by mode and first model.
         undecided: Trials that are left out.
     """
 
@@ -46,8 +50,17 @@ class Results:
         lines = [line for line in read_trials(results) if line.cell.scale == scale.name]
         if not lines:
             raise BadInput(f"{results}: no trial of scale {scale.name} is done; run some first")
-        chosen = chosen_rates(scale, lines)
-        self.lines = [line for line in lines if (line.cell.mode, line.cell.first_model) in chosen]
+        check_starts(lines)
+        self.failed = [line for line in read_failed(results) if line.cell.scale == scale.name]
+        self.rates = chosen_rates(scale, lines, {line.cell.name for line in self.failed})
+        self.lines = [
+            line for line in lines if (line.cell.mode, line.cell.first_model) in self.rates
+        ]
+        if not self.lines:
+            raise BadInput(
+                f"{results}: no first model of scale {scale.name} has been tried at all its "
+                "learning rates yet; go on with flower-experiments run"
+            )
         self.undecided = [line for line in lines if line not in self.lines]
         self.test = open_shard(data / "test")
         patients = [entry.patient for entry in self.test.entries]

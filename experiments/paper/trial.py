@@ -54,17 +54,18 @@ def run_trial(
         BadInput: A file cannot be used.
         FedCXRError: A process failed.
     """
-    start = time.monotonic()
+    start, here = time.monotonic(), environment()
+    first_model = sha256_of(Path(init)) if Path(init).is_file() else None
     scale = SCALES[cell.scale]
     run = work / cell.name
     settings = _settings(cell, scale, init, data, run)
     test = open_shard(data / "test")
     (run_over_grpc if real else run_in_process)(settings, shards_of(cell, data))
-    line = _line(cell, run, test, time.monotonic() - start)
+    seconds = time.monotonic() - start
     logits = _final_logits(run, scale, test)
-    line = line.model_copy(
+    line = _line(cell, run, test, seconds, here).model_copy(
         update={
-            "first_model_sha256": sha256_of(Path(init)) if Path(init).is_file() else None,
+            "first_model_sha256": first_model,
             "test_auc_by_finding": auc_by_finding(test.labelled(), logits),
         }
     )
@@ -110,6 +111,8 @@ def _settings(cell: Cell, scale: Scale, init: str, data: Path, run: Path) -> Ser
     count = len(shards_of(cell, data))
     return ServerSettings(
         init=init,
+        # Pretraining keeps the head of its own seed: this one follows from the trial's.
+        head="replace" if Path(init).is_file() else None,
         run=run,
         resume=True,
         rounds=cell.rounds,
@@ -129,7 +132,9 @@ def _settings(cell: Cell, scale: Scale, init: str, data: Path, run: Path) -> Ser
     )
 
 
-def _line(cell: Cell, run: Path, test: Shard, seconds: float) -> TrialLine:
+def _line(
+    cell: Cell, run: Path, test: Shard, seconds: float, environment: Environment
+) -> TrialLine:
     rounds, events = read_rounds(run), read_events(run, damaged_too=True)
     validation = read_status(run, RunStatus).validation
     first = next(event for event in events if isinstance(event, InitialModel))
@@ -154,7 +159,7 @@ def _line(cell: Cell, run: Path, test: Shard, seconds: float) -> TrialLine:
         hospitals_lost=sorted(left_out(rounds, events)),
         hospitals_unusual=sorted({e.site for e in events if isinstance(e, Unusual)}),
         seconds=seconds,
-        environment=environment(),
+        environment=environment,
     )
 
 

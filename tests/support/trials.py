@@ -8,6 +8,7 @@ import numpy as np
 
 from common.bootstrap import Bootstrap, Films, Floats
 from experiments.paper.cells import Cell, Environment, TrialLine
+from experiments.paper.grid import chosen_rates
 from experiments.paper.results import Results
 from experiments.paper.scales import Scale
 from experiments.paper.trial import LINE
@@ -46,23 +47,30 @@ class MadeUpResults(Results):
         scale: Of the trials.
         lines: Theirs.
         signal: Returns how much of the labels is in a cell's scores.
+        films: Test films, 500.
     """
 
     def __init__(
-        self, scale: Scale, lines: list[TrialLine], signal: Callable[[Cell], float]
+        self,
+        scale: Scale,
+        lines: list[TrialLine],
+        signal: Callable[[Cell], float],
+        films: Films = FILMS,
     ) -> None:
         self.scale = scale
         self.lines = lines
-        self.films: Films = FILMS
-        self.bootstrap = Bootstrap(FILMS, seed=0, draws=500)
+        self.rates = chosen_rates(scale, lines)
+        self.films: Films = films
+        self.bootstrap = Bootstrap(films, seed=0, draws=500)
         cells = {line.cell.name: line.cell for line in lines}
 
-        def mean(name: str) -> Floats:
+        def scores(name: str) -> Floats:
             cell = cells[name]
-            shaken = np.random.default_rng(cell.seed).normal(0, 0.1, FILMS.labels.shape)
-            return self.bootstrap.mean_auc(signal(cell) * FILMS.labels + NOISE + shaken)
+            shaken = np.random.default_rng(cell.seed).normal(0, 0.1, films.labels.shape)
+            return np.asarray(signal(cell) * films.labels + NOISE + shaken, np.float64)
 
-        self.mean = cache(mean)
+        self.mean = cache(lambda name: self.bootstrap.mean_auc(scores(name)))
+        self.by_finding = cache(lambda name: self.bootstrap.auc_by_finding(scores(name)))
 
 
 class Done:

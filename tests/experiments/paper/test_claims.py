@@ -133,6 +133,7 @@ def test_the_paper_is_right() -> None:
     assert 0 < one.low < one.difference < one.high
     assert one.ratio is None
     assert (one.seeds, one.films, one.patients, one.note) == (3, 500, 60, "")
+    assert sum(not verdict.part for verdict in found.values()) == len(CLAIMS)
     assert len(found) == sum(1 + len(c.comparisons) * (len(c.comparisons) > 1) for c in CLAIMS)
 
 
@@ -159,6 +160,7 @@ def test_one_comparison_decides_for_all() -> None:
     assert against.decision == whole.decision == "does not hold"
     assert (whole.difference, whole.low, whole.p) == (against.difference, against.low, against.p)
     assert whole.note == "does not hold: mocov2 above byol"
+    assert whole.seeds_fixed, "of two seeds"
     assert found["table2", f"{METHOD}: mocov2 above simclr"].decision == "holds"
     equal = found_in(grid(), {**BEST, "byol": 2.0})
     assert equal["table2", METHOD].decision == "undecided"
@@ -180,20 +182,24 @@ def test_about_13_percent(signal: float, decision: str, note: str) -> None:
         assert verdict.ratio is not None
         assert verdict.difference is not None
         assert verdict.difference > 0
+        assert (verdict.p is None) == (decision == "does not hold"), "p is of another question"
 
 
 def test_holm_counts_each_comparison_of_a_table_once() -> None:
-    alone = [trial("mocov2"), trial("random")]
     smallest = 2 / 501  # of 500 draws
-    p = found_in(alone)["table2", ABOUT].p
-    assert p == pytest.approx(smallest)
     # MoCo-v2 above SimCLR, BYOL, rotation; SimCLR and BYOL above rotation; four above random; and
     # MoCo-v2 above ImageNet: 10 comparisons. Some stand in several claims.
+    claim = f"{RANDOM}: mocov2 above random"
     found = found_in(grid((0,)))
     ps = {claim: v.p for (table, claim), v in found.items() if table == "table2"}
-    assert ps[ABOUT] == pytest.approx(10 * smallest)
-    assert ps[f"{RANDOM}: mocov2 above random"] == ps[ABOUT]
+    assert ps[claim] == pytest.approx(10 * smallest)
     assert ps[f"{METHOD}: mocov2 above rotation"] == ps[f"{ROTATION}: mocov2 above rotation"]
+    alone = found_in([trial("mocov2"), trial("random")])
+    assert alone["table2", claim].p == ps[claim], "those not run yet count too"
+    assert alone["table2", IMAGENET].p is None
+    last = [trial(model, "last") for model in ("mocov2", "random")]
+    about = found_in(last, {**BEST, "mocov2": 0.47})["table2-last", ABOUT]
+    assert about.p == pytest.approx(smallest)
 
 
 def test_missing_cells_are_named() -> None:
@@ -219,22 +225,27 @@ def test_seeds_are_those_that_both_have() -> None:
     lines = [trial("mocov2", seed=s) for s in (0, 1, 2, 3)] + [
         trial("imagenet", seed=s) for s in (1, 2, 3)
     ]
-    assert found_in(lines)["table2", IMAGENET].seeds == 3
+    three = found_in(lines)["table2", IMAGENET]
+    assert (three.seeds, three.seeds_fixed) == (3, False)
     two = found_in(lines[:-1])["table2", IMAGENET]
     assert two.seeds == 2
-    assert "seeds are kept fixed" in two.note
+    assert two.seeds_fixed
     none = found_in([trial("mocov2", seed=0), trial("imagenet", seed=1)])["table2", IMAGENET]
     assert (none.decision, none.note) == ("not run", "no seed of which there are all trials")
 
 
-def test_an_interval_above_0_is_not_enough_among_many_comparisons() -> None:
+def test_an_interval_that_leaves_out_0_is_not_enough_among_many_comparisons() -> None:
     claim = "table2", f"{RANDOM}: mocov2 above random"
-    alone = found_in([trial("mocov2"), trial("random")], draws=200)[claim]
     among_ten = found_in(grid((0,)), draws=200)[claim]
-    assert (alone.decision, among_ten.decision) == ("holds", "undecided")
+    assert among_ten.decision == "undecided"
     assert among_ten.low is not None
     assert among_ten.low > 0
     assert among_ten.p == pytest.approx(10 * 2 / 201)
+    turned: dict[FirstModel, float] = {**BEST, "mocov2": 0.0}
+    below = found_in(grid((0,)), turned, draws=200)[claim]
+    assert below.decision == "undecided"
+    assert below.high is not None
+    assert below.high < 0
 
 
 def test_nothing_counts_where_positives_are_few() -> None:
@@ -263,6 +274,7 @@ def test_rounds_are_counted_to_randoms_auc() -> None:
     one = found_in([lines[0], lines[3]])["figure6", f"{ROUNDS}: 95 % of the final AUC of random"]
     assert one.difference == 3  # 0.57 is reached in round 4, and in round 1
     assert (one.low, one.high, one.decision) == (None, None, "undecided")
+    assert not any(verdict.seeds_fixed for verdict in (whole, one)), "it is over seeds"
     alike = [*lines[:3], *(trial("mocov2", seed=s, test=(0.5, *[0.6] * 5)) for s in (0, 1, 2))]
     certain = found_in(alike)["figure6", ROUNDS]
     assert certain.difference == 3  # to 95 %, in round 1 against round 4

@@ -133,6 +133,24 @@ def test_a_rate_is_chosen_once_all_are_tried_on_the_first_seed() -> None:
     assert chosen_rates(scale, [*lines, later]) == {("finetune", "random"): 0.1}
 
 
+def test_a_rate_at_which_training_fails_is_passed_over() -> None:
+    scale = SCALES["tiny"]
+    slow, fast = cells_of(scale, "table2", {})[:2]
+    assert chosen_rates(scale, [line(slow, 0.6, test=0.9)], [fast.name]) == {
+        ("finetune", "random"): 0.05
+    }
+    assert chosen_rates(scale, [], [slow.name, fast.name]) == {}
+
+
+def test_a_grid_goes_on_without_a_rate_at_which_training_fails(tmp_path: Path) -> None:
+    scale = SCALES["smoke"]
+    grid = Grid(scale, ["table2"], tmp_path, tmp_path, LocalWorkers(1, 1), ["random"])
+    slow, fast = grid.cells([])
+    grid.failed[fast.name] = "it diverged"
+    found = grid.cells([line(slow, 0.6, test=0.6)])
+    assert {(cell.seed, cell.lr) for cell in found} == {(0, 0.05), (1, 0.05), (0, 0.1)}
+
+
 def test_cells_are_named_by_all_that_decides_them() -> None:
     scale = SCALES["small"]
     chosen: dict[tuple[Mode, FirstModel], float] = {

@@ -14,6 +14,7 @@ from experiments.paper.report import page_of, sections_of, title_of, write_repor
 from experiments.paper.report_input import (
     MEAN,
     Bound,
+    ByFinding,
     Curve,
     CurvePoint,
     Epoch,
@@ -27,6 +28,7 @@ from experiments.paper.report_input import (
     MethodRow,
     Missing,
     NotRun,
+    Number,
     Pretraining,
     ReportInput,
     ResultTable,
@@ -85,18 +87,20 @@ def near(value: float, half: float = 0.02) -> Interval:
 
 
 def row(name: FirstModel, start: float, over: float | None) -> Row:
-    aucs: dict[str, Interval | None] = {
-        finding: near(start + i / 100) for i, finding in enumerate(FINDINGS)
-    }
+    aucs: ByFinding = {finding: near(start + i / 100) for i, finding in enumerate(FINDINGS)}
     difference = None if over is None else near(over, 0.01)
+    hernia = None if name == "random" else Number(value=start)
     return Row(
         first_model=name,
-        auc_by_finding=aucs | {"Hernia": None},
+        auc_by_finding=aucs | {"Hernia": hernia},
         mean=near(start + 0.0604),
         lr=0.05,
         seeds=3 if name in ("random", "mocov2") else 2,
+        failed_rates=[0.1] if name == "random" else [],
         over_random=difference,
-        over_random_by_finding={} if over is None else {f: near(over, 0.05) for f in FINDINGS},
+        over_random_by_finding={}
+        if over is None
+        else {f: near(over, 0.05) for f in FINDINGS} | {"Hernia": Number(value=over)},
     )
 
 
@@ -199,14 +203,25 @@ def canned(**changes: Any) -> ReportInput:
         "films": 1234,
         "patients": 432,
         "findings": [
-            FindingCount(name=finding, positives=20 + i if i < 13 else 7, primary=i < 13)
+            FindingCount(
+                name=finding,
+                positives=20 + i if i < 13 else 7,
+                patients=10 + i if i < 13 else 1,
+                primary=i < 13,
+            )
             for i, finding in enumerate(FINDINGS)
         ],
         "verdicts": [
             verdict("MoCo-v2 is best", "holds", 0.0306),
             verdict("SimCLR is above Rotation", "undecided", 0.0094),
-            verdict("BYOL is above random weights", "does not hold", -0.0281),
+            verdict("BYOL is above random weights", "does not hold", -0.0281).model_copy(
+                update={"note": "of films", "seeds": 2, "seeds_fixed": True}
+            ),
             verdict("MoCo-v2 is above ImageNet", "not run", None),
+            verdict("Fewer rounds", "undecided", 8.0).model_copy(update={"table": "figure6"}),
+            verdict("Fewer rounds: to 95 %", "holds", 9.0).model_copy(
+                update={"table": "figure6", "part": True}
+            ),
         ],
         "table1": Missing(reason="time ended before it"),
         "table2_spread": result(),
@@ -288,7 +303,7 @@ def test_verdicts_stand_first(text: Text) -> None:
     assert text.row("MoCo-v2 is best") == [
         "MoCo-v2 is best",
         "holds",
-        "+0.031 +0.011 to +0.051",
+        "+0.031 AUC +0.011 to +0.051",
         "below 0.001",
         "1.057",
         "3",
@@ -299,19 +314,22 @@ def test_verdicts_stand_first(text: Text) -> None:
     ]
     assert text.row("BYOL is above random weights")[1:3] == [
         "does not hold",
-        "-0.028 -0.048 to -0.008",
+        "-0.028 AUC -0.048 to -0.008",
     ]
+    fixed = "of films; the seeds are kept fixed: the interval is over patients alone"
+    assert text.row("BYOL is above random weights")[-1] == fixed
     assert text.row("MoCo-v2 is above ImageNet")[1:5] == ["not run", "-", "-", "-"]
-    summary = "Claims by verdict: holds: 1, does not hold: 1, undecided: 1, not run: 1."
-    assert summary in text.text
+    summary = "Claims by verdict: holds: 1, does not hold: 1, undecided: 2, not run: 1."
+    assert summary in text.text, "a part of a claim is none"
+    assert text.row("Fewer rounds")[2] == "+8.0 rounds +8.0 to +8.0"
 
 
 def test_table2_has_the_papers_layout(text: Text) -> None:
     header = text.row("First model")
-    assert header[1] == "Atelectasis 20 positive"
+    assert header[1] == "Atelectasis 20 positive of 10 patients"
     assert header[13:] == [
-        "Pleural Thickening 32 positive",
-        "Hernia † 7 positive",
+        "Pleural Thickening 32 positive of 22 patients",
+        "Hernia † 7 positive of 1 patient",
         "Mean of 13 findings",
         "Mean minus Random",
         "Rate",
@@ -319,10 +337,11 @@ def test_table2_has_the_papers_layout(text: Text) -> None:
     ]
     random, moco = text.row("Random"), text.row("MoCo-v2")
     assert random[1:3] == ["0.550 0.530 to 0.570", "0.560 0.540 to 0.580"]
-    assert random[14:] == ["-", "0.610 0.590 to 0.630", "-", "0.05", "3"]
-    assert moco[14:] == ["-", "0.640 0.620 to 0.660", "+0.030 +0.020 to +0.040", "0.05", "3"]
+    assert random[14:] == ["-", "0.610 0.590 to 0.630", "-", "0.05 0.1 failed", "3"]
+    assert moco[14:] == ["0.580", "0.640 0.620 to 0.660", "+0.030 +0.020 to +0.040", "0.05", "3"]
     assert text.row("ImageNet") == ["ImageNet", "not run: ImageNet's weights are not at hand"]
     assert "† fewer than 20 positive test films" in text.text
+    assert text.text.count("Without an interval: ") == 2, "of table 2, and of the forest plot"
 
 
 def test_only_a_sure_lead_is_bold() -> None:
@@ -393,12 +412,13 @@ def test_wires_are_compared_with_fp32(text: Text) -> None:
         ["int8", "131.0 MB 23.1%", "655.0 MB -", auc, "-0.0013 -0.0017 to -0.0009", "3"],
         ["topk", "not run"],
     ]
-    assert text.row("int8 saves")[1:4] == ["holds", "-0.0013 -0.0213 to +0.0187", "-"]
+    assert text.row("int8 saves")[1:4] == ["holds", "-0.0013 AUC -0.0213 to +0.0187", "-"]
     assert "Wires, Random, topk: the line was cut" in text.text
 
 
 def test_the_other_tables(text: Text) -> None:
-    assert ["Hernia †", "7", "+0.030 -0.020 to +0.080"] in text.rows
+    assert ["Hernia †", "7", "1", "+0.030"] in text.rows
+    assert ["Atelectasis", "20", "10", "+0.030 -0.020 to +0.080"] in text.rows
     assert text.row("MoCo-v2", "PA")[2:] == [
         "700",
         "9",

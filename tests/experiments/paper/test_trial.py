@@ -1,11 +1,13 @@
 """A trial in one process against the same federation over gRPC; and what its line says."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from common.checkpoint import read_checkpoint
 from common.errors import FedCXRError
 from common.findings import FINDINGS
 from common.metrics import auc_by_finding
@@ -14,13 +16,19 @@ from common.scores import AucByFinding
 from common.shard import open_shard
 from common.wire import pack
 from experiments.launch.local import LocalFederation
+from experiments.paper import trial
 from experiments.paper.assemble import _counts
 from experiments.paper.cells import Cell, TrialLine
 from experiments.paper.data import make_synthetic
+from experiments.paper.federation import run_in_process
+from experiments.paper.first_models import checkpoint_of
 from experiments.paper.scales import SCALES
-from experiments.paper.trial import endpoint, keep_line, run_trial
+from experiments.paper.trial import _settings, endpoint, keep_line, run_trial
+from server.cli import ServerSettings
 from server.run.records import read_rounds
+from server.run.start import start_run
 from tests.support.shards import make_shard
+from tests.support.trials import HERE
 
 SCALE = SCALES["tiny"]
 
@@ -65,15 +73,18 @@ def test_a_trial_gives_the_model_of_the_same_run_over_grpc(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"method": "scaffold"}, {"hospitals": "union", "wire": "topk"}]
+    ("model", "changes"),
+    [("random", {"method": "scaffold"}), ("rotation", {"hospitals": "union", "wire": "topk"})],
 )
 def test_a_trial_over_grpc_gives_the_same_line_and_its_bytes_are_those_that_travelled(
-    tmp_path: Path, data: Path, changes: dict[str, str]
+    tmp_path: Path, data: Path, pretrained: Path, model: str, changes: dict[str, str]
 ) -> None:
-    lines = [
-        run_trial(cell(**changes), "random", data, tmp_path / way, tmp_path / way, real=real)
-        for way, real in (("here", False), ("grpc", True))
-    ]
+    tried, lines = cell(first_model=model, **changes), []
+    init = "random" if model == "random" else str(pretrained)
+    for way, real in (("here", False), ("grpc", True)):
+        lines.append(run_trial(tried, init, data, tmp_path / way, tmp_path / way, real=real))
+        config = json.loads((tmp_path / way / tried.name / "config.json").read_text())
+        assert config["head"] == (None if model == "random" else "replace")
     here, grpc = (without_seconds(line) for line in lines)
     assert here == grpc
     logged = {0: 0, 1: 0, 2: 0}  # by the hospitals
@@ -84,6 +95,26 @@ def test_a_trial_over_grpc_gives_the_same_line_and_its_bytes_are_those_that_trav
     assert {at.round: at.bytes for at in here.rounds} == logged
     first, second = (at.bytes for at in here.rounds[1:])
     assert second == first if here.cell.wire == "fp32" else second < first / 2
+
+
+@pytest.fixture(scope="module")
+def pretrained(data: Path) -> Path:
+    folder = data.parent
+    return Path(checkpoint_of("rotation", SCALE, data, folder, folder / "curves", 1))
+
+
+def test_all_first_models_have_the_head_of_the_trials_seed(data: Path, pretrained: Path) -> None:
+    own, _ = read_checkpoint(pretrained, SCALE.architecture, 0)
+    for seed in (0, 1):
+        chosen = cell(first_model="rotation", seed=seed)
+        settings = _settings(chosen, SCALE, str(pretrained), data, data.parent / f"run-{seed}")
+        state = start_run(settings, SCALE.image_size).state
+        random = state_of(build_model(SCALE.architecture, seed))
+        for name in random:
+            like = random if name.startswith("classifier.") else own
+            assert (state[name] == like[name]).all(), name
+        changed = {name for name in own if (state[name] != own[name]).any()}
+        assert changed == ({"classifier.weight"} if seed else set()), "as seed 0 began before"
 
 
 def test_a_trial_over_grpc_tells_which_process_failed(tmp_path: Path, data: Path) -> None:
@@ -107,6 +138,23 @@ def test_a_line_has_the_scores_of_the_final_model(tmp_path: Path, data: Path) ->
     assert line.rounds[-1].test_auc == endpoint(line.test_auc_by_finding, test)
     assert line.hospitals_lost == []
     assert not list((tmp_path / "work").iterdir()), "the run's folder is removed"
+
+
+def test_a_line_tells_the_code_that_the_trial_began_with(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = ["before"]
+
+    def run(settings: ServerSettings, shards: Sequence[Path]) -> None:
+        run_in_process(settings, shards)
+        commits.append("after")
+
+    monkeypatch.setattr(
+        trial, "environment", lambda: HERE.model_copy(update={"commit": commits[-1]})
+    )
+    monkeypatch.setattr(trial, "run_in_process", run)
+    line = run_trial(cell(rounds=1), "random", data, tmp_path / "results", tmp_path / "work")
+    assert line.environment.commit == "before"
 
 
 @pytest.mark.parametrize(("hospitals", "count"), [("union", 1), (1, 1), ("all", 3)])

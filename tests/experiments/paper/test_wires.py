@@ -162,6 +162,9 @@ def test_a_claim_holds_if_it_holds_from_each_first_model() -> None:
     assert (topk.p, topk.seeds, topk.patients, topk.table) == (None, 3, 60, "wires")
     assert topk.note == "2.0% of the bytes in a round after the first, 18.3% in all"
     assert found["topk"].note == "holds: from Random, from MoCo-v2"
+    assert not any(verdict.seeds_fixed for verdict in found.values())
+    two = decided(report_on([line for line in grid() if line.cell.seed < 2]))
+    assert all(verdict.seeds_fixed for verdict in two.values())
 
 
 @pytest.mark.parametrize(
