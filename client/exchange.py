@@ -107,6 +107,7 @@ class Exchange:
                 RESIDUAL: up.residual,
             }
             self.own.keep(identity.run, instruction.counted, identity.round, join(own))
+        self.model.hold()
         return up.blob
 
     def _wire_up(self, instruction: Instruction) -> Wire:

@@ -50,6 +50,7 @@ class ReceivedModel:
         self.backbone: str | None = None
         self.holds: str | None = None
         self._held: State = {}
+        self._to_hold: State | None = None  # until the answer: the CPU may have to begin again
         self._model: torch.nn.Module | None = None
         self._architecture: Architecture | None = None
         self._spec: Spec = {}
@@ -58,6 +59,12 @@ class ReceivedModel:
     def forget(self) -> None:
         """Give up the model, but not the frozen backbone: the next one may be on another device."""
         self._model = None
+
+    def hold(self) -> None:
+        """Hold what was received last, as changes of it may come; its instruction is followed."""
+        if self._to_hold is not None:
+            self._held, self.holds = self._to_hold, fingerprint(pack(self._to_hold))
+            self._to_hold = None
 
     def spec(self, architecture: Architecture, device: torch.device) -> Spec:
         """Return the tensors of the models to come.
@@ -69,7 +76,7 @@ class ReceivedModel:
         if self._architecture != architecture:
             self._model = None
             self._frozen, self.backbone = {}, None
-            self._held, self.holds = {}, None
+            self._held, self.holds, self._to_hold = {}, None, None
             self._architecture = architecture
         if self._model is None:
             model = build_model(architecture)
@@ -80,7 +87,7 @@ class ReceivedModel:
     def receive(
         self, instruction: Instruction, blob: Blob, own: State, device: torch.device
     ) -> Received:
-        """Return the model with the received weights in it.
+        """Return the model with the received weights in it; :meth:`hold` keeps them.
 
         Args:
             instruction: Says what the blob is.
@@ -109,9 +116,8 @@ class ReceivedModel:
         assert self._model is not None  # noqa: S101 - spec() has made it
         state = {**self._frozen, **state, **own}
         load_state(self._model, state)
-        if instruction.task == "train" and instruction.wire != "fp32":
-            self._held = returned(state, training)
-            self.holds = fingerprint(pack(self._held))
+        changes = instruction.task == "train" and instruction.wire != "fp32"
+        self._to_hold = returned(state, training) if changes else None
         return Received(self._model, state, states)
 
     def _unpacked(self, instruction: Instruction, blob: Blob, spec: Spec) -> State:

@@ -16,6 +16,7 @@ from client.examples import labelled_fraction
 from client.hospital import Hospital
 from client.training import train_epoch
 from common import frozen
+from common.codec.change import sent
 from common.errors import BadInput
 from common.evaluation import loss_of
 from common.findings import UNKNOWN
@@ -375,6 +376,27 @@ def test_when_the_accelerator_fails_once_the_cpu_takes_over_for_a_round(
         assert ("takes over" in caplog.text) == (instruction.identity.round == 2)
     assert answers == expected
     assert hospital.device.type == "meta"
+
+
+def test_the_cpu_takes_over_a_round_whose_model_came_as_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_shard(tmp_path / "a").path
+    plan = plan_of(wire="int8")
+    change = sent(
+        STATE, state_of(build_model("densenet-tiny", 2)), {}, "int8", generator(5, "wire")
+    ).blob
+    rounds = [
+        (instruction_of(plan, 1), pack(STATE)),
+        (instruction_of(plan, 2, base=fingerprint(pack(STATE)), counted=1), change),
+    ]
+    expected = hospital_answers(hospital_of(path), rounds)
+    accelerator = FakeAccelerator(monkeypatch)
+    hospital = hospital_of(path, "meta")
+    first = hospital.answer(*rounds[0])[1]
+    accelerator.error = FAILS_ONCE[0]
+    reply, second = hospital.answer(*rounds[1])
+    assert (reply.status, [first, second]) == ("ok", expected)
 
 
 def test_whose_turn_it_is_has_the_memory_of_the_accelerator(
