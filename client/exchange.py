@@ -69,6 +69,7 @@ class Exchange:
 
         Raises:
             WireError: The blob is not what the instruction says, or is of no use here.
+            OwnLost: It came without the hospital's own part of the model, which is lost.
         """
         training = instruction.training
         whole = self.model.spec(instruction.architecture, device)

@@ -16,7 +16,7 @@ from client.counted import CountedScores
 from client.examples import split_of
 from client.exchange import Exchange
 from client.kept import KeptModels
-from client.own import OwnStates
+from client.own import OwnLost, OwnStates
 from client.policy import NotAllowed, Policy
 from client.private.account import PrivacyAccount
 from client.progress import Tell, tell_nobody
@@ -26,7 +26,7 @@ from client.training import Diverged
 from client.work import Work
 from common.model import is_out_of_memory
 from common.options import Precision
-from common.protocol import MOST_OWN, Greeting, Hello, Instruction, Reply
+from common.protocol import MOST_OWN, OWN_LOST, Greeting, Hello, Instruction, Reply
 from common.secure.fixed import OutOfRange
 from common.secure.keys import Signer
 from common.shard import Shard
@@ -181,6 +181,12 @@ class Hospital:
                 why,
             )
             reason = str(why)
+        except OwnLost:
+            log.warning(
+                "round %d is left out: the server sends the whole model next",
+                instruction.identity.round,
+            )
+            reason = OWN_LOST
         except GivenUp:
             log.warning("round %d is given up: nobody waits for it", instruction.identity.round)
             reason = GivenUp.__name__

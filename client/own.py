@@ -31,9 +31,14 @@ from common.state import (
     returned,
     split,
 )
-from common.wire import WireError, pack, unpack
+from common.wire import WireError, is_packed, pack, unpack
 
 log = logging.getLogger(__name__)
+
+
+class OwnLost(Exception):  # noqa: N818 - a finding, not a fault
+    """A hospital's own part of the model is lost, and the rest of it came alone."""
+
 
 FILE = re.compile(r"round-(\d+)\.safetensors")
 
@@ -71,12 +76,11 @@ class OwnStates:
         self._memory: dict[tuple[str, int], bytes] = {}
 
     def rounds(self, run: str) -> tuple[int, ...]:
-        """Return the rounds of a run after which something is kept, sorted."""
-        folder = self._folder(run)
+        """Return the rounds of a run after which something is kept that can be read, sorted."""
+        folder, kept = self._folder(run), self._kept(run)
         if folder is None:
-            return tuple(sorted(number for name, number in self._memory if name == run))
-        names = [path.name for path in folder.glob("round-*")]
-        return tuple(sorted(int(found[1]) for name in names if (found := FILE.fullmatch(name))))
+            return kept
+        return tuple(number for number in kept if is_packed(_file(folder, number)))
 
     def load(self, run: str, number: int, spec: Spec) -> dict[str, State]:
         """Return what was kept after a round; nothing if it is lost.
@@ -116,7 +120,7 @@ class OwnStates:
             OSError: It cannot be written.
         """
         folder, blob = self._folder(run), pack(state)
-        old = set(self.rounds(run)) - {counted, number}
+        old = set(self._kept(run)) - {counted, number}
         if folder is None:
             self._memory[run, number] = blob
             for stale in old:
@@ -127,6 +131,14 @@ class OwnStates:
         write_whole(_file(folder, number), lambda file: file.write(blob))
         for stale in old:
             _file(folder, stale).unlink(missing_ok=True)
+
+    def _kept(self, run: str) -> tuple[int, ...]:
+        """Return the rounds of a run after which something is kept, damaged files too, sorted."""
+        folder = self._folder(run)
+        if folder is None:
+            return tuple(sorted(number for name, number in self._memory if name == run))
+        names = [path.name for path in folder.glob("round-*")]
+        return tuple(sorted(int(found[1]) for name in names if (found := FILE.fullmatch(name))))
 
     def _folder(self, run: str) -> Path | None:
         """Return where a run's are; None if nowhere, or if its name could lead out of the root."""

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from client.own import OwnLost
 from common.codec.change import received
 from common.model import build_model, load_state, state_of
 from common.options import Architecture, Training
@@ -98,12 +99,14 @@ class ReceivedModel:
         Raises:
             WireError: The blob is not what the instruction says, or a part or a change came to a
                 client that does not hold the rest.
+            OwnLost: A part came to a hospital that has lost its own.
         """
         training, part = instruction.training, instruction.weights
         whole = self.spec(instruction.architecture, device)
         held = self._frozen if training.mode == "linear" else own
         if missing := whole.keys() - select(whole, part).keys() - held.keys():
-            raise WireError(f"{part} came alone, and {min(missing)} is not held here")
+            lost = WireError if training.mode == "linear" else OwnLost
+            raise lost(f"{part} came alone, and {min(missing)} is not held here")
         beside = spec_beside(whole, training) if instruction.task == "train" else {}
         spec = join({WEIGHTS: select(whole, part), **beside})
         states = split(self._unpacked(instruction, blob, spec))

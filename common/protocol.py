@@ -71,6 +71,9 @@ MOST_OWN = 2
 """Rounds after which a hospital keeps something of its own: the last one that counted, and one
 that may."""
 
+OWN_LOST = "what it kept of its own is lost"
+"""Why a hospital could not follow an instruction that came without its own part of the model."""
+
 
 def _printable(text: str) -> str:
     if not text.isprintable():

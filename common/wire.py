@@ -8,10 +8,11 @@ import hashlib
 import json
 import math
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from common.state import Spec, State, spec_of
@@ -96,6 +97,15 @@ def _unpack_any(blob: bytes, spec: Spec) -> State:
                 f"tensor {name} is {dtype} {shape}, not {spec[name][0]} {spec[name][1]}"
             )
     return {name: state[name] for name in spec}
+
+
+def is_packed(path: Path) -> bool:
+    """Return whether a file can be read and is a whole safetensors blob, by header and length."""
+    try:
+        with safe_open(path, "numpy"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def fingerprint(blob: Blob) -> str:

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, field
 
 from common.histograms import Histograms
-from common.protocol import Hello, Reply
+from common.protocol import OWN_LOST, Hello, Reply
 from common.readings import aucs_of
 from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import Scores
@@ -229,6 +229,10 @@ class Attempt:
         reply, blob = outcome.answer
         received = fingerprint(blob) if blob else None
         self._note_received(outcome.name, errand, reply, received)
+        if reply.reason == OWN_LOST and errand.instruction.counted in errand.connection.own:
+            errand.connection.own.remove(errand.instruction.counted)  # it is sent the model next
+            errand.connection.holds = None
+            raise HospitalLost(OWN_LOST)
         check_reply(reply, errand.connection.hello, errand.instruction)
         errand.connection.backbone = self._out.backbone
         if errand.out.sha256 is not None:

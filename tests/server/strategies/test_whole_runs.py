@@ -255,3 +255,48 @@ def test_a_hospital_that_lost_what_was_its_own_says_so_and_begins_again(
     whole = [any(".norm" in name for name in sent) for number, sent in wire.down if number == 3]
     assert sorted(whole) == [False, False, True]
     assert len(again.rounds()[-1].hospitals) == 3
+
+
+class Cuts(LocalHospitals):
+    """Cuts what a hospital keeps of its own as it is asked for round 3."""
+
+    def __init__(self, shards: list[Path], seed: int, own: Path) -> None:
+        self._own = own
+        super().__init__(shards, seed, {}, own)
+
+    def receives(self, instruction: Instruction, blob: bytes) -> bytes:
+        if instruction.identity.round == 3:
+            cut(self._own / "hospital-01")
+        return super().receives(instruction, blob)
+
+
+def cut(own: Path) -> None:
+    for file in own.rglob("round-0002.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])
+
+
+@pytest.mark.fault(
+    "what a hospital keeps of its own is damaged while it is connected",
+    "it is missing in that round, is sent the whole model in the next one, and is not excluded",
+)
+def test_a_hospital_whose_own_part_is_damaged_in_mid_run_begins_again(tmp_path: Path) -> None:
+    shards = make_hospitals(tmp_path / "data", 3)
+    plan = plan_of(rounds=6, shared="no-batchnorm", wire="int8")
+    folder = RunFolder.create(tmp_path / "run", {})
+    run_strategy(plan, folder, Cuts(shards, plan.seed, tmp_path / "own"), FIRST, {})
+    assert [record.missing for record in folder.rounds()] == [
+        [] if number != 3 else ["hospital-01"] for number in range(1, 7)
+    ]
+    assert not any(record.rejected for record in folder.rounds())
+    (lost,) = [event for event in folder.events() if isinstance(event, OwnStateLost)]
+    assert (lost.site, lost.round) == ("hospital-01", 4)
+
+
+def test_a_damaged_file_is_not_told_to_be_kept(tmp_path: Path) -> None:
+    shards = make_hospitals(tmp_path / "data", 3)
+    plan = plan_of(shared="backbone")
+    folder = RunFolder.create(tmp_path / "run", {})
+    run_strategy(plan, folder, LocalHospitals(shards, plan.seed, {}, tmp_path / "own"), FIRST, {})
+    cut(tmp_path / "own" / "hospital-01")
+    again = LocalHospitals(shards, plan.seed, {}, tmp_path / "own").connections
+    assert [sorted(each.own) for _, each in sorted(again.items())] == [[1, 2], [1], [1, 2]]
