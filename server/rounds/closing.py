@@ -26,6 +26,7 @@ from server.rounds.spending import privacy_of
 from server.rounds.underway import UnderWay
 from server.rounds.waiting import RECONNECT_GRACE_SECONDS
 from server.run import console
+from server.run.events import FinalModel
 from server.run.folder import RunFolder
 from server.run.histograms import keep_pooled, pooled_of
 from server.run.left_out import left_out
@@ -136,7 +137,9 @@ class Closing:
         found = self._evaluate(out, "final", last)
         validation = across(found.validations, not self._plan.strategy.believes_claims)
         of_all = keep_pooled(self._folder.path, last + 1, found.histograms)
-        self._progress.choice.note(last, validation.auc, of_all)
+        final = FinalModel(round=last, auc=validation.auc, pooled=of_all)
+        self._folder.log.record(final)  # before best.pt follows it
+        self._progress.note_final(final)
         self._best.update()
         log.info(
             "final model: validation AUC %s over %d hospitals, %s over all their films",

@@ -7,7 +7,7 @@ from common.protocol import Reply
 from common.readings import FindingAuc
 from common.scores import Scores, mean_auc, weighted_auc
 from server.rounds.choosing import Choice
-from server.run.events import Event, Repeated
+from server.run.events import Event, FinalModel, Repeated
 from server.run.records import Bytes, HospitalRecord, HospitalSeconds, Pace, RoundRecord, Validation
 from server.strategies.base import UpdateInfo
 
@@ -127,7 +127,8 @@ class Progress:
     ) -> "Progress":
         """Return what the lines of ``rounds.jsonl`` and of ``events.jsonl`` say.
 
-        A round that was repeated has its event :class:`Repeated` before it has a line.
+        A round that was repeated has its event :class:`Repeated` before it has a line, and a last
+        one of a run that went on later its :class:`FinalModel` after that.
 
         Args:
             records: The rounds that are done.
@@ -135,9 +136,15 @@ class Progress:
             choice: Follows the scores; default: a new one.
         """
         progress = cls(choice=choice or Choice())
-        entries: list[Repeated | RoundRecord] = [e for e in events if isinstance(e, Repeated)]
+        events = list(events)
+        entries: list[Repeated | RoundRecord | FinalModel] = []
+        entries += [event for event in events if isinstance(event, Repeated)]
         entries += records
+        entries += [event for event in events if isinstance(event, FinalModel)]
         for entry in sorted(entries, key=lambda entry: entry.round):
+            if isinstance(entry, FinalModel):
+                progress.note_final(entry)
+                continue
             progress.struck_out(entry.hospitals, entry.rejected)
             if isinstance(entry, RoundRecord):
                 progress.note(entry)
@@ -157,6 +164,10 @@ class Progress:
             if hospital.pace is not None:
                 self._paces.setdefault(name, []).append((hospital.pace, record.lr))
         self.round = record.round
+
+    def note_final(self, final: FinalModel) -> None:
+        """Note the scores of the model after the last round."""
+        self.choice.note(final.round, final.auc, final.pooled)
 
     def paces_at(self, lr: float) -> dict[str, list[Pace]]:
         """Return the paces of the updates that counted, by the hospital's name, round by round.

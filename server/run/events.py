@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, TypeAdapter
 
 from common.protocol import Hello
+from common.readings import Pooled
 from common.scores import Scores
 from server.run.records import Bytes, Record, read_lines
 
@@ -195,6 +196,17 @@ class InitialModel(_Event):
     test: Scores
 
 
+class FinalModel(_Event):
+    """How good the last model is at the hospitals; a run that goes on chooses by it too."""
+
+    in_audit: ClassVar[bool] = False
+
+    event: Literal["final model"] = "final model"
+    round: int = Field(description="after which it was made")
+    auc: float | None = Field(description="the hospitals' mean AUC")
+    pooled: Pooled | None = Field(description="of all films together")
+
+
 class AuditEvent(_Event):
     """What stands in the audit log alone.
 
@@ -226,7 +238,8 @@ Event = Annotated[
     | Resumed
     | StoppedEarly
     | CanaryRound
-    | InitialModel,
+    | InitialModel
+    | FinalModel,
     Field(discriminator="event"),
 ]
 """A line of ``events.jsonl``."""

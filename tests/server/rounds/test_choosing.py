@@ -4,18 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from common.checkpoint import read_checkpoint
+from common.checkpoint import Provenance, read_checkpoint
 from common.findings import FINDINGS
 from common.options import StrategyName
 from common.protocol import Instruction, Reply
 from common.readings import Pooled, pooled
 from common.scores import Scores
 from server.rounds.choosing import Choice
+from server.rounds.loop import Rounds
 from server.run.events import StoppedEarly, read_events
+from server.run.folder import RunFolder
 from server.run.histograms import read_histograms
 from server.run.records import Result, read_rounds
 from tests.support.histograms import histograms_with
-from tests.support.hospitals import Fault, plan_of, rounds_of
+from tests.support.hospitals import Fault, LocalHospitals, plan_of, rounds_of
 from tests.support.shards import make_hospitals
 
 
@@ -81,24 +83,32 @@ MEANS = {2: 0.5, 3: 0.6, 4: 0.9, 5: 0.7}
 POOLED = {2: 0.8, 3: 0.81, 4: 0.6, 5: 0.7}
 
 
+FINAL = {6: 0.95}
+
+
+def scored(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+    """Say, in each round, that the model before it has these AUCs."""
+    number = instruction.identity.round
+    auc = MEANS.get(number, 0.5)
+    by_finding = dict.fromkeys(FINDINGS, auc)
+    scores = Scores(images=10, loss=0.5, auc=auc, auc_by_finding=by_finding)
+    of_all = POOLED | (FINAL if instruction.task == "evaluate" else {})
+    text = histograms_with(of_all.get(number, 0.5), 5).to_text()
+    return reply.model_copy(update={"validation": scores, "histograms": text}), blob
+
+
 def scripted_run(
     tmp_path: Path, strategy: StrategyName = "fedavg", rounds: int = 4, early_stop: int = 0
 ) -> Result:
-    """Run with hospitals that say, in each round, that the model before it has these AUCs."""
-
-    def scored(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
-        number = instruction.identity.round
-        auc = MEANS.get(number, 0.5)
-        by_finding = dict.fromkeys(FINDINGS, auc)
-        scores = Scores(images=10, loss=0.5, auc=auc, auc_by_finding=by_finding)
-        text = histograms_with(POOLED.get(number, 0.5), 5).to_text()
-        return reply.model_copy(update={"validation": scores, "histograms": text}), blob
-
+    """Run with hospitals that say what :func:`scored` does."""
     shards = make_hospitals(tmp_path / "data", 2, images=200)
     faults: dict[str, Fault] = {shard.name: scored for shard in shards}
     plan = plan_of(rounds=rounds, strategy=strategy, min_clients=2, early_stop=early_stop,
                    min_gain=0.05, batch_size=64)  # fmt: skip
-    return rounds_of(plan, shards, tmp_path / "run", faults).run()
+    run = rounds_of(plan, shards, tmp_path / "run", faults)
+    result = run.run()
+    run.folder.log.close()
+    return result
 
 
 def best_round_of(run: Path) -> int | None:
@@ -122,6 +132,18 @@ def test_the_best_model_is_that_of_the_pooled_auc_and_not_of_the_mean(
     assert (result.best_round, result.best_by, best_round_of(tmp_path / "run")) == (best, by, best)
     assert f"best model: of round {best}, {by} validation AUC" in caplog.text
     assert (result.round, result.rounds, result.reason) == (4, 4, None)
+
+
+def test_a_last_model_that_was_best_stays_so_in_a_run_that_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert scripted_run(tmp_path, rounds=5).best_round == best_round_of(run) == 5
+    folder = RunFolder.reopen(run, {})
+    plan = plan_of(rounds=6, min_clients=2, batch_size=64)
+    shards = sorted((tmp_path / "data").iterdir())
+    hospitals = LocalHospitals(shards, plan.seed, {shard.name: scored for shard in shards})
+    state, _ = read_checkpoint(folder.checkpoint(5), "densenet-tiny", 0)
+    result = Rounds(plan, hospitals, folder, state, Provenance(method="fedavg"), None).run()
+    assert result.best_round == best_round_of(run) == 5
 
 
 def test_a_run_without_a_gain_ends_early_and_its_last_model_is_scored(tmp_path: Path) -> None:
