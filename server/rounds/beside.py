@@ -1,17 +1,21 @@
-"""What a round's checkpoint keeps beside the model."""
+"""What a round's checkpoint keeps beside the model.
+
+::
+
+    /strategy/m_t/0    what the strategy remembers, by the names that it gives
+    /ema/TENSOR        the moving average of the models
+    /sent/TENSOR       what went out in the round
+    /residual/TENSOR   what has not gone out yet
+
+In runs of earlier versions no name begins with a slash, and a strategy's are as they are.
+"""
 
 from typing import NamedTuple
 
 from common.state import State
 
-AVERAGE = "ema/"
-"""Before the names of the moving average's tensors."""
-
-SENT = "sent/"
-"""Before the names of the tensors that went out in the round."""
-
-RESIDUAL = "residual/"
-"""Before the names of what has not gone out yet."""
+PARTS = ("/strategy/", "/ema/", "/sent/", "/residual/")
+"""Before the names of each part's tensors."""
 
 
 class Beside(NamedTuple):
@@ -31,20 +35,24 @@ class Beside(NamedTuple):
 
     def to_keep(self) -> State:
         """Return all of it as one state."""
-        kept = dict(self.strategy)
-        for prefix, state in zip((AVERAGE, SENT, RESIDUAL), self[1:], strict=True):
-            kept |= {prefix + name: array for name, array in state.items()}
-        return kept
+        return {
+            part + name: array
+            for part, state in zip(PARTS, self, strict=True)
+            for name, array in state.items()
+        }
 
 
 def take_apart(kept: State) -> Beside:
     """Undo :meth:`Beside.to_keep`."""
     beside = Beside({}, {}, {}, {})
     for name, array in kept.items():
-        for prefix, state in zip((AVERAGE, SENT, RESIDUAL), beside[1:], strict=True):
-            if name.startswith(prefix):
-                state[name.removeprefix(prefix)] = array
-                break
-        else:
-            beside.strategy[name] = array
+        path = name if name.startswith("/") else _path(name)
+        for part, state in zip(PARTS, beside, strict=True):
+            if path.startswith(part):
+                state[path.removeprefix(part)] = array
     return beside
+
+
+def _path(name: str) -> str:
+    """Return what a tensor of a run of an earlier version is called now."""
+    return f"/{name}" if f"/{name}".startswith(PARTS[1:]) else f"{PARTS[0]}{name}"

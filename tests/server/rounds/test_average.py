@@ -53,10 +53,26 @@ def test_what_never_changes_is_its_own_average() -> None:
 
 
 def test_what_is_kept_beside_the_model_is_kept_apart() -> None:
-    beside = Beside({"m/weight": np.zeros(3, np.float32)}, model(1), model(2), model(3))
+    mine = {
+        f"{name}/0": np.full(3, number, np.float32)
+        for number, name in enumerate(("m", "strategy", "ema", "sent", "residual", ""))
+    }
+    beside = Beside(mine, model(1), model(2), model(3))
     found = take_apart(beside.to_keep())
     assert all(same_bits(*pair) for pair in zip(found, beside, strict=True))
     assert take_apart({}) == ({}, {}, {}, {})
+
+
+def test_what_earlier_versions_kept_beside_the_model_is_understood() -> None:
+    mine = {name: np.zeros(3, np.float32) for name in ("m/weight", "strategy/0", "attributes")}
+    whole = Beside(mine, model(1), model(2), model(3))
+    prefixes = ("", "ema/", "sent/", "residual/")
+    earlier = {
+        prefix + name: array
+        for prefix, state in zip(prefixes, whole, strict=True)
+        for name, array in state.items()
+    }
+    assert all(same_bits(*pair) for pair in zip(take_apart(earlier), whole, strict=True))
 
 
 @pytest.mark.parametrize("mode", ["finetune", "linear"])

@@ -8,6 +8,7 @@ from common.checkpoint import Provenance, read_checkpoint, read_strategy
 from common.model import build_model, state_of
 from common.options import Mode, Part
 from common.state import State, returned
+from server.rounds.beside import take_apart
 from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
 from server.run.folder import RunFolder
@@ -26,7 +27,7 @@ def run(
     """Run what is left of a run; return the final model."""
     strategy = make_strategy(plan.strategy, returned(state, plan.training))
     if kept is not None:
-        strategy.load_state_dict(kept)
+        strategy.load_state_dict(take_apart(kept).strategy)
     hospitals = LocalHospitals(shards, plan.seed, {})
     provenance = Provenance(method=plan.strategy.strategy, run="test")
     Rounds(plan, hospitals, folder, state, provenance, None, strategy).run()

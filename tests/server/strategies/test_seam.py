@@ -11,6 +11,7 @@ from common.model import build_model, state_of
 from common.protocol import Instruction, Reply
 from common.state import WEIGHTS, State, is_float, join, parameters_of, split
 from common.wire import fingerprint, pack
+from server.rounds.beside import take_apart
 from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
 from server.run.folder import RunFolder
@@ -67,7 +68,8 @@ def test_what_a_strategy_remembers_survives_the_server(tmp_path: Path) -> None:
     half.log.close()
     again = RunFolder.reopen(half.path, {})
     state, _ = read_checkpoint(again.checkpoint(2), "densenet-tiny", 0)
-    for remembered, same in ((read_strategy(again.checkpoint(2)), True), ({}, False)):
+    kept = take_apart(read_strategy(again.checkpoint(2)))
+    for remembered, same in ((kept.strategy, True), ({}, False)):
         strategy = Momentum()
         strategy.load_state_dict(remembered)
         rounds_of(plan_of(rounds=3), shards, again, strategy, state).run()
