@@ -16,7 +16,7 @@ from server.rounds.ask import HospitalLost, Hospitals
 from server.rounds.checks import Rejected, check_reply, check_weights
 from server.rounds.cohort import Cohort
 from server.rounds.errands import Errand, Round, errands_of
-from server.rounds.pace import WARNING, norm_of, pace_of, squared_change, unusual
+from server.rounds.pace import WARNING, at_rate, norm_of, pace_of, squared_change, unusual
 from server.rounds.progress import hospital_record
 from server.rounds.staleness import carried_over
 from server.rounds.underway import Outcome, UnderWay
@@ -298,7 +298,9 @@ class Attempt:
             raise Rejected("its update's norm is not finite")
         chance = self.cohort.chances.get(name, 1.0)
         spool.put(name, blob, UpdateInfo(reply.examples, norm, chance, reply.loss))
-        return norm, pace_of(squared, instruction.training, reply.examples)
+        pace = pace_of(squared, instruction.training, reply.examples)
+        rate = self._out.instruction.training.lr  # not that of a late update
+        return norm, at_rate(pace, instruction.training.lr, rate)
 
     def _stale(self, errand: Errand) -> int:
         """Return by how many rounds the model of an errand is older than the present one."""

@@ -63,6 +63,20 @@ def pace_of(squared: Mapping[str, float], training: Training, examples: int) -> 
     )
 
 
+def at_rate(pace: Pace, trained: float, rate: float) -> Pace:
+    """Return the pace that an update would have had at another learning rate.
+
+    At a rate that has fallen a hospital would otherwise be compared with what is usual at a higher
+    one.
+
+    Args:
+        pace: Of the update.
+        trained: The learning rate that it was trained with.
+        rate: The other one.
+    """
+    return pace.model_copy(update={"parameters": pace.parameters * (rate / trained)})
+
+
 def unusual(
     paces: Mapping[str, Pace], history: Mapping[str, Sequence[Pace]], limit: float
 ) -> dict[str, str]:

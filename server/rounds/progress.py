@@ -7,6 +7,7 @@ from common.protocol import Reply
 from common.readings import FindingAuc
 from common.scores import Scores, mean_auc, weighted_auc
 from server.rounds.choosing import Choice
+from server.rounds.pace import at_rate
 from server.run.events import Event, FinalModel, Repeated
 from server.run.records import Bytes, HospitalRecord, HospitalSeconds, Pace, RoundRecord, Validation
 from server.strategies.base import UpdateInfo
@@ -172,17 +173,13 @@ class Progress:
     def paces_at(self, lr: float) -> dict[str, list[Pace]]:
         """Return the paces of the updates that counted, by the hospital's name, round by round.
 
-        What an update of another learning rate moved is scaled to this one: at a rate that has
-        fallen a hospital would otherwise be compared with what was usual at a higher one.
+        What an update of another learning rate moved is scaled to this one.
 
         Args:
             lr: The learning rate.
         """
         return {
-            name: [
-                pace.model_copy(update={"parameters": pace.parameters * (lr / (rate or lr))})
-                for pace, rate in paces
-            ]
+            name: [at_rate(pace, rate or lr, lr) for pace, rate in paces]
             for name, paces in self._paces.items()
         }
 

@@ -221,6 +221,25 @@ def test_a_slow_hospital_holds_no_round_up_and_its_update_counts_later(
     assert sorted(name for name, number in received if number == 4) == FIVE[:3]
 
 
+def test_a_late_update_is_compared_at_the_rate_of_the_round_in_which_it_counts(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    def in_round_2() -> None:
+        held.free.set()
+        wait_until(lambda: seen.is_set() or held.does() == "done")
+        seen.set()
+
+    seen = Event()
+    falling = {"schedule": "steps", "lr_steps": [1], "lr_factor": 0.001}
+    held = Held(shards, tmp_path / "run", ending(2, rounds=2, **falling))
+    held.at[2] = in_round_2
+    held.rounds.run()
+    line = read_rounds(tmp_path / "run")[1]
+    assert sorted(each.stale for each in line.hospitals.values()) == [0, 1]
+    paces = [each.pace.parameters for each in line.hospitals.values() if each.pace]
+    assert max(paces) < 10 * min(paces)
+
+
 def test_whoever_still_trains_at_the_end_is_waited_for(tmp_path: Path, shards: list[Path]) -> None:
     def freed_at_the_end(
         instruction: Instruction, reply: Reply, blob: bytes
