@@ -94,13 +94,20 @@ def errands_of(out: Round, connections: Mapping[str, Connection]) -> dict[str, E
         connections: To those who are asked, by name.
     """
     errands: dict[str, Errand] = {}
-    ready: dict[tuple[Part, int, Change | None], tuple[Instruction, Weights]] = {}
+    ready: dict[tuple[Part, bool], Weights] = {}
     for name, connection in connections.items():
-        part, counted = _part_for(out, connection), _counted(out, connection)
-        what = part, counted, _change_for(out, connection, part)
+        part = _part_for(out, connection)
+        change = _change_for(out, connection, part)
+        what = part, change is not None
         if what not in ready:
-            ready[what] = _outgoing(out, *what)
-        errands[name] = Errand(connection, *ready[what], out)
+            ready[what] = _weights(out, part, change)
+        fields = {
+            "weights": part,
+            "counted": _counted(out, connection),
+            "base": change.base if change else None,
+        }
+        instruction = out.instruction.model_copy(update=fields)
+        errands[name] = Errand(connection, instruction, ready[what], out)
     return errands
 
 
@@ -124,15 +131,10 @@ def _change_for(out: Round, connection: Connection, part: Part) -> Change | None
     return out.change if holds and select(out.state, part).keys() == out.trained.keys() else None
 
 
-def _outgoing(
-    out: Round, part: Part, counted: int, change: Change | None
-) -> tuple[Instruction, Weights]:
+def _weights(out: Round, part: Part, change: Change | None) -> Weights:
     """Return what goes to all that lack this part of the model, or its change."""
-    fields = {"weights": part, "counted": counted, "base": change.base if change else None}
-    instruction = out.instruction.model_copy(update=fields)
     if change is not None:
-        return instruction, Weights(change.blob)
+        return Weights(change.blob)
     if part == "all":
-        return instruction, out.packed
-    blob = pack(join({WEIGHTS: select(out.state, part), **out.extras}))
-    return instruction, Weights(blob)
+        return out.packed
+    return Weights(pack(join({WEIGHTS: select(out.state, part), **out.extras})))
