@@ -22,6 +22,7 @@ from common.scores import LARGEST_LOSS
 from common.secret_stream import SecretStream
 from common.seeds import generator
 from common.shard import Shard
+from common.state import State
 
 
 class Diverged(Exception):  # noqa: N818 - a result, not a fault
@@ -173,4 +174,18 @@ def check_loss(loss: float | None, training: Training) -> None:
         Diverged: The loss is not finite or beyond :data:`LARGEST_LOSS`.
     """
     if loss is not None and not loss <= LARGEST_LOSS:
-        raise Diverged(f"the training diverged at learning rate {training.lr:g}")
+        raise _diverged(training)
+
+
+def check_weights(state: State, training: Training) -> None:
+    """Check that a training has not diverged in its last step, of which no loss tells.
+
+    Raises:
+        Diverged: A weight is not finite.
+    """
+    if not all(np.isfinite(array).all() for array in state.values()):
+        raise _diverged(training)
+
+
+def _diverged(training: Training) -> Diverged:
+    return Diverged(f"the training diverged at learning rate {training.lr:g}")

@@ -23,7 +23,7 @@ from client.private.account import PrivacyAccount
 from client.progress import Steps, Tell, tell_nobody
 from client.scoring import keep, told_of
 from client.secure.sums import SecureSums
-from client.training import check_loss
+from client.training import check_loss, check_weights
 from common.evaluation import EVALUATION_BATCH, evaluation_batch
 from common.model import state_of
 from common.protocol import Instruction, Reply
@@ -124,11 +124,13 @@ class Work:
             )
             return _reply(instruction, computed, **scores, kept=kept), b""
         check_loss(computed.loss, instruction.training)
+        state = state_of(begun.model)
+        check_weights(state, instruction.training)
         spent = self.privacy.spent if secret is not None else None
         steps = instruction.training.steps(len(chosen))
-        weights = self.exchange.end(instruction, state_of(begun.model), begun, steps)
+        weights = self.exchange.end(instruction, state, begun, steps)
         if instruction.secure is not None:
-            after = returned(state_of(begun.model), instruction.training)
+            after = returned(state, instruction.training)
             attempt.hold_change(before, after, len(chosen), computed.loss)
             keys = attempt.keys
             return _reply(instruction, computed, **scores, privacy=spent, keys=keys), b""

@@ -21,7 +21,7 @@ from common.errors import BadInput
 from common.evaluation import loss_of
 from common.findings import UNKNOWN
 from common.model import build_model, load_state, state_of, to_input
-from common.options import Architecture, Mode, Precision, Training
+from common.options import Architecture, Mode, Precision, Training, Wire
 from common.protocol import Greeting, Instruction
 from common.seeds import generator
 from common.shard import Entry, Shard, create_shard, open_shard
@@ -460,6 +460,21 @@ def test_a_fault_that_the_cpu_has_too_is_a_failed_reply(
         hospital = hospital_of(make_shard(tmp_path / device).path, device)
         reply, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
         assert (reply.status, reply.reason) == ("failed", "RuntimeError")
+
+
+@pytest.mark.parametrize("wire", ["fp32", "int8"])
+def test_weights_that_are_not_finite_have_diverged_however_they_travel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wire: Wire
+) -> None:
+    def in_the_last_step(model: torch.nn.Module, *_: object) -> float:
+        model.state_dict()["classifier.weight"].fill_(torch.inf)
+        return 0.5
+
+    monkeypatch.setattr("client.computing.train", in_the_last_step)
+    hospital = hospital_of(make_shard(tmp_path / "a").path)
+    reply, blob = hospital.answer(instruction_of(plan_of(wire=wire), 1), pack(STATE))
+    assert (reply.status, blob) == ("diverged", b"")
+    assert reply.reason == "the training diverged at learning rate 0.05"
 
 
 def hospital_answers(hospital: Hospital, rounds: list[tuple[Instruction, bytes]]) -> list[bytes]:
