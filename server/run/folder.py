@@ -166,7 +166,8 @@ class RunFolder:
     def rounds(self) -> Sequence[RoundRecord]:
         """Return the rounds that are done, with one whose line is not written yet.
 
-        The files are read once.
+        The files are read once. The hospitals' intervals are in the files alone: only a report
+        needs them, and they would be most of a long run's memory.
 
         Raises:
             BadInput: A line is damaged.
@@ -176,9 +177,9 @@ class RunFolder:
     def _read(self) -> list[RoundRecord]:
         if self._rounds is None:
             drop_torn_line(self.path / "rounds.jsonl")
-            self._rounds = read_rounds(self.path)
+            self._rounds = [_without_intervals(record) for record in read_rounds(self.path)]
             if (left := read_open(self.path)) is not None and left.round == len(self._rounds) + 1:
-                self._rounds.append(left)
+                self._rounds.append(_without_intervals(left))
                 self._open = left
             self.safe = len(self._rounds)
         return self._rounds
@@ -214,7 +215,8 @@ class RunFolder:
             observe(record)
 
     def _set_safe(self, record: RoundRecord) -> None:
-        self._read()[record.round - 1 :] = [record]  # in its place, if it is held
+        # In its place, if it is held.
+        self._read()[record.round - 1 :] = [_without_intervals(record)]
         self.safe = record.round
 
     def is_finished(self, rounds: int) -> bool:
@@ -286,3 +288,11 @@ class RunFolder:
         """Copy a round's model to ``best.pt`` or ``final.pt``."""
         with self.checkpoint(number).open("rb") as source:
             write_whole(self.path / name, lambda file: shutil.copyfileobj(source, file))
+
+
+def _without_intervals(record: RoundRecord) -> RoundRecord:
+    hospitals = {
+        name: part.model_copy(update={"auc_intervals": None})
+        for name, part in record.hospitals.items()
+    }
+    return record.model_copy(update={"hospitals": hospitals})

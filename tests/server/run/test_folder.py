@@ -8,10 +8,12 @@ from pydantic import ValidationError
 from common.checkpoint import Provenance, read_checkpoint
 from common.errors import BadInput
 from common.model import build_model, state_of
+from common.readings import aucs_of
 from server.run.config import hashes_of, in_force
 from server.run.events import Changed, Resumed
 from server.run.folder import KEPT_CHECKPOINTS, RunFolder
-from server.run.records import RunStatus, read_run_status
+from server.run.records import RoundRecord, RunStatus, read_rounds, read_run_status
+from tests.support.histograms import histograms_with
 from tests.support.records import HOSPITAL, round_record
 from tests.support.states import same_bits
 
@@ -50,6 +52,24 @@ def test_lines_are_json_and_status_replaces_itself(tmp_path: Path) -> None:
     assert json.loads((folder.path / "status.json").read_text())["state"] == "finished"
     with pytest.raises(ValidationError, match="finite"):
         folder.write_round(round_record(3, auc=float("nan")))
+
+
+def test_intervals_are_on_disk_alone_once_a_round_is_written(tmp_path: Path) -> None:
+    told = HOSPITAL.model_copy(update={"auc_intervals": aucs_of(histograms_with(0.7))})
+    whole = [round_record(number, hospitals={"a": told}) for number in (1, 2)]
+    lean = [round_record(number) for number in (1, 2)]
+    folder = RunFolder.create(tmp_path / "run", {"run_id": "x"})
+    observed: list[RoundRecord] = []
+    folder.observers.append(observed.append)
+    folder.hold(whole[0])
+    folder.write_round(whole[0])
+    folder.keep_open(whole[1])
+    assert folder.rounds() == lean
+    assert (observed, read_rounds(folder.path)) == (whole[:1], whole[:1])
+    folder.log.close()
+    again = RunFolder.reopen(folder.path, {"run_id": "x"})
+    assert again.rounds() == lean
+    assert again.open_round == whole[1], "which is still to be written"
 
 
 def test_whoever_ever_took_part_is_known(tmp_path: Path) -> None:
