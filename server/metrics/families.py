@@ -188,7 +188,7 @@ def _add_scores(found: Families, facts: Facts) -> None:
         for finding, auc in tested.auc_by_finding.items():
             found.add("test_finding_auc", auc, finding)
     choice = Choice(facts.config.believes_claims)
-    Progress.of(facts.rounds, [], choice)
+    Progress.of(facts.rounds, facts.events, choice)
     if facts.status.validation is not None:
         choice.note(len(facts.rounds), facts.status.validation.auc, facts.status.pooled)
         _add_validation(found, facts.status.validation, facts.status.pooled)

@@ -9,7 +9,16 @@ from common.scores import Scores
 from server.metrics.families import Facts, families_of
 from server.metrics.names import METRICS, PREFIX
 from server.metrics.rejections import REASONS
-from server.run.events import Event, Excluded, Joined, Left, Lost, Repeated, ReplyRejected
+from server.run.events import (
+    Event,
+    Excluded,
+    FinalModel,
+    Joined,
+    Left,
+    Lost,
+    Repeated,
+    ReplyRejected,
+)
 from server.run.live import HospitalLive, Live
 from server.run.records import (
     Bytes,
@@ -151,6 +160,11 @@ def test_the_best_model_is_the_one_that_hospitals_scored_best(tmp_path: Path) ->
     found = samples_of(facts_of(tmp_path, rounds, status=ended))
     assert (found["best_round"][()], found["best_validation_auc"]) == (4, {("mean",): 0.9})
     assert found["validation_auc"] == {("mean",): 0.9}
+    # It goes on, and is scored anew with the next round.
+    final: list[Event] = [FinalModel(round=4, auc=0.9, pooled=None)]
+    rounds.append(round_record(5, auc=0.6))
+    found = samples_of(facts_of(tmp_path, rounds, events=final))
+    assert (found["best_round"][()], found["best_validation_auc"]) == (4, {("mean",): 0.9})
 
 
 def pooled_of(auc: float) -> Pooled:
