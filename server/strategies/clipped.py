@@ -1,8 +1,9 @@
-"""FedAvg of updates that are shortened to the median of their norms.
+"""The mean of updates that are shortened to the median of their norms.
 
 Sun et al., "Can You Really Backdoor Federated Learning?", 2019, section 4.1, with the median in
 the place of a threshold to be guessed. Parameters and BatchNorm's statistics are shortened each by
-itself: statistics move much further, and one norm of both would let any parameters pass.
+itself: statistics move much further, and one norm of both would let any parameters pass. All
+hospitals count the same, or one could claim the films of all others.
 """
 
 import math
@@ -15,7 +16,7 @@ from server.strategies.base import RoundInfo, Strategy, Updates, part_of_the_way
 
 
 class ClippedMean(Strategy):
-    """The mean, weighted by examples, of shortened updates."""
+    """The uniform mean of shortened updates."""
 
     def combine(self, before: State, updates: Updates, about: RoundInfo) -> State:
         """Return the mean; no update's parameters, and no statistics, are longer than the median.
@@ -32,7 +33,7 @@ class ClippedMean(Strategy):
                 whole |= part_of_the_way(before, part, min(1.0, bound / norm) if norm else 1.0)
             return whole
 
-        terms = ((shortened(each.name, each.weights), each.info.weight) for each in updates)
+        terms = ((shortened(each.name, each.weights), 1) for each in updates)
         return weighted_mean(before, terms)
 
 

@@ -120,11 +120,10 @@ def test_clipped_updates_are_no_longer_than_the_median(tmp_path: Path) -> None:
     sent[NAMES[3]] = ({**long, "num_batches_tracked": np.array(9)}, sent[NAMES[3]][1])
     norms = {name: norm_of(squared_change(BEFORE, state)) for name, (state, _) in sent.items()}
     bound = statistics.median(norms.values())
-    total = sum(examples for _, examples in sent.values())
     for key in ("w", "scale"):
         expected = BEFORE[key] + sum(
-            examples / total * min(1, bound / norms[name]) * (state[key] - BEFORE[key])
-            for name, (state, examples) in sent.items()
+            min(1, bound / norms[name]) * (state[key] - BEFORE[key]) / len(sent)
+            for name, (state, _) in sent.items()
         )
         np.testing.assert_allclose(
             combined(tmp_path, "clipped", sent)[key], expected, rtol=1e-5, atol=1e-6
@@ -146,8 +145,8 @@ def test_statistics_that_move_further_let_no_weights_pass() -> None:
     further = honest | {"n.running_mean": np.full(3, 1e6, np.float32)}
     sent = {f"hospital-{i}": ({WEIGHTS: honest}, 10) for i in range(6)}
     sent |= {"liar": ({WEIGHTS: liar}, 10), "moved": ({WEIGHTS: further}, 10)}
-    for settings in ({"strategy": "clipped"}, {"strategy": "fedavgm", "average": "clipped"}):
-        strategy = make_strategy(StrategySettings.model_validate(settings))
+    for chosen in ({"strategy": "clipped"}, {"strategy": "fedavgm", "average": "clipped"}):
+        strategy = make_strategy(StrategySettings.model_validate(chosen))
         after = strategy.combine(before, HeldUpdates(sent), ROUND)
         # Seven go one way and one the other, all as far.
         np.testing.assert_allclose(after["c.weight"], (7 * 0.1 - 0.1) / 8, rtol=1e-6)
@@ -156,6 +155,13 @@ def test_statistics_that_move_further_let_no_weights_pass() -> None:
         means = 7 * 4 + shortened * 1e6, 7 * 5 + shortened * 5
         np.testing.assert_allclose(after["n.running_mean"], means[0] / 8, rtol=1e-6)
         np.testing.assert_allclose(after["n.running_var"], 100 + means[1] / 8, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["clipped", "trimmed-mean", "median"])
+def test_a_robust_mean_believes_no_claim_of_films(tmp_path: Path, name: StrategyName) -> None:
+    sent = replies()
+    claimed = sent | {NAMES[3]: (sent[NAMES[3]][0], 1_000_000)}
+    assert same_bits(combined(tmp_path, name, claimed), combined(tmp_path, name, sent))
 
 
 STATES = st.fixed_dictionaries(
