@@ -76,6 +76,7 @@ def test_a_strategy_brings_its_own_settings(
         ([*SIZE, "--strategy", "median"], "all hospitals count the same in it; give --sample uni"),
         ([*SIZE, "--strategy", "fedadam", "--average", "clipped"], "--average clipped does not"),
         ([*SIZE, "--strategy", "scaffold"], "its mean is uniform"),
+        ([*SIZE, "--dp", "site"], "which --dp site does not make up for"),
         ([*END, "9", "--strategy", "scaffold"], "belongs to one model"),
         ([*END, "9", "--strategy", "feddyn"], "belongs to one model"),
         ([*END, "9", "--shared", "no-batchnorm"], "under --shared no-batchnorm belongs to the"),
