@@ -251,6 +251,8 @@ def test_a_hospital_that_lost_what_was_its_own_says_so_and_begins_again(
     run_strategy(plan, again, wire, state, kept)
     (lost,) = [event for event in again.events() if isinstance(event, OwnStateLost)]
     assert (lost.site, lost.round) == ("hospital-01", 3)
+    assert "give its client --state" in lost.reason
+    assert lost.reason in caplog.text
     assert "kept of its own after round 2 of run test is lost" in caplog.text
     whole = [any(".norm" in name for name in sent) for number, sent in wire.down if number == 3]
     assert sorted(whole) == [False, False, True]
