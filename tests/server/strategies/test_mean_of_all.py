@@ -30,9 +30,9 @@ def test_it_is_the_mean_of_what_all_remember_whoever_joins_or_leaves(
         most = max(most, hospitals)
         again = MeanOfAll()
         again.load_state_dict(mean.state_dict())
-        change = np.array([1, -1]) * sum(changes.values()) / len(changes)
+        moved = np.array([1, -1]) * sum(changes.values()) / len(changes)
         for each in (mean, again):
-            each.follow({"w": change}, LIKE, len(changes), hospitals)
+            each.follow({"w": moved}, LIKE, len(changes), hospitals)
         expected = np.array([1, -1]) * sum(remembered.values()) / most
         np.testing.assert_allclose(mean.values["w"], expected, atol=1e-5)
         assert mean.values["w"].dtype == np.float32

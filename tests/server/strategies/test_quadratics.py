@@ -12,7 +12,7 @@ import torch
 
 from client.local import LOCAL
 from common.options import StrategyName, Training
-from common.state import WEIGHTS, State
+from common.state import State
 from server.strategies import make_strategy
 from server.strategies.base import RoundInfo
 from server.strategies.settings import StrategySettings
@@ -66,9 +66,8 @@ def federate(
                 method.correct({"w.weight": weight})
                 optimizer.step()
             after = {"w.weight": weight.detach().numpy()}
-            learned = method.learned(after, steps)
-            own[i] = learned.own
-            replies[f"hospital-{i}"] = ({WEIGHTS: after, **learned.returned}, n)
+            own[i] = method.learned(after, steps)
+            replies[f"hospital-{i}"] = (after, n)
         about = RoundInfo(number, training, len(replies))
         state = server.combine(state, HeldUpdates(replies), about)
     return Run(float(state["w.weight"][0]), own)

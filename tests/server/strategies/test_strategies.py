@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from common.options import StrategyName, Training
-from common.state import WEIGHTS, State, is_float, spec_of
+from common.state import State, is_float, spec_of
 from common.wire import pack
 from server.rounds.pace import norm_of, squared_change
 from server.run.spool import Spool
@@ -143,8 +143,8 @@ def test_statistics_that_move_further_let_no_weights_pass() -> None:
     # Turned round and ten times as long: still far shorter than what its statistics do.
     liar = honest | {"c.weight": np.full(4, -1, np.float32)}
     further = honest | {"n.running_mean": np.full(3, 1e6, np.float32)}
-    sent = {f"hospital-{i}": ({WEIGHTS: honest}, 10) for i in range(6)}
-    sent |= {"liar": ({WEIGHTS: liar}, 10), "moved": ({WEIGHTS: further}, 10)}
+    sent = {f"hospital-{i}": (honest, 10) for i in range(6)}
+    sent |= {"liar": (liar, 10), "moved": (further, 10)}
     for chosen in ({"strategy": "clipped"}, {"strategy": "fedavgm", "average": "clipped"}):
         strategy = make_strategy(StrategySettings.model_validate(chosen))
         after = strategy.combine(before, HeldUpdates(sent), ROUND)

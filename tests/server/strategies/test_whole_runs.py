@@ -18,7 +18,8 @@ from common.model import build_model, load_state, state_of
 from common.protocol import Instruction, Reply
 from common.seeds import generator
 from common.shard import open_shard
-from common.state import State, is_parameter, select
+from common.state import OF_LOCAL, State, is_parameter, select, split
+from server.rounds.beside import take_apart
 from server.rounds.plan import Plan
 from server.run.events import OwnStateLost
 from server.run.folder import RunFolder
@@ -184,6 +185,22 @@ def test_a_network_with_batchnorm_is_trained_as_by_hand(tmp_path: Path, method: 
     other = by_hand(plan_of(**{**settings, "local": "sgd", "strategy": "fedavg"}), shards)
     moved = max(np.abs(other[n] - after[n]).max() for n in after if is_parameter(n))
     assert (moved > 1e-4) == (method != "fedavg")
+
+
+@pytest.mark.parametrize("wire", ["fp32", "int8", "topk"])
+def test_the_servers_control_variate_is_the_mean_of_the_hospitals(
+    tmp_path: Path, wire: str
+) -> None:
+    shards = make_hospitals(tmp_path / "data", 3)
+    plan = plan_of(rounds=3, wire=wire, **METHODS["scaffold"])
+    folder = RunFolder.create(tmp_path / "run", {})
+    run_strategy(plan, folder, LocalHospitals(shards, plan.seed, {}, tmp_path / "own"), FIRST, {})
+    server = take_apart(read_strategy(folder.checkpoint(3))).strategy
+    own = [split(load(file))[OF_LOCAL] for file in own_files(tmp_path / "own", 3).values()]
+    assert len(own) == 3
+    for name in own[0]:
+        mean = np.mean([state[name] for state in own], axis=0, dtype=np.float64)
+        np.testing.assert_allclose(server[name], mean, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 class Wire(LocalHospitals):
