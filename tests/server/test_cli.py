@@ -54,6 +54,8 @@ def test_a_strategy_brings_its_own_settings(
         (["--strategy", "scaffold", "--local", "fedprox"], "needs --local scaffold, not fedprox"),
         (["--local", "feddyn"], "give --strategy feddyn"),
         (["--strategy", "median", "--local", "scaffold"], "give --strategy scaffold"),
+        (["--strategy", "scaffold", "--wire", "topk"], "give --wire int8 or bf16"),
+        (["--strategy", "feddyn", "--wire", "topk"], "give --wire int8 or bf16"),
         (["--average", "median"], "is --strategy median"),
         (["--strategy", "scaffold", "--average", "median"], "cancel in the plain mean alone"),
         (["--strategy", "feddyn", "--average", "clipped"], "cancel in the plain mean alone"),

@@ -187,7 +187,7 @@ def test_a_network_with_batchnorm_is_trained_as_by_hand(tmp_path: Path, method: 
     assert (moved > 1e-4) == (method != "fedavg")
 
 
-@pytest.mark.parametrize("wire", ["fp32", "int8", "topk"])
+@pytest.mark.parametrize("wire", ["fp32", "bf16", "int8"])
 def test_the_servers_control_variate_is_the_mean_of_the_hospitals(
     tmp_path: Path, wire: str
 ) -> None:
