@@ -101,7 +101,7 @@ def plain(before: State, after: State, hospitals: int) -> tuple[Times, int]:
                 )
             with timed(times, "server"):
                 received = fingerprint(blob)
-                check_weights(reply, blob, received, before, spec_of(before), INSTRUCTION)
+                check_weights(reply, blob, received, before, INSTRUCTION)
                 spool.put(f"hospital-{i:02d}", blob, UpdateInfo(FILMS, 1.0))
         with timed(times, "server"):
             updates = spool.updates([f"hospital-{i:02d}" for i in range(hospitals)])

@@ -1,12 +1,12 @@
 """An accelerator's memory, which several clients on a machine share: films in it, and turns."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from common.resident import copy_to, fits
+from common.resident import copy_to, fits, give_memory_back
 from common.shard import Bytes
 
 LARGEST_SHARE = 0.25
@@ -36,13 +36,6 @@ class ResidentFilms:
     def give_up(self) -> None:
         """Leave the memory to the training for good."""
         self._copy, self._wanted = None, False
-
-
-def give_memory_back(device: torch.device) -> None:
-    """Give back what torch keeps of an accelerator's memory for later; others share it."""
-    if device.type != "cpu":
-        with suppress(torch.AcceleratorError):  # a broken one says so when it is used again
-            torch.cuda.empty_cache()
 
 
 @contextmanager

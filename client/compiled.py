@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch
 
 from common.model import is_out_of_memory
 
@@ -29,7 +30,9 @@ class Compiled:
         """Return the logits; without compiling from the first failure on."""
         if self._forward is not self.model:
             try:
-                return self._forward(inputs)
+                # Or the backward pass would be compiled later, outside of this call.
+                with functorch.patch(force_non_lazy_backward_lowering=True):
+                    return self._forward(inputs)
             except Exception as error:  # compilers raise many kinds
                 if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
                     raise

@@ -43,7 +43,7 @@ class Computing:
         precision: Precision | None,
         compiled: bool,
     ) -> None:
-        self.device = device
+        self.device = self._first = device
         self._site = site
         self._shard = shard
         self._precision = precision
@@ -53,9 +53,15 @@ class Computing:
         self._features = FrozenFeatures()
 
     @property
+    def fell_back(self) -> bool:
+        """Whether it computes on another device than it began with: the CPU."""
+        return self.device != self._first
+
+    @property
     def precision(self) -> Precision:
-        """In which it trains on its device."""
-        return self._precision or fastest_precision(self.device)
+        """In which it trains on its device; bf16 that was given is for the one it began with."""
+        given = None if self.fell_back and self._precision == "bf16" else self._precision
+        return given or fastest_precision(self.device)
 
     def give_up_films(self) -> None:
         """Leave an accelerator's memory to the training for good."""
@@ -102,8 +108,7 @@ class Computing:
             local: Corrects gradients.
             secret: Draws films and noise with ``--dp sample``.
         """
-        if self._compile and (self._compiled is None or self._compiled.model is not model):
-            self._compiled = Compiled(model)
+        compiled = self._compiled_for(model) if self._compile and not self.fell_back else None
         return train(
             model,
             replace(shard, resident=self._films.on(self.device)),
@@ -114,6 +119,12 @@ class Computing:
             self.precision,
             cancellation,
             local,
-            self._compiled,
+            compiled,
             secret,
         )
+
+    def _compiled_for(self, model: nn.Module) -> Compiled:
+        """Return the model's compiled forward pass, the same one as long as it is this model."""
+        if self._compiled is None or self._compiled.model is not model:
+            self._compiled = Compiled(model)
+        return self._compiled

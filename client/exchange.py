@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from client.local import LOCAL
@@ -23,7 +22,7 @@ from common.state import (
     parameters_of,
     returned,
 )
-from common.wire import Blob, pack
+from common.wire import Blob
 
 
 class Begun(NamedTuple):
@@ -96,15 +95,13 @@ class Exchange:
             OSError: What is the hospital's own cannot be written.
         """
         training, identity = instruction.training, instruction.identity
-        shared = returned(state, training)
-        learned = begun.local.learned(parameters_of(shared), steps)
-        after = join({WEIGHTS: shared, **learned.returned})
+        after = returned(state, training)
         rng = generator(instruction.seed, "wire", identity.round, self._site)
         up = sent(begun.local.before, after, begun.residual, self._wire_up(instruction), rng)
         if training.keeps_state:
             own = {
                 WEIGHTS: kept_back(state, training),
-                OF_LOCAL: learned.own,
+                OF_LOCAL: begun.local.learned(parameters_of(up.state), steps),
                 RESIDUAL: up.residual,
             }
             self.own.keep(identity.run, instruction.counted, identity.round, join(own))
@@ -114,18 +111,3 @@ class Exchange:
     def _wire_up(self, instruction: Instruction) -> Wire:
         """Return how trained weights travel; a secure sum's have an encoding of their own."""
         return "fp32" if self.in_sums else instruction.wire
-
-
-def untrained(instruction: Instruction, state: State, local: LocalTraining) -> bytes:
-    """Return what a canary returns, packed: what it received, and zeros for what it would learn.
-
-    Args:
-        instruction: The canary's.
-        state: The model as it was received.
-        local: How it is trained.
-    """
-    zero = {
-        name: {tensor: np.zeros_like(array) for tensor, array in learned.items()}
-        for name, learned in local.learned(local.before, 1).returned.items()
-    }
-    return pack(join({WEIGHTS: returned(state, instruction.training), **zero}))

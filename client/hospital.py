@@ -3,13 +3,12 @@
 import logging
 import secrets
 from collections.abc import Callable
-from functools import partial
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from client.accelerator import give_memory_back
 from client.cancellation import NEVER, Cancellation, GivenUp
 from client.computing import Computing
 from client.counted import CountedScores
@@ -27,6 +26,7 @@ from client.work import Work
 from common.model import is_out_of_memory
 from common.options import Precision
 from common.protocol import MOST_OWN, OWN_LOST, Greeting, Hello, Instruction, Reply
+from common.resident import give_memory_back
 from common.secure.fixed import OutOfRange
 from common.secure.keys import Signer
 from common.shard import Shard
@@ -80,12 +80,13 @@ class Hospital:
         self._greeting: Greeting | None = None
         self._exchange = Exchange(own or OwnStates(None), name)
         self._computing = Computing(name, shard, device, precision, compiled)
+        self._slots_folder, self._slots = slots_folder, slots
         self.sums = SecureSums(name, signer)
         self._work = Work(
             name=name,
             shard=shard,
             policy=self._policy,
-            turn=partial(slot, slots_folder, slots),
+            turn=self._turn,
             exchange=self._exchange,
             computing=self._computing,
             privacy=privacy or PrivacyAccount(None),
@@ -111,6 +112,13 @@ class Hospital:
     def forget_scores(self) -> None:
         """Forget its scores, since another model has come."""
         self._work.scored = None
+
+    def _turn(self, cancellation: Cancellation) -> AbstractContextManager[float]:
+        """Wait for a turn; without the accelerator, beside those who have turns on it."""
+        folder = self._slots_folder
+        if folder is not None and self._computing.fell_back:
+            folder /= "cpu"
+        return slot(folder, self._slots, cancellation)
 
     def greet(self, greeting: Greeting) -> Hello:
         """Introduce the hospital to a run; instructions must be of that run from now on.

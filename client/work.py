@@ -16,7 +16,7 @@ from client.cancellation import Cancellation
 from client.computing import Computing
 from client.counted import CountedScores
 from client.examples import Indices, to_train_on
-from client.exchange import Begun, Exchange, untrained
+from client.exchange import Begun, Exchange
 from client.kept import KeptModels
 from client.policy import Policy
 from client.private.account import PrivacyAccount
@@ -31,7 +31,7 @@ from common.secret_stream import SecretStream
 from common.secure.terms import terms_of
 from common.shard import Shard
 from common.state import returned
-from common.wire import Blob, fingerprint
+from common.wire import Blob, fingerprint, pack
 
 Checks = tuple[Cancellation, Cancellation]
 """What is asked before each batch of scoring, and before each step of training."""
@@ -215,7 +215,7 @@ class Work:
         self.policy.check(instruction, len(chosen))
         self.privacy.check_kept(instruction.training)
         begun = self.exchange.begin(instruction, blob, self.computing.device)
-        weights = untrained(instruction, state_of(begun.model), begun.local)
+        weights = pack(returned(state_of(begun.model), instruction.training))
         films = shard, chosen, validation[: batches * EVALUATION_BATCH]
         secret = SecretStream(secrets.token_bytes(32), b"canary")
         checks = cancellation, cancellation

@@ -18,6 +18,9 @@ from common.shard import Bytes, Shard
 EVALUATION_BATCH = 64
 """Films that are scored at a time, where nothing else is known to be faster."""
 
+FULL_CROP = 224
+"""Pixels of the paper's crops: two of the batches above take 1.2 GB of a GPU's memory."""
+
 
 def evaluation_batch(size: int, device: torch.device) -> int:
     """Return how many films to score at a time; benchmarks/client_speed.md has the best on a CPU.
@@ -27,7 +30,8 @@ def evaluation_batch(size: int, device: torch.device) -> int:
         device: Where to compute.
     """
     if device.type == "cuda":
-        return 2 * EVALUATION_BATCH  # takes less memory than a step of training
+        share = min(1.0, (FULL_CROP / crop_size(size)) ** 2)  # memory grows with the area
+        return max(1, int(2 * EVALUATION_BATCH * share))
     return EVALUATION_BATCH if crop_size(size) < 168 else EVALUATION_BATCH // 4
 
 

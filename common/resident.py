@@ -1,4 +1,6 @@
-"""Images in a GPU's memory, where they fit."""
+"""A GPU's memory: images in it, where they fit, and what is left of it for others."""
+
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -23,3 +25,10 @@ def copy_to(images: Bytes, device: torch.device) -> Tensor:
         chunk = torch.from_numpy(np.array(images[start : start + CHUNK]))
         copy[start : start + CHUNK].copy_(chunk)
     return copy
+
+
+def give_memory_back(device: torch.device) -> None:
+    """Give back what torch keeps of an accelerator's memory for later; others share it."""
+    if device.type != "cpu":
+        with suppress(torch.AcceleratorError):  # a broken one says so when it is used again
+            torch.cuda.empty_cache()

@@ -1,8 +1,7 @@
-"""What a method of local training is: it changes gradients, and may remember and return states."""
+"""What a method of local training is: it changes gradients, and may remember a state."""
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -10,18 +9,6 @@ from torch import nn
 from common.model import tensor_of
 from common.options import Training
 from common.state import State
-
-
-class Learned(NamedTuple):
-    """What is left of a round's training beside the weights.
-
-    Attributes:
-        own: What the hospital remembers for its next round.
-        returned: Named states that go to the server.
-    """
-
-    own: State
-    returned: dict[str, State]
 
 
 class LocalTraining:
@@ -59,15 +46,15 @@ class LocalTraining:
             parameters: All that are trained, by name.
         """
 
-    def learned(self, after: State, steps: int) -> Learned:
-        """Return what is left of the training.
+    def learned(self, after: State, steps: int) -> State:
+        """Return what the hospital remembers for its next round.
 
         Args:
-            after: The parameters after it.
+            after: The parameters after the training, as they arrive at the server.
             steps: How many it took.
         """
         del after, steps
-        return Learned({}, {})
+        return {}
 
     @torch.no_grad()
     def hold_back(self, parameters: Mapping[str, nn.Parameter], weight: float) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from client.local.base import Learned, LocalTraining
+from client.local.base import LocalTraining
 from common.state import State
 
 
@@ -33,14 +33,11 @@ class FedDyn(LocalTraining):
             assert gradient is not None  # noqa: S101 - all of them have been through backward
             gradient.sub_(linear)
 
-    def learned(self, after: State, steps: int) -> Learned:
+    def learned(self, after: State, steps: int) -> State:
         """Return what the regulariser remembers."""
         del steps
         alpha = self.training.alpha
-        return Learned(
-            {
-                name: np.asarray(self._gradient[name] - alpha * (y - self.before[name]), y.dtype)
-                for name, y in after.items()
-            },
-            {},
-        )
+        return {
+            name: np.asarray(self._gradient[name] - alpha * (y - self.before[name]), y.dtype)
+            for name, y in after.items()
+        }

@@ -1,14 +1,8 @@
 """SCAFFOLD, the hospital's part: gradients are corrected by control variates.
 
-With the server's control variate c, the hospital's c_i, the received weights x, and y after K
-effective steps at rate eta::
-
-    each step     gradient + c - c_i
-    in the end    c_i' = c_i - c + (x - y) / (K eta)
-
-Karimireddy et al., ICML 2020, algorithm 1, option II, where the steps are plain SGD. Under momentum
-the change is a sum in which each gradient counts as often as momentum repeats it; K is the sum of
-these (:meth:`common.options.Training.effective_steps`), so that the quotient is a mean gradient.
+In each step c - c_i is added to the gradient, with the server's control variate c and the
+hospital's c_i; in the end c_i changes (:mod:`common.control`). Karimireddy et al., ICML 2020,
+algorithm 1.
 """
 
 from collections.abc import Mapping
@@ -18,7 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from client.local.base import Learned, LocalTraining
+from client.local.base import LocalTraining
+from common.control import control_change
 from common.state import CONTROL, State
 
 
@@ -41,15 +36,7 @@ class Scaffold(LocalTraining):
             assert gradient is not None  # noqa: S101 - all of them have been through backward
             gradient.add_(correction)
 
-    def learned(self, after: State, steps: int) -> Learned:
-        """Return the new control variate, and its change for the server."""
-        length = self.training.effective_steps(steps) * self.training.lr
-        change = {
-            name: np.asarray(
-                (self.before[name].astype(np.float64) - array) / length - self._theirs[name],
-                array.dtype,
-            )
-            for name, array in after.items()
-        }
-        ours = {name: self._ours[name] + change[name] for name in change}
-        return Learned(ours, {CONTROL: change})
+    def learned(self, after: State, steps: int) -> State:
+        """Return the new control variate."""
+        change = control_change(self._theirs, self.before, after, self.training, steps)
+        return {name: ours + change[name] for name, ours in self._ours.items()}

@@ -10,7 +10,6 @@ from common.readings import aucs_of
 from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import Scores
 from common.secure.fixed import length
-from common.state import WEIGHTS, split
 from common.wire import Blob, fingerprint, pack
 from server.rounds.ask import HospitalLost, Hospitals
 from server.rounds.checks import Rejected, check_reply, check_weights
@@ -191,7 +190,10 @@ class Attempt:
     def _note_sent(self, name: str, errand: Errand) -> None:
         instruction = errand.instruction
         if instruction.counted and instruction.counted not in errand.connection.own:
-            why = f"it does not have what it kept after round {instruction.counted}"
+            why = (
+                f"it does not have what it kept after round {instruction.counted}, and begins "
+                "again; give its client --state, a folder that stays"
+            )
             self._note(OwnStateLost, name, why)
         details = {
             "site": name,
@@ -285,13 +287,13 @@ class Attempt:
             Rejected: They are not good enough.
         """
         before, instruction = errand.out.trained, errand.instruction
-        states = check_weights(reply, blob, received, before, errand.out.returned, instruction)
-        state, now = split(states)[WEIGHTS], self._out.trained
+        state = check_weights(reply, blob, received, before, instruction)
+        now = self._out.trained
         if stale := self._stale(errand):
             state = carried_over(before, state, now, stale)
             blob = pack(state)
         elif instruction.wire != "fp32":
-            blob = pack(states)
+            blob = pack(state)
         squared = squared_change(now, state)
         norm = norm_of(squared)
         if not math.isfinite(norm):

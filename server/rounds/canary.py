@@ -10,6 +10,7 @@ from common.evaluation import EVALUATION_BATCH
 from common.protocol import Hello
 from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import rounded
+from common.state import spec_of
 from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected
 from server.rounds.errands import Round
@@ -45,7 +46,7 @@ def ask(plan: Plan, hospitals: Hospitals, folder: RunFolder, out: Round) -> Cana
     few = {"batches": BATCHES, "seconds": patience}
     out = replace(out, instruction=out.instruction.model_copy(update=few))
     folder.live.begin(out.instruction.identity, "hospitals", 0, plan.needed)
-    spool = folder.spool(out.returned)
+    spool = folder.spool(spec_of(out.trained))
     attempt = Attempt(hospitals, folder, out, spool)
     found = attempt.collect(patience)
     return canary_round(plan, found, attempt.hellos, monotonic() - start)

@@ -14,7 +14,7 @@ from common.codec.change import received as received_state
 from common.errors import NoQuorum
 from common.histograms import Histograms
 from common.protocol import Hello, Instruction, Reply
-from common.state import Spec, State
+from common.state import State, spec_of
 from common.wire import Blob, WireError
 
 DIVERGED = "the training diverged at learning rate"
@@ -72,7 +72,6 @@ def check_weights(
     blob: Blob,
     received: str | None,
     before: State,
-    returned: Spec,
     instruction: Instruction,
 ) -> State:
     """Check what comes with a reply; return all states that hospitals return, joined.
@@ -82,7 +81,6 @@ def check_weights(
         blob: What came.
         received: Hash of what came.
         before: What was to be trained.
-        returned: All that the blob must hold, joined; see :func:`common.state.join`.
         instruction: How it was to be trained, and how it travels.
 
     Raises:
@@ -92,7 +90,7 @@ def check_weights(
     if received is None or received != reply.weights:
         raise Rejected("the weights do not have the hash that was announced")
     try:
-        state = received_state(blob, before, returned, instruction.wire)
+        state = received_state(blob, before, spec_of(before), instruction.wire)
     except WireError as error:
         raise Rejected(str(error)) from None
     if (flaw := flaw_of(state)) is not None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from common.options import Part
 from common.protocol import Instruction
-from common.state import WEIGHTS, Spec, State, join, parameters_of, returned, select, spec_of
+from common.state import WEIGHTS, State, join, returned, select
 from common.wire import pack
 from server.rounds.ask import Connection, Weights
 from server.run.records import Pace
@@ -37,7 +37,6 @@ class Round:
         norm_limit: Updates so many times faster than usual are rejected; 0: none is.
         paces: Of the hospitals' updates in earlier rounds; see :mod:`server.rounds.pace`.
         extras: Named states that go out beside the weights.
-        returns: Names of the states that hospitals return beside the weights.
         counted: The last round in which each hospital's reply counted, by name.
         sha256: Of what is trained, packed; None: changes of it will not go out.
         change: What goes to those who hold the trained part of the round before, if they lack
@@ -52,7 +51,6 @@ class Round:
     norm_limit: float
     paces: Mapping[str, Sequence[Pace]]
     extras: dict[str, State] = field(default_factory=dict)
-    returns: tuple[str, ...] = ()
     counted: Mapping[str, int] = field(default_factory=dict)
     sha256: str | None = None
     change: Change | None = None
@@ -62,12 +60,6 @@ class Round:
     def trained(self) -> State:
         """The part of the model that hospitals train and return."""
         return returned(self.state, self.instruction.training)
-
-    @property
-    def returned(self) -> Spec:
-        """All that hospitals return, joined: weights, and parameters for each extra state."""
-        trained = spec_of(self.trained)
-        return join({WEIGHTS: trained, **dict.fromkeys(self.returns, parameters_of(trained))})
 
 
 class Errand(NamedTuple):

@@ -9,7 +9,7 @@ from common.errors import NoQuorum
 from common.runtime.logs import fields
 from common.scores import Scores, rounded
 from common.secure.settings import SecureSettings
-from common.state import State, returned
+from common.state import State, returned, spec_of
 from server.rounds import canary
 from server.rounds.ask import Hospitals
 from server.rounds.attempt import Attempt, Collected
@@ -220,7 +220,7 @@ class Rounds:
                 self._hospitals,
                 self.folder,
                 out,
-                self.folder.spool(out.returned),
+                self.folder.spool(spec_of(out.trained)),
                 cohort,
                 self._under_way,
                 plan.secure.secure_groups,

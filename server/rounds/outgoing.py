@@ -32,7 +32,7 @@ class GlobalModel:
 
     Args:
         plan: How the run is to go.
-        strategy: Says what goes out and comes back beside the weights.
+        strategy: Says what goes out beside the weights.
         state: The model to begin with.
         sent: What is trained of it, as it went out in the round before; empty: none has.
         residual: What had not gone out with it.
@@ -79,7 +79,7 @@ class GlobalModel:
         if secure is not None:
             out = replace(out, instruction=out.instruction.model_copy(update={"secure": secure}))
         extras = self._strategy.sends(out.trained)
-        out = replace(out, extras=extras, returns=self._strategy.extra_states)
+        out = replace(out, extras=extras)
         if number and out.instruction.training.wire != "fp32":
             out = self._encoded(out)
         if out.state is self.state and not extras:

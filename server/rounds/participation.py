@@ -52,25 +52,27 @@ def check_participation(
         ValueError: They do not; says why, and what to give.
     """
     if chosen.sample == "size":
-        _check_size(chosen, settings)
+        _check_size(chosen, settings, training)
     if chosen.rounds_end:
         _check_end(chosen, settings, training, min_clients, needed)
 
 
-def _check_size(chosen: Participation, settings: StrategySettings) -> None:
+def _check_size(chosen: Participation, settings: StrategySettings, training: Training) -> None:
     name = settings.strategy
     if chosen.fraction == 1:
         raise ValueError("--sample size draws nobody while all are asked; give --fraction below 1")
-    why = None
+    average = "" if settings.average == "weighted" else f" --average {settings.average}"
+    what, why = f"--strategy {name}{average}", None
     if not settings.believes_claims:
         why = "all hospitals count the same in it"
     elif name in NEEDS:
         why = "its mean is uniform"
+    elif training.dp == "site":
+        what, why = "--dp site", "its noise is for a mean in which all hospitals count the same"
     if why is not None:
-        robust = name if settings.average == "weighted" else f"{name} --average {settings.average}"
         raise ValueError(
-            f"--sample size asks large hospitals more often, which --strategy {robust} does not "
-            f"make up for: {why}; give --sample uniform"
+            f"--sample size asks large hospitals more often, which {what} does not make up for: "
+            f"{why}; give --sample uniform"
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import safe_open
 
-from common.state import Spec, split
+from common.state import Spec
 from common.wire import Blob, unpack
 from server.strategies.base import Update, UpdateInfo
 
@@ -22,7 +22,7 @@ class Spool:
 
     Args:
         folder: Theirs.
-        spec: What every blob holds: all states that hospitals return, joined.
+        spec: What every blob holds: the weights that hospitals return.
     """
 
     def __init__(self, folder: Path, spec: Spec) -> None:
@@ -70,7 +70,7 @@ class SpooledUpdates:
         for name, file in self._files.items():
             # Into memory that may be written: strategies of others change arrays in place.
             blob = np.fromfile(file, np.uint8).data
-            yield Update(name, self.infos[name], split(unpack(blob, self._spec)))
+            yield Update(name, self.infos[name], unpack(blob, self._spec))
 
     def columns(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """Yield each tensor of the weights, by name: n hospitals x its shape."""
@@ -80,5 +80,4 @@ class SpooledUpdates:
                 for file in self._files.values()
             ]
             for tensor in self._spec:
-                if "/" not in tensor:
-                    yield tensor, np.stack([file.get_tensor(tensor) for file in opened])
+                yield tensor, np.stack([file.get_tensor(tensor) for file in opened])

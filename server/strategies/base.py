@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from common.options import Training
-from common.state import WEIGHTS, State, is_float
+from common.state import State, is_float
 
 
 class UpdateInfo(NamedTuple):
@@ -42,17 +42,12 @@ class Update(NamedTuple):
     Attributes:
         name: The hospital's.
         info: Examples and norm.
-        states: ``weights`` and what the strategy asks for beside them, finite values all.
+        weights: After training, not their change; finite.
     """
 
     name: str
     info: UpdateInfo
-    states: dict[str, State]
-
-    @property
-    def weights(self) -> State:
-        """The weights after training, not their change."""
-        return self.states[WEIGHTS]
+    weights: State
 
 
 class Updates(Protocol):
@@ -86,14 +81,7 @@ class RoundInfo(NamedTuple):
 
 
 class Strategy(ABC):
-    """How updates become the next model; lives as long as the run.
-
-    Attributes:
-        extra_states: Names of the states that hospitals return beside the weights, each with the
-            parameters of what they return.
-    """
-
-    extra_states: ClassVar[tuple[str, ...]] = ()
+    """How updates become the next model; lives as long as the run."""
 
     @abstractmethod
     def combine(self, before: State, updates: Updates, about: RoundInfo) -> State:

@@ -1,8 +1,9 @@
 """SCAFFOLD: control variates against the drift of hospitals whose films differ.
 
 The server's control variate c is sent beside the weights; hospitals add c - c_i to their gradients
-and return the change of their own c_i (see :mod:`client.local.scaffold`). Of N hospitals, those of
-S are in the round::
+(see :mod:`client.local.scaffold`). How their own c_i change, the server computes from the weights
+that they return (:mod:`common.control`). Of N hospitals, those of S are in the round (N may grow;
+see :mod:`server.strategies.mean_of_all`)::
 
     x' = x + mean over S of (y_i - x)
     c' = c + |S| / N * mean over S of (c_i' - c_i)
@@ -13,46 +14,45 @@ ICML 2020, algorithm 1 with a global step of 1. Parameters alone have control va
 statistics and counters are averaged as in FedAvg.
 """
 
-from typing import ClassVar
-
 import numpy as np
 
+from common.control import control_change
 from common.state import CONTROL, State, parameters_of
-from server.strategies.base import RoundInfo, Strategy, Updates, weighted_mean
+from server.strategies.base import RoundInfo, Strategy, Update, Updates, weighted_mean
+from server.strategies.mean_of_all import MeanOfAll
 
 
 class Scaffold(Strategy):
     """The uniform mean of weights, and of the changes of the control variates."""
 
-    extra_states: ClassVar[tuple[str, ...]] = (CONTROL,)
-
     def __init__(self) -> None:
-        self._control: State = {}
+        self._control = MeanOfAll()
 
     def sends(self, before: State) -> dict[str, State]:
         """Return the server's control variate."""
         parameters = parameters_of(before)
         zero = {name: np.zeros_like(array) for name, array in parameters.items()}
-        return {CONTROL: self._control or zero}
+        return {CONTROL: self._control.values or zero}
 
     def combine(self, before: State, updates: Updates, about: RoundInfo) -> State:
         """Return the mean, and move the control variate."""
-        control = self.sends(before)[CONTROL]
-        changes = weighted_mean(control, ((update.states[CONTROL], 1) for update in updates))
-        share = len(updates.infos) / about.hospitals
-        self._control = {
-            name: np.asarray(array + share * changes[name].astype(np.float64), array.dtype)
-            for name, array in control.items()
-        }
+        control, training = self.sends(before)[CONTROL], about.training
+
+        def change(update: Update) -> State:
+            steps = training.steps(update.info.examples)
+            return control_change(control, before, update.weights, training, steps)
+
+        changes = weighted_mean(control, ((change(update), 1) for update in updates))
+        self._control.follow(changes, control, len(updates.infos), about.hospitals)
         return mean_with_uniform_parameters(before, updates)
 
     def state_dict(self) -> State:
         """Return the control variate."""
-        return self._control
+        return self._control.state_dict()
 
     def load_state_dict(self, state: State) -> None:
         """Go on from a control variate."""
-        self._control = state
+        self._control.load_state_dict(state)
 
 
 def mean_with_uniform_parameters(before: State, updates: Updates) -> State:

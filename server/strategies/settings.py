@@ -141,6 +141,11 @@ def check_combination(settings: StrategySettings, training: Training) -> None:
             f"--strategy {name} is made of what the server and the hospitals do: it needs --local "
             f"{needed}, not {local}; leave --local out"
         )
+    if needed is not None and training.wire == "topk":
+        raise ValueError(
+            f"--wire topk does not fit --strategy {name}: its corrections are of what travels, and "
+            "what travels rounds late is corrected many times over; give --wire int8 or bf16"
+        )
     if needed is None and local in NEEDS.values():
         raise ValueError(
             f"--local {local} needs the server's part of it, which --strategy {name} does not do; "

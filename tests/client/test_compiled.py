@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.backends.common import aot_autograd
 
 from client.hospital import Hospital
 from common.shard import Shard
@@ -53,6 +54,22 @@ def test_the_training_is_compiled_once_and_every_byte_is_the_same(
     shard = make_shard(tmp_path / "a")
     assert answers(shard, 6, compiled=True) == answers(shard, 6, compiled=False)
     assert len(compiled) == 2, "one for each mode"
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_model_whose_gradients_cannot_be_compiled_is_trained_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, dynamic: bool
+) -> None:
+    def backward(_graph: torch.fx.GraphModule, _inputs: list[Any]) -> Callable[..., Any]:
+        raise OSError("no kernel")
+
+    backend = aot_autograd(fw_compiler=lambda graph, _: graph.forward, bw_compiler=backward)
+    use(backend, monkeypatch)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, dynamic=dynamic))
+    shard = make_shard(tmp_path / "a")
+    with caplog.at_level(logging.INFO, "client"):
+        assert answers(shard, 1, compiled=True) == answers(shard, 1, compiled=False)
+    assert "--compile: the model cannot be compiled here" in caplog.text
 
 
 def test_a_model_that_cannot_be_compiled_is_trained_as_it_is(

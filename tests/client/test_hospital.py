@@ -14,6 +14,7 @@ from client.batches import Batch, batches
 from client.cancellation import Cancellation
 from client.examples import labelled_fraction
 from client.hospital import Hospital
+from client.slots import slot
 from client.training import train_epoch
 from common import frozen
 from common.codec.change import sent
@@ -430,6 +431,21 @@ def test_whose_turn_it_is_has_the_memory_of_the_accelerator(
         given_back.clear()
         hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
         assert given_back == expected, (device, error)
+
+
+def test_a_hospital_on_the_cpu_keeps_nobody_from_the_accelerator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, shard = tmp_path / "turns", make_shard(tmp_path / "a")
+    accelerator = FakeAccelerator(monkeypatch)
+    hospital = Hospital("a", shard, torch.device("meta"), 1, turns, precision="bf16")
+    hospital.greet(GREETING)
+    accelerator.error = FAILS_FOR_GOOD
+    assert hospital.answer(instruction_of(plan_of(), 1), pack(STATE))[0].status == "ok"
+    monkeypatch.setattr("common.model.is_fast_in_bf16", lambda _device: False)
+    assert hospital.precision == "fp32"
+    with slot(turns, 1):
+        assert hospital.answer(instruction_of(plan_of(), 2), pack(STATE))[0].status == "ok"
 
 
 def test_an_accelerator_that_cannot_give_memory_back_costs_no_reply(

@@ -137,7 +137,15 @@ def test_films_in_a_devices_memory_have_the_same_logits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "size", "films"), [("cpu", 64, 64), ("cpu", 256, 16), ("cuda", 256, 128)]
+    ("device", "size", "films"),
+    [
+        ("cpu", 64, 64),
+        ("cpu", 256, 16),
+        ("cuda", 72, 128),
+        ("cuda", 256, 128),
+        ("cuda", 512, 32),
+        ("cuda", 1024, 8),
+    ],
 )
-def test_batches_are_as_large_as_is_fast(device: str, size: int, films: int) -> None:
+def test_batches_are_as_large_as_is_fast_and_fits(device: str, size: int, films: int) -> None:
     assert evaluation_batch(size, torch.device(device)) == films

@@ -12,6 +12,7 @@ from client.accelerator import ResidentFilms
 from client.batches import Batch, batches
 from client.health import standing
 from client.hospital import Hospital
+from client.private.gradients import clipped_sum
 from client.training import train_epoch
 from common.evaluation import predict
 from common.model import build_model
@@ -22,6 +23,7 @@ from common.shard import Shard
 from common.state import select, spec_of
 from common.wire import unpack
 from experiments.launch.local import LocalFederation
+from tests.client.private.test_gradients import films, model_in
 from tests.gpu import GPU, needs_gpu
 from tests.support.federations import lines_of, options
 from tests.support.hospitals import GREETING, STATE, rounds_in
@@ -50,6 +52,20 @@ def test_a_round_is_that_of_the_cpu(tmp_path: Path, mode: Mode) -> None:
         for name, tensor in unpack(expected, spec).items():
             np.testing.assert_allclose(found[name], tensor, rtol=1e-3, atol=1e-4, err_msg=name)
     assert hospitals[1].device.type == "cuda"
+
+
+@pytest.mark.usefixtures("full_precision")
+@pytest.mark.parametrize("mode", ["finetune", "linear"])
+def test_films_are_clipped_as_on_the_cpu(mode: Mode) -> None:
+    inputs, labels = films(9, seed=3)
+    sums = []
+    for device in (torch.device("cpu"), GPU):
+        model, _ = model_in(mode)
+        parameters = {n: p for n, p in model.to(device).named_parameters() if p.requires_grad}
+        found = clipped_sum(model, parameters, inputs.to(device), labels.to(device), 0.4, mode)
+        sums.append({name: tensor.cpu() for name, tensor in found.items()})
+    for name, tensor in sums[0].items():
+        torch.testing.assert_close(sums[1][name], tensor, rtol=1e-3, atol=1e-5)
 
 
 def shards_of(path: Path) -> list[Shard]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import BadInput, FedCXRError
-from common.state import WEIGHTS, State, is_float, is_parameter
+from common.state import State, is_float, is_parameter
 from server.strategies.base import RoundInfo, Strategy, Update, UpdateInfo, Updates
 from server.strategies.flower.remembered import Memory, NotKept
 
@@ -87,8 +87,8 @@ class Adapted(Strategy):
         """
         sent = {name: a for name, a in before.items() if is_parameter(name) and is_float(a)}
         replies = [
-            Returned(name, info, {tensor: states[WEIGHTS][tensor] for tensor in sent})
-            for name, info, states in updates
+            Returned(name, info, {tensor: weights[tensor] for tensor in sent})
+            for name, info, weights in updates
         ]
         try:
             made = self.aggregate(about.number, sent, replies)
@@ -133,8 +133,8 @@ class _Rest:
         self._names = names
 
     def __iter__(self) -> Iterator[Update]:
-        for name, info, states in self._updates:
-            yield Update(name, info, {WEIGHTS: {t: states[WEIGHTS][t] for t in self._names}})
+        for name, info, weights in self._updates:
+            yield Update(name, info, {tensor: weights[tensor] for tensor in self._names})
 
     def columns(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """Yield each tensor that is left, by name: n hospitals x its shape."""

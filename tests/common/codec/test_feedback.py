@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from common.codec.change import received, sent
 from common.options import Training, Wire
 from common.seeds import generator
-from common.state import WEIGHTS, State, spec_of
+from common.state import State, spec_of
 from server.strategies.base import RoundInfo
 from server.strategies.fedavg import FedAvg
 from tests.support.updates import HeldUpdates
@@ -38,7 +38,7 @@ def models(wire: Wire, feedback: bool, rounds: int) -> Iterator[np.ndarray]:
             up = sent(state, after, residuals[i], wire, rng)
             residuals[i] = up.residual if feedback else {}
             arrived = received(up.blob, state, spec_of(state), wire)
-            replies[str(i)] = ({WEIGHTS: arrived}, 1)
+            replies[str(i)] = (arrived, 1)
         state = FedAvg().combine(state, HeldUpdates(replies), about)
         yield state["w.weight"][0]
 

@@ -6,7 +6,7 @@ from common.histograms import histograms_of
 from common.options import Training
 from common.protocol import Identity
 from common.scores import Scores
-from common.state import State, spec_of
+from common.state import State
 from common.wire import fingerprint, pack
 from server.rounds.checks import Rejected, check_reply, check_weights
 from server.rounds.pace import norm_of, squared_change
@@ -25,7 +25,7 @@ def scores_of(images: int) -> Scores:
 def check(blob: bytes) -> State:
     sha256 = fingerprint(blob)
     reply = GOOD.model_copy(update={"weights": sha256})
-    return check_weights(reply, blob, sha256, STATE, spec_of(STATE), INSTRUCTION)
+    return check_weights(reply, blob, sha256, STATE, INSTRUCTION)
 
 
 def test_a_good_reply_passes() -> None:
@@ -95,9 +95,7 @@ def test_wrong_weights_are_rejected(state: dict[str, np.ndarray], why: str) -> N
 
 def test_other_bytes_than_announced_are_rejected() -> None:
     with pytest.raises(Rejected, match="hash"):
-        check_weights(
-            GOOD, pack(STATE), fingerprint(pack(STATE)), STATE, spec_of(STATE), INSTRUCTION
-        )
+        check_weights(GOOD, pack(STATE), fingerprint(pack(STATE)), STATE, INSTRUCTION)
 
 
 def test_the_norm_is_over_floats_alone() -> None:
@@ -110,7 +108,7 @@ def test_a_negative_variance_is_rejected() -> None:
     blob = pack(state)
     reply = GOOD.model_copy(update={"weights": fingerprint(blob)})
     with pytest.raises(Rejected, match="running_var is negative"):
-        check_weights(reply, blob, fingerprint(blob), state, spec_of(state), INSTRUCTION)
+        check_weights(reply, blob, fingerprint(blob), state, INSTRUCTION)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +122,7 @@ def test_a_counter_goes_up_by_no_more_than_the_steps_taken(counter: int, good: b
     training = Training(batch_size=16, local_epochs=2)
     twice = INSTRUCTION.model_copy(update={"training": training})
     if good:
-        check_weights(reply, blob, fingerprint(blob), STATE, spec_of(STATE), twice)
+        check_weights(reply, blob, fingerprint(blob), STATE, twice)
     else:
         with pytest.raises(Rejected, match=f"n went from 4 to {counter} in 14 steps"):
-            check_weights(reply, blob, fingerprint(blob), STATE, spec_of(STATE), twice)
+            check_weights(reply, blob, fingerprint(blob), STATE, twice)

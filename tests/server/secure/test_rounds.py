@@ -84,7 +84,7 @@ class AnswersGarbage(Faulty):
 
     def fail(self, call: SecureCall, timeout: float) -> SecureAnswer:
         del call, timeout
-        raise ProtocolError("no message of protocol 7")
+        raise ProtocolError("no message of protocol 8")
 
 
 def hospitals_of(shards: list[Path], faulty: Mapping[str, type[LocalConnection]]) -> LocalHospitals:

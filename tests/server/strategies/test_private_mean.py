@@ -46,7 +46,7 @@ def mean_of(
     folder: Path, changes: list[State], noise: float, quantile: float | None = None, clip: float = 1
 ) -> tuple[State, PrivateMean]:
     strategy = PrivateMean(quantile, folder / "noise.key")
-    updates = HeldUpdates({f"h{i}": ({"weights": each}, i + 1) for i, each in enumerate(changes)})
+    updates = HeldUpdates({f"h{i}": (each, i + 1) for i, each in enumerate(changes)})
     # Less noise than an option may have, where a test is about the mean.
     told = about(clip=clip)
     training = told.training.model_copy(update={"dp_noise": noise})
@@ -93,9 +93,7 @@ def test_the_noise_is_the_same_for_the_same_updates_alone(tmp_path: Path) -> Non
 
 def test_the_bound_goes_to_the_quantile(tmp_path: Path) -> None:
     lengths = np.linspace(1, 5, 21)
-    updates = HeldUpdates(
-        {f"h{i:02d}": ({"weights": moved(length, i)}, 1) for i, length in enumerate(lengths)}
-    )
+    updates = HeldUpdates({f"h{i:02d}": (moved(length, i), 1) for i, length in enumerate(lengths)})
     strategy = PrivateMean(0.25, tmp_path / "noise.key")
     for number in range(1, 60):
         strategy.combine(STATE, updates, about(number, noise=0.3))

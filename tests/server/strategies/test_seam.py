@@ -1,4 +1,4 @@
-"""Strategies that remember, and that let more than weights travel, in whole runs."""
+"""Strategies that remember, and what hospitals may return, in whole runs."""
 
 from pathlib import Path
 
@@ -9,14 +9,15 @@ from safetensors.numpy import load
 from common.checkpoint import Provenance, read_checkpoint, read_strategy
 from common.model import build_model, state_of
 from common.protocol import Instruction, Reply
-from common.state import WEIGHTS, State, is_float, join, parameters_of, split
+from common.state import CONTROL, WEIGHTS, State, is_float, join, parameters_of
 from common.wire import fingerprint, pack
 from server.rounds.beside import take_apart
 from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
 from server.run.folder import RunFolder
+from server.strategies import make_strategy
 from server.strategies.base import RoundInfo, Strategy, Updates, weighted_mean
-from tests.support.hospitals import Fault, LocalHospitals, plan_of
+from tests.support.hospitals import LocalHospitals, plan_of
 from tests.support.shards import make_hospitals
 from tests.support.states import same_bits
 
@@ -80,60 +81,30 @@ def test_what_a_strategy_remembers_survives_the_server(tmp_path: Path) -> None:
         again = RunFolder.reopen(half.path, {})
 
 
-class Controlled(Strategy):
-    """FedAvg that sends a control variate and gets one back from each hospital."""
-
-    extra_states = ("control",)
-
-    def __init__(self) -> None:
-        self.back: list[State] = []
-
-    def sends(self, before: State) -> dict[str, State]:
-        return {"control": {n: np.full_like(a, 7) for n, a in parameters_of(before).items()}}
-
-    def combine(self, before: State, updates: Updates, about: RoundInfo) -> State:
-        del about
-        self.back += [update.states["control"] for update in updates]
-        return weighted_mean(before, ((u.weights, u.info.examples) for u in updates))
+def claims_control(_told: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+    """Return a control variate beside the weights, as if it were the hospital's to tell."""
+    if not blob:
+        return reply, blob
+    weights = {name: array for name, array in load(blob).items() if "/" not in name}
+    control = {name: np.full_like(a, 1000) for name, a in parameters_of(weights).items()}
+    blob = pack(join({WEIGHTS: weights, CONTROL: control}))
+    return reply.model_copy(update={"weights": fingerprint(blob)}), blob
 
 
-class WithControl(LocalHospitals):
-    """Hospitals that understand control variates, and return them plus 1, or not at all."""
-
-    def __init__(self, shards: list[Path], seed: int, forgetful: str) -> None:
-        faults: dict[str, Fault] = {
-            path.name: self._add for path in shards if path.name != forgetful
-        }
-        super().__init__(shards, seed, faults)
-        self.control: State = {}
-
-    def receives(self, instruction: Instruction, blob: bytes) -> bytes:
-        states = split(load(blob))
-        if instruction.task == "train":
-            self.control = states["control"]
-        return pack(states[WEIGHTS])
-
-    def _add(self, instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
-        if instruction.task == "evaluate":
-            return reply, blob
-        # In linear mode the head alone is trained.
-        weights = load(blob)
-        control = {n: a + 1 for n, a in self.control.items() if n in weights}
-        blob = pack(join({WEIGHTS: weights, "control": control}))
-        return reply.model_copy(update={"weights": fingerprint(blob)}), blob
-
-
+@pytest.mark.fault(
+    "a hospital claims how its control variate has changed, under scaffold",
+    "its reply is rejected: the server computes it from the weights and is told by none",
+)
 @pytest.mark.parametrize("mode", ["finetune", "linear"])
-def test_named_states_travel_beside_the_weights(tmp_path: Path, mode: str) -> None:
+def test_no_hospital_is_believed_its_control_variate(tmp_path: Path, mode: str) -> None:
     shards = make_hospitals(tmp_path / "data", 3)
-    plan = plan_of(rounds=2, min_clients=2, mode=mode)
-    strategy = Controlled()
+    plan = plan_of(rounds=2, min_clients=2, mode=mode, strategy="scaffold", local="scaffold")
     folder = RunFolder.create(tmp_path / "run", {})
-    hospitals = WithControl(shards, plan.seed, forgetful="hospital-01")
+    hospitals = LocalHospitals(shards, plan.seed, {"hospital-01": claims_control})
     first = state_of(build_model("densenet-tiny", 5))
-    Rounds(plan, hospitals, folder, first, PROVENANCE, None, strategy).run()
-    assert len(strategy.back) == 4
-    assert all((array == 8).all() for control in strategy.back for array in control.values())
+    Rounds(plan, hospitals, folder, first, PROVENANCE, None, make_strategy(plan.strategy)).run()
     for record in folder.rounds():
         assert list(record.hospitals) == ["hospital-00", "hospital-02"]
-        assert "control/" in record.rejected["hospital-01"]
+        assert "'control/" in record.rejected["hospital-01"]
+    control = read_strategy(folder.checkpoint(2))
+    assert all(np.abs(array).max() < 10 for array in control.values())

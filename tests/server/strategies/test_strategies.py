@@ -16,6 +16,7 @@ from server.strategies import make_strategy
 from server.strategies.base import RoundInfo, UpdateInfo, weighted_mean
 from server.strategies.settings import StrategySettings
 from tests.support.states import same_bits, slow_mean
+from tests.support.updates import HeldUpdates
 
 BEFORE: State = {
     "w": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4),
@@ -119,17 +120,48 @@ def test_clipped_updates_are_no_longer_than_the_median(tmp_path: Path) -> None:
     sent[NAMES[3]] = ({**long, "num_batches_tracked": np.array(9)}, sent[NAMES[3]][1])
     norms = {name: norm_of(squared_change(BEFORE, state)) for name, (state, _) in sent.items()}
     bound = statistics.median(norms.values())
-    total = sum(examples for _, examples in sent.values())
     for key in ("w", "scale"):
         expected = BEFORE[key] + sum(
-            examples / total * min(1, bound / norms[name]) * (state[key] - BEFORE[key])
-            for name, (state, examples) in sent.items()
+            min(1, bound / norms[name]) * (state[key] - BEFORE[key]) / len(sent)
+            for name, (state, _) in sent.items()
         )
         np.testing.assert_allclose(
             combined(tmp_path, "clipped", sent)[key], expected, rtol=1e-5, atol=1e-6
         )
     highest = max(int(state["num_batches_tracked"]) for state, _ in sent.values())
     assert int(combined(tmp_path, "clipped", sent)["num_batches_tracked"]) == highest
+
+
+def test_statistics_that_move_further_let_no_weights_pass() -> None:
+    before: State = {
+        "c.weight": np.zeros(4, np.float32),
+        "n.running_mean": np.zeros(3, np.float32),
+        "n.running_var": np.full(3, 100, np.float32),
+    }
+    moved = {"c.weight": 0.1, "n.running_mean": 4.0, "n.running_var": 5.0}
+    honest = {name: np.asarray(a + np.float32(moved[name])) for name, a in before.items()}
+    # Turned round and ten times as long: still far shorter than what its statistics do.
+    liar = honest | {"c.weight": np.full(4, -1, np.float32)}
+    further = honest | {"n.running_mean": np.full(3, 1e6, np.float32)}
+    sent = {f"hospital-{i}": (honest, 10) for i in range(6)}
+    sent |= {"liar": (liar, 10), "moved": (further, 10)}
+    for chosen in ({"strategy": "clipped"}, {"strategy": "fedavgm", "average": "clipped"}):
+        strategy = make_strategy(StrategySettings.model_validate(chosen))
+        after = strategy.combine(before, HeldUpdates(sent), ROUND)
+        # Seven go one way and one the other, all as far.
+        np.testing.assert_allclose(after["c.weight"], (7 * 0.1 - 0.1) / 8, rtol=1e-6)
+        bound = np.sqrt(3 * 4**2 + 3 * 5**2)
+        shortened = bound / np.sqrt(3 * 1e6**2 + 3 * 5**2)
+        means = 7 * 4 + shortened * 1e6, 7 * 5 + shortened * 5
+        np.testing.assert_allclose(after["n.running_mean"], means[0] / 8, rtol=1e-6)
+        np.testing.assert_allclose(after["n.running_var"], 100 + means[1] / 8, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["clipped", "trimmed-mean", "median"])
+def test_a_robust_mean_believes_no_claim_of_films(tmp_path: Path, name: StrategyName) -> None:
+    sent = replies()
+    claimed = sent | {NAMES[3]: (sent[NAMES[3]][0], 1_000_000)}
+    assert same_bits(combined(tmp_path, name, claimed), combined(tmp_path, name, sent))
 
 
 STATES = st.fixed_dictionaries(

@@ -18,7 +18,8 @@ from common.model import build_model, load_state, state_of
 from common.protocol import Instruction, Reply
 from common.seeds import generator
 from common.shard import open_shard
-from common.state import State, is_parameter, select
+from common.state import OF_LOCAL, State, is_parameter, select, split
+from server.rounds.beside import take_apart
 from server.rounds.plan import Plan
 from server.run.events import OwnStateLost
 from server.run.folder import RunFolder
@@ -186,6 +187,22 @@ def test_a_network_with_batchnorm_is_trained_as_by_hand(tmp_path: Path, method: 
     assert (moved > 1e-4) == (method != "fedavg")
 
 
+@pytest.mark.parametrize("wire", ["fp32", "bf16", "int8"])
+def test_the_servers_control_variate_is_the_mean_of_the_hospitals(
+    tmp_path: Path, wire: str
+) -> None:
+    shards = make_hospitals(tmp_path / "data", 3)
+    plan = plan_of(rounds=3, wire=wire, **METHODS["scaffold"])
+    folder = RunFolder.create(tmp_path / "run", {})
+    run_strategy(plan, folder, LocalHospitals(shards, plan.seed, {}, tmp_path / "own"), FIRST, {})
+    server = take_apart(read_strategy(folder.checkpoint(3))).strategy
+    own = [split(load(file))[OF_LOCAL] for file in own_files(tmp_path / "own", 3).values()]
+    assert len(own) == 3
+    for name in own[0]:
+        mean = np.mean([state[name] for state in own], axis=0, dtype=np.float64)
+        np.testing.assert_allclose(server[name], mean, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
 class Wire(LocalHospitals):
     """Notes the tensors that travel, by round."""
 
@@ -251,6 +268,8 @@ def test_a_hospital_that_lost_what_was_its_own_says_so_and_begins_again(
     run_strategy(plan, again, wire, state, kept)
     (lost,) = [event for event in again.events() if isinstance(event, OwnStateLost)]
     assert (lost.site, lost.round) == ("hospital-01", 3)
+    assert "give its client --state" in lost.reason
+    assert lost.reason in caplog.text
     assert "kept of its own after round 2 of run test is lost" in caplog.text
     whole = [any(".norm" in name for name in sent) for number, sent in wire.down if number == 3]
     assert sorted(whole) == [False, False, True]
