@@ -35,12 +35,11 @@ from common.wire import WireError, is_packed, pack, unpack
 
 log = logging.getLogger(__name__)
 
+FILE = re.compile(r"round-(\d+)\.safetensors")
+
 
 class OwnLost(Exception):  # noqa: N818 - a finding, not a fault
     """A hospital's own part of the model is lost, and the rest of it came alone."""
-
-
-FILE = re.compile(r"round-(\d+)\.safetensors")
 
 
 def spec_of_own(model: Spec, training: Training, wire: Wire) -> Spec:

@@ -94,7 +94,7 @@ class Work:
             NotAllowed: The policy forbids it.
             WireError: The blob is not what the instruction says.
             OwnLost: It came without the hospital's own part of the model, which is lost.
-            Diverged: The training's loss is not finite.
+            Diverged: The training's loss, or a weight, is not finite.
             OutOfRange: The update has no place in a secure sum.
             GivenUp: The result is of no use any more.
         """
