@@ -23,9 +23,9 @@ from common.shard import Shard
 from common.state import select, spec_of
 from common.wire import unpack
 from experiments.launch.local import LocalFederation
-from tests.client.private.test_gradients import films, model_in
 from tests.gpu import GPU, needs_gpu
 from tests.support.federations import lines_of, options
+from tests.support.gradients import films, model_in
 from tests.support.hospitals import GREETING, STATE, rounds_in
 from tests.support.shards import make_hospitals, make_shard
 
