@@ -12,9 +12,8 @@ CLASSES = {
     "claim": "claims |tells no (training loss|privacy spent)|its histograms are of",
     "weights": "tensor |the weights |not a safetensors blob|its update's norm",
     "pace": "its update moved",
-    "secure": "has no keys for|the keys |made shares |sent a masked |its masked |signed another list |"
-    "revealed shares |"
-    "it shared another|it revealed other|\\d+ hospitals could not use",
+    "secure": "has no keys for|the keys |made shares |sent a masked |its masked |signed another |"
+    "revealed shares |it shared another|it revealed other|\\d+ hospitals could not use",
     "barred": "it has no certificate|its certificate |the list has another certificate|"
     "the certificate of .* expired|.* (is not on the list|was revoked on|is excluded from) ",
 }
