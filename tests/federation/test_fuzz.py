@@ -121,6 +121,9 @@ def test_a_client_takes_nothing_but_the_protocol(
         def greet(self, *_: object) -> Hello:
             return SOMEONE
 
+        def forget_scores(self) -> None:
+            pass
+
         def answer(self, *_arguments: object) -> Any:
             return GOOD, b"weights"
 
