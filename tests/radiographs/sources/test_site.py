@@ -307,7 +307,7 @@ def test_real_dicom_files_with_labels_as_chestxray14_has_them(tmp_path: Path) ->
     ("text", "why"),
     [
         ("image,Mass\na,1\n", "neither a column 'Finding Labels' nor .* missing: Atelectasis"),
-        ("name,Finding Labels\na,Mass\n", "no column 'Image Index' or 'image'"),
+        ("name,Finding Labels\na,Mass\n", "no column of the file; give it .* Image Index, image, "),
         ("image,Finding Labels\n,Mass\n", "line 2: image is empty"),
         ("image,Finding Labels\na,Mass\na,Mass\n", "line 3: the same image as line 2"),
         ("image,Finding Labels\na,Cough\n", "line 2: unknown finding; known: "),
