@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 from common.errors import BadInput, FedCXRError
 from radiographs.read.decode import Unreadable, decode
 from radiographs.read.extent import extent_of
+from radiographs.read.film_file import why_dull
 from radiographs.write.parallel import in_order
 from tests.support.shards import SHARED, needs_shared_data
 
@@ -169,6 +170,13 @@ def test_no_real_film_is_refused() -> None:
         assert not extent_of(Image.fromarray(decode(film, 128))).dull
     with pytest.raises(Unreadable, match="damaged or cut short"):
         decode(SHARED / "faults" / "jpeg_half_with_eoi.jpg", 128)
+
+
+@needs_shared_data
+def test_a_reported_png_of_12_bits_in_16_is_told_as_dull_with_the_cause() -> None:
+    file = SHARED / "faults" / "png_12_bits_in_16.png"
+    assert extent_of(Image.fromarray(decode(file, 64))).dull
+    assert "16-bit values that have fewer bits" in why_dull(file)
 
 
 def png() -> bytes:
