@@ -99,7 +99,7 @@ def _finding_rows(federation: AucByFinding, scores: dict[str, OwnScores]) -> Ite
     for finding in FINDINGS:
         yield [
             finding.replace("_", " "),
-            str(any_scores.positives[finding]) if any_scores else "-",
+            _positives(any_scores, finding) if any_scores else "-",
             *(_with_interval(of, finding) for of in scores.values()),
             rounded(federation[finding]),
         ]
@@ -115,16 +115,24 @@ def _finding_rows(federation: AucByFinding, scores: dict[str, OwnScores]) -> Ite
     yield [f"Mean of the {len(whole)} with all numbers", "", *map(rounded, means)]
 
 
+def _positives(scores: OwnScores, finding: str) -> str:
+    positives, negatives = _counts(scores, finding)
+    return f"{positives} of {positives + negatives}"
+
+
+def _counts(scores: OwnScores, finding: str) -> tuple[int, int]:
+    """Return how many films are known to have the finding, and how many not to have it."""
+    positives, negatives = scores.positives[finding], scores.negatives
+    return positives, scores.films - positives if negatives is None else negatives[finding]
+
+
 def _with_interval(scores: OwnScores, finding: str) -> str:
     own = scores.auc_by_finding[finding]
     if own is None:
         return "-"
-    positives = scores.positives[finding]
-    known = scores.negatives
-    negatives = scores.films - positives if known is None else known[finding]
     text = f"{rounded(own.auc)} ({rounded(own.low)} to {rounded(own.high)})"
     if own.low is None:
-        text = with_counts(own.auc, positives, negatives)
+        text = with_counts(own.auc, *_counts(scores, finding))
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 

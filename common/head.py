@@ -105,8 +105,8 @@ def _is_chexnets(linear: Linear, features: Mapping[str, object]) -> bool:
     """Return whether a head of 14 is CheXNet's.
 
     Programs for CheXpert have copied CheXNet's layout. CheXpert came out in 2019, and since torch
-    0.4.1, of 2018, BatchNorm counts its batches: weights that were trained without are older.
+    0.4.1, of 2018, BatchNorm counts its batches: weights without a counter are older. A counter of
+    zero tells nothing: it is also that of a BatchNorm that was frozen.
     """
-    counters = [value for name, value in features.items() if name.endswith(COUNTER)]
-    uncounted = not any(isinstance(value, Tensor) and bool(value.any()) for value in counters)
-    return linear.name.endswith(CHEXNET_HEAD) and uncounted
+    counted = any(name.endswith(COUNTER) for name in features)
+    return linear.name.endswith(CHEXNET_HEAD) and not counted

@@ -7,6 +7,7 @@ Of codes only the value is believed: meanings are translated, and some are left 
 # ruff: noqa: RUF001 - letters of other alphabets are meant
 
 import re
+from collections.abc import Sequence
 
 from pydicom.dataset import Dataset
 
@@ -16,35 +17,52 @@ from radiographs.read.words import ABSENT, SNOMED, Code, codes, plain, quoted, r
 OPTION = "--body-part"
 
 _PARTS_OF_WORDS = """
-    chest, thorax, torax, toraks, torace, pulmo, pulma, polmon, poumon, brustkorb, brystkas,
-    brostkorg, borstkas, rintakeh, keuhko, mellkas, hrudnik, prsni kos, grudni kos, akciger,
+    chest, thorax, thorace, thoracic, torax, toraks, torace, toracic, pulmo, pulma, polmon, poumon,
+    brustkorb, brystkas, brostkorg, borstkas, rintakeh, keuhko, mellkas, hrudnik, prsni kos,
+    grudni kos, akciger,
     klatka piersiow, klatki piersiow, klatke piersiow, krutines lasta, kruskurvis, rindkere,
-    cage thoracique, caja toracica, caixa toracica, gabbia toracica, long nguc,
+    cage thoracique, long nguc,
     грудная клетка, грудной клетки, грудную клетку, грудна клітка, грудної клітки, гръден кош,
     легкие, легких, легкое, легені, легкі, θωραξ, θωρακα, πνευμον,
-    흉부, 가슴, 胸部, 胸廓, 胸郭, 胸腔, 胸片, 肺, الصدر, ทรวงอก
+    흉부, 가슴, 胸部, 胸廓, 胸郭, 胸腔, 胸片, 肺, きょうぶ, الصدر, ทรวงอก
 """
 """Found anywhere in a text: too long to be a part of another word."""
 
 _WHOLE_WORDS = """
     cxr, chst, thx, lung, lungs, lunge, lungen, lunger, lungor, longen, brust, bryst, brost, borst,
     pecho, peito, poitrine, petto, piept, plamani, pluca, plice, pljuca, gogus, nguc, phoi, dada,
-    paru, krutine, rind, грудь, огк, 폐, 胸, صدر, חזה, ปอด, छाती
+    paru, krutine, rind, грудь, огк, 폐, 胸, むね, ムネ, صدر, חזה, ปอด, छाती
 """
 
 _OTHER_BONES = """
     spina, spine, vertebr, wirbel, column, colonn, colun, rachis, wervel, kregoslup, pater, omurga,
-    gerinc, позвон, хребе, σπονδυλ, 椎, 척추, ribs, costill, costal, sternum
+    gerinc, позвон, хребе, σπονδυλ, 椎, 척추, ribs, costill, costal, sternum, oseo,
+    osseo, knocher
 """
 """Parts of words: spine, ribs and breastbone are named after the chest, but are other films."""
+
+_OTHER_PARTS = """
+    head, skull, shoulder, clavicle, scapula, humerus, elbow, forearm, wrist, hand, finger, rib,
+    pelvis, hip, femur, knee, ankle, foot, toe, craneo, hombro, codo, mano, rodilla, pie, schadel,
+    schulter, ellenbogen, rippen, becken, hufte, knie, fuss, crane, epaule, coude, cotes, bassin,
+    hanche, genou, pied, cranio, spalla, gomito, coste, bacino, ginocchio, piede
+"""
+"""Whole words: beside one for the chest, only a person knows which part is meant.
+
+Not those that a film of the chest may also show: abdomen and neck.
+"""
 
 
 def _any_of(words: str) -> str:
     return "|".join(plain(word) for word in words.split(","))
 
 
-_CHEST = re.compile(f"{_any_of(_PARTS_OF_WORDS)}|(?:^| )(?:{_any_of(_WHOLE_WORDS)})(?: |$)")
-_NOT_CHEST = re.compile(_any_of(_OTHER_BONES))
+def _either(parts_of_words: str, whole_words: str) -> re.Pattern[str]:
+    return re.compile(f"{_any_of(parts_of_words)}|(?:^| )(?:{_any_of(whole_words)})(?: |$)")
+
+
+_CHEST = _either(_PARTS_OF_WORDS, _WHOLE_WORDS)
+_NOT_CHEST = _either(_OTHER_BONES, _OTHER_PARTS)
 
 _SNOMED_CHEST = {
     *("816094009", "51185008", "T-D3000", "302551006"),  # chest, thorax, entire thorax
@@ -79,7 +97,7 @@ def check_body_part(header: Dataset, known: frozenset[str] = frozenset()) -> boo
         Unreadable: It tells of another part, or in a word or code that is not known.
     """
     words = [word for word in readings(header, "BodyPartExamined") if plain(word) not in ABSENT]
-    if words and not any(is_chest(word) or plain(word) in known for word in words):
+    if words and not _is_any_chest(words, known):
         how = remedy(OPTION, words[0], "WORD", header)
         raise Unreadable(f"body part {quoted(words[0], header)}, not the chest; if it is: {how}")
     regions = codes(header, "AnatomicRegionSequence")
@@ -92,6 +110,17 @@ def check_body_part(header: Dataset, known: frozenset[str] = frozenset()) -> boo
             which = quoted(code.value, header)
             raise Unreadable(f"anatomic region {which}, not known as the chest; if it is: {how}")
     return bool(words)
+
+
+def _is_any_chest(words: Sequence[str], known: frozenset[str]) -> bool:
+    """Return whether readings of a text tell of the chest, and none of another part.
+
+    In the wrong character set, a text may lose the word of the other part alone.
+    """
+    bare = [plain(word) for word in words]
+    if any(word in known for word in bare):
+        return True
+    return any(map(is_chest, words)) and not any(map(_NOT_CHEST.search, bare))
 
 
 def _is_chest_code(code: Code, known: frozenset[str]) -> bool:

@@ -6,7 +6,7 @@
   chunk sBIT declares fewer bits and no value needs more, the range is that of these bits. A dark
   film is never stretched by its own maximum: it stays dark, and is reported.
 - A file that its decoder only warns of is refused: it would be grey where data are missing.
-- The orientation in the EXIF data is applied.
+- The orientation in the EXIF data is applied. EXIF data that cannot be read are ignored.
 - A picture that is not square is stretched, as the NIH stretched its films to 1024 x 1024.
   Nothing is cut off, and no padding distinguishes one hospital from another.
 - Pictures are resampled with Pillow's antialiased bilinear filter, like
@@ -15,11 +15,12 @@
 """
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from common.shard import Bytes
 from radiographs.read.extent import FEWEST, extent_of
@@ -37,6 +38,17 @@ NEARLY_ALL = 0.98
 
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _SIXTEEN_BIT = ("I;16", "I")
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each orientation but 1, upright: Exif 2.3, tag 274."""
 
 _FIRST_BYTES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
@@ -77,13 +89,12 @@ def decode(path: Path, size: int) -> Bytes:
         raise Unreadable("too large for a radiograph") from None
     except UnidentifiedImageError:
         raise Unreadable("neither PNG nor JPEG") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise Unreadable(f"cannot be decoded: {reason}") from None
     except Unreadable:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
-        raise Unreadable(f"cannot be decoded ({type(error).__name__})") from None
+        # Other texts of the library may quote the file.
+        reason = isinstance(error, OSError) and error.strerror
+        raise Unreadable(f"cannot be decoded: {reason or 'damaged or cut short'}") from None
     return resized(grey, size)
 
 
@@ -117,10 +128,15 @@ def resized(grey: Image.Image, size: int) -> Bytes:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Apply the orientation in the EXIF data."""
-    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+    """Apply the orientation in the EXIF data, if they can be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001 - damaged data can raise anything
         return image
-    return ImageOps.exif_transpose(image)
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def _grey(image: Image.Image, bits: int | None) -> Image.Image:

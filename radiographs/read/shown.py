@@ -86,10 +86,13 @@ def _check_lossy_jpeg(data: Dataset) -> None:
 
 def cause_of_dullness(header: Dataset) -> str:
     """Return why a film is likely shown in few grey levels; no value but the bits is quoted."""
+    followed = ["table (modality LUT)"] if header.get("ModalityLUTSequence") else []
     if header.get("VOILUTSequence"):
-        return "the table (VOI LUT) in the header does not fit the pixels"
-    if window_of(header):
-        return "the window in the header does not fit the pixels"
+        followed.append("table (VOI LUT)")
+    elif window_of(header):
+        followed.append("window")
+    if followed:
+        return f"the {' or the '.join(followed)} in the header does not fit the pixels"
     return f"no window in the header, and the pixels use few of the {header.BitsStored} bits stored"
 
 

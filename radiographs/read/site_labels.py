@@ -2,7 +2,8 @@
 
 The CSV has either ChestX-ray14's columns (``Image Index``, and ``Finding Labels`` joined by ``|``),
 or ``image`` and a 0/1 column for each of the 14 findings. Columns of the patient and the view are
-optional. Case, blanks and underscores in names do not matter. Other columns are told and not used.
+optional. Only letters and digits of names matter, not their case. Other columns are told and not
+used.
 
 An empty cell is unknown, and -1 uncertain, as CheXpert's and MIMIC-CXR's labellers write them.
 """
@@ -45,9 +46,13 @@ SUFFIXES = (".dcm", ".dicom", ".dic", ".ima", *PICTURES)
 
 IMAGE_COLUMNS = (IMAGE, "image", "image name", "image id", "image file", "image path", "path",
                  "file", "file name", "file path", "dicom id")  # fmt: skip
-PATIENT_COLUMNS = (PATIENT, "patient", "patient number", "subject", "subject id", "MRN")
-VIEW_COLUMNS = (VIEW, "view", "views", "Frontal/Lateral", "projection")
+PATIENT_COLUMNS = (PATIENT, "patient", "patient number", "pat id", "PID", "subject", "subject id",
+                   "MRN")  # fmt: skip
+VIEW_COLUMNS = (VIEW, "view", "views", "view pos", "view type", "Frontal/Lateral", "projection")
 """Usual names of columns. ``ViewPosition`` is DICOM's keyword, ``Frontal/Lateral`` CheXpert's."""
+
+VIEW_CODE_COLUMNS = ("ViewCodeSequence_CodeMeaning",)
+"""MIMIC-CXR-JPG's, beside ``ViewPosition``: read if there is no other."""
 
 
 class Label(NamedTuple):
@@ -90,8 +95,11 @@ def read_labels(
     image, patient, view = (
         _column(path, header, names) for names in (IMAGE_COLUMNS, PATIENT_COLUMNS, VIEW_COLUMNS)
     )
+    view = view or _column(path, header, VIEW_CODE_COLUMNS)
     if not image:
-        raise BadInput(f"{path}: no column {IMAGE!r} or 'image'")
+        raise BadInput(
+            f"{path}: no column of the file; give it one of the names {', '.join(IMAGE_COLUMNS)}"
+        )
     labelled = _column(path, header, (LABELS,))
     if labelled and unlabelled:
         raise BadInput(
@@ -183,7 +191,7 @@ def _spelled(name: str) -> str:
 
 
 def finding_named(name: str) -> str:
-    """Return the finding of a name; ignores case, blanks and underscores.
+    """Return the finding of a name; only its letters and digits matter.
 
     Raises:
         ValueError: There is none.
@@ -197,7 +205,7 @@ def finding_named(name: str) -> str:
 def _finding_columns(
     path: Path, header: list[str], unlabelled: Collection[str], meant: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the column of each finding that has one; ignores case, blanks and underscores."""
+    """Return the column of each finding that has one; only letters and digits matter."""
     names = {_plain(name): name for name in header}
     mapped: dict[str, str] = {}
     for name, finding in meant.items():
@@ -248,7 +256,7 @@ def _cells(line: Line, columns: dict[str, str], label_of_uncertain: int) -> Byte
 
 
 def _plain(name: str) -> str:
-    return name.lower().replace("_", "").replace(" ", "")
+    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def _column(path: Path, header: list[str], names: Sequence[str]) -> str:

@@ -12,8 +12,8 @@ MANY = 10
 """From as many films on, one patient with a tenth of all films is worth a look."""
 
 _PLACEHOLDER = re.compile(
-    r"(?:anon|deid|pseudon|redact|remov)[a-z]* ?\d*"
-    r"|(?:unknown|none|null|patient|test|x+|0+|9+|n ?a)"
+    r"(?:[^\W\d]+ )*(?:anon|deid|pseudon|redact|remov|hidden|匿名)[^\W\d]* ?\d*(?: [^\W\d]+)*"
+    r"|(?:(?:unknown|none|null|no|name|patient|test)(?: |$))+|x+|0+|9+|n ?a"
 )
 
 
@@ -46,7 +46,7 @@ def assumptions(films: Sequence[Known], views: Views) -> list[str]:
                 "and were taken as one patient's; a column of the patient in --labels tells them "
                 "apart"
             )
-        elif count >= MANY and MANY * count >= total and count < total:
+        elif count >= MANY and MANY * count >= total:
             lines.append(
                 f"{count} of {total} films have the same patient; if the number is a placeholder, "
                 "a column of the patient in --labels tells them apart"

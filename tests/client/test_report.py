@@ -16,6 +16,7 @@ from tests.support.disks import needs_root, small_disk
 from tests.support.pages import rows_of
 
 FEDERATION = {finding: 0.5 + 0.03 * i for i, finding in enumerate(FINDINGS)}
+KNOWN = "Films with it, of those in which it is known"
 SHA256 = "0123456789abcdef" * 4
 
 
@@ -63,9 +64,14 @@ def test_the_page_has_the_hospitals_part_and_its_numbers_beside_the_others() -> 
     assert rows["Sent"] == ["4 models, 113.0 MB"]
     assert rows["Final model"] == [f"final.pt, made by round 5; SHA-256 of its weights: {SHA256}"]
     assert rows["Best model"] == [f"best.pt, made by round 4; SHA-256 of its weights: {SHA256}"]
-    headings = ["Films with it", "Final model, here", "Best model, here"]
+    headings = [KNOWN, "Final model, here", "Best model, here"]
     assert rows["Finding"] == [*headings, "Final model, all hospitals"]
-    assert rows["Effusion"] == ["2", "0.700 (0.600 to 0.800)", "0.600 (0.500 to 0.700)", "0.560"]
+    assert rows["Effusion"] == [
+        "2 of 31",
+        "0.700 (0.600 to 0.800)",
+        "0.600 (0.500 to 0.700)",
+        "0.560",
+    ]
     assert rows["Mass"][1:] == ["-", "0.600 (0.500 to 0.700)", "0.620"]
     nodules = FINDINGS.index("Nodule")
     assert rows["Nodule"][1] == f"0.900 ({nodules} of 31 films)"
@@ -81,11 +87,20 @@ def test_the_page_has_the_hospitals_part_and_its_numbers_beside_the_others() -> 
     assert "not limited by" in text
 
 
+def test_the_films_in_which_a_finding_is_not_known_are_not_counted() -> None:
+    negatives = dict.fromkeys(FINDINGS, 10)
+    final = scores(5, Effusion=Interval(auc=0.9, low=None, high=None))
+    final = final.model_copy(update={"negatives": negatives})
+    rows = rows_of(page("a", "r1", result(), TRAFFIC, {"final": final}))
+    assert rows["Effusion"][:2] == ["2 of 12", "0.900 (2 of 12 films)"]
+    assert rows["Hernia"][0] == "13 of 23"
+
+
 def test_a_page_without_models_says_so_and_the_best_may_be_the_final_one() -> None:
     rows = rows_of(page("a", "r1", result(best_round=5), Exchanged(), {}))
     assert rows["Final model"][0].startswith("not kept here")
     assert rows["Best model"] == ["the final one"]
-    assert rows["Finding"] == ["Films with it", "Final model, all hospitals"]
+    assert rows["Finding"] == [KNOWN, "Final model, all hospitals"]
     assert rows["Effusion"] == ["-", "0.560"]
 
 

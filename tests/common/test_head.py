@@ -12,7 +12,7 @@ from common.fit import fit
 from common.model import build_model, state_of
 from common.options import HeadChoice
 from common.state import State
-from tests.support.foreign import FEATURES, WIDTH, head, old_names, trained, under
+from tests.support.foreign import FEATURES, WIDTH, head, old_names, trained, uncounted, under
 
 SEED = 4
 
@@ -36,34 +36,37 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
 
 
-def chexnet(features: dict[str, torch.Tensor]) -> dict[str, Any]:
+def chexnet(
+    features: dict[str, torch.Tensor], prefix: str = "module.densenet121."
+) -> dict[str, Any]:
     """Return a file as CheXNet's: github.com/arnoweng/CheXNet, model.py.
 
     ``DenseNet121.densenet121.classifier`` is Sequential(Linear, Sigmoid), under DataParallel.
     """
-    return {"state_dict": under("module.densenet121.", {**features, **head(14, "classifier.0")})}
+    return {"state_dict": under(prefix, {**features, **head(14, "classifier.0")})}
 
 
 def test_chexnets_head_is_kept(caplog: pytest.LogCaptureFixture) -> None:
-    uncounted = {n: t for n, t in FEATURES.items() if not n.endswith("num_batches_tracked")}
-    for features in (old_names(uncounted), FEATURES):  # the download, and what loading it makes
-        state, taken = read(chexnet(features))
-        assert is_the_files(state)
-        assert taken == (
-            "state_dict, prefix module.densenet121., head kept: classifier.0.weight, in CheXNet's "
-            "order"
-        )
+    state, taken = read(chexnet(old_names(uncounted(FEATURES))))
+    assert is_the_files(state)
+    assert taken == (
+        "state_dict, prefix module.densenet121., head kept: classifier.0.weight, in CheXNet's order"
+    )
     assert not warnings_in(caplog)
 
 
-def test_chexperts_head_in_chexnets_layout_is_not_taken_for_it() -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("prefix", ["module.densenet121.", "model."])
+def test_chexperts_head_in_chexnets_layout_is_not_taken_for_it(frozen: bool, prefix: str) -> None:
     """Programs for CheXpert have 14 other findings in the same layout, but count batches.
 
     CheXpert is from 2019, num_batches_tracked from torch 0.4.1, of 2018. See for example
-    www.kaggle.com/hmchuong/chexpert-pytorch-densenet121.
+    www.kaggle.com/hmchuong/chexpert-pytorch-densenet121. Where BatchNorm is frozen, as for a
+    linear probe, the count stays at zero.
     """
+    features = FEATURES if frozen else trained(FEATURES)
     with pytest.raises(BadInput, match=r"14 outputs \(classifier\.0\.weight\).*--head replace"):
-        read(chexnet(trained(FEATURES)))
+        read(chexnet(features, prefix))
 
 
 @pytest.mark.parametrize("name", ["classifier", "fc", "classifier.1", "head", "class_layers.out"])

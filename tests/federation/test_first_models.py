@@ -12,7 +12,7 @@ import torch
 from experiments.launch.local import free_port
 from tests.support.commands import assert_one_line, run
 from tests.support.federations import options
-from tests.support.foreign import FEATURES, head, old_names, under
+from tests.support.foreign import FEATURES, head, old_names, uncounted, under
 from tests.support.waiting import wait_until
 
 
@@ -42,7 +42,8 @@ def first_lines(folder: Path, init: Path, *more: str) -> str:
 
 
 def test_a_known_head_is_kept_and_the_log_says_what_was_taken(tmp_path: Path) -> None:
-    tensors = under("module.densenet121.", {**old_names(FEATURES), **head(14, "classifier.0")})
+    features = old_names(uncounted(FEATURES))
+    tensors = under("module.densenet121.", {**features, **head(14, "classifier.0")})
     torch.save({"epoch": 1, "state_dict": tensors}, tmp_path / "chexnet.pth.tar")
     said = first_lines(tmp_path / "run", tmp_path / "chexnet.pth.tar")
     assert (

@@ -33,6 +33,11 @@ def trained(tensors: Mapping[str, Tensor], batches: int = 90) -> dict[str, Tenso
     }
 
 
+def uncounted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors without the counts of batches, as torch saved them until 0.4.1."""
+    return {n: tensor for n, tensor in tensors.items() if not n.endswith("num_batches_tracked")}
+
+
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in tensors.items()}
 

@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 from common.errors import BadInput, FedCXRError
 from radiographs.read.decode import Unreadable, decode
 from radiographs.read.extent import extent_of
+from radiographs.read.film_file import why_dull
 from radiographs.write.parallel import in_order
 from tests.support.shards import SHARED, needs_shared_data
 
@@ -171,6 +172,13 @@ def test_no_real_film_is_refused() -> None:
         decode(SHARED / "faults" / "jpeg_half_with_eoi.jpg", 128)
 
 
+@needs_shared_data
+def test_a_reported_png_of_12_bits_in_16_is_told_as_dull_with_the_cause() -> None:
+    file = SHARED / "faults" / "png_12_bits_in_16.png"
+    assert extent_of(Image.fromarray(decode(file, 64))).dull
+    assert "16-bit values that have fewer bits" in why_dull(file)
+
+
 def png() -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)).save(file, "PNG")
@@ -192,27 +200,52 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes, why: str) -> 
         decode(tmp_path / "a.png", 40)
 
 
-def test_a_picture_is_turned_as_its_exif_data_say(tmp_path: Path) -> None:
-    upright = np.full((64, 64), 255, np.uint8)
-    upright[:, :32] = 0
-    lying = Image.fromarray(np.rot90(upright).copy())
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_as_its_exif_data_say(tmp_path: Path, orientation: int) -> None:
+    upright = np.add.outer(np.arange(0, 128, 2), np.arange(64)).astype(np.uint8)
+    stored = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.T, 6: np.rot90(upright), 7: upright[::-1, ::-1].T, 8: np.rot90(upright, -1),
+    }[orientation]  # fmt: skip
+    lying = Image.fromarray(stored.copy())
     data = lying.getexif()
-    data[ExifTags.Base.Orientation] = 6  # to be turned clockwise by a quarter
-    for name in ("a.png", "a.jpg"):
-        lying.save(tmp_path / name, exif=data)
-        assert np.abs(decode(tmp_path / name, 64).astype(int) - upright).max() < 30
+    data[ExifTags.Base.Orientation] = orientation
+    lying.save(tmp_path / "a.png", exif=data)
+    assert np.array_equal(decode(tmp_path / "a.png", 64), upright)
+    lying.save(tmp_path / "a.jpg", exif=data)
+    assert np.abs(decode(tmp_path / "a.jpg", 64).astype(int) - upright).max() < 10
 
 
-def test_whatever_the_library_raises_is_a_refusal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"", b"MM", b"MMJANEDOE", b"II*\0", b"MM\0*\0\0\0", b"MM\0*\0\0\0\x08\0",
+        b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\xff\xff\0\0\xff\xff",
+        b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x04JANE\0\0\0\0",
+    ],
+)  # fmt: skip
+def test_exif_data_that_cannot_be_read_are_ignored(tmp_path: Path, exif: bytes) -> None:
+    content = png()
+    end_of_header = 8 + 12 + 13
+    (tmp_path / "a.png").write_bytes(content)
+    expected = decode(tmp_path / "a.png", 64)
+    damaged = content[:end_of_header] + chunk(b"eXIf", exif) + content[end_of_header:]
+    (tmp_path / "a.png").write_bytes(damaged)
+    assert np.array_equal(decode(tmp_path / "a.png", 64), expected)
+
+
+@pytest.mark.parametrize("kind", [IndexError, SyntaxError, OSError, struct.error])
+def test_whatever_the_library_raises_is_a_refusal_in_fixed_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     def load(_image: object) -> None:
-        raise IndexError
+        raise kind("JANE DOE")
 
     (tmp_path / "a.png").write_bytes(png())
     monkeypatch.setattr(PngImageFile, "load", load)
-    with pytest.raises(Unreadable, match=r"cannot be decoded \(IndexError\)"):
+    with pytest.raises(Unreadable) as refused:
         decode(tmp_path / "a.png", 64)
+    assert str(refused.value) == "cannot be decoded: damaged or cut short"
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -361,6 +361,15 @@ def test_real_dicom_films_are_the_nih_films_that_they_were_made_of() -> None:
 
 
 @needs_shared_data
+@pytest.mark.parametrize("name", ["overlay_in_high_bits_jpeg2000", "slope_only", "ww0"])
+def test_reported_files_have_full_contrast_and_no_overlay(name: str) -> None:
+    path = SHARED / "faults" / f"{name}.dcm"
+    assert examine(path, "frontal") == "SYN-1"
+    stored = pydicom.dcmread(path).pixel_array & 4095
+    assert np.abs(read(path, 256) - stored * (255 / 4095)).max() <= 0.51
+
+
+@needs_shared_data
 def test_the_headers_of_real_files_decide() -> None:
     with (SHARED / "dicom" / "index.csv").open() as file:
         for row in csv.DictReader(file):

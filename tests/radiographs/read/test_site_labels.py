@@ -26,18 +26,31 @@ def label(image: str) -> Label:
     return Label(f"l.csv, line of {image}", image, "", "", np.zeros(14, np.uint8))
 
 
-@pytest.mark.parametrize("image", ["image", "Image Index", "IMAGE_INDEX", "filename", "File Name",
-                                   "path", "dicom_id", "ImageID"])  # fmt: skip
-@pytest.mark.parametrize("patient", ["patient", "Patient ID", "PatientID", "patient_id",
-                                     "subject_id", "MRN"])  # fmt: skip
-@pytest.mark.parametrize("view", ["view", "View", "ViewPosition", "View Position", "view_position",
-                                  "VIEWPOSITION", "Frontal/Lateral", "Projection"])  # fmt: skip
+USUAL_NAMES = {
+    "image": "image,Image Index,IMAGE_INDEX,Image-Index,filename,File Name,path,dicom_id,ImageID",
+    "patient": "patient,Patient ID,PatientID,patient_id,Patient-ID,pat_id,PID,subject_id,MRN",
+    "view": "view,View,ViewPosition,View Position,view_position,View-Position,VIEWPOSITION,ViewPos,"
+    "View Type,Frontal/Lateral,frontal_lateral,FrontalLateral,Projection,"
+    "ViewCodeSequence_CodeMeaning",
+}
+
+
+@pytest.mark.parametrize(
+    ("column", "name"), [(c, name) for c, names in USUAL_NAMES.items() for name in names.split(",")]
+)
 def test_columns_are_known_under_their_usual_names(
-    tmp_path: Path, image: str, patient: str, view: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, column: str, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    [found] = read_labels(write(tmp_path / "l.csv", f"{view},{patient},{image}", "Lateral,7,a.png"))
+    columns = "view,patient,image".replace(column, name)
+    [found] = read_labels(write(tmp_path / "l.csv", columns, "Lateral,7,a.png"))
     assert (found.image, found.patient, found.view) == ("a.png", "7", "LATERAL")
     assert capsys.readouterr().err == ""
+
+
+def test_the_view_position_goes_before_the_meaning_of_the_view_code(tmp_path: Path) -> None:
+    columns = "image,ViewCodeSequence_CodeMeaning,ViewPosition"
+    [found] = read_labels(write(tmp_path / "l.csv", columns, "a.png,postero-anterior,LL"))
+    assert found.view == "LL"
 
 
 @pytest.mark.parametrize(
@@ -46,6 +59,7 @@ def test_columns_are_known_under_their_usual_names(
         ("image,view,ViewPosition", "'view' and 'ViewPosition'"),
         ("image,view,View", "'view' and 'View'"),
         ("image,view,view", "'view' and 'view'"),
+        ("image,view-position,ViewPos", "'view-position' and 'ViewPos'"),
         ("image,filename,age", "'image' and 'filename'"),
         ("image,patient,Patient_ID", "'patient' and 'Patient_ID'"),
         ("image,patient,mass", "'mass' and 'Mass'"),

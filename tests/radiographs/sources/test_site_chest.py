@@ -173,12 +173,26 @@ def test_what_is_brought_is_read_or_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "placeholder",
-    ["ANONYMOUS", "anonymized", "Anon^001", "ANON-7", "unknown", "0", "0000", "XXX", "N/A", "none"],
-)
+    ["ANONYMOUS", "anonymized", "Anon^001", "ANON-7", "unknown", "0", "0000", "XXX", "N/A", "none",
+     "anonymous patient", "PATIENT^ANON", "Patient, unknown", "HIDDEN", "匿名", "匿名患者"],
+)  # fmt: skip
 def test_placeholders_for_patients_are_told(placeholder: str) -> None:
     films = [Known(placeholder, True, True)] * 30 + [Known(str(i), True, True) for i in range(1, 9)]
     [line] = assumptions(films, "frontal")
     assert line.startswith("30 of 38 films have a placeholder")
+    [line] = assumptions(films[:30], "frontal")
+    assert line.startswith("30 of 30 films have a placeholder")
+
+
+def test_one_patient_with_all_films_is_told() -> None:
+    [line] = assumptions([Known("12345", True, True)] * 30, "frontal")
+    assert line.startswith("30 of 30 films have the same patient")
+    assert assumptions([Known("12345", True, True)] * 9, "frontal") == []
+
+
+@pytest.mark.parametrize("number", ["12345", "P-7", "Patient 7", "TEST1", "DOE NAMEDA", "N-0815"])
+def test_a_number_of_a_patient_is_no_placeholder(number: str) -> None:
+    assert assumptions([Known(number, True, True)] * 2, "frontal") == []
 
 
 def test_one_patient_with_many_films_is_told_without_the_number() -> None:
