@@ -56,7 +56,7 @@ def test_the_training_is_compiled_once_and_every_byte_is_the_same(
     assert len(compiled) == 2, "one for each mode"
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_model_whose_gradients_cannot_be_compiled_is_trained_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, dynamic: bool
 ) -> None:
