@@ -48,7 +48,10 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each orientation but 1, upright: Exif 2.3, tag 274."""
+"""What undoes each orientation but 1, upright: Exif 2.3, tag 274.
+
+Pillow's own function also writes the EXIF data anew, which fails where they are damaged.
+"""
 
 _FIRST_BYTES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 

@@ -74,7 +74,7 @@ def check_weights(
     before: State,
     instruction: Instruction,
 ) -> State:
-    """Check what comes with a reply; return all states that hospitals return, joined.
+    """Check what comes with a reply; return the weights after training, in the names of ``before``.
 
     Args:
         reply: Announces their hash.
