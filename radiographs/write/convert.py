@@ -139,12 +139,8 @@ def tell_left_out(problems: dict[Path, str], parts: Sequence[Part]) -> None:
 
 def _unreadable(problems: dict[Path, str], parts: Sequence[Part]) -> str:
     total = sum(len(part.files) for part in parts)
-    named = "; ".join(f"{file}: {why}" for file, why in _first(problems))
+    named = "; ".join(f"{file}: {why}" for file, why in list(problems.items())[:NAMED])
     return f"{len(problems)} of {total} images cannot be read, first {named}"
-
-
-def _first(problems: dict[Path, str]) -> list[tuple[Path, str]]:
-    return list(problems.items())[:NAMED]
 
 
 def _plan(size: int, source: str) -> str:
@@ -225,7 +221,7 @@ def _seal(part: Part, rows: Rows, size: int, source: str, problems: dict[Path, s
     """Finish a shard whose rows are done, leaving out unreadable files."""
     kept = [row for row, file in enumerate(part.files) if file not in problems]
     if not kept:
-        raise BadInput(f"no image can be read, first {_first(problems)[0][1]}")
+        raise BadInput(f"{_unreadable(problems, [part])}; give files that can be read")
     if len(kept) < len(part.files):
         keep_rows(rows, kept, size)
     seal_shard(

@@ -115,7 +115,8 @@ def test_a_disk_too_small_for_synthetic_films_is_told(tmp_path: Path) -> None:
 def test_no_readable_file_is_an_error(tmp_path: Path, files: list[Path]) -> None:
     for file in files:
         file.write_bytes(b"")
-    with pytest.raises(BadInput, match="no image can be read"):
+    said = f"{len(files)} of {len(files)} images cannot be read, first {files[0]}: "
+    with pytest.raises(BadInput, match=said):
         run(tmp_path / "out", part(files), leave_out=True)
 
 
