@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.checkpoint import read_checkpoint, read_strategy
+from common.checkpoint import read_checkpoint
 from common.errors import NoQuorum
-from common.model import build_model, state_of
 from common.protocol import Instruction, ProtocolError, Reply
 from common.secure.fixed import precision
 from common.secure.graph import groups
@@ -28,23 +27,20 @@ from common.secure.messages import (
     ShareCall,
     Shares,
 )
-from common.state import State, is_float, parameters_of
+from common.state import State, is_float
 from common.wire import fingerprint
 from server.rounds.ask import HospitalLost
-from server.run.folder import RunFolder
-from server.run.records import RoundRecord
+from server.run.records import read_rounds
 from server.secure.options import SecureOptions
 from tests.support.hospitals import (
     LocalConnection,
     LocalHospitals,
     federate_by_hand,
-    models_by_hand,
     plan_of,
     rounds_with,
-    run_strategy,
 )
 from tests.support.shards import make_hospitals
-from tests.support.states import same_bits, slow_mean
+from tests.support.states import slow_mean
 
 SECURE = SecureOptions(secure_aggregation=True, secure_threshold=0.5)
 
@@ -52,11 +48,6 @@ SECURE = SecureOptions(secure_aggregation=True, secure_threshold=0.5)
 @pytest.fixture
 def shards(tmp_path: Path) -> list[Path]:
     return make_hospitals(tmp_path / "data", 4, images=30)
-
-
-def lines_of(folder: Path) -> list[RoundRecord]:
-    lines = (folder / "rounds.jsonl").read_text().splitlines()
-    return [RoundRecord.model_validate_json(line) for line in lines]
 
 
 def model_of(folder: Path) -> State:
@@ -104,7 +95,7 @@ def assert_close(after: State, expected: State, slack: float) -> None:
 def test_the_model_is_the_mean_as_precisely_as_is_said(tmp_path: Path, shards: list[Path]) -> None:
     plan = plan_of(min_clients=4, rounds=1, secure=SECURE, most_films=100)
     rounds_with(plan, hospitals_of(shards, {}), tmp_path / "run").run()
-    (line,) = lines_of(tmp_path / "run")
+    (line,) = read_rounds(tmp_path / "run")
     assert line.secure is not None
     (summed,) = line.secure
     assert summed.hospitals == [shard.name for shard in shards]
@@ -127,7 +118,9 @@ def test_a_line_has_what_is_known_of_all_and_nothing_of_one(
     rounds_with(plain, LocalHospitals(shards, 5, {}), tmp_path / "plain").run()
     plan = plan_of(min_clients=4, secure=SECURE, most_films=100)
     rounds_with(plan, hospitals_of(shards, {}), tmp_path / "run").run()
-    for line, other in zip(lines_of(tmp_path / "run"), lines_of(tmp_path / "plain"), strict=True):
+    for line, other in zip(
+        read_rounds(tmp_path / "run"), read_rounds(tmp_path / "plain"), strict=True
+    ):
         assert line.secure is not None
         films = sum(part.examples or 0 for part in other.hospitals.values())
         assert [each.films for each in line.secure] == [films]
@@ -158,7 +151,7 @@ def test_a_hospital_that_goes_away_costs_its_part_at_most(
     plan = plan_of(min_clients=4, quorum=0.75, rounds=1, secure=SECURE, most_films=100)
     hospitals = hospitals_of(shards, {"hospital-01": gone})
     rounds_with(plan, hospitals, tmp_path / "run").run()
-    (line,) = lines_of(tmp_path / "run")
+    (line,) = read_rounds(tmp_path / "run")
     assert line.secure is not None
     left = [
         shard
@@ -175,7 +168,7 @@ def test_too_many_that_go_away_cost_an_attempt(tmp_path: Path, shards: list[Path
     plan = plan_of(min_clients=4, quorum=0.75, rounds=1, secure=SECURE, most_films=100)
     hospitals = hospitals_of(shards, dict.fromkeys(["hospital-00", "hospital-01"], gone))
     rounds_with(plan, hospitals, tmp_path / "run").run()
-    (line,) = lines_of(tmp_path / "run")
+    (line,) = read_rounds(tmp_path / "run")
     assert line.attempt == 2
     assert len(line.hospitals) == 4
     assert_close(model_of(tmp_path / "run"), federate_by_hand(plan, shards), 1e-5)
@@ -201,7 +194,7 @@ def test_no_sum_is_unmasked_of_a_round_that_is_repeated(
     if step is None:
         hospitals.connections["hospital-01"]._fault = late_at_first
     rounds_with(plan, hospitals, tmp_path / "run").run()
-    (line,) = lines_of(tmp_path / "run")
+    (line,) = read_rounds(tmp_path / "run")
     assert line.attempt == 2
     assert len(line.hospitals) == 4
     assert {attempt for kind, attempt in asked if kind in ("confirm", "reveal")} == {2}
@@ -230,7 +223,7 @@ def test_a_hospital_cannot_make_liars_of_others(tmp_path: Path, shards: list[Pat
     plan = plan_of(min_clients=4, quorum=0.75, rounds=1, secure=SECURE, most_films=100)
     hospitals = hospitals_of(shards, {"hospital-00": SharesAgain})
     rounds_with(plan, hospitals, tmp_path / "run").run()
-    (line,) = lines_of(tmp_path / "run")
+    (line,) = read_rounds(tmp_path / "run")
     assert not hospitals.dismissed
     assert line.rejected == {"hospital-00": "answered something else than it was asked"}
     assert_close(model_of(tmp_path / "run"), federate_by_hand(plan, shards), 1e-5)
@@ -278,7 +271,7 @@ def test_a_hospital_that_lies_is_excluded_and_the_model_is_right(
     rounds_with(plan, hospitals, tmp_path / "run").run()
     assert list(hospitals.dismissed) == ["hospital-01"]
     left = [shard for shard in shards if shard.name != "hospital-01"]
-    first, second = lines_of(tmp_path / "run")
+    first, second = read_rounds(tmp_path / "run")
     excluded = json.loads((tmp_path / "run" / "excluded" / "hospital-01.json").read_text())
     assert excluded["reason"] == said
     assert second.secure is not None
@@ -334,7 +327,7 @@ def test_the_median_of_groups_withstands_a_poisoner(tmp_path: Path) -> None:
 
     with patch.object(computing, "train", poison):
         rounds_with(plan, hospitals, tmp_path / "run").run()
-    (line,) = lines_of(tmp_path / "run")
+    (line,) = read_rounds(tmp_path / "run")
     assert line.secure is not None
     drawn = groups([shard.name for shard in shards], 3, plan.seed, 1)
     assert [each.hospitals for each in line.secure] == drawn
@@ -371,7 +364,7 @@ def test_fewer_sums_than_groups_cost_an_attempt(
     group = groups([shard.name for shard in shards], 3, plan.seed, 1)[0]
     faulty = dict.fromkeys(group[:gone], type("Gone", (Faulty,), {"step": step}))
     rounds_with(plan, hospitals_of(shards, faulty), tmp_path / "run").run()
-    (line,) = lines_of(tmp_path / "run")
+    (line,) = read_rounds(tmp_path / "run")
     assert line.attempt == 2
     assert line.secure is not None
     assert len(line.secure) == 3
@@ -391,7 +384,7 @@ def test_with_noise_of_its_own_a_hospital_tells_no_loss_in_a_sum_either(tmp_path
     )
     hospitals = LocalHospitals(shards, 5, {}, tmp_path / "own")
     rounds_with(plan, hospitals, tmp_path / "run").run()
-    (line,) = lines_of(tmp_path / "run")
+    (line,) = read_rounds(tmp_path / "run")
     assert line.secure is not None
     assert (line.loss, line.secure[0].loss) == (None, None)
     assert all(part.privacy is not None for part in line.hospitals.values())
@@ -426,7 +419,7 @@ def test_shares_that_cannot_be_opened_are_the_fault_of_whom_most_name(
     plan = plan_of(min_clients=4, quorum=0.75, rounds=1, secure=SECURE, most_films=100)
     hospitals = hospitals_of(shards, {"hospital-01": liar})
     rounds_with(plan, hospitals, tmp_path / "run").run()
-    (line,) = lines_of(tmp_path / "run")
+    (line,) = read_rounds(tmp_path / "run")
     assert line.secure is not None
     alone = liar is SpoilsOneShare
     assert list(hospitals.dismissed) == ([] if alone else ["hospital-01"])
@@ -455,59 +448,3 @@ def test_what_else_a_run_does_comes_out_as_it_does_without(
     assert_close(summed, plain, 1e-4)
     before = federate_by_hand(plan_of(rounds=0), shards)
     assert any((summed[name] != before[name]).any() for name in before)
-
-
-def test_int8_halves_the_sums_and_costs_little_beside_plain_int8(tmp_path: Path) -> None:
-    shards = make_hospitals(tmp_path / "data", 3, images=30)
-    fields = {"min_clients": 3, "quorum": 1.0, "rounds": 4}
-    expected = models_by_hand(plan_of(**fields), shards)[-1]
-    off = {}
-    for name, options in {"plain": SecureOptions(), "secure": SECURE}.items():
-        plan = plan_of(**fields, secure=options, wire="int8", most_films=100)
-        own = tmp_path / "own" / name
-        hospitals = LocalHospitals(shards, 5, {}, own, secure=options.secure_aggregation)
-        rounds_with(plan, hospitals, tmp_path / name).run()
-        after = model_of(tmp_path / name)
-        differences = (after[n] - array for n, array in parameters_of(expected).items())
-        off[name] = sum(float(np.square(each).sum()) for each in differences) ** 0.5
-    assert 0 < off["secure"] < 1.4 * off["plain"]
-    first, *others = lines_of(tmp_path / "secure")
-    whole = first.hospitals["hospital-00"].bytes
-    for line in others:
-        part = line.hospitals["hospital-00"].bytes
-        assert 0.4 * whole.sent < part.sent < 0.6 * whole.sent
-        assert 0.2 * whole.received < part.received < 0.4 * whole.received
-
-
-def test_int8_in_secure_sums_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    shards = make_hospitals(tmp_path / "data", 3, images=30)
-    fields = {"min_clients": 3, "quorum": 1.0, "secure": SECURE, "wire": "int8", "most_films": 100}
-    state = state_of(build_model("densenet-tiny", 5))
-
-    def go_on(name: str, rounds: int, state: State, kept: State) -> None:
-        path = tmp_path / name
-        folder = RunFolder.reopen(path, {}) if path.exists() else RunFolder.create(path, {})
-        hospitals = LocalHospitals(shards, 5, {}, tmp_path / f"own-{name}", secure=True)
-        run_strategy(plan_of(rounds=rounds, **fields), folder, hospitals, state, kept)
-        folder.log.close()
-
-    go_on("whole", 3, state, {})
-    go_on("half", 2, state, {})
-    done = tmp_path / "half" / "checkpoints" / "round-0002.pt"
-    go_on("half", 3, read_checkpoint(done, "densenet-tiny", 0)[0], read_strategy(done))
-    assert same_bits(model_of(tmp_path / "whole"), model_of(tmp_path / "half"))
-
-
-@pytest.mark.parametrize("shared", ["all", "no-batchnorm"])
-def test_int8_in_secure_sums_ends_with_a_score(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, shared: str
-) -> None:
-    """What hospitals keep of their own is what they look for when they score the final model."""
-    shards = make_hospitals(tmp_path / "data", 3, images=30)
-    plan = plan_of(
-        min_clients=3, quorum=1.0, secure=SECURE, wire="int8", shared=shared, most_films=100
-    )
-    hospitals = LocalHospitals(shards, 5, {}, tmp_path / "own", secure=True)
-    ended = rounds_with(plan, hospitals, tmp_path / "run").run()
-    assert ended.validation.auc is not None
-    assert "is lost" not in caplog.text
