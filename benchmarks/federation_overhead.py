@@ -81,6 +81,9 @@ class EchoHospital:
             process=secrets.token_hex(16),
         )
 
+    def forget_scores(self) -> None:
+        """It has none."""
+
     def answer(
         self, instruction: Instruction, blob: Blob, _cancellation: object, _tell: object
     ) -> tuple[Reply, Blob]:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,14 +31,14 @@ PART = 250
 SPAWN = multiprocessing.get_context("spawn")
 
 
-def hospitals(address: str, numbers: range) -> None:
+def hospitals(address: str, numbers: range, kind: type[EchoHospital] = EchoHospital) -> None:
     """Take part as these hospitals; runs in a separate process."""
     from client.state import ClientState
     from client.transport.connection import take_part
     from client.transport.messages import MessageHandler
 
     def run(number: int) -> None:
-        hospital = EchoHospital(f"hospital-{number:04d}")
+        hospital = kind(f"hospital-{number:04d}")
         handler = MessageHandler(hospital, ClientState(None))  # type: ignore[arg-type]
         take_part(handler, address, None, patience=300)
 
@@ -49,7 +50,11 @@ def hospitals(address: str, numbers: range) -> None:
 
 
 def peak_of(
-    count: int, architecture: Architecture = "densenet121", rounds: int = ROUNDS
+    count: int,
+    architecture: Architecture = "densenet121",
+    rounds: int = ROUNDS,
+    kind: type[EchoHospital] = EchoHospital,
+    flags: Sequence[str] = (),
 ) -> tuple[int, float]:
     """Return the server's peak resident memory in bytes, and the seconds of its fastest round.
 
@@ -57,17 +62,21 @@ def peak_of(
         count: Of hospitals.
         architecture: Of the model.
         rounds: To run.
+        kind: Of the hospitals.
+        flags: Of the server, besides.
     """
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         with LocalFederation(Path(folder) / "logs") as federation:
             options = {"init": "random", "run": run, "rounds": rounds, "min-clients": count}
             options |= {"image-size": 64, "threads": 1, "quorum": 1, "architecture": architecture}
-            federation.start_server([t for k, v in options.items() for t in (f"--{k}", str(v))])
+            words = [t for k, v in options.items() for t in (f"--{k}", str(v))]
+            federation.start_server([*words, *flags])
             assert federation.server is not None  # noqa: S101 - it was just started
             parts = [range(first, min(first + PART, count)) for first in range(0, count, PART)]
             clients = [
-                SPAWN.Process(target=hospitals, args=(federation.address, part)) for part in parts
+                SPAWN.Process(target=hospitals, args=(federation.address, part, kind))
+                for part in parts
             ]
             os.environ["MALLOC_MMAP_THRESHOLD_"] = "1000000"  # otherwise its threads keep 18 GB
             for client in clients:
