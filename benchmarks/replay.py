@@ -8,7 +8,6 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-import client.hospital
 from benchmarks.wire import SEED, updates_of
 from common.findings import FINDINGS
 from common.frozen import FrozenFeatures
@@ -37,13 +36,14 @@ def make_changes(shards: list[Path], out: Path) -> float:
         updates = updates_of(shards, state, number)
         for path, update in zip(shards, updates, strict=True):
             change = {name: array - state[name] for name, array in update.state.items()}
-            _change_file(out, path.name, number).write_bytes(pack(change))
+            change_file(out, path.name, number).write_bytes(pack(change))
         slowest.append(max(update.seconds for update in updates))
         state = weighted_mean(state, [(update.state, update.films) for update in updates])
     return fmean(slowest)
 
 
-def _change_file(folder: Path, name: str, number: int) -> Path:
+def change_file(folder: Path, name: str, number: int) -> Path:
+    """Return where a hospital's change of a round is kept."""
     return folder / f"{name}-{number}.safetensors"
 
 
@@ -55,7 +55,7 @@ def replay(changes: str) -> None:
         name: str, *_: object,
     ) -> float:  # fmt: skip
         before = state_of(model)
-        file = _change_file(Path(changes), name, instruction.identity.round)
+        file = change_file(Path(changes), name, instruction.identity.round)
         change = unpack(file.read_bytes(), spec_of(before))
         after = {name: np.asarray(array + change[name]) for name, array in before.items()}
         load_state(model, after)
@@ -66,5 +66,5 @@ def replay(changes: str) -> None:
     ) -> torch.Tensor:
         return torch.zeros(len(indices), len(FINDINGS))
 
-    patch.object(client.hospital, "train", train).start()
+    patch("client.computing.train", train).start()
     patch.object(FrozenFeatures, "predict", predict).start()
