@@ -1,6 +1,7 @@
 """From the trials to the rows of tables 1 to 3 and of the bounds."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from experiments.paper.rates import SETTINGS, Reading, is_of, trials_at_chosen_r
 from experiments.paper.report_input import (
     MEAN,
     Bound,
+    BoundResult,
     ByFinding,
     FractionCell,
     FractionRow,
@@ -85,17 +87,26 @@ def _row(
     shared = aucs.keys() & others.keys()
     if model != "random" and shared:
         over = _by_finding(found, {seed: aucs[seed] - others[seed] for seed in shared})
-    means = found.means(trials)
+    means, cell = found.means(trials), next(iter(trials.values())).cell
     return Row(
         first_model=model,
         auc_by_finding=_by_finding(found, aucs),
         mean=found.interval(means),
-        lr=next(iter(trials.values())).cell.lr,
+        lr=cell.lr,
+        edge=_edge(cell.lr, found.scale.lrs[cell.mode]),
         failed_rates=failed_rates,
         seeds=len(trials),
         over_random=None if model == "random" else found.difference(means, found.means(random)),
         over_random_by_finding=over,
     )
+
+
+def _edge(lr: float, tried: Sequence[float]) -> Literal["lowest", "highest"] | None:
+    if len(tried) == 1:
+        return None
+    if lr == max(tried):
+        return "highest"
+    return "lowest" if lr == min(tried) else None
 
 
 def _by_finding(found: Results, by_seed: Mapping[int, Floats]) -> ByFinding:
@@ -154,26 +165,34 @@ def fraction_table(found: Results, failed: Sequence[FailedLine]) -> FractionTabl
 
 
 def bounds(found: Results) -> list[Bound] | Missing:
-    """Return training on all films, and of each hospital alone."""
-    found_bounds = []
+    """Return training on all films, and of each hospital alone, beside the federation."""
     models: tuple[FirstModel, ...] = ("random", "mocov2")
-    for model in models:
-        union = trials_at_chosen_rate(found.lines, model, "bounds", 1.0, "union")
-        alone = {
-            number: trials_at_chosen_rate(found.lines, model, "bounds", 1.0, number)
-            for number in range(found.scale.hospitals)
-        }
-        if union:
-            found_bounds.append(
-                Bound(
-                    first_model=model,
-                    union=found.interval(found.means(union)),
-                    alone={
-                        number: found.interval(found.means(trials))
-                        for number, trials in alone.items()
-                        if trials
-                    },
-                    seeds=len(union),
-                )
-            )
-    return found_bounds or Missing(reason=NOT_RUN)
+    rows = [_bound(found, model) for model in models]
+    return [row for row in rows if row.union or row.alone] or Missing(reason=NOT_RUN)
+
+
+def _bound(found: Results, model: FirstModel) -> Bound:
+    federation = found.means(found.trials("table2", model))
+
+    def result(hospitals: int | Literal["union"]) -> BoundResult | None:
+        trials = trials_at_chosen_rate(found.lines, model, "bounds", 1.0, hospitals)
+        means = found.means(trials)
+        return _bound_result(found, means, found.difference(means, federation))
+
+    alone = {number: result(number) for number in range(found.scale.hospitals)}
+    return Bound(
+        first_model=model,
+        federation=_bound_result(found, federation, None),
+        union=result("union"),
+        alone={number: of for number, of in alone.items() if of is not None},
+    )
+
+
+def _bound_result(
+    found: Results, means: Mapping[int, Floats], over_federation: Interval | None
+) -> BoundResult | None:
+    if not means:
+        return None
+    return BoundResult(
+        mean=found.interval(means), over_federation=over_federation, seeds=len(means)
+    )

@@ -60,6 +60,11 @@ class RunSettings(TrialsSettings):
     images: Path | None = Field(None, description="ChestX-ray14's images")
     train_list: Path | None = Field(None, description="its train_val_list.txt")
     test_list: Path | None = Field(None, description="its test_list.txt")
+    chexpert: Path | None = Field(
+        None,
+        description="CheXpert-v1.0 or -small: its frontal films are public, and hospitals share "
+        "all training patients of ChestX-ray14; default: half of these are public",
+    )
     first_models: list[FirstModel] = Field(
         [], description="run the trials of these first models only; default: of all"
     )
@@ -91,6 +96,8 @@ class RunSettings(TrialsSettings):
                 "give --images, --metadata, --train-list and --test-list for the scales small and "
                 "full, and for no other"
             )
+        if self.chexpert is not None and self.images is None:
+            raise ValueError("--chexpert goes with ChestX-ray14's --images")
         if self.gpus_per_trial is not None and self.ray is None:
             raise ValueError("--gpus-per-trial is of use with --ray only")
         return self
@@ -112,7 +119,13 @@ def _run(arguments: Sequence[str]) -> None:
     elif settings.images and settings.metadata and settings.train_list and settings.test_list:
         make_data(
             scale,
-            Sources(settings.images, settings.metadata, settings.train_list, settings.test_list),
+            Sources(
+                settings.images,
+                settings.metadata,
+                settings.train_list,
+                settings.test_list,
+                settings.chexpert,
+            ),
             data,
         )
     grid = Grid(
@@ -152,13 +165,23 @@ def _workers(settings: RunSettings) -> "Workers":
 
 
 def jobs_here(settings: RunSettings) -> int:
-    """Return how many trials this machine has cores and free memory for; one at least."""
-    from common.runtime.memory import free_memory
+    """Return how many trials this machine has cores and free memory for; one at least.
+
+    On a GPU, trials share it, and its memory counts too.
+    """
+    import torch
+
+    from common.runtime.memory import free_memory, training_memory
     from experiments.paper.plan import trial_memory
     from experiments.paper.scales import SCALES
 
+    scale = SCALES[settings.scale]
     cores = max(1, settings.cores // max(1, settings.threads))
-    each, free = trial_memory(SCALES[settings.scale]), free_memory()
+    each, free = trial_memory(scale), free_memory()
+    if torch.cuda.is_available():
+        gpu_each, gpu_free = training_memory(scale.image_size), torch.cuda.mem_get_info()[0]
+        if gpu_free // gpu_each < free // each:
+            each, free = gpu_each, gpu_free
     jobs = max(1, min(cores, free // each))
     if jobs < cores:
         log.warning(
@@ -180,7 +203,7 @@ class PlanSettings(TrialsSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, cli_prog_name="flower-experiments plan")
 
-    public: int = Field(56_000, ge=1, description="public films")
+    public: int = Field(191_027, ge=1, description="public films")
     films: int = Field(86_524, ge=1, description="films of all hospitals")
     test: int = Field(25_596, ge=1, description="test films")
 

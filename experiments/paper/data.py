@@ -9,8 +9,10 @@
     DATA/test                         the official test films
 """
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from common.seeds import generator
 from common.shard import create_shard, open_shard
 from experiments.paper.scales import Scale
 from radiographs.read.nih import read_list, read_metadata
-from radiographs.sources import chestxray14, synthetic
+from radiographs.sources import chestxray14, chexpert, synthetic
 
 SPLITS = {
     "iid": ("--partition", "iid"),
@@ -30,20 +32,28 @@ SPLITS = {
 """Options of ``flower-data chestxray14`` for each split."""
 
 
-class Sources:
-    """Where ChestX-ray14 is: the arguments of ``flower-data chestxray14`` of the same names."""
+class Sources(NamedTuple):
+    """Where the films are.
 
-    def __init__(self, images: Path, metadata: Path, train_list: Path, test_list: Path) -> None:
-        self.images = images
-        self.metadata = metadata
-        self.train_list = train_list
-        self.test_list = test_list
+    Attributes:
+        images: ChestX-ray14's, with the three files that follow: the arguments of
+            ``flower-data chestxray14`` of the same names.
+        chexpert: The public films: the argument ``--root`` of ``flower-data chexpert``. None: half
+            of ChestX-ray14's training patients are public.
+    """
+
+    images: Path
+    metadata: Path
+    train_list: Path
+    test_list: Path
+    chexpert: Path | None = None
 
 
 def make_data(scale: Scale, sources: Sources, data: Path) -> None:
     """Write the shards that are not there yet.
 
-    Half of the training patients are public, drawn at random; the hospitals share the others.
+    With CheXpert, its frontal films are public, and the hospitals share ChestX-ray14's training
+    patients; without it half of these patients are public, drawn at random.
 
     Raises:
         BadInput: A file cannot be used.
@@ -71,9 +81,8 @@ def make_synthetic(scale: Scale, images: int, data: Path) -> None:
     if not data.exists():
         with whole_folder(data) as folder:
             sizes = {"hospitals": scale.hospitals, "images": images, "size": scale.image_size}
-            arguments = [text for name, size in sizes.items() for text in (f"--{name}", str(size))]
             made = folder / "made"
-            synthetic.command(["--out", str(made), *arguments])
+            synthetic.command(_words({"out": made, **sizes}))
             (made / "pretrain").rename(folder / "public")
             (made / "test").rename(folder / "test")
     for split in SPLITS:
@@ -97,7 +106,14 @@ def halves(sources: Sources) -> tuple[list[str], list[str]]:
 
 
 def _write_public(scale: Scale, sources: Sources, folder: Path) -> None:
-    """Write both halves' lists, the public films and the test films."""
+    """Write the list of the hospitals' films, the public films and the test films."""
+    hospitals = folder / "hospitals.txt"
+    if sources.chexpert is not None:
+        shutil.copyfile(sources.train_list, hospitals)
+        options = {"root": sources.chexpert, "out": folder / "public", "views": "frontal"}
+        chexpert.command([*_words({**options, "size": scale.image_size}), "--allow-missing"])
+        (folder / "test").symlink_to("iid/test")
+        return
     public, private = halves(sources)
     for name, films in (("public", public), ("hospitals", private)):
         (folder / f"{name}.txt").write_text("".join(f"{film}\n" for film in films))
@@ -131,5 +147,8 @@ def _convert(
         "out": out,
         "size": scale.image_size,
     }
-    arguments = [text for name, value in files.items() for text in (f"--{name}", str(value))]
-    chestxray14.command([*arguments, "--allow-missing", *options])
+    chestxray14.command([*_words(files), "--allow-missing", *options])
+
+
+def _words(options: Mapping[str, object]) -> list[str]:
+    return [text for name, value in options.items() for text in (f"--{name}", str(value))]

@@ -171,6 +171,8 @@ def _rounds_saved(trials: Sequence[tuple[TrialLine, TrialLine]], share: float) -
     n, mean = len(saved), fmean(saved)
     half, p = inf, 1.0
     if n > 1:
+        if variance(saved) < ROUNDING:
+            note += ", as wide as rounding to whole rounds makes it"
         error = sqrt(max(variance(saved), ROUNDING) / n)
         half = error * float(student.ppf(0.975, n - 1))
         p = 2 * float(student.sf(abs(mean) / error, n - 1))

@@ -13,8 +13,7 @@ from common.document import Block, Items, Section, figures_of, html_of, markdown
 from common.errors import BadInput
 from common.runtime.files import write_whole
 from experiments.paper.cells import Split
-from experiments.paper.claims import SIGNIFICANCE
-from experiments.paper.report_curves import SHARES
+from experiments.paper.claims import FINAL_SHARES, SIGNIFICANCE
 from experiments.paper.report_figures import figure6, forest, pretraining
 from experiments.paper.report_input import (
     TITLES,
@@ -190,7 +189,9 @@ def _strata(report: ReportInput) -> list[Block]:
         return _missing(report.strata)
     return [
         "Under table 2. Bedside films (AP) are often of sicker patients: a model that tells the "
-        "views apart can score well on all films and worse within one view.",
+        "views apart can score well on all films and worse within one view. A view has its own "
+        "findings with enough positive films, so that means of two views, and those of all films, "
+        "are of different findings: compare first models within a view.",
         strata_table(report.strata),
     ]
 
@@ -216,11 +217,12 @@ def _rounds(report: ReportInput) -> list[Block]:
     table = shares_table(report.curves)
     if table is None:
         return [*blocks, "Rounds to reach a share of random's final AUC: random was not measured."]
-    shares = ", ".join(f"{share:.0%}" for share in SHARES)
+    shares = ", ".join(f"{share:.0%}" for share in FINAL_SHARES)
     return [
         *blocks,
         f"The first round after which the test AUC is at least {shares} of the AUC that random "
-        "weights end at, and the bytes that all hospitals sent and received until then.",
+        "weights end at on the same seed, and the bytes that all hospitals sent and received until "
+        "then. Round 0: the first model is as good before it is trained.",
         table,
     ]
 
@@ -240,11 +242,11 @@ def _wires(report: ReportInput) -> list[Block]:
 def _bounds(report: ReportInput) -> list[Block]:
     if isinstance(report.bounds, Missing):
         return _missing(report.bounds)
-    federated = report.table2_spread
-    table = bounds_table(report.bounds, federated if isinstance(federated, ResultTable) else None)
     return [
-        "Mean AUC on the same test films. The federation and its seeds are those of table 2.",
-        table,
+        "Mean AUC on the same test films, from the same first models. The federation is that of "
+        "table 2; the others train at the rate that was chosen for it, and as many epochs as it "
+        "has rounds. Differences are over the seeds that both have.",
+        bounds_table(report.bounds),
     ]
 
 
@@ -320,8 +322,8 @@ def _reading(report: ReportInput) -> list[str]:
         "Bold: the best of its column, only where the interval of its lead over the next one "
         "excludes 0. A column without bold has no sure winner.",
         "Rate: each first model had the same learning rates to choose from; the hospitals' own "
-        "validation chose, never the test films. One at which the trial failed is passed over, and "
-        "named beside the chosen one.",
+        "validation chose, never the test films. Lowest or highest tried: a rate beyond it might "
+        "have been better. One at which the trial failed is passed over, and named.",
     ]
 
 

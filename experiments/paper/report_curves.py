@@ -5,9 +5,6 @@ from collections.abc import Sequence
 from experiments.paper.cells import FirstModel
 from experiments.paper.report_input import Curve, CurvePoint
 
-SHARES = (0.9, 0.95, 0.99)
-"""Of the AUC that random weights end at."""
-
 
 def by_first_model(curves: Sequence[Curve]) -> dict[FirstModel, list[Curve]]:
     """Return the curves of each first model, in the order in which they come."""
@@ -45,6 +42,16 @@ def random_end(curves: Sequence[Curve]) -> float | None:
     """Return random's mean test AUC after its last measured round, None if it has none."""
     points = mean_curve([curve for curve in curves if curve.first_model == "random"])
     return next((point.test_auc for point in reversed(points) if point.test_auc is not None), None)
+
+
+def random_ends(curves: Sequence[Curve]) -> dict[int, float]:
+    """Return random's last test AUC by seed, of the seeds that have one."""
+    ends = {}
+    for curve in curves:
+        aucs = [point.test_auc for point in curve.points if point.test_auc is not None]
+        if curve.first_model == "random" and aucs:
+            ends[curve.seed] = aucs[-1]
+    return ends
 
 
 def first_to_reach(points: Sequence[CurvePoint], auc: float) -> CurvePoint | None:

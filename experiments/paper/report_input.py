@@ -1,6 +1,6 @@
 """What the report is made from: numbers that are ready to print, and why others are missing."""
 
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -92,6 +92,9 @@ class Row(Entry):
     auc_by_finding: ByFinding
     mean: Interval | None = Field(description="AUC, over the findings of the endpoint")
     lr: float = Field(description="chosen by the hospitals' validation")
+    edge: Literal["lowest", "highest"] | None = Field(
+        None, description="whether that is the lowest or the highest of those tried"
+    )
     failed_rates: list[float] = Field([], description="at which the trial failed: passed over")
     seeds: int
     over_random: Interval | None = Field(description="of the mean, paired; None for random")
@@ -214,13 +217,23 @@ class WireReport(Entry):
     tables: Some[WireTable]
 
 
+class BoundResult(Entry):
+    """Training without a federation, or in it: means over seeds."""
+
+    mean: Interval | None = Field(description="AUC, over the findings of the endpoint")
+    over_federation: Interval | None = Field(
+        description="of the mean, paired over the seeds of both; None for the federation"
+    )
+    seeds: int
+
+
 class Bound(Entry):
-    """Training without a federation, from a first model."""
+    """Training in a federation and without one, from a first model; None: not run."""
 
     first_model: FirstModel
-    union: Interval | None = Field(description="mean AUC of training on all hospitals' films")
-    alone: dict[int, Interval | None] = Field(description="mean AUC by hospital that trained alone")
-    seeds: int
+    federation: BoundResult | None = Field(description="under table 2")
+    union: BoundResult | None = Field(description="on all hospitals' films")
+    alone: dict[int, BoundResult] = Field(description="by hospital that trained alone")
 
 
 class Stratum(Entry):

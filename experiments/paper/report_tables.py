@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from common.document import Cell, Table
 from experiments.paper.cells import FirstModel
+from experiments.paper.claims import FINAL_SHARES
 from experiments.paper.report_cells import (
     UNDEFINED,
     auc_cell,
@@ -13,16 +14,15 @@ from experiments.paper.report_cells import (
     size_text,
 )
 from experiments.paper.report_curves import (
-    SHARES,
     by_first_model,
     first_to_reach,
-    mean_curve,
-    random_end,
+    random_ends,
 )
 from experiments.paper.report_input import (
     MEAN,
     TITLES,
     Bound,
+    BoundResult,
     Curve,
     CurvePoint,
     FindingCount,
@@ -103,7 +103,7 @@ def result_table(table: ResultTable, findings: Sequence[FindingCount]) -> Table:
             Cell(TITLES[row.first_model]),
             *(auc_cell(of(row), best[name] == row.first_model) for name, of in columns),
             difference_cell(row.over_random),
-            Cell(f"{row.lr:g}", ", ".join(f"{rate:g} failed" for rate in row.failed_rates)),
+            Cell(f"{row.lr:g}", _remark_on_rate(row)),
             Cell(str(row.seeds)),
         ]
         for row in table.rows
@@ -180,49 +180,72 @@ def strata_table(strata: Sequence[Stratum]) -> Table:
 
 
 def shares_table(curves: Sequence[Curve]) -> Table | None:
-    """Return when each first model reaches a share of random's final AUC; None without random."""
-    groups = by_first_model(curves)
-    end = random_end(curves)
-    if end is None:
+    """Return when each first model reaches a share of random's final AUC on the same seed.
+
+    None: random was not measured.
+    """
+    ends = random_ends(curves)
+    if not ends:
         return None
     rows = []
-    for share in SHARES:
-        chance = "no better than chance" if share * end <= 0.5 else ""
-        for name, group in groups.items():
-            seeds = [first_to_reach(curve.points, share * end) for curve in group]
-            mean = first_to_reach(mean_curve(group), share * end)
+    for share in FINAL_SHARES:
+        for name, group in by_first_model(curves).items():
+            goals = {curve.seed: share * ends[curve.seed] for curve in group if curve.seed in ends}
+            points = [
+                first_to_reach(curve.points, goals[curve.seed])
+                for curve in group
+                if curve.seed in goals
+            ]
+            reached = [point for point in points if point is not None]
+            sizes = [point.bytes for point in reached] if len(reached) == len(points) else []
             rows.append(
                 [
                     Cell(TITLES[name]),
                     Cell(f"{share:.0%}"),
-                    Cell(f"{share * end:.3f}", chance),
-                    Cell(_round_of(mean)),
-                    Cell(", ".join(_round_of(point) for point in seeds)),
-                    Cell(UNDEFINED if mean is None else size_text(mean.bytes)),
+                    Cell(", ".join(f"{goal:.3f}" for goal in goals.values()), _chance(goals)),
+                    Cell(", ".join(_round_of(point) for point in points)),
+                    Cell(size_text(sum(sizes) // len(sizes)) if sizes else UNDEFINED),
                 ]
             )
-    header = "First model|Share|AUC|Rounds, mean curve|Rounds, each seed|Sent and received"
+    header = "First model|Share|AUC, each seed|Rounds, each seed|Sent and received, mean"
     return Table(header_of(header), rows)
 
 
-def bounds_table(bounds: Sequence[Bound], federated: ResultTable | None) -> Table:
+def _chance(goals: Mapping[int, float]) -> str:
+    """Return a mark for AUCs that a model without knowledge reaches."""
+    no_better = [goal <= 0.5 for goal in goals.values()]
+    if not any(no_better):
+        return ""
+    return "no better than chance" if all(no_better) else "some no better than chance"
+
+
+def bounds_table(bounds: Sequence[Bound]) -> Table:
     """Return mean AUCs: federated, on the union of the films, and of each hospital alone."""
-    by_model = {row.first_model: row.mean for row in federated.rows} if federated else {}
-    hospitals = sorted(set().union(*(bound.alone for bound in bounds)))
     header = [Cell("Who trains")]
-    header += [Cell(TITLES[bound.first_model], _seeds(bound.seeds)) for bound in bounds]
+    for bound in bounds:
+        header += [Cell(TITLES[bound.first_model]), Cell("minus the federation"), Cell("Seeds")]
+    trained: dict[str, list[BoundResult | None]] = {
+        "Federation": [bound.federation for bound in bounds],
+        "Union of all films": [bound.union for bound in bounds],
+    }
+    for number in sorted(set().union(*(bound.alone for bound in bounds))):
+        trained[f"Hospital {number} alone"] = [bound.alone.get(number) for bound in bounds]
     rows = [
-        [Cell("Federation"), *(auc_cell(by_model.get(bound.first_model)) for bound in bounds)],
-        [Cell("Union of all films"), *(auc_cell(bound.union) for bound in bounds)],
-        *(
-            [
-                Cell(f"Hospital {number} alone"),
-                *(auc_cell(bound.alone.get(number)) for bound in bounds),
-            ]
-            for number in hospitals
-        ),
+        [Cell(name), *(cell for result in results for cell in _bound_cells(result))]
+        for name, results in trained.items()
     ]
     return Table(header, rows)
+
+
+def _bound_cells(result: BoundResult | None) -> list[Cell]:
+    if result is None:
+        return [Cell("not run"), Cell(UNDEFINED), Cell(UNDEFINED)]
+    over = result.over_federation
+    return [
+        auc_cell(result.mean),
+        Cell(UNDEFINED) if over is None else difference_cell(over),
+        Cell(str(result.seeds)),
+    ]
 
 
 def split_table(split: SplitCounts, findings: Sequence[FindingCount]) -> Table:
@@ -268,6 +291,11 @@ def finding_title(finding: FindingCount) -> str:
     """Return a finding's name, marked if it does not count for the primary mean."""
     name = finding.name.replace("_", " ")
     return name if finding.primary else f"{name} {NOT_PRIMARY}"
+
+
+def _remark_on_rate(row: Row) -> str:
+    edge = [f"{row.edge} tried"] if row.edge else []
+    return ", ".join([*edge, *(f"{rate:g} failed" for rate in row.failed_rates)])
 
 
 def _patients(finding: FindingCount) -> str:

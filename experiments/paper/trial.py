@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,15 @@ def _final_logits(run: Path, scale: Scale, test: Shard) -> npt.NDArray[np.float3
     return predict(model, test, np.arange(len(test)), device).float().cpu().numpy()
 
 
+def _cpu() -> str:
+    """Return the CPU's model; on another one, models differ in their last bits."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
 def environment() -> Environment:
     """Return where and with what this process runs."""
     commit = subprocess.run(
@@ -197,7 +207,7 @@ def environment() -> Environment:
     return Environment(
         commit=commit.stdout.strip() or "unknown",
         torch=torch.__version__,
-        cpu=platform.processor() or platform.machine(),
+        cpu=_cpu(),
         gpu=gpu,
         precision=fastest_precision(choose_device("auto")),
         threads=torch.get_num_threads(),

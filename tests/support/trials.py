@@ -40,6 +40,12 @@ def line(cell: Cell, validation: float | None, test: float) -> TrialLine:
     )
 
 
+def made_up_scores(cell: Cell, signal: float, films: Films = FILMS) -> Floats:
+    """Return scores with so much of the labels in them; the noise is the same for all cells."""
+    shaken = np.random.default_rng(cell.seed).normal(0, 0.1, films.labels.shape)
+    return np.asarray(signal * films.labels + NOISE + shaken, np.float64)
+
+
 class MadeUpResults(Results):
     """Trials with made-up scores, without their files.
 
@@ -65,9 +71,7 @@ class MadeUpResults(Results):
         cells = {line.cell.name: line.cell for line in lines}
 
         def scores(name: str) -> Floats:
-            cell = cells[name]
-            shaken = np.random.default_rng(cell.seed).normal(0, 0.1, films.labels.shape)
-            return np.asarray(signal(cell) * films.labels + NOISE + shaken, np.float64)
+            return made_up_scores(cells[name], signal(cells[name]), films)
 
         self.mean = cache(lambda name: self.bootstrap.mean_auc(scores(name)))
         self.by_finding = cache(lambda name: self.bootstrap.auc_by_finding(scores(name)))

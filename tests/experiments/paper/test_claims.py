@@ -271,12 +271,14 @@ def test_rounds_are_counted_to_randoms_auc() -> None:
     assert whole.low == pytest.approx(3 - 4.303 / 3**0.5, abs=1e-3)
     assert whole.high == pytest.approx(3 + 4.303 / 3**0.5, abs=1e-3)
     assert whole.note.startswith("rounds: 2.0 against 5.0")
+    assert "rounding" not in whole.note
     one = found_in([lines[0], lines[3]])["figure6", f"{ROUNDS}: 95 % of the final AUC of random"]
     assert one.difference == 3  # 0.57 is reached in round 4, and in round 1
     assert (one.low, one.high, one.decision) == (None, None, "undecided")
     assert not any(verdict.seeds_fixed for verdict in (whole, one)), "it is over seeds"
     alike = [*lines[:3], *(trial("mocov2", seed=s, test=(0.5, *[0.6] * 5)) for s in (0, 1, 2))]
-    certain = found_in(alike)["figure6", ROUNDS]
+    certain = found_in(alike)["figure6", f"{ROUNDS}: 95 % of the final AUC of random"]
+    assert "as wide as rounding" in certain.note
     assert certain.difference == 3  # to 95 %, in round 1 against round 4
     assert certain.low == pytest.approx(3 - 4.303 * (1 / 6 / 3) ** 0.5, abs=1e-3)
 

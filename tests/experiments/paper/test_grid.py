@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.errors import BadInput
 from common.options import Mode
@@ -170,10 +171,17 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
         grid.run()
 
 
-@pytest.mark.parametrize(("cores", "free", "jobs"), [(4, 100, 4), (4, 5.2, 2), (2, 0.1, 1)])
+@pytest.mark.parametrize(
+    ("cores", "free", "gpu", "jobs"),
+    [(4, 100, None, 4), (4, 5.2, None, 2), (2, 0.1, None, 1), (4, 100, 5, 3), (4, 5.2, 80, 2)],
+)
 def test_no_more_trials_run_at_once_than_memory_holds(
-    monkeypatch: pytest.MonkeyPatch, cores: int, free: float, jobs: int
+    monkeypatch: pytest.MonkeyPatch, cores: int, free: float, gpu: float | None, jobs: int
 ) -> None:
+    if gpu is not None:
+        memory_of_it = int(gpu * 1e9)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (memory_of_it, memory_of_it))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     monkeypatch.setattr(memory, "free_memory", lambda: int(free * 1e9))
     films = [f"--{name}=films" for name in ("images", "metadata", "train-list", "test-list")]

@@ -14,6 +14,7 @@ from experiments.paper.report import page_of, sections_of, title_of, write_repor
 from experiments.paper.report_input import (
     MEAN,
     Bound,
+    BoundResult,
     ByFinding,
     Curve,
     CurvePoint,
@@ -96,6 +97,7 @@ def row(name: FirstModel, start: float, over: float | None) -> Row:
         mean=near(start + 0.0604),
         lr=0.05,
         seeds=3 if name in ("random", "mocov2") else 2,
+        edge="lowest" if name == "mocov2" else None,
         failed_rates=[0.1] if name == "random" else [],
         over_random=difference,
         over_random_by_finding={}
@@ -239,8 +241,13 @@ def canned(**changes: Any) -> ReportInput:
         "strategies": strategies(),
         "wires": wires(),
         "bounds": [
-            Bound(first_model="random", union=near(0.63), alone={0: near(0.5312)}, seeds=1),
-            Bound(first_model="mocov2", union=None, alone={1: near(0.5412)}, seeds=1),
+            Bound(
+                first_model="random",
+                federation=BoundResult(mean=near(0.61), over_federation=None, seeds=3),
+                union=BoundResult(mean=near(0.63), over_federation=near(0.021, 0.01), seeds=2),
+                alone={0: BoundResult(mean=near(0.5312), over_federation=None, seeds=1)},
+            ),
+            Bound(first_model="mocov2", federation=None, union=None, alone={}),
         ],
         "strata": [
             Stratum(
@@ -338,7 +345,13 @@ def test_table2_has_the_papers_layout(text: Text) -> None:
     random, moco = text.row("Random"), text.row("MoCo-v2")
     assert random[1:3] == ["0.550 0.530 to 0.570", "0.560 0.540 to 0.580"]
     assert random[14:] == ["-", "0.610 0.590 to 0.630", "-", "0.05 0.1 failed", "3"]
-    assert moco[14:] == ["0.580", "0.640 0.620 to 0.660", "+0.030 +0.020 to +0.040", "0.05", "3"]
+    assert moco[14:] == [
+        "0.580",
+        "0.640 0.620 to 0.660",
+        "+0.030 +0.020 to +0.040",
+        "0.05 lowest tried",
+        "3",
+    ]
     assert text.row("ImageNet") == ["ImageNet", "not run: ImageNet's weights are not at hand"]
     assert "† fewer than 20 positive test films" in text.text
     assert text.text.count("Without an interval: ") == 2, "of table 2, and of the forest plot"
@@ -363,20 +376,22 @@ def test_table3_has_means_and_drops(text: Text) -> None:
 
 
 def test_rounds_and_bytes_to_reach_a_share_of_randoms_auc(text: Text) -> None:
-    rows = [row for row in text.rows if row[1] in ("90%", "95%", "99%")]
-    assert rows == [  # random ends at 0.59
-        ["Random", "90%", "0.531", "1", "1, 1", "500.0 MB"],
-        ["MoCo-v2", "90%", "0.531", "1", "1, 1", "500.0 MB"],
-        ["Random", "95%", "0.560", "2", "2, 2", "1.00 GB"],
-        ["MoCo-v2", "95%", "0.560", "1", "1, 1", "500.0 MB"],
-        ["Random", "99%", "0.584", "3", "3, never", "1.50 GB"],
-        ["MoCo-v2", "99%", "0.584", "2", "2, 1", "1.00 GB"],
+    rows = [row for row in text.rows if row[1] in ("95%", "98%", "100%")][-6:]
+    assert rows == [  # random ends at 0.6 and at 0.58
+        ["Random", "95%", "0.570, 0.551", "2, 1", "750.0 MB"],
+        ["MoCo-v2", "95%", "0.570, 0.551", "1, 1", "500.0 MB"],
+        ["Random", "98%", "0.588, 0.568", "3, 2", "1.25 GB"],
+        ["MoCo-v2", "98%", "0.588, 0.568", "2, 1", "750.0 MB"],
+        ["Random", "100%", "0.600, 0.580", "3, 3", "1.50 GB"],
+        ["MoCo-v2", "100%", "0.600, 0.580", "2, 1", "750.0 MB"],
     ]
 
 
 def test_a_share_that_chance_reaches_is_marked() -> None:
-    report = canned(curves=[curve("random", 0, [0.5, 0.54])])
-    assert Text(page(report)).row("Random", "90%")[2] == "0.486 no better than chance"
+    report = canned(curves=[curve("random", 0, [0.5, 0.51])])
+    assert Text(page(report)).row("Random", "95%")[2] == "0.484 no better than chance"
+    report = canned(curves=[curve("random", 0, [0.5, 0.51]), curve("random", 1, [0.5, 0.6])])
+    assert Text(page(report)).row("Random", "95%")[2] == "0.484, 0.570 some no better than chance"
     report = canned(curves=[curve("mocov2", 0, [0.5, 0.54])])
     assert "random was not measured" in page(report)
 
@@ -425,9 +440,15 @@ def test_the_other_tables(text: Text) -> None:
         "0.600 0.580 to 0.620",
         "+0.020 +0.010 to +0.030",
     ]
-    assert text.row("Federation")[1:] == ["0.610 0.590 to 0.630", "0.640 0.620 to 0.660"]
-    assert text.row("Union of all films")[1:] == ["0.630 0.610 to 0.650", "-"]
-    assert text.row("Hospital 0 alone")[1:] == ["0.531 0.511 to 0.551", "-"]
+    not_run = ["not run", "-", "-"]
+    assert text.row("Federation")[1:] == ["0.610 0.590 to 0.630", "-", "3", *not_run]
+    assert text.row("Union of all films")[1:] == [
+        "0.630 0.610 to 0.650",
+        "+0.021 +0.011 to +0.031",
+        "2",
+        *not_run,
+    ]
+    assert text.row("Hospital 0 alone")[1:] == ["0.531 0.511 to 0.551", "-", "1", *not_run]
     assert text.row("hospital-01")[:4] == ["hospital-01", "401", "200", "20"]
     assert text.row("hospital-02")[-2:] == ["30", "10"]
     assert text.row("MoCo-v2", "2")[2:] == ["8.123", "7.001", "0.910", "20.3"]

@@ -1,19 +1,14 @@
 """The strategies' table: which trials it has, how settings are chosen, what it says."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from common.findings import FINDINGS
-from common.runtime.files import sha256_of
 from experiments.paper.assemble_strategies import NOT_TUNED, strategy_tables
 from experiments.paper.cells import Cell, FailedLine, FirstModel, Method, RoundLine, TrialLine
-from experiments.paper.data import SPLITS, Sources, make_data, make_synthetic
+from experiments.paper.data import make_synthetic
 from experiments.paper.grid import Grid, read_trials
 from experiments.paper.methods import METHODS
 from experiments.paper.rates import chosen_settings, trials_at_chosen_rate
@@ -218,44 +213,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("strategies") / "data"
     make_synthetic(SCALES["tiny"], 40, folder)
     return folder
-
-
-def test_splits_that_are_missing_are_added(data: Path) -> None:
-    before = (data / "test" / "manifest.json").stat().st_mtime_ns
-    (data / "dirichlet").unlink()
-    make_synthetic(SCALES["tiny"], 40, data)
-    assert all(len(list((data / split).glob("hospital-*"))) == 3 for split in SPLITS)
-    assert (data / "test" / "manifest.json").stat().st_mtime_ns == before
-
-
-def test_real_films_are_shared_out_again_for_a_split_that_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    rng = np.random.default_rng(0)
-    names = [f"{i // 2:08d}_{i % 2:03d}.png" for i in range(120)]
-    with (tmp_path / "meta.csv").open("w") as file:
-        file.write("Image Index,Finding Labels,Patient ID\n")
-        for i, name in enumerate(names):
-            pixels = rng.integers(0, 255, (48, 48), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "images" / name)
-            file.write(f"{name},{FINDINGS[i % 14]},{i // 2}\n")
-    lists = [tmp_path / "train.txt", tmp_path / "test.txt"]
-    for path, part in zip(lists, (names[:110], names[110:]), strict=True):
-        path.write_text("\n".join(part))
-    scale = SCALES["tiny"].model_copy(update={"hospitals": 2})
-    sources, data = Sources(tmp_path / "images", tmp_path / "meta.csv", *lists), tmp_path / "data"
-    make_data(scale, sources, data)
-
-    def hashes() -> dict[str, str]:
-        shards = [*data.glob("*/hospital-*"), data / "test", data / "union", data / "public"]
-        return {str(shard): sha256_of(shard / "images.npy") for shard in shards}
-
-    before = hashes()
-    assert {path.parent.name for path in data.glob("*/hospital-01")} == set(SPLITS)
-    kept = (data / "iid").stat().st_mtime_ns
-    shutil.rmtree(data / "dirichlet")
-    make_data(scale, sources, data)
-    assert hashes() == before
-    assert (data / "iid").stat().st_mtime_ns == kept
 
 
 def cell(method: Method, rounds: int = 2) -> Cell:
