@@ -231,7 +231,7 @@ class Hospital:
         return self._work.follow(instruction, blob, cancellation, tell)
 
     def _check_run(self, instruction: Instruction) -> None:
-        """Check that an instruction is of the run that was greeted.
+        """Check that an instruction is of the run that was greeted, and as secret.
 
         With a seed of its own for each instruction a server could choose single films to train on.
 
@@ -241,3 +241,5 @@ class Hospital:
         known = self._greeting
         if known is None or (instruction.identity.run, instruction.seed) != (known.run, known.seed):
             raise NotAllowed("an instruction of another run or seed than was greeted")
+        if known.secure and instruction.task == "train" and instruction.secure is None:
+            raise NotAllowed("training outside of the secure sums that the greeting told of")

@@ -61,6 +61,9 @@ Dp = Literal["none", "sample", "site"]
 LEAST_NOISE = 0.3
 """Less noise, as a share of the clipping bound, has an epsilon that promises nothing."""
 
+LEAST_CLIP, MOST_CLIP = 1e-3, 1e6
+"""Between these the noise, a multiple of it, is a number in float32 beside what it hides."""
+
 
 class Training(BaseModel):
     """Settings of a hospital's training in a round.
@@ -120,7 +123,8 @@ class Training(BaseModel):
     )
     dp_clip: float = Field(
         1.0,
-        gt=0,
+        ge=LEAST_CLIP,
+        le=MOST_CLIP,
         description="of --dp: longest gradient of a film, or longest update of a hospital; what is "
         "longer is shortened",
     )

@@ -47,7 +47,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """128 random bits."""
 
-VERSION: Literal[8] = 8
+VERSION: Literal[9] = 9
 """Of the protocol. Since 8 no control variates come back with a reply. Since 7 a secure sum's
 parameters may have half a word each. Since 6 training may be differentially private, a reply tells
 what that has cost, and updates may be summed under masks. Since 5 hospitals may keep a part of the
@@ -90,7 +90,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    protocol: Literal[8] = VERSION
+    protocol: Literal[9] = VERSION
 
 
 class Identity(BaseModel):

@@ -4,8 +4,10 @@ import hashlib
 import json
 import secrets
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
@@ -18,6 +20,7 @@ from common.errors import BadInput
 from common.model import state_of
 from common.options import Precision, Training
 from common.protocol import MOST_ROUNDS, Instruction, Printable, PrivacySpent, Sha256
+from common.runtime.cpu import cpu_model
 from common.runtime.files import write_whole
 from common.secret_stream import SecretStream
 from common.shard import Shard
@@ -129,7 +132,7 @@ class PrivacyAccount:
             pack(state_of(model)),
             shard.manifest.model_dump_json().encode(),
             chosen.tobytes(),
-            f"{device.type} {precision} {torch.__version__} {torch.get_num_threads()}".encode(),
+            " ".join([device.type, precision, *_computed_by()]).encode(),
             b"" if device.type == "cpu" else secrets.token_bytes(32),
         ]
         cost = noisy_steps(training, len(chosen))
@@ -173,6 +176,13 @@ class PrivacyAccount:
 
     def _epsilon_of(self, charges: Sequence[Charge]) -> float:
         return epsilon_of((charge.cost for charge in charges), self._delta)
+
+
+def _computed_by() -> tuple[str, ...]:
+    """Return the code, the CPU and its threads: with others the same training rounds otherwise."""
+    code = version("fedcxr"), torch.__version__, np.__version__
+    cpu = cpu_model(), torch.backends.cpu.get_cpu_capability(), str(torch.get_num_threads())
+    return code + cpu
 
 
 def _read(file: Path) -> Spent | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.linalg import vector_norm as norm
 
 from common.evaluation import loss_of
 from common.findings import UNKNOWN
@@ -12,6 +13,9 @@ from common.options import Mode, Precision
 
 FILMS_AT_ONCE = 8
 """Whose gradients are in memory together: 28 MB each for a DenseNet-121, and their activations."""
+
+LARGEST = 1e30
+"""Norm of a gradient that can still be shortened in float32 without loss."""
 
 Gradients = dict[str, Tensor]
 
@@ -29,7 +33,7 @@ def clipped_sum(
 
     A film's loss is the mean over its known labels. One film changes the sum by no more than the
     bound, whatever the others are (Abadi et al., CCS 2016, algorithm 1). One whose norm is not
-    finite counts as zero: in a sum that is not finite no noise would hide it.
+    finite, or beyond LARGEST, counts as zero: in a sum that is not finite no noise would hide it.
 
     Args:
         model: In evaluation mode, so that no film enters the forward pass of another.
@@ -46,8 +50,8 @@ def clipped_sum(
     for start in range(0, len(inputs), FILMS_AT_ONCE):
         few = slice(start, start + FILMS_AT_ONCE)
         each = _of_films(model, parameters, inputs[few], labels[few])
-        squares = torch.stack([g.flatten(1).square().sum(1) for g in each.values()])
-        share = _share(squares.sum(0), bound)
+        norms = torch.stack([norm(g.flatten(1), dim=1, dtype=torch.double) for g in each.values()])
+        share = _share(norm(norms, dim=0), bound).float()
         for name, gradients in each.items():
             total[name] += torch.einsum("n,n...->...", share, _only(share > 0, gradients))
     return total
@@ -97,22 +101,26 @@ def _of_head(
     features = kept[0].float()
     known = (labels != UNKNOWN).float()
     slopes = known * (torch.sigmoid(logits) - (labels == 1).float()) / known.sum(1, keepdim=True)
-    squares = slopes.square().sum(1) * (features.square().sum(1) + 1)
-    share = _share(squares, bound)
+    slopes, features = slopes.double(), features.double()
+    share = _share(norm(slopes, dim=1) * (norm(features, dim=1).square() + 1).sqrt(), bound)
     slopes, features = (_only(share > 0, each) for each in (slopes, features))
     slopes = slopes * share[:, None]
-    return {"classifier.weight": slopes.T @ features, "classifier.bias": slopes.sum(0)}
+    return {
+        "classifier.weight": (slopes.T @ features).float(),
+        "classifier.bias": slopes.sum(0).float(),
+    }
 
 
-def _share(squares: Tensor, bound: float) -> Tensor:
-    """Return by what each gradient is multiplied, given its squared norm; 0 if that is not finite.
+def _share(norms: Tensor, bound: float) -> Tensor:
+    """Return by what each gradient is multiplied, given its norm: float64, n; 0 beyond LARGEST.
 
     Args:
-        squares: float32, n.
+        norms: float64, n: in float32 the square of a small slope is 0, whatever it is multiplied
+            with after that.
         bound: Of the norm.
     """
-    share = (bound / squares.sqrt().clamp(min=1e-12)).clamp(max=1)
-    return torch.where(squares.isfinite(), share, 0.0)
+    share = (bound / norms.clamp(min=bound)).clamp(max=1)
+    return torch.where(norms < LARGEST, share, 0.0)
 
 
 def _only(counts: Tensor, values: Tensor) -> Tensor:

@@ -89,6 +89,7 @@ class SecureAttempt:
         keys: What the server is to pass on to the others.
         identity: As given.
         terms: As given.
+        survivors: Those in the sum, sorted, once they are confirmed.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class SecureAttempt:
         self._known: dict[str, SignedKeys] = {}  # of the neighbourhood; empty until it is told
         self._own: tuple[bytes, bytes] = b"", b""  # its own shares of its own secrets
         self._held: dict[str, tuple[bytes, bytes]] = {}  # of those it masks with, and its own
-        self._survivors: tuple[str, ...] = ()  # those in the sum, once it is told
+        self.survivors: tuple[str, ...] = ()
 
     def hold(self, words: Words) -> None:
         """Keep the update until it is asked for, masked."""
@@ -240,7 +241,7 @@ class SecureAttempt:
         """
         survivors = set(call.survivors)
         near = survivors & self._held.keys()
-        if self._survivors or not self._held:
+        if self.survivors or not self._held:
             raise Refusal("there is nothing, or nothing more, to be confirmed in this attempt")
         if self._name not in survivors or not survivors <= set(self._names):
             raise Refusal("the sum is of others than those who were named")
@@ -249,8 +250,8 @@ class SecureAttempt:
             raise Refusal(f"the sum is of too few hospitals: {few}")
         if survivors & self._known.keys() - self._held.keys():
             raise Refusal("the sum is of hospitals that have made no shares")
-        self._survivors = tuple(sorted(survivors))
-        signature = signature_of(self._list, self._signer)
+        self.survivors = tuple(sorted(survivors))
+        signature = signature_of(self._list_by(self._name), self._signer)
         return Confirmed(identity=self.identity, signature=signature)
 
     def reveal(self, call: RevealCall) -> Revealed:
@@ -262,12 +263,14 @@ class SecureAttempt:
         Raises:
             Refusal: It was done before, or too few have confirmed the list.
         """
-        if not self._survivors or not self._held:
+        if not self.survivors or not self._held:
             raise Refusal("there is nothing, or nothing more, to be revealed in this attempt")
-        near = set(self._survivors) & self._held.keys()
+        near = set(self.survivors) & self._held.keys()
         told = near & call.confirmed.keys()
         if self._signer is not None:
-            told = {n for n in told if is_signed(self._list, call.confirmed[n], self._known[n])}
+            told = {
+                n for n in told if is_signed(self._list_by(n), call.confirmed[n], self._known[n])
+            }
         if len(told | {self._name}) < self._least:
             few = f"{len(told | {self._name})} of {self._least} neighbours"
             raise Refusal(f"only {few} have confirmed the same list")
@@ -283,9 +286,9 @@ class SecureAttempt:
         """How many of those it masks with, itself among them, must stay to the end."""
         return needed(self._settings.threshold, len(self._known))
 
-    @property
-    def _list(self) -> bytes:
-        return list_of(self._attempt, self._names, self.terms.digest, self._survivors)
+    def _list_by(self, name: str) -> bytes:
+        about = self._attempt, self._names, self.terms.digest, self.survivors
+        return list_of(*about, self._known[name])
 
     def _bond(self, other: str) -> bytes:
         pair = self._name, other

@@ -17,7 +17,7 @@ from common.secure.messages import (
     SecureCall,
     ShareCall,
 )
-from common.secure.settings import FEWEST, SecureSettings
+from common.secure.settings import SecureSettings
 from common.secure.terms import Terms
 from common.wire import fingerprint
 
@@ -26,13 +26,16 @@ log = logging.getLogger(__name__)
 REMEMBERED = 100
 """Models whose sums are compared."""
 
+MOST_SUMS = 2
+"""Of one model, over different hospitals: from three and more single updates can follow."""
+
 
 class SecureSums:
     """Answers the server's calls, each for the attempt that was begun last.
 
-    A model that comes again is trained alike, so that two sums of it that differ by a hospital tell
-    its update. An honest server asks for a second one where the first one has failed: the hospital
-    warns, and its audit log has the evidence.
+    A model that comes again is trained alike, so that sums of it over other hospitals can be
+    subtracted. An honest server asks for a second one where the first one has failed at its last
+    step: the hospital warns. In a third one it has no part.
 
     Args:
         name: The hospital's.
@@ -50,7 +53,7 @@ class SecureSums:
         self._signer = signer
         self._random = random
         self._attempt: SecureAttempt | None = None
-        self._sums: dict[str, list[frozenset[str]]] = {}  # who was in them, by the model's hash
+        self._sums: dict[str, set[tuple[str, ...]]] = {}  # who was in them, by the model's hash
 
     def begin(
         self, identity: Identity, settings: SecureSettings, seed: int, terms: Terms
@@ -89,26 +92,30 @@ class SecureSums:
                     blob = attempt.mask(call)
                     return Masked(identity=identity, weights=fingerprint(blob)), blob
                 case ConfirmCall():
-                    answer = attempt.confirm(call)
-                    self._compare(attempt.terms.model, frozenset(call.survivors))
-                    return answer, b""
+                    return attempt.confirm(call), b""
                 case RevealCall():
-                    return attempt.reveal(call), b""
+                    revealed = attempt.reveal(call)
+                    self._compare(attempt)
+                    return revealed, b""
         except Refusal as refusal:
             log.warning("round %d: secure sum: %s", identity.round, refusal)
             reason, because_of = str(refusal)[:200], refusal.because_of
             return Declined(identity=identity, reason=reason, because_of=because_of), b""
 
-    def _compare(self, model: str, survivors: frozenset[str]) -> None:
-        """Note who is in a sum, and warn if another of the same model differs by too few."""
-        known = self._sums.setdefault(model, [])
-        for earlier in known:
-            if 0 < len(apart := survivors ^ earlier) < FEWEST:
-                log.warning(
-                    "another sum from the same model differs by %s: unless the first one failed, "
-                    "the server can subtract them",
-                    " and ".join(sorted(apart)),
-                )
-        known.append(survivors)
+    def _compare(self, attempt: SecureAttempt) -> None:
+        """Note who is in a sum that would be unmasked now.
+
+        Raises:
+            Refusal: Two others of the same model were.
+        """
+        known = self._sums.setdefault(attempt.terms.model, set())
+        if known - {attempt.survivors}:
+            log.warning(
+                "another sum from the same model was unmasked: unless it failed after that, the "
+                "server can subtract what the two have in common"
+            )
+        if len(known | {attempt.survivors}) > MOST_SUMS:
+            raise Refusal(f"{MOST_SUMS} other sums from the same model were unmasked")
+        known.add(attempt.survivors)
         while len(self._sums) > REMEMBERED:
             del self._sums[next(iter(self._sums))]

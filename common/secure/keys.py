@@ -167,7 +167,11 @@ def bond(
 
 
 def list_of(
-    attempt: Mapping[str, object], names: Sequence[str], terms: str, survivors: Sequence[str]
+    attempt: Mapping[str, object],
+    names: Sequence[str],
+    terms: str,
+    survivors: Sequence[str],
+    keys: SignedKeys,
 ) -> bytes:
     """Return what a hospital signs when it confirms who is in a sum.
 
@@ -176,9 +180,12 @@ def list_of(
         names: Of all who began it.
         terms: As in :func:`bond`.
         survivors: Of those in the sum.
+        keys: The signing hospital's: a server that lets it begin the attempt anew, with new keys,
+            cannot use what it has signed before.
     """
     about = "fedcxr secure aggregation 1 list"
-    return context(about, attempt, _digest(names), terms, _digest(survivors))
+    own = [keys.mask.hex(), keys.seal.hex()]
+    return context(about, attempt, _digest(names), terms, _digest(survivors), own)
 
 
 def _digest(names: Sequence[str]) -> str:

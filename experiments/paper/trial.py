@@ -1,11 +1,9 @@
 """One trial: a federation, by the server's own rounds, to one line of results."""
 
 import json
-import platform
 import shutil
 import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from common.evaluation import predict
 from common.findings import count_by_finding
 from common.metrics import auc_by_finding
 from common.model import build_model, choose_device, fastest_precision, load_state
+from common.runtime.cpu import cpu_model
 from common.runtime.files import append_json, sha256_of, write_json, write_whole
 from common.runtime.status import read_status
 from common.scores import AucByFinding, mean_auc
@@ -185,15 +184,6 @@ def _final_logits(run: Path, scale: Scale, test: Shard) -> npt.NDArray[np.float3
     return predict(model, test, np.arange(len(test)), device).float().cpu().numpy()
 
 
-def _cpu() -> str:
-    """Return the CPU's model; on another one, models differ in their last bits."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.machine()
-
-
 def environment() -> Environment:
     """Return where and with what this process runs."""
     commit = subprocess.run(
@@ -207,7 +197,7 @@ def environment() -> Environment:
     return Environment(
         commit=commit.stdout.strip() or "unknown",
         torch=torch.__version__,
-        cpu=_cpu(),
+        cpu=cpu_model(),
         gpu=gpu,
         precision=fastest_precision(choose_device("auto")),
         threads=torch.get_num_threads(),

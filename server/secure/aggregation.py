@@ -160,7 +160,7 @@ class Aggregation:
             Improper: It has signed something else.
         """
         keys, survivors = self._keys[name], sorted(self.in_sum)
-        content = list_of(self._attempt, self.names, self._terms, survivors)
+        content = list_of(self._attempt, self.names, self._terms, survivors, keys)
         if keys.certificate and not is_signed(content, confirmed.signature, keys):
             raise Improper("signed another list of hospitals than it was shown")
         self._confirmed[name] = confirmed.signature

@@ -512,6 +512,20 @@ def test_an_instruction_of_another_run_or_seed_than_greeted_is_refused(
     assert hospital.answer(other, pack(STATE))[0].status == "ok"
 
 
+@pytest.mark.parametrize("batches", [None, 2])
+def test_a_run_of_secure_sums_cannot_ask_for_an_update_in_plain(
+    tmp_path: Path, batches: int | None
+) -> None:
+    greeting = GREETING.model_copy(update={"secure": True})
+    hospital = hospital_of(make_shard(tmp_path / "a", images=80).path, greeting=greeting)
+    plain = instruction_of(plan_of(), 1, batches=batches)
+    reply, blob = hospital.answer(plain, pack(STATE))
+    assert (reply.status, blob) == ("failed", b"")
+    assert "outside of the secure sums" in reply.reason
+    scored, _ = hospital.answer(plain.model_copy(update={"task": "evaluate"}), pack(STATE))
+    assert scored.status == "ok"
+
+
 def test_an_instruction_before_any_greeting_is_refused(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "a")
     hospital = Hospital("a", shard, torch.device("cpu"))

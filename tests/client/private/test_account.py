@@ -75,9 +75,17 @@ def test_only_what_gives_the_same_bytes_has_the_same_noise(
     drawn.append(draw())
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     drawn.append(draw())
-    assert len(set(drawn)) == 6
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "SSE")
+    drawn.append(draw())
+    monkeypatch.setattr(np, "__version__", "0")
+    drawn.append(draw())
+    monkeypatch.setattr("client.private.account.version", lambda _: "0")
+    drawn.append(draw())
+    monkeypatch.setattr("client.private.account.cpu_model", lambda: "another")
+    drawn.append(draw())
+    assert len(set(drawn)) == 10
     charges = Spent.model_validate_json((tmp_path / "privacy.json").read_bytes()).charges
-    assert len(charges) == 6
+    assert len(charges) == 10
 
 
 def test_parts_of_a_purpose_cannot_be_shifted(tmp_path: Path) -> None:

@@ -59,6 +59,27 @@ def test_no_film_moves_the_sum_by_more_than_the_bound(mode: Mode) -> None:
     assert float(moved) > bound * 0.5
 
 
+@pytest.mark.parametrize("bias", [-20.0, -60.0, -80.0])
+@pytest.mark.parametrize("scale", [1e8, 1e16, 1e24])
+def test_a_model_cannot_hide_the_length_of_a_gradient(bias: float, scale: float) -> None:
+    """In float32 the square of a small slope is 0, and the features make up for it."""
+    model, parameters = model_in("linear")
+    normalised = model.get_submodule("features.norm5")
+    assert isinstance(normalised, nn.BatchNorm2d)
+    with torch.no_grad():
+        model.get_submodule("classifier").weight.zero_()
+        model.get_submodule("classifier").bias.fill_(bias)
+        normalised.weight.mul_(scale)
+        normalised.bias.mul_(scale)
+    inputs, _ = films(1, 1)
+    labels = torch.zeros(1, 14, dtype=torch.uint8)
+    found = clipped_sum(model, parameters, inputs, labels, 0.01, "linear")
+    exact = model.double()
+    expected = one_after_another(exact, parameters, (inputs.double(), labels), 0.01)
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient.double(), expected[name], rtol=1e-3, atol=1e-12)
+
+
 @pytest.mark.parametrize("mode", ["finetune", "linear"])
 @pytest.mark.parametrize("value", [3e38, float("nan")])
 def test_a_film_that_overflows_is_left_out_of_the_sum(mode: Mode, value: float) -> None:

@@ -289,10 +289,10 @@ def test_hospitals_that_were_told_something_else_have_no_key_in_common(told: str
     assert sums.declined[NAMES[1]].reason == "the shares of hospital-00 cannot be opened"
 
 
-def test_a_hospital_warns_of_two_sums_of_a_model_that_differ_by_a_hospital(
+def test_a_hospital_warns_of_another_sum_of_a_model_and_has_no_part_in_a_third(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The same model is trained alike: the difference of the sums would be one update."""
+    """The same model is trained alike: from sums over several sets single updates follow."""
     sums = Sums.of(NAMES)
 
     def warned(gone: dict[str, int], identity: Identity) -> int:
@@ -301,9 +301,37 @@ def test_a_hospital_warns_of_two_sums_of_a_model_that_differ_by_a_hospital(
         return sum(text.startswith("another sum from the same model") for text in caplog.messages)
 
     assert warned({}, identity_of(1)) == 0
-    assert warned({}, identity_of(2)) == 0
-    assert warned({NAMES[3]: 2}, identity_of(3)) == 2 * 4
-    assert warned({}, identity_of(1, number=2)) == 4
+    assert warned({}, identity_of(2)) == 0, "the same hospitals"
+    assert warned({NAMES[3]: 2}, identity_of(3)) == 4
+    assert warned({}, identity_of(1, number=2)) == 4, "in whatever round"
+    with pytest.raises(NoSum):
+        sums.aggregate(UPDATES, {NAMES[1]: 2}, identity=identity_of(4))
+    said = "2 other sums from the same model were unmasked"
+    assert {name: sums.declined[name].reason for name in (NAMES[0], NAMES[2], NAMES[4])} == {
+        NAMES[0]: said,
+        NAMES[2]: said,
+        NAMES[4]: said,
+    }
+
+
+def test_what_was_signed_before_an_attempt_began_anew_is_of_no_use_in_it() -> None:
+    """A server may let a hospital begin an attempt again, and has then signatures of both."""
+    sums = Sums.of(NAMES, signers_of(NAMES))
+    confirmed: list[dict[str, bytes]] = []
+    for _ in range(2):
+        server = sums.started(UPDATES, identity_of())
+        sums.until_revealed(server, dict.fromkeys(NAMES, 4))
+        call = server.reveal_calls()[NAMES[0]]
+        confirmed.append(call.confirmed)
+    assert len(confirmed[0]) == len(NAMES) - 1
+    old, _ = sums.hospitals[NAMES[0]].answer(
+        RevealCall(identity=identity_of(), confirmed=confirmed[0])
+    )
+    assert refused(old) == "only 1 of 4 neighbours have confirmed the same list"
+    new, _ = sums.hospitals[NAMES[0]].answer(
+        RevealCall(identity=identity_of(), confirmed=confirmed[1])
+    )
+    assert isinstance(new, Revealed)
 
 
 @pytest.mark.fault(

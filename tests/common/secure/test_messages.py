@@ -50,10 +50,10 @@ def test_messages_of_a_thousand_hospitals_are_short_enough() -> None:
         assert len(answer.model_dump_json()) < LONGEST
 
 
-@pytest.mark.parametrize("protocol", [7, 9])
+@pytest.mark.parametrize("protocol", [8, 10])
 def test_steps_of_another_version_are_refused(protocol: int) -> None:
     words = {**CALL.model_dump(mode="json"), "protocol": protocol}
-    with pytest.raises(ProtocolError, match="another version of protocol 8"):
+    with pytest.raises(ProtocolError, match="another version of protocol 9"):
         parse_message(ANY_CALL, json.dumps(words))
 
 

@@ -75,7 +75,7 @@ class AnswersGarbage(Faulty):
 
     def fail(self, call: SecureCall, timeout: float) -> SecureAnswer:
         del call, timeout
-        raise ProtocolError("no message of protocol 8")
+        raise ProtocolError("no message of protocol 9")
 
 
 def hospitals_of(shards: list[Path], faulty: Mapping[str, type[LocalConnection]]) -> LocalHospitals:
