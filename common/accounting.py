@@ -11,10 +11,11 @@ where epsilon is large: there Mironov's bound stands, "Renyi Differential Privac
 
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.options import LEAST_NOISE, Dp
+from common.options import LEAST_NOISE
 
 DELTA = 1e-5
 """Where nobody gives another."""
@@ -41,7 +42,9 @@ class Privacy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    dp: Dp = Field(description="sample: of each film; site: of each hospital")
+    dp: Literal["sample", "site"] = Field(
+        description="sample: of each film; site: of each hospital"
+    )
     clip: float = Field(description="longest gradient of a film, or first longest update")
     noise: float = Field(description="standard deviation of the noise / clip")
     epsilon: float = Field(description="of the hospital that has spent most")
@@ -49,11 +52,21 @@ class Privacy(BaseModel):
 
     def describe(self) -> str:
         """Return it in words."""
-        whose = "each film" if self.dp == "sample" else "each hospital"
+        whose, sampling = {
+            "sample": ("each film", "each film in a step with the chance batch / films"),
+            "site": ("each hospital", "no sampling is counted"),
+        }[self.dp]
         return (
             f"differential privacy of {whose}: {self.spent}, "
-            f"clipping at {self.clip:g}, noise {self.noise:g} times that"
+            f"clipping at {self.clip:g}, noise {self.noise:g} times that, {sampling}"
         )
+
+    @property
+    def uncovered(self) -> str:
+        """What the promise does not cover, in words."""
+        if self.dp == "sample":
+            return "how many films each hospital has, and scores that it tells"
+        return "what the server itself sees, and all scores"
 
     @property
     def spent(self) -> str:

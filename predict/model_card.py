@@ -106,7 +106,7 @@ def _run(model: Model) -> Iterator[str]:
     config = model.run.config
     yield (
         f"- Run {config.run_id}, round {model.provenance.round} of {config.rounds}, averaging: "
-        f"{config.strategy}"
+        f"{config.strategy}{' in secure sums' if config.secure_aggregation else ''}"
     )
     yield (
         f"- At each hospital: {config.mode}, local epochs {config.local_epochs}, learning rate "
@@ -120,7 +120,7 @@ def _privacy(model: Model) -> Iterator[str]:
         yield "Nothing bounds what the weights tell of a film or of a hospital."
         return
     yield f"- {promise.describe()[0].upper()}{promise.describe()[1:]}"
-    yield "- It covers the weights, and no score in this card."
+    yield f"- Not covered: {promise.uncovered}."
     start = model.provenance.start
     if start is not None and (limit := Origin.model_validate(start).limit()) is not None:
         yield f"- It is {limit}."
@@ -134,7 +134,8 @@ def _hospitals(model: Model) -> Iterator[str]:
     yield "| hospital | films in training | films in validation |"
     yield "|---|---|---|"
     for name, part in sorted(made.hospitals.items()):
-        yield f"| {name} | {part.examples} | {part.validation_images} |"
+        films = "-" if part.examples is None else part.examples
+        yield f"| {name} | {films} | {part.validation_images} |"
     left_out = [f"{name} (missing)" for name in made.missing]
     left_out += [f"{name} (rejected)" for name in made.rejected]
     if left_out:

@@ -29,12 +29,13 @@ class Config(Training):
     rounds: int
     strategy: str
     image_size: int = Field(ge=SMALLEST)
+    secure_aggregation: bool = False
 
 
 class Part(BaseModel):
     """A hospital's part of a round."""
 
-    examples: int
+    examples: int | None = Field(description="None: not told, in secure sums")
     validation_images: int
 
 

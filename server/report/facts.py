@@ -68,14 +68,8 @@ def _privacy(run: Run) -> dict[str, str]:
     found = privacy_of(before, [each for each in own if each is not None], run.config)
     if found is None:
         return {}
-    uncovered = {
-        "sample": "not covered: how many films each hospital has",
-        "site": "not covered: what the server itself sees, and the scores",
-    }
-    told = any(part.validation_images for part in last.hospitals.values())
-    scores = ", and the scores of validation films" if found.dp == "sample" and told else ""
     limit = Origin.model_validate(run.config.origin or {}).limit()
-    words = [found.describe(), f"{uncovered[found.dp]}{scores}", *([limit] if limit else [])]
+    words = [found.describe(), f"not covered: {found.uncovered}", *([limit] if limit else [])]
     return {"Privacy": "; ".join(words)}
 
 

@@ -215,9 +215,22 @@ def test_the_card_does_not_promise_what_was_trained_before(
     export(tmp_path / "final.pt", tmp_path / "m.pt", 64, None, force=False)
     card = (tmp_path / "m.pt.md").read_text()
     assert "- Differential privacy of each film: epsilon 2.00 at delta 1e-05" in card
+    assert "each film in a step with the chance batch / films\n" in card
+    assert "- Not covered: how many films each hospital has, and scores that it tells." in card
     line = f"- It is of this run's training alone: the first model is from {limit}."
     assert ("of this run's training alone" in card) == (limit is not None)
     assert (line in card) == (limit is not None)
+
+
+def test_the_card_of_secure_sums_says_so_and_tells_no_films(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "secure_aggregation": True}))
+    lines = (folder / "rounds.jsonl").read_text()
+    (folder / "rounds.jsonl").write_text(lines.replace('"examples": 44', '"examples": null'))
+    export(folder / "best.pt", tmp_path / "m.pt", None, None, force=False)
+    card = (tmp_path / "m.pt.md").read_text()
+    assert "averaging: fedavg in secure sums" in card
+    assert f"| south | - | {HOSPITAL.validation_images} |" in card
 
 
 def test_a_checkpoint_alone_says_what_it_does_not_know(folder: Path, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_the_page_does_not_promise_what_was_trained_before(folder: Path) -> None
         (run,) = read_runs([folder])
         promise = facts_of(run)["Privacy"]
         assert promise.startswith("differential privacy of each hospital: epsilon 2.00 at")
-        assert promise.endswith(f"what the server itself sees, and the scores{limit}")
+        assert promise.endswith(f"what the server itself sees, and all scores{limit}")
 
 
 def test_nothing_on_the_page_comes_from_elsewhere(text: str) -> None:
