@@ -33,26 +33,25 @@ def chosen_rate(
     lines: Sequence[TrialLine],
     first_model: FirstModel,
     table: Reading,
-    hospitals: Hospitals = "all",
 ) -> float | None:
     """Return the learning rate of a first model in a table, chosen by validation alone.
 
     It has the highest validation AUC, averaged over the seeds that all rates have, or over all
     seeds if none is shared; of equal rates the smallest. Rates with an undefined AUC are left out.
-    It is chosen with all labels and kept with fewer, so that only the labels differ.
+    It is chosen for the federation with all labels, and kept with fewer and for those who train
+    alone, so that only the labels, or who trains, differ.
 
     Args:
         lines: Trials of one scale.
         first_model: The first model.
         table: The table.
-        hospitals: Who trained.
 
     Returns:
         None if there is no such trial.
     """
     by_rate: dict[float, dict[int, float | None]] = {}
     for line in lines:
-        if is_of(line.cell, first_model, table, 1.0, hospitals):
+        if is_of(line.cell, first_model, table, 1.0, "all"):
             by_rate.setdefault(line.cell.lr, {})[line.cell.seed] = line.validation_auc
     defined = {
         rate: {seed: auc for seed, auc in aucs.items() if auc is not None}
@@ -85,7 +84,7 @@ def trials_at_chosen_rate(
         label_fraction: Share of the labels.
         hospitals: Who trained.
     """
-    rate = chosen_rate(lines, first_model, table, hospitals)
+    rate = chosen_rate(lines, first_model, table)
     return {
         line.cell.seed: line
         for line in lines

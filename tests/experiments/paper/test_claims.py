@@ -315,7 +315,7 @@ def test_the_rate_is_chosen_by_validation_never_by_the_test() -> None:
     assert high[0].cell.name not in asked
 
 
-def test_the_rate_belongs_to_a_first_model_a_table_and_who_trained() -> None:
+def test_the_rate_belongs_to_a_first_model_and_a_table() -> None:
     lines = [
         trial(lr=0.1, validation=0.7),
         trial(lr=0.01, validation=0.6),
@@ -324,6 +324,7 @@ def test_the_rate_belongs_to_a_first_model_a_table_and_who_trained() -> None:
         trial("random", lr=0.5, validation=0.5),
         trial(lr=0.2, validation=0.9, hospitals="union"),
         trial(lr=0.3, validation=0.9, hospitals=4),
+        trial(lr=0.1, validation=None, hospitals=4),
         trial(lr=0.01, labels=0.1, validation=0.9),
         trial(lr=0.1, labels=0.1, validation=0.1),
     ]
@@ -331,8 +332,9 @@ def test_the_rate_belongs_to_a_first_model_a_table_and_who_trained() -> None:
     assert chosen_rate(lines, "mocov2", "table2") == 0.1
     assert chosen_rate(lines, "mocov2", "table3") == 0.1
     assert chosen_rate(lines, "random", "table2") == 0.5
-    assert chosen_rate(lines, "mocov2", "bounds", "union") == 0.2
-    assert chosen_rate(lines, "mocov2", "bounds", 4) == 0.3
+    alone = trials_at_chosen_rate(lines, "mocov2", "bounds", hospitals=4)
+    assert alone == {0: lines[7]}, "at the federation's rate, though its validation has no AUC"
+    assert trials_at_chosen_rate(lines, "mocov2", "bounds", hospitals="union") == {}
     assert chosen_rate(lines, "byol", "table2") is None
     assert trials_at_chosen_rate(lines, "byol", "table2") == {}
     assert trials_at_chosen_rate(lines, "mocov2", "table3", 0.1) == {0: lines[-1]}

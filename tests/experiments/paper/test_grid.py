@@ -76,6 +76,25 @@ def test_a_grid_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "not all learning rates of its first model are tried yet" in text
 
 
+def test_fewer_labels_and_bounds_from_trials_to_the_report(tmp_path: Path) -> None:
+    """With 1 % of the labels a hospital of this scale has one film, and that trial fails."""
+    assert start(tmp_path, "table3", "bounds", "--first-models", "random").wait(300) == 1
+    assert "1 tasks failed: spread-finetune-random-f0.01" in (tmp_path / "log").read_text()
+    report(tmp_path)
+    text = (tmp_path / "results" / "report.md").read_text()
+    rows = [line.split("|")[1:] for line in text.splitlines() if line.startswith("|")]
+    fewer = next(row for row in rows if [cell.strip() for cell in row[1:3]] == ["100%", "50%"])
+    assert [cell.strip() for cell in fewer[3:]] == ["25%", "10%", "5%", ""]
+    assert "a batch would be a single image" in text
+    names = [row[0].strip() for row in rows]
+    alone = [f"Hospital {i} alone" for i in range(3)]
+    assert [name for name in names if name in ("Federation", "Union of all films", *alone)] == [
+        "Federation",
+        "Union of all films",
+        *alone,
+    ]
+
+
 def descendants(pid: int) -> list[int]:
     """Return the processes that a process started, and those that they started."""
     files = Path(f"/proc/{pid}/task").glob("*/children")
