@@ -151,6 +151,11 @@ def fraction_table(found: Results, failed: Sequence[FailedLine]) -> FractionTabl
                     fraction=fraction,
                     mean=found.interval(means),
                     drop=None if fraction == 1 else found.difference(found.means(full), means),
+                    over_random=None
+                    if model == "random"
+                    else found.difference(
+                        means, found.means(found.trials("table3", "random", fraction))
+                    ),
                     lr=next(iter(trials.values())).cell.lr,
                     seeds=len(trials),
                 )

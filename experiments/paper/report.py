@@ -199,12 +199,15 @@ def _strata(report: ReportInput) -> list[Block]:
 def _fractions(report: ReportInput) -> list[Block]:
     if isinstance(report.table3, Missing):
         return _missing(report.table3)
-    aucs, drops, rates = fraction_tables(report.table3)
+    aucs, drops, leads, rates = fraction_tables(report.table3)
     return [
         "Mean AUC on the test films with a share of each hospital's labels.",
         aucs,
         "Drop: AUC with all labels minus AUC with fewer; smaller is better.",
         drops,
+        "Mean minus Random with as many labels, over the seeds that both have. These differences "
+        "are no planned comparisons, and their intervals are not adjusted for their number.",
+        leads,
         "Learning rates, chosen by the hospitals' validation, and seeds.",
         rates,
     ]

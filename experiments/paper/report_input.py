@@ -125,6 +125,9 @@ class FractionCell(Entry):
     fraction: float = Field(gt=0, le=1)
     mean: Interval | None = Field(description="AUC, over the findings of the endpoint")
     drop: Interval | None = Field(description="AUC with all labels minus this, paired; None at 1")
+    over_random: Interval | None = Field(
+        description="of the mean, with as many labels, paired; None for random"
+    )
     lr: float
     seeds: int
 

@@ -111,8 +111,8 @@ def result_table(table: ResultTable, findings: Sequence[FindingCount]) -> Table:
     return Table(header, rows + _not_run(table.not_run))
 
 
-def fraction_tables(table: FractionTable) -> tuple[Table, Table, Table]:
-    """Return table 3 as mean AUC, drop against all labels, and rates with seeds."""
+def fraction_tables(table: FractionTable) -> tuple[Table, Table, Table, Table]:
+    """Return table 3 as mean AUC, drop against all labels, lead over random, rates with seeds."""
     cells = {(row.first_model, cell.fraction): cell for row in table.rows for cell in row.cells}
     fractions = sorted({fraction for _, fraction in cells}, reverse=True)
     header = [Cell("First model"), *(Cell(f"{100 * fraction:g}%") for fraction in fractions)]
@@ -142,6 +142,7 @@ def fraction_tables(table: FractionTable) -> tuple[Table, Table, Table]:
     return (
         layout(lambda name, cell: auc_cell(cell.mean, best[cell.fraction] == name)),
         layout(lambda _, cell: difference_cell(cell.drop)),
+        layout(lambda _, cell: difference_cell(cell.over_random)),
         layout(lambda _, cell: Cell(f"{cell.lr:g}", _seeds(cell.seeds))),
     )
 

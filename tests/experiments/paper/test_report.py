@@ -125,9 +125,17 @@ def curve(name: FirstModel, seed: int, aucs: list[float]) -> Curve:
 
 
 def fractions(name: FirstModel, start: float) -> FractionRow:
+    over = None if name == "random" else near(0.03, 0.01)
     cells = [
-        FractionCell(fraction=1, mean=near(start), drop=None, lr=0.1, seeds=2),
-        FractionCell(fraction=0.5, mean=near(start - 0.0104), drop=near(0.0104), lr=0.1, seeds=1),
+        FractionCell(fraction=1, mean=near(start), drop=None, over_random=over, lr=0.1, seeds=2),
+        FractionCell(
+            fraction=0.5,
+            mean=near(start - 0.0104),
+            drop=near(0.0104),
+            over_random=over,
+            lr=0.1,
+            seeds=1,
+        ),
     ]
     return FractionRow(first_model=name, cells=cells)
 
@@ -368,10 +376,14 @@ def test_only_a_sure_lead_is_bold() -> None:
 
 def test_table3_has_means_and_drops(text: Text) -> None:
     start = next(i for i, row in enumerate(text.rows) if row[1:2] == ["100%"])
-    aucs, drops, rates = (text.rows[start + i : start + i + 3] for i in (0, 3, 6))
-    assert aucs[0] == drops[0] == ["First model", "100%", "50%"]
+    aucs, drops, leads, rates = (text.rows[start + i : start + i + 3] for i in (0, 3, 6, 9))
+    assert aucs[0] == drops[0] == leads[0] == ["First model", "100%", "50%"]
     assert aucs[2] == ["MoCo-v2", "0.630 0.610 to 0.650", "0.620 0.600 to 0.640"]
     assert drops[1] == ["Random", "-", "+0.010 -0.010 to +0.030"]
+    assert leads[1:] == [
+        ["Random", "-", "-"],
+        ["MoCo-v2", *["+0.030 +0.020 to +0.040"] * 2],
+    ]
     assert rates[1] == ["Random", "0.1 2 seeds", "0.1 1 seed"]
 
 

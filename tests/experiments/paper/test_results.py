@@ -123,6 +123,15 @@ def test_drops_and_bounds_to_the_last_digit() -> None:
             assert of.drop is not None
             expected = slow_mean(seeds[:2]) - slow_mean(fewer)
             assert of.drop.value == pytest.approx(expected, abs=1e-12)
+            if row.first_model == "random":
+                assert of.over_random is None
+                continue
+            randoms = [
+                s.model_copy(update={"first_model": "random", "lr": right["random"]}) for s in fewer
+            ]
+            assert of.over_random is not None
+            over = slow_mean(fewer) - slow_mean(randoms)
+            assert of.over_random.value == pytest.approx(over, abs=1e-12)
         bound = next(bound for bound in both if bound.first_model == row.first_model)
         union = [s.model_copy(update={"hospitals": "union"}) for s in seeds[:2]]
         alone = [seeds[0].model_copy(update={"hospitals": 3})]
