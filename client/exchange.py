@@ -6,7 +6,7 @@ import torch
 
 from client.local import LOCAL
 from client.local.base import LocalTraining
-from client.own import OwnStates, spec_of_own
+from client.own import OwnLost, OwnStates, spec_of_own
 from client.received import ReceivedModel
 from common.codec.change import sent
 from common.options import Wire
@@ -68,12 +68,15 @@ class Exchange:
 
         Raises:
             WireError: The blob is not what the instruction says, or is of no use here.
-            OwnLost: It came without the hospital's own part of the model, which is lost.
+            OwnLost: What the hospital kept is lost, and the server does not know.
         """
         training = instruction.training
         whole = self.model.spec(instruction.architecture, device)
         spec = spec_of_own(whole, training, self._wire_up(instruction))
         own = self.own.load(instruction.identity.run, instruction.counted, spec)
+        lost = instruction.counted > 0 and not own
+        if lost and instruction.task == "train" and not instruction.begins_again:
+            raise OwnLost("what was kept of its own")
         received = self.model.receive(instruction, blob, own.get(WEIGHTS, {}), device)
         method = LOCAL[training.local]
         if instruction.task == "evaluate":

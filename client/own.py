@@ -39,7 +39,7 @@ FILE = re.compile(r"round-(\d+)\.safetensors")
 
 
 class OwnLost(Exception):  # noqa: N818 - a finding, not a fault
-    """A hospital's own part of the model is lost, and the rest of it came alone."""
+    """What a hospital kept is lost, and the server counts on it."""
 
 
 def spec_of_own(model: Spec, training: Training, wire: Wire) -> Spec:

@@ -93,7 +93,7 @@ class Work:
         Raises:
             NotAllowed: The policy forbids it.
             WireError: The blob is not what the instruction says.
-            OwnLost: It came without the hospital's own part of the model, which is lost.
+            OwnLost: What the hospital kept is lost, and the server does not know.
             Diverged: The training's loss, or a weight, is not finite.
             OutOfRange: The update has no place in a secure sum.
             GivenUp: The result is of no use any more.

@@ -57,7 +57,7 @@ class Provenance(BaseModel):
     source: str | None = Field(None, description="origin of the data, from its manifest")
     images: int | None = Field(None, description="number of images for pretraining")
     epochs: int | None = None
-    settings: dict[str, Any] | None = Field(None, description="all settings of a pretraining")
+    settings: dict[str, Any] | None = Field(None, description="of the pretraining, or of the run")
     local: LocalName | None = Field(None, description="how hospitals trained in a federated run")
     shared: Part | None = Field(
         None, description="the part that hospitals shared; the rest is as it was sent out at first"

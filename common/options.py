@@ -162,6 +162,15 @@ class Training(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _stays_near(self) -> "Training":
+        if self.local == "fedprox" and self.lr * self.mu >= 1:
+            raise ValueError(
+                f"--lr {self.lr:g} times --mu {self.mu:g} is not below 1: each step of --local "
+                "fedprox would leap beyond the received model; give less of one"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _something_is_shared(self) -> "Training":
         if self.mode == "linear" and self.shared == "backbone":
             raise ValueError(

@@ -188,6 +188,9 @@ class Instruction(Message):
         description="the last round in which this hospital's reply counted; what it keeps of its "
         "own is as it was after that one; 0: none yet",
     )
+    begins_again: bool = Field(
+        False, description="the hospital has lost what it kept after that round, as it has said"
+    )
     base: Sha256 | None = Field(
         None, description="hash of the model whose change lies beside this message; None: a model"
     )

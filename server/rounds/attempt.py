@@ -189,7 +189,7 @@ class Attempt:
 
     def _note_sent(self, name: str, errand: Errand) -> None:
         instruction = errand.instruction
-        if instruction.counted and instruction.counted not in errand.connection.own:
+        if instruction.begins_again:
             why = (
                 f"it does not have what it kept after round {instruction.counted}, and begins "
                 "again; give its client --state, a folder that stays"

@@ -93,9 +93,11 @@ def errands_of(out: Round, connections: Mapping[str, Connection]) -> dict[str, E
         what = part, change is not None
         if what not in ready:
             ready[what] = _weights(out, part, change)
+        counted = _counted(out, connection)
         fields = {
             "weights": part,
-            "counted": _counted(out, connection),
+            "counted": counted,
+            "begins_again": counted > 0 and counted not in connection.own,
             "base": change.base if change else None,
         }
         instruction = out.instruction.model_copy(update=fields)

@@ -67,6 +67,8 @@ def _check_size(chosen: Participation, settings: StrategySettings, training: Tra
         why = "all hospitals count the same in it"
     elif name in NEEDS:
         why = "its mean is uniform"
+    elif ":" in name:
+        why = "it may make anything of the numbers of examples"
     elif training.dp == "site":
         what, why = "--dp site", "its noise is for a mean in which all hospitals count the same"
     if why is not None:

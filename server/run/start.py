@@ -21,11 +21,15 @@ from server.rounds.loop import Rounds
 from server.rounds.plan import Plan
 from server.run.config import hashes_of, in_force, positives_of
 from server.run.folder import NOISE_KEY, RunFolder
+from server.run.options import RunOptions
 from server.strategies import make_strategy
 from server.strategies.base import Strategy
 
 if TYPE_CHECKING:
     from server.cli import ServerSettings
+
+SETTINGS = RunOptions.model_fields.keys() - {"strategy_args"}
+"""That a checkpoint names; arguments of a strategy of one's own may be no one else's business."""
 
 
 class Start(NamedTuple):
@@ -137,6 +141,7 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         init=init,
         start=origin,
         seed=settings.seed,
+        settings=settings.model_dump(mode="json", include=SETTINGS),
     )
     if done:
         beside = take_apart(read_strategy(folder.checkpoint(done)))

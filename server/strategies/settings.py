@@ -130,6 +130,7 @@ def check_combination(settings: StrategySettings, training: Training) -> None:
     """
     name, local = settings.strategy, training.local
     _check_dp(settings, training)
+    _check_local(training)
     if settings.strategy_args and ":" not in name:
         raise ValueError(
             f"--strategy-args are of a strategy package.module:Class, and --strategy is {name}; "
@@ -162,6 +163,21 @@ def check_combination(settings: StrategySettings, training: Training) -> None:
     }
     why = reasons.get(name, "it is an average itself")
     raise ValueError(f"--average {settings.average} does not fit --strategy {name}: {why}")
+
+
+def _check_local(training: Training) -> None:
+    """Check that no setting is given of a method that hospitals do not train by.
+
+    Raises:
+        ValueError: One is.
+    """
+    for setting, local in (("mu", "fedprox"), ("alpha", "feddyn")):
+        given = getattr(training, setting) != Training.model_fields[setting].default
+        if given and training.local != local:
+            raise ValueError(
+                f"--{setting} is a setting of --local {local}, and --local is {training.local}; "
+                f"give --local {local}, or leave --{setting} out"
+            )
 
 
 def _check_dp(settings: StrategySettings, training: Training) -> None:

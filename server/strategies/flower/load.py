@@ -5,6 +5,9 @@ import inspect
 import logging
 import sys
 
+import flwr.server.strategy
+import flwr.serverapp.strategy
+
 from common.errors import BadInput
 from common.state import State, is_float, parameters_of
 from server.strategies.base import Strategy
@@ -12,6 +15,11 @@ from server.strategies.flower.adapted import Adapted, in_short
 from server.strategies.flower.legacy import Legacy, initial_parameters
 from server.strategies.flower.records import Records
 from server.strategies.settings import StrategySettings
+
+log = logging.getLogger(__name__)
+
+CONFIGURE = (flwr.server.strategy.FedProx, flwr.serverapp.strategy.FedProx)
+"""Strategies that do nothing but configure hospitals."""
 
 GIVEN = "initial_parameters"
 """Argument of a constructor that is not for ``--strategy-args``."""
@@ -30,10 +38,16 @@ def load_strategy(settings: StrategySettings, mean: Strategy, first: State) -> S
             does not take the arguments.
     """
     called = settings.strategy
+    found = _class(called)
+    if issubclass(found, CONFIGURE):
+        log.warning(
+            "--strategy %s asks hospitals for a proximal term in Flower's configuration, which "
+            "does not reach them: it is FedAvg. Give --local fedprox --mu in its place",
+            called,
+        )
     flower = logging.getLogger("flwr")  # its lines, as other libraries', are for --debug alone
     flower.handlers.clear()
     flower.setLevel(logging.NOTSET)
-    found = _class(called)
     adapter = _adapter(called, found)
     arguments: dict[str, object] = {**settings.strategy_args}
     if _takes_first(found):

@@ -1,8 +1,7 @@
 """What a strategy of Flower's remembers between rounds: its attributes, as tensors.
 
-A checkpoint holds tensors, and no object that could run code. Each attribute that a new strategy
-would not have becomes a tree of plain values in JSON, whose arrays lie beside it by the attribute's
-name::
+A checkpoint holds tensors, and no object that could run code. Each attribute becomes a tree of
+plain values in JSON, whose arrays lie beside it by the attribute's name::
 
     attributes      {"m_t": {"list": [{"array": "m_t/0"}, {"array": "m_t/1"}]}, "turn": 3}
     m_t/0, m_t/1    the arrays
@@ -91,7 +90,11 @@ class Memory:
         self._warned: set[str] = set()
 
     def state_dict(self) -> State:
-        """Return all attributes with arrays, and all others that have changed; warn of the rest."""
+        """Return the attributes, and warn of those that have changed and cannot be kept.
+
+        Those that have not changed are kept too: a strategy that is made of a later model, or that
+        draws something, may begin with other ones.
+        """
         tree: dict[str, object] = {}
         lost: list[str] = []
         state: State = {}
@@ -103,9 +106,8 @@ class Memory:
                 if _sign(value) != self._first.get(name, ""):
                     lost.append(name)
                 continue
-            if arrays or json.dumps(node) != self._first.get(name):
-                tree[name] = node
-                state |= arrays
+            tree[name] = node
+            state |= arrays
         if new := sorted(set(lost) - self._warned):
             self._warned.update(new)
             log.warning(

@@ -57,11 +57,11 @@ def test_every_attribute_comes_back(attributes: dict[str, Any]) -> None:
     assert same(vars(second), vars(first))
 
 
-def test_only_what_a_new_one_would_not_have_is_kept() -> None:
-    holder = Holder(rate=0.1, turn=0, names=["a"], log=print)
+def test_what_a_new_one_makes_otherwise_is_kept_though_it_never_changes() -> None:
+    """A constructor may take something of the first model, or draw it."""
+    holder = Holder(limit=2.0, turn=0, names=["a"], log=print)
     memory = Memory("mine:Mine", holder, Holder)
-    assert memory.state_dict() == {}
     holder.turn = 1
-    mended = Holder(rate=0.5, turn=0, names=["a"], log=print)
-    Memory("mine:Mine", mended, Holder).load_state_dict(memory.state_dict())
-    assert (mended.rate, mended.turn) == (0.5, 1)
+    resumed = Holder(limit=18.0, turn=0, names=["b"], log=print)
+    Memory("mine:Mine", resumed, Holder).load_state_dict(memory.state_dict())
+    assert (resumed.limit, resumed.turn, resumed.names) == (2.0, 1, ["a"])

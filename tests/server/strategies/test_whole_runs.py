@@ -28,6 +28,7 @@ from tests.support.hospitals import (
     Fault,
     LocalHospitals,
     copy_secrets,
+    federate_by_hand,
     instruction_of,
     plan_of,
     run_strategy,
@@ -111,7 +112,7 @@ def by_hand(plan: Plan, shards: list[Path]) -> State:
     own: dict[str, dict[str, torch.Tensor]] = {path.name: dict(c) for path in shards}
     h = dict(c)
     for number in range(1, plan.rounds + 1):
-        ends, changes, sizes = [], [], []
+        ends, changes, sizes, lengths = [], [], [], []
         for path in shards:
             shard = open_shard(path)
             films, _ = shard.split(seed)
@@ -151,6 +152,7 @@ def by_hand(plan: Plan, shards: list[Path]) -> State:
             own[path.name] = new
             ends.append(y)
             sizes.append(len(chosen))
+            lengths.append(length)
         shares = [n / sum(sizes) for n in sizes]
         after = {}
         for name in x:
@@ -159,6 +161,11 @@ def by_hand(plan: Plan, shards: list[Path]) -> State:
                 after[name] = torch.stack(values).max()
             elif name in names and training.local in ("scaffold", "feddyn"):
                 after[name] = sum(values) / len(values)
+            elif name in names and plan.strategy.strategy == "fednova":
+                ways = zip(shares, values, lengths, strict=True)
+                direction = sum(p * (v - x[name]) / length for p, v, length in ways)
+                longest = sum(p * length for p, length in zip(shares, lengths, strict=True))
+                after[name] = x[name] + longest * direction
             else:
                 after[name] = sum(p * v for p, v in zip(shares, values, strict=True))
         for name in names:
@@ -171,7 +178,7 @@ def by_hand(plan: Plan, shards: list[Path]) -> State:
     return {name: tensor.numpy() for name, tensor in x.items()}
 
 
-@pytest.mark.parametrize("method", ["fedavg", "fedprox", "scaffold", "feddyn"])
+@pytest.mark.parametrize("method", ["fedavg", "fedprox", "fednova", "scaffold", "feddyn"])
 def test_a_network_with_batchnorm_is_trained_as_by_hand(tmp_path: Path, method: str) -> None:
     shards = make_hospitals(tmp_path / "data", 3, 30)
     settings = {"rounds": 3, "batch_size": 8, "lr": 0.02, **METHODS[method]}
@@ -185,6 +192,12 @@ def test_a_network_with_batchnorm_is_trained_as_by_hand(tmp_path: Path, method: 
     other = by_hand(plan_of(**{**settings, "local": "sgd", "strategy": "fedavg"}), shards)
     moved = max(np.abs(other[n] - after[n]).max() for n in after if is_parameter(n))
     assert (moved > 1e-4) == (method != "fedavg")
+
+
+def test_fedprox_without_a_pull_is_fedavg_bit_for_bit(tmp_path: Path) -> None:
+    shards = make_hospitals(tmp_path / "data", 2, 30)
+    plans = [plan_of(), plan_of(local="fedprox", mu=0.0)]
+    assert same_bits(*(federate_by_hand(plan, shards) for plan in plans))
 
 
 @pytest.mark.parametrize("wire", ["fp32", "bf16", "int8"])
@@ -296,11 +309,24 @@ def cut(own: Path) -> None:
 
 @pytest.mark.fault(
     "what a hospital keeps of its own is damaged while it is connected",
-    "it is missing in that round, is sent the whole model in the next one, and is not excluded",
+    "it is missing in that round, begins again with the whole model in the next one, and is not "
+    "excluded",
 )
-def test_a_hospital_whose_own_part_is_damaged_in_mid_run_begins_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"shared": "no-batchnorm", "wire": "int8"},
+        {"strategy": "scaffold", "local": "scaffold"},
+        {"strategy": "feddyn", "local": "feddyn"},
+        {"wire": "bf16"},
+    ],
+    ids=["a part of the model", "scaffold", "feddyn", "what has not travelled"],
+)
+def test_a_hospital_whose_own_state_is_damaged_in_mid_run_begins_again(
+    tmp_path: Path, settings: dict[str, object]
+) -> None:
     shards = make_hospitals(tmp_path / "data", 3)
-    plan = plan_of(rounds=6, shared="no-batchnorm", wire="int8")
+    plan = plan_of(rounds=6, **settings)
     folder = RunFolder.create(tmp_path / "run", {})
     run_strategy(plan, folder, Cuts(shards, plan.seed, tmp_path / "own"), FIRST, {})
     assert [record.missing for record in folder.rounds()] == [
