@@ -25,8 +25,9 @@ VALUES = st.recursive(
 
 
 class Holder:
-    rate: float
+    limit: float
     turn: int
+    names: list[str]
 
     def __init__(self, **attributes: Any) -> None:
         self.__dict__.update(attributes)
