@@ -86,10 +86,13 @@ def ours(wire: Wire, rate: int, shards: list[Path], changes: Path, folder: Path)
         records = read_rounds(run)[:rounds]  # a server that is stopped may take the last line back
     if len(records) < rounds:
         raise SystemExit(f"{folder}/logs/server.log: the server ended too early")
-    # What one hospital cannot show: so many fetch at a time, and the others wait for their turn.
+    # What one hospital cannot show: the server sends to so many at a time, and fetches from so
+    # many. The others wait for their turn, of whichever takes longer.
     turns = ceil(HOSPITALS / TRANSFERS) if len(shards) < HOSPITALS else 1
     seconds = [
-        record.seconds.total + (turns - 1) * max(h.seconds.send for h in record.hospitals.values())
+        record.seconds.total
+        + (turns - 1)
+        * max(max(h.seconds.receive, h.seconds.send) for h in record.hospitals.values())
         for record in records
     ]
     return Exchange(seconds[0], seconds[-1])

@@ -49,7 +49,8 @@ def updates_of(shards: list[Path], state: State, number: int = 1) -> list[Update
     updates = []
     instruction = to_train(TRAINING, number, SEED)
     for path in shards:
-        hospital = Hospital(path.name, open_for_training(path), torch.device("cpu"))
+        device = torch.device("cpu")
+        hospital = Hospital(path.name, open_for_training(path), device, precision=None)
         hospital.greet(Greeting(run=RUN, seed=SEED))
         reply, blob = hospital.answer(instruction, pack(state))
         print(f"{path.name}: {reply.examples} films, {reply.seconds.train:.0f} s", flush=True)

@@ -71,7 +71,12 @@ def unpack(blob: Blob, spec: Spec) -> State:
     }
 
 
-@lru_cache(maxsize=8)
+def packed_size(spec: Spec) -> int:
+    """Return how many bytes :func:`pack` makes of a state."""
+    return _layout_of(tuple(spec.items())).size
+
+
+@lru_cache(maxsize=16)
 def _layout_of(spec: tuple[tuple[str, tuple[str, tuple[int, ...]]], ...]) -> _Layout:
     blob = pack({name: np.zeros(shape, dtype) for name, (dtype, shape) in spec})
     start = 8 + int.from_bytes(blob[:8], "little")

@@ -23,7 +23,7 @@ from common.codec import bf16, int8, topk
 from common.codec.base import Codec
 from common.options import Wire
 from common.state import Spec, State, is_parameter
-from common.wire import Blob, WireError, pack, unpack
+from common.wire import Blob, WireError, pack, packed_size, unpack
 
 CODECS: dict[Literal["bf16", "int8", "topk"], Codec] = {
     "bf16": Codec(bf16.spec_of_encoded, bf16.encode, bf16.decode),
@@ -83,7 +83,7 @@ def _decompress(blob: Blob, spec: Spec) -> bytes:
     Raises:
         WireError: It is no such frame.
     """
-    size = len(pack({name: np.zeros(shape, dtype) for name, (dtype, shape) in spec.items()}))
+    size = packed_size(spec)
     try:
         claimed = zstandard.get_frame_parameters(blob).content_size
         if claimed != size:

@@ -52,12 +52,14 @@ class GlobalModel:
         frozen = plan.training.mode == "linear"
         self._backbone = fingerprint(pack(select(state, "backbone"))) if frozen else None
         self.sent, self.residual = sent, residual
+        self._sent_sha256 = fingerprint(pack(sent)) if sent else ""
         self._set(state)
 
     def follow(self, out: Round, after: State) -> None:
         """Go on with what a strategy has made of what went out."""
         if out.sha256 is not None:
             self.sent, self.residual = out.trained, out.residual
+            self._sent_sha256 = out.sha256
         self._set({**self.state, **after})
 
     def _set(self, state: State) -> None:
@@ -99,7 +101,7 @@ class GlobalModel:
             out,
             state={**out.state, **trained},
             sha256=fingerprint(pack(trained)),
-            change=Change(fingerprint(pack(self.sent)), down.blob),
+            change=Change(self._sent_sha256, down.blob),
             residual=down.residual,
         )
 
