@@ -312,7 +312,9 @@ def _reading(report: ReportInput) -> list[str]:
         f"{len(report.findings)}).",
         "Intervals are of 95%, by drawing test patients anew with the same draws for all models, "
         "and seeds too where there are three or more; with fewer they are too narrow. Films are "
-        "not drawn singly: those of one patient resemble each other.",
+        "not drawn singly: those of one patient resemble each other. Their ends are percentiles of "
+        "the draws: with few patients, of whom some have many films, an estimate need not lie in "
+        "the middle.",
         "Differences are paired, over the seeds that both models have, and have intervals of "
         "their own. Whether the intervals of two AUCs overlap says little.",
         "p is two-sided and adjusted after Holm for all planned comparisons of its table; those "
