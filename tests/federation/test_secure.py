@@ -33,7 +33,7 @@ RETURNS_SOON = "import server.rounds.loop\nserver.rounds.loop.RETURN_SECONDS = 5
     "rounds are those of the hospitals whose masked updates came; --resume repeats the last one",
 )
 def test_kills_at_the_steps_of_a_sum_never_make_a_wrong_one(tmp_path: Path) -> None:
-    shards = make_hospitals(tmp_path / "data", 5, images=30)
+    shards = make_hospitals(tmp_path / "data", 7, images=30)
     names = [shard.name for shard in shards]
     tls = provision(tmp_path / "kits", names)
     (tmp_path / "policy.json").write_text('{"secure_aggregation": true}')
@@ -46,12 +46,16 @@ def test_kills_at_the_steps_of_a_sum_never_make_a_wrong_one(tmp_path: Path) -> N
     }
     run = tmp_path / "run"
     with FaultyFederation(tmp_path / "logs", tls=tls) as federation:
-        for place, name in (("mask", names[1]), ("reveal", names[3])):
-            federation.preludes[name] = dies_before(f"client.secure.attempt:SecureAttempt.{place}")
+        kills = {"share": (names[1], 1), "mask": (names[3], 1), "reveal": (names[5], 1)}
+        for place, (name, number) in {**kills, "confirm": (names[6], 2)}.items():
+            federation.preludes[name] = dies_before(
+                f"client.secure.attempt:SecureAttempt.{place}",
+                f"args[0].identity.round == {number}",
+            )
         federation.preludes["server"] = dies_before(
             "server.run.spool:Spool.put", "(args[0]._folder.parent / 'rounds.jsonl').exists()"
         )
-        federation.start_server(options(run, 5, **secure))
+        federation.start_server(options(run, 7, **secure))
         for shard in shards:
             more = [
                 "--policy",
@@ -66,15 +70,16 @@ def test_kills_at_the_steps_of_a_sum_never_make_a_wrong_one(tmp_path: Path) -> N
         federation.preludes["server"] = RETURNS_SOON
         federation.start_server([*options(run, 3, **secure), "--resume"])
         codes = federation.wait(180)
-    assert codes == {name: -9 if name in (names[1], names[3]) else 0 for name in ("server", *names)}
+    killed = {names[i] for i in (1, 3, 5, 6)}
+    assert codes == {name: -9 if name in killed else 0 for name in ("server", *names)}
     first, second = lines_of(run)
-    assert first["secure"][0]["hospitals"] == [names[i] for i in (0, 2, 3, 4)]
-    assert first["secure"][0]["dropped"] == [names[1]]
+    assert first["secure"][0]["hospitals"] == [names[i] for i in (0, 2, 4, 5, 6)]
+    assert first["secure"][0]["dropped"] == [names[1], names[3]]
     assert second["secure"][0]["hospitals"] == [names[i] for i in (0, 2, 4)]
     assert all(part["examples"] is None for part in second["hospitals"].values())
 
     plan = plan_of(rounds=1, seed=SEED)
-    before, expected = models_by_hand(plan, [shards[i] for i in (0, 2, 3, 4)])
+    before, expected = models_by_hand(plan, [shards[i] for i in (0, 2, 4, 5, 6)])
     after, _ = read_checkpoint(run / "checkpoints" / "round-0001.pt", "densenet-tiny", 0)
     for name, array in expected.items():
         if is_float(array):
@@ -87,7 +92,7 @@ def test_kills_at_the_steps_of_a_sum_never_make_a_wrong_one(tmp_path: Path) -> N
     verify(tmp_path / "state" / names[0] / "audit.jsonl")
     lines = (tmp_path / "state" / names[0] / "audit.jsonl").read_text().splitlines()
     sums = [json.loads(line) for line in lines if '"secure confirm"' in line]
-    assert sums[0]["hospitals"] == [names[i] for i in (0, 2, 3, 4)]
+    assert sums[0]["hospitals"] == [names[i] for i in (0, 2, 4, 5, 6)]
 
 
 @pytest.mark.fault(
