@@ -83,7 +83,7 @@ def test_kills_at_the_steps_of_a_sum_never_make_a_wrong_one(tmp_path: Path) -> N
     after, _ = read_checkpoint(run / "checkpoints" / "round-0001.pt", "densenet-tiny", 0)
     for name, array in expected.items():
         if is_float(array):
-            assert np.abs(after[name] - array).max() < 1e-5, name
+            assert np.abs(after[name] - array).max() < 3e-5, name  # see secure-aggregation.md
         else:
             assert after[name] == before[name]
 
