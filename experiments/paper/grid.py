@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 
+NOT_AVAILABLE = "not available: the weights are not on this machine and could not be downloaded"
+
 LineT = TypeVar("LineT", TrialLine, FailedLine)
 MADE: tuple[FirstModel, ...] = ("rotation", "simclr", "byol", "mocov2", "statistics", "scrambled")
 
@@ -151,6 +153,7 @@ class Grid:
         if task.first_model == "imagenet":  # not at hand here; no fault of the grid's
             self._unavailable.add("imagenet")
             log.warning("ImageNet's weights are not available: %s", reason)
+            reason = NOT_AVAILABLE
         else:
             self.failed[task.name] = reason
             log.error("%s failed: %s", task.name, reason)

@@ -144,3 +144,10 @@ def test_drops_and_bounds_to_the_last_digit() -> None:
             assert result.mean.value == pytest.approx(mean, abs=1e-12)
             over = mean - slow_mean(seeds[: len(trained)])
             assert result.over_federation.value == pytest.approx(over, abs=1e-12)
+
+
+def test_weights_that_one_table_lacks_no_table_has() -> None:
+    cell = next(c for c in cells_of(SCALES["small"], "table1", {}) if c.first_model == "imagenet")
+    found = MadeUpResults(SCALES["small"], [], signal_of)
+    table = result_table(found, "table2", ("imagenet",), [FailedLine(cell=cell, reason="no file")])
+    assert table == Missing(reason="no file")
