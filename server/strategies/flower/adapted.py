@@ -57,9 +57,11 @@ class Adapted(Strategy):
 
     Attributes:
         interface: Flower's base class.
+        proximal: Flower's FedProx, whose only part is in what it sends to hospitals.
     """
 
     interface: ClassVar[type]
+    proximal: ClassVar[type]
 
     def __init__(self, called: str, strategy: object, mean: Strategy) -> None:
         self._called = called

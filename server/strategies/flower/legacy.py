@@ -14,7 +14,7 @@ from flwr.common import (
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.criterion import Criterion
-from flwr.server.strategy import FedOpt
+from flwr.server.strategy import FedOpt, FedProx
 from flwr.server.strategy import Strategy as FlowerStrategy
 
 from common.state import State
@@ -26,6 +26,7 @@ class Legacy(Adapted):
     """One of them at work; see :class:`Adapted`."""
 
     interface = FlowerStrategy
+    proximal = FedProx
 
     def __init__(self, called: str, strategy: FlowerStrategy, mean: Strategy) -> None:
         strategy.initialize_parameters(_Manager({}))

@@ -5,9 +5,6 @@ import inspect
 import logging
 import sys
 
-import flwr.server.strategy
-import flwr.serverapp.strategy
-
 from common.errors import BadInput
 from common.state import State, is_float, parameters_of
 from server.strategies.base import Strategy
@@ -17,9 +14,6 @@ from server.strategies.flower.records import Records
 from server.strategies.settings import StrategySettings
 
 log = logging.getLogger(__name__)
-
-CONFIGURE = (flwr.server.strategy.FedProx, flwr.serverapp.strategy.FedProx)
-"""Strategies that do nothing but configure hospitals."""
 
 GIVEN = "initial_parameters"
 """Argument of a constructor that is not for ``--strategy-args``."""
@@ -39,7 +33,7 @@ def load_strategy(settings: StrategySettings, mean: Strategy, first: State) -> S
     """
     called = settings.strategy
     found = _class(called)
-    if issubclass(found, CONFIGURE):
+    if issubclass(found, (Legacy.proximal, Records.proximal)):
         log.warning(
             "--strategy %s asks hospitals for a proximal term in Flower's configuration, which "
             "does not reach them: it is FedAvg. Give --local fedprox --mu in its place",

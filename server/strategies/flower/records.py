@@ -13,6 +13,7 @@ from flwr.app import (
     RecordDict,
 )
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedProx
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -31,6 +32,7 @@ class Records(Adapted):
     """One of them at work; see :class:`Adapted`."""
 
     interface = FlowerStrategy
+    proximal = FedProx
 
     def __init__(self, called: str, strategy: FlowerStrategy, mean: Strategy) -> None:
         super().__init__(called, strategy, mean)

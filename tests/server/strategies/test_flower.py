@@ -366,3 +366,14 @@ def test_what_is_no_strategy_is_refused(
 ) -> None:
     with pytest.raises(BadInput, match=reason):
         made(called, args)
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_flowers_fedprox_is_said_to_be_fedavg(
+    interface: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made(f"{interface}:FedProx", {"proximal_mu": 0.1})
+    assert "Give --local fedprox --mu in its place" in caplog.text
+    caplog.clear()
+    made(f"{interface}:FedAvg")
+    assert not caplog.records
