@@ -48,7 +48,8 @@ Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """128 random bits."""
 
 VERSION: Literal[9] = 9
-"""Of the protocol. Since 8 no control variates come back with a reply. Since 7 a secure sum's
+"""Of the protocol. Since 9 the list of a secure sum is signed with the attempt's keys, and an
+instruction tells a hospital that it begins again. Since 8 no control variates come back with a reply. Since 7 a secure sum's
 parameters may have half a word each. Since 6 training may be differentially private, a reply tells
 what that has cost, and updates may be summed under masks. Since 5 hospitals may keep a part of the
 model and states of their training, an instruction tells which of them count, models may travel as

@@ -171,12 +171,15 @@ def _check_local(training: Training) -> None:
     Raises:
         ValueError: One is.
     """
-    for setting, local in (("mu", "fedprox"), ("alpha", "feddyn")):
+    for setting, local, remedy in (
+        ("mu", "fedprox", "--local fedprox"),
+        ("alpha", "feddyn", "--strategy feddyn"),
+    ):
         given = getattr(training, setting) != Training.model_fields[setting].default
         if given and training.local != local:
             raise ValueError(
-                f"--{setting} is a setting of --local {local}, and --local is {training.local}; "
-                f"give --local {local}, or leave --{setting} out"
+                f"--{setting} is a setting of {local}, and hospitals train by {training.local}; "
+                f"give {remedy}, or leave --{setting} out"
             )
 
 
