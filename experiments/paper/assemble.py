@@ -68,8 +68,6 @@ def report_input(scale: Scale, results: Path, root: Path, metadata: Path | None)
         limits=LIMITS,
         endpoint=scale.endpoint,
         commits=sorted({line.environment.commit for line in found.lines}),
-        films=len(found.test),
-        patients=len(set(found.films.patients)),
         least_positives=LEAST_POSITIVES,
         findings=[
             FindingCount(

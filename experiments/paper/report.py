@@ -117,8 +117,7 @@ def _verdicts(report: ReportInput) -> Section:
     counts = Counter(verdict.decision for verdict in claims)
     summary = ", ".join(f"{name}: {counts[name]}" for name in get_args(Decision))
     blocks: list[Block] = [
-        f"{report.data} Code: {', '.join(report.commits)}. "
-        f"Test: {report.films} films of {report.patients} patients.",
+        f"{report.data} Code: {', '.join(report.commits)}.",
         f"Primary endpoint, fixed before the first trial: {report.endpoint}",
         f"Claims by verdict: {summary}.",
         verdict_table(report.verdicts),

@@ -299,8 +299,6 @@ class ReportInput(Entry):
     limits: list[str] = Field([], description="what these films and settings cannot tell")
     endpoint: str = Field(description="in a sentence, the primary endpoint as fixed beforehand")
     commits: Some[str] = Field(description="of the code that ran the trials")
-    films: int = Field(description="test films")
-    patients: int = Field(description="test patients")
     least_positives: int = Field(
         20, description="findings with fewer positive test films are not in the primary mean"
     )

@@ -61,10 +61,11 @@ def verdict_table(verdicts: Sequence[Verdict], digits: int = 3) -> Table:
         verdicts: On the claims.
         digits: Of the differences of AUC.
     """
-    header = "Claim|Verdict|Difference|p|Ratio|Seeds|Films|Patients|Read off|Note"
+    header = "Claim|Read off|Verdict|Difference|p|Ratio|Seeds|Films|Patients|Note"
     rows = [
         [
             Cell(verdict.claim),
+            Cell(verdict.table),
             Cell(verdict.decision, bold=True, style=TONES[verdict.decision]),
             _difference_of(verdict, digits),
             Cell(UNDEFINED if verdict.p is None else p_text(verdict.p)),
@@ -72,7 +73,6 @@ def verdict_table(verdicts: Sequence[Verdict], digits: int = 3) -> Table:
             Cell(str(verdict.seeds)),
             Cell(str(verdict.films)),
             Cell(str(verdict.patients)),
-            Cell(verdict.table),
             Cell(_note_of(verdict)),
         ]
         for verdict in verdicts

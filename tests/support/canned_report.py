@@ -165,8 +165,6 @@ def canned(**changes: Any) -> ReportInput:
         "data": "Ten hospitals of films.",
         "endpoint": "mean test AUC under table 2.",
         "commits": ["0123abc"],
-        "films": 1234,
-        "patients": 432,
         "findings": [
             FindingCount(
                 name=finding,
