@@ -230,13 +230,13 @@ def test_a_signal_ends_it_cleanly(page: Served, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE, *given], stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
-    wait_until(lambda: is_open(port) or process.poll() is not None, 200)
+    assert process.stderr is not None
+    assert any(f"http://localhost:{port} shows the page" in line for line in process.stderr)
     open_connection = socket.create_connection(("127.0.0.1", port))
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
     open_connection.close()
     assert process.returncode == 143
-    assert f"http://localhost:{port} shows the page" in errors
     assert "stopped by SIGTERM" in errors
     assert "Traceback" not in errors
 
