@@ -15,7 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, NamedTuple
@@ -109,18 +109,24 @@ class AuditLog:
             OSError: The line cannot be written, for example because the disk is full.
             ValueError: A field's name is reserved, a number is not finite, or the line is too long.
         """
-        if taken := fields.keys() & {"number", "time", "previous"}:
-            raise ValueError(f"a field cannot be called {min(taken)}: every line has one")
+        self.write_all([(event, fields)])
+
+    def write_all(self, lines: Iterable[tuple[str, dict[str, Any]]]) -> None:
+        """Append several lines at once, all or none; see :meth:`write`.
+
+        Args:
+            lines: Events with their fields.
+        """
         with self._lock:
             head, size = self._end
-            number = head.number + 1
-            line = {"number": number, "time": now(), "event": event, **fields}
-            data = json.dumps({**line, "previous": head.sha256}, allow_nan=False).encode() + b"\n"
-            if len(data) > LONGEST:
-                raise ValueError(f"a line of {len(data)} bytes; at most {LONGEST} fit")
+            data = b""
+            for event, values in lines:
+                line = _line(head, event, values)
+                head = Head(head.number + 1, _hash(line))
+                data += line
             try:
                 write_out(self._file, data)
-                self._end = Head(number, _hash(data)), size + len(data)
+                self._end = head, size + len(data)
             except BaseException:
                 self._cut()
                 raise
@@ -190,6 +196,21 @@ def verify(path: Path, sha256: str | None = None) -> Head:
         problem = f"no line has the hash {sha256}: the end of the log was cut off or changed"
         raise BrokenLog(path, head.number + 1, problem)
     return head
+
+
+def _line(head: Head, event: str, values: dict[str, Any]) -> bytes:
+    """Return the line that follows a head.
+
+    Raises:
+        ValueError: See :meth:`AuditLog.write`.
+    """
+    if taken := values.keys() & {"number", "time", "previous"}:
+        raise ValueError(f"a field cannot be called {min(taken)}: every line has one")
+    line = {"number": head.number + 1, "time": now(), "event": event, **values}
+    data = json.dumps({**line, "previous": head.sha256}, allow_nan=False).encode() + b"\n"
+    if len(data) > LONGEST:
+        raise ValueError(f"a line of {len(data)} bytes; at most {LONGEST} fit")
+    return data
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:

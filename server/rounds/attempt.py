@@ -10,7 +10,7 @@ from common.readings import aucs_of
 from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import Scores
 from common.secure.fixed import length
-from common.wire import Blob, fingerprint, pack
+from common.wire import Blob, pack
 from server.rounds.ask import HospitalLost, Hospitals
 from server.rounds.checks import Rejected, check_reply, check_weights
 from server.rounds.cohort import Cohort
@@ -18,7 +18,7 @@ from server.rounds.errands import Errand, Round, errands_of
 from server.rounds.pace import WARNING, at_rate, norm_of, pace_of, squared_change, unusual
 from server.rounds.progress import hospital_record
 from server.rounds.staleness import carried_over
-from server.rounds.underway import Outcome, UnderWay
+from server.rounds.underway import Answer, Outcome, UnderWay
 from server.run import console
 from server.run.events import AuditEvent, Lost, OwnStateLost, ReplyRejected, Unusual
 from server.run.folder import RunFolder
@@ -98,8 +98,7 @@ class Attempt:
         earlier, present = self._under_way.errands, self.cohort.present
         free = {name: present[name] for name in self.cohort.chances if name not in earlier}
         self._new = errands_of(out, free)
-        for name, errand in self._new.items():
-            self._note_sent(name, errand)
+        self._note_sent()
         self._errands = earlier | self._new
         idle = sorted(present.keys() - self._errands)
         self.collected = Collected(asked=sorted(self._errands), idle=idle)
@@ -187,24 +186,15 @@ class Attempt:
         names = [f"sum-{number}" for number in range(len(self.collected.sums))]
         return self._spool.updates(names or self.collected.hospitals)
 
-    def _note_sent(self, name: str, errand: Errand) -> None:
-        instruction = errand.instruction
-        if instruction.begins_again:
-            why = (
-                f"it does not have what it kept after round {instruction.counted}, and begins "
-                "again; give its client --state, a folder that stays"
-            )
-            self._note(OwnStateLost, name, why)
-        details = {
-            "site": name,
-            "identity": instruction.identity.model_dump(),
-            "task": instruction.task,
-            "weights": instruction.weights,
-            "sha256": errand.weights.sha256,
-        }
-        if instruction.keep is not None:
-            details["keep"] = instruction.keep.model_dump()
-        self._folder.log.record(AuditEvent(event="sent", details=details))
+    def _note_sent(self) -> None:
+        for name, errand in self._new.items():
+            if errand.instruction.begins_again:
+                why = (
+                    f"it does not have what it kept after round {errand.instruction.counted}, and "
+                    "begins again; give its client --state, a folder that stays"
+                )
+                self._note(OwnStateLost, name, why)
+        self._folder.log.record(*(_sent(name, errand) for name, errand in self._new.items()))
 
     def _note_received(self, name: str, errand: Errand, reply: Reply, received: str | None) -> None:
         details: dict[str, object] = {
@@ -225,11 +215,10 @@ class Attempt:
             HospitalLost: There is no reply.
         """
         errand = outcome.errand
-        if not isinstance(outcome.answer, tuple):
+        if not isinstance(outcome.answer, Answer):
             errand.connection.backbone = errand.connection.holds = None
             raise outcome.answer
-        reply, blob = outcome.answer
-        received = fingerprint(blob) if blob else None
+        reply, blob, received = outcome.answer
         self._note_received(outcome.name, errand, reply, received)
         if reply.reason == OWN_LOST and errand.instruction.counted in errand.connection.own:
             errand.connection.own.remove(errand.instruction.counted)  # it is sent the model next
@@ -349,3 +338,17 @@ class Attempt:
         self._folder.log.record(
             event(site=name, round=identity.round, attempt=identity.attempt, reason=reason)
         )
+
+
+def _sent(name: str, errand: Errand) -> AuditEvent:
+    instruction = errand.instruction
+    details = {
+        "site": name,
+        "identity": instruction.identity.model_dump(),
+        "task": instruction.task,
+        "weights": instruction.weights,
+        "sha256": errand.weights.sha256,
+    }
+    if instruction.keep is not None:
+        details["keep"] = instruction.keep.model_dump()
+    return AuditEvent(event="sent", details=details)

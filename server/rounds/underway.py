@@ -7,10 +7,24 @@ from time import monotonic
 from typing import NamedTuple
 
 from common.protocol import ProtocolError, Reply
-from common.wire import Blob
+from common.wire import Blob, fingerprint
 from server.rounds.ask import TRANSFER_SECONDS, TRANSFERS, Follower, HospitalLost
 from server.rounds.checks import Rejected
 from server.rounds.errands import Errand
+
+
+class Answer(NamedTuple):
+    """A reply with its weights.
+
+    Attributes:
+        reply: As it came.
+        blob: Its weights, empty if it has none.
+        sha256: Hash of the weights; None: there are none.
+    """
+
+    reply: Reply
+    blob: Blob
+    sha256: str | None
 
 
 class Outcome(NamedTuple):
@@ -19,14 +33,14 @@ class Outcome(NamedTuple):
     Attributes:
         name: The hospital's.
         errand: What it was asked.
-        answer: Its reply with its weights, empty if it has none, or why no reply came.
+        answer: Its reply, or why no reply came.
         asked: Seconds until the reply.
         fetched: Seconds that its weights took.
     """
 
     name: str
     errand: Errand
-    answer: tuple[Reply, Blob] | HospitalLost | Rejected
+    answer: Answer | HospitalLost | Rejected
     asked: float
     fetched: float
 
@@ -86,7 +100,7 @@ class UnderWay:
             if outcome.errand is expected:
                 del self._errands[outcome.name]
                 yield outcome
-            if isinstance(outcome.answer, tuple) and outcome.answer[0].weights is not None:
+            if isinstance(outcome.answer, Answer) and outcome.answer.reply.weights is not None:
                 self._room.release()
 
     def _expired(self) -> Iterator[Outcome]:
@@ -98,8 +112,8 @@ class UnderWay:
                 yield Outcome(name, errand, lost, 0.0, 0.0)
 
     def _run(self, name: str, errand: Errand, deadline: float) -> None:
-        answer: tuple[Reply, Blob] | HospitalLost | Rejected
-        start = asked = monotonic()
+        answer: Answer | HospitalLost | Rejected
+        start = asked = fetched = monotonic()
         try:
             reply = errand.connection.ask(
                 errand.instruction,
@@ -109,12 +123,15 @@ class UnderWay:
             )
             asked = monotonic()
             self._follower.sending(name, errand.instruction.identity)
-            answer = (reply, self._fetch(errand, reply, deadline))
+            blob = self._fetch(errand, reply, deadline)
+            fetched = monotonic()
+            # Hashed here and not where replies are checked: that is one thread for all of them.
+            answer = Answer(reply, blob, fingerprint(blob) if blob else None)
         except HospitalLost as lost:
             answer = lost
         except ProtocolError as error:
             answer = Rejected(f"answered {error}")
-        self._outcomes.put(Outcome(name, errand, answer, asked - start, monotonic() - asked))
+        self._outcomes.put(Outcome(name, errand, answer, asked - start, fetched - asked))
 
     def _fetch(self, errand: Errand, reply: Reply, deadline: float) -> Blob:
         """Return the weights of a reply; they take a place until they are used.

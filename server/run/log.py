@@ -47,18 +47,20 @@ class RunLog:
         """Let go of the audit log."""
         self._audit.close()
 
-    def record(self, event: Event | AuditEvent) -> None:
-        """Write an event wherever it belongs, from any thread; on disk when this returns.
+    def record(self, *events: Event | AuditEvent) -> None:
+        """Write events wherever they belong, from any thread; on disk when this returns.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: They cannot be written.
         """
-        _say(event)
-        if event.in_events:
-            append_json(self._events, {"time": now(), "event": event.event, **event.fields()})
-        if event.in_audit:
-            self._audit.write(event.event, **event.audit_fields())
-        self._follow(event)
+        for event in events:
+            _say(event)
+            if event.in_events:
+                append_json(self._events, {"time": now(), "event": event.event, **event.fields()})
+        if audited := [(e.event, e.audit_fields()) for e in events if e.in_audit]:
+            self._audit.write_all(audited)
+        for event in events:
+            self._follow(event)
 
 
 def _say(event: Event | AuditEvent) -> None:

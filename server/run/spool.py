@@ -68,8 +68,7 @@ class SpooledUpdates:
 
     def __iter__(self) -> Iterator[Update]:
         for name, file in self._files.items():
-            # Into memory that may be written: strategies of others change arrays in place.
-            blob = np.fromfile(file, np.uint8).data
+            blob = np.memmap(file, np.uint8, "r").data
             yield Update(name, self.infos[name], unpack(blob, self._spec))
 
     def columns(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy.typing as npt
 
 from common.options import Training
 from common.state import State, is_float
+
+AT_ONCE = 4
+"""States that a mean adds at once, so that a tensor's sum stays in the processor's cache."""
 
 
 class UpdateInfo(NamedTuple):
@@ -60,7 +64,7 @@ class Updates(Protocol):
     infos: Mapping[str, UpdateInfo]
 
     def __iter__(self) -> Iterator[Update]:
-        """Read the updates one at a time."""
+        """Yield the updates; their arrays cannot be written, and hold until the next round's."""
 
     def columns(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """Yield each tensor of the weights, by name: n hospitals x its shape."""
@@ -116,18 +120,24 @@ def weighted_mean(like: State, terms: Iterable[tuple[State, float]]) -> State:
 
     Args:
         like: Says what the states hold.
-        terms: At least one; read one at a time.
+        terms: At least one; read :data:`AT_ONCE` at a time.
     """
     sums = {name: np.zeros(array.shape) for name, array in like.items() if is_float(array)}
+    scratch = np.empty(max((values.size for values in sums.values()), default=0))
     highest: State = {}
     total = 0.0
-    for state, weight in terms:
-        total += weight
-        for name, array in state.items():
-            if name in sums:
-                sums[name] += np.multiply(array, weight, dtype=np.float64)
-            else:
-                highest[name] = np.maximum(highest.get(name, array), array)
+    terms = iter(terms)
+    while block := list(islice(terms, AT_ONCE)):
+        total = sum((weight for _, weight in block), total)
+        for name, values in sums.items():
+            term = scratch[: values.size].reshape(values.shape)
+            for state, weight in block:
+                np.copyto(term, state[name])  # a product that converts takes longer
+                term *= weight
+                values += term
+        for state, _ in block:
+            for name in state.keys() - sums.keys():
+                highest[name] = np.maximum(highest.get(name, state[name]), state[name])
     mean = {name: values / total for name, values in sums.items()} | highest
     return {name: np.asarray(mean[name], array.dtype) for name, array in like.items()}
 

@@ -64,11 +64,13 @@ def test_whatever_is_written_is_read_and_unbroken(
 ) -> None:
     path = tmp_path / "audit.jsonl"
     path.unlink(missing_ok=True)
-    for part in (first, second):
-        with AuditLog(path) as log:
-            for event, fields in part:
-                log.write(event, **fields)
-            assert verify(path, log.head.sha256) == log.head
+    with AuditLog(path) as log:
+        for event, fields in first:
+            log.write(event, **fields)
+        assert verify(path, log.head.sha256) == log.head
+    with AuditLog(path) as log:
+        log.write_all(second)
+        assert verify(path, log.head.sha256) == log.head
     whole = path.read_bytes().splitlines()
     hashes = [EMPTY.sha256, *(hashlib.sha256(line).hexdigest() for line in whole)]
     assert log.head == (len(first) + len(second), hashes[-1])
@@ -200,6 +202,8 @@ def test_what_cannot_be_a_line_is_not_written(tmp_path: Path) -> None:
         room = LONGEST - len(write(tmp_path / "other", 1)[0]) - len(', "text": ""')
         with pytest.raises(ValueError, match=f"a line of {LONGEST + 1} bytes"):
             log.write("round", index=0, text="x" * (room + 1))
+        with pytest.raises(ValueError, match="cannot be called time"):
+            log.write_all([("round", {}), ("round", {"time": 1})])
         assert path.read_bytes() == b""
         log.write("round", index=0, text="x" * room)
     assert path.stat().st_size == LONGEST

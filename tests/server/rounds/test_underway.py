@@ -1,5 +1,6 @@
 """Asking hospitals that are a few lines each."""
 
+import hashlib
 from collections.abc import Iterator
 from threading import Event
 from typing import Any
@@ -10,9 +11,11 @@ from common.protocol import Identity, Instruction, Reply
 from server.rounds import underway
 from server.rounds.ask import TRANSFER_SECONDS, HospitalLost, Weights
 from server.rounds.errands import Errand, Round
-from server.rounds.underway import UnderWay
+from server.rounds.underway import Answer, UnderWay
 from server.run.live import LiveState
 from tests.support.messages import GOOD, INSTRUCTION
+
+ANSWER = Answer(GOOD, b"weights", hashlib.sha256(b"weights").hexdigest())
 
 
 class Replying:
@@ -54,8 +57,8 @@ def outcomes(hospitals: list[Any], timeout: float) -> Iterator[object]:
 
 def test_weights_may_take_their_time_and_no_more_than_there_is() -> None:
     hospital = Replying()
-    assert list(outcomes([hospital], 1e6)) == [(GOOD, b"weights")]
-    assert list(outcomes([hospital], 5)) == [(GOOD, b"weights")]
+    assert list(outcomes([hospital], 1e6)) == [ANSWER]
+    assert list(outcomes([hospital], 5)) == [ANSWER]
     assert hospital.allowed[0] == TRANSFER_SECONDS
     assert 4 < hospital.allowed[1] <= 5
 
@@ -74,7 +77,7 @@ def test_a_hospital_that_is_lost_leaves_its_room(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(underway, "TRANSFERS", 1)
     answers = list(outcomes([Losing(), Losing(), Replying()], 30))
     assert sum(isinstance(answer, HospitalLost) for answer in answers) == 2
-    assert (GOOD, b"weights") in answers
+    assert ANSWER in answers
 
 
 class Waiting(Replying):
@@ -99,7 +102,7 @@ def test_who_is_not_waited_for_remains_under_way_and_is_taken_later() -> None:
     assert list(under_way.errands) == ["1"]
     slow.may.set()
     (later,) = under_way.outcomes()
-    assert (later.name, later.answer) == ("1", (GOOD, b"weights"))
+    assert (later.name, later.answer) == ("1", ANSWER)
     assert not under_way.errands
 
 
@@ -116,7 +119,7 @@ def test_each_has_a_deadline_of_its_own_and_a_late_reply_gives_its_room_back(
     slow.may.set()
     for _ in range(3):
         under_way.ask({"1": errands["1"]}, 30)
-        assert [outcome.answer for outcome in under_way.outcomes()] == [(GOOD, b"weights")]
+        assert [outcome.answer for outcome in under_way.outcomes()] == [ANSWER]
 
 
 def test_an_errand_that_was_given_up_is_not_mistaken_for_the_next_one() -> None:
