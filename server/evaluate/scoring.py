@@ -14,7 +14,8 @@ from common.state import State
 from server.evaluate.models import Model
 from server.evaluate.records import HospitalScores, ScoredModel, read_scored, write_scored
 from server.rounds.ask import Hospitals, Weights
-from server.rounds.attempt import Attempt, Collected
+from server.rounds.attempt import Attempt
+from server.rounds.collected import Collected
 from server.rounds.errands import Round
 from server.rounds.plan import Plan
 from server.rounds.waiting import RECONNECT_GRACE_SECONDS, RETURN_SECONDS, Waiting

@@ -2,18 +2,17 @@
 
 import logging
 import math
-from dataclasses import dataclass, field
 
 from common.histograms import Histograms
 from common.protocol import OWN_LOST, Hello, Reply
 from common.readings import aucs_of
 from common.runtime.logs import FOR_PEOPLE, fields
-from common.scores import Scores
 from common.secure.fixed import length
 from common.wire import Blob, pack
 from server.rounds.ask import HospitalLost, Hospitals
 from server.rounds.checks import Rejected, check_reply, check_weights
 from server.rounds.cohort import Cohort
+from server.rounds.collected import Collected
 from server.rounds.errands import Errand, Round, errands_of
 from server.rounds.pace import WARNING, at_rate, norm_of, pace_of, squared_change, unusual
 from server.rounds.progress import hospital_record
@@ -22,43 +21,12 @@ from server.rounds.underway import Answer, Outcome, UnderWay
 from server.run import console
 from server.run.events import AuditEvent, Lost, OwnStateLost, ReplyRejected, Unusual
 from server.run.folder import RunFolder
-from server.run.records import HospitalRecord, Pace, SecureSum
+from server.run.records import HospitalRecord, Pace
 from server.run.spool import Spool, SpooledUpdates
 from server.secure.sums import SecureSums
 from server.strategies.base import UpdateInfo
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Collected:
-    """What came back in one attempt.
-
-    Attributes:
-        asked: Hospitals of which a reply was awaited.
-        idle: Those that were there and not asked.
-        busy: Those that were still busy when the attempt was over.
-        sums: What is known of the hospitals together, where their updates were summed.
-        liars: Hospitals that have lied in a sum, each of them rejected.
-    """
-
-    asked: list[str]
-    idle: list[str] = field(default_factory=list)
-    busy: list[str] = field(default_factory=list)
-    hospitals: dict[str, HospitalRecord] = field(default_factory=dict)
-    validations: dict[str, Scores] = field(default_factory=dict)
-    histograms: dict[str, Histograms] = field(default_factory=dict)
-    rejected: dict[str, str] = field(default_factory=dict)
-    lost: dict[str, str] = field(default_factory=dict)
-    kept: list[str] = field(default_factory=list)
-    memory: dict[str, int] = field(default_factory=dict)
-    sums: list[SecureSum] = field(default_factory=list)
-    liars: set[str] = field(default_factory=set)
-
-    @property
-    def there(self) -> set[str]:
-        """The hospitals that were there when the attempt began."""
-        return {*self.asked, *self.idle}
 
 
 class Attempt:

@@ -12,7 +12,8 @@ from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import rounded
 from common.state import spec_of
 from server.rounds.ask import Hospitals
-from server.rounds.attempt import Attempt, Collected
+from server.rounds.attempt import Attempt
+from server.rounds.collected import Collected
 from server.rounds.errands import Round
 from server.rounds.plan import Plan
 from server.run.events import CanaryHospital, CanaryRound

@@ -13,10 +13,11 @@ from common.scores import Scores, rounded
 from common.state import State
 from common.wire import pack
 from server.rounds.ask import Hospitals, Weights
-from server.rounds.attempt import Attempt, Collected
+from server.rounds.attempt import Attempt
 from server.rounds.average import MovingAverage
 from server.rounds.best import BestCopy
 from server.rounds.cohort import Cohort
+from server.rounds.collected import Collected
 from server.rounds.errands import Round
 from server.rounds.outgoing import GlobalModel
 from server.rounds.plan import Plan

@@ -12,7 +12,7 @@ from common.secure.settings import SecureSettings
 from common.state import State, returned, spec_of
 from server.rounds import canary
 from server.rounds.ask import Hospitals
-from server.rounds.attempt import Attempt, Collected
+from server.rounds.attempt import Attempt
 from server.rounds.average import MovingAverage
 from server.rounds.beside_next import BesideNext
 from server.rounds.best import BestCopy
@@ -20,6 +20,7 @@ from server.rounds.checks import stop_if_diverged
 from server.rounds.choosing import Choice
 from server.rounds.closing import Closing
 from server.rounds.cohort import Cohort, draw
+from server.rounds.collected import Collected
 from server.rounds.finishing import Finishing
 from server.rounds.outgoing import GlobalModel
 from server.rounds.plan import Plan
