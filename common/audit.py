@@ -15,7 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, NamedTuple
@@ -111,8 +111,8 @@ class AuditLog:
         """
         self.write_all([(event, fields)])
 
-    def write_all(self, lines: Iterable[tuple[str, dict[str, Any]]]) -> None:
-        """Append several lines at once, all or none; see :meth:`write`.
+    def write_all(self, lines: Collection[tuple[str, dict[str, Any]]]) -> None:
+        """Append several lines at once, none if this raises; see :meth:`write`.
 
         Args:
             lines: Events with their fields.

@@ -121,7 +121,7 @@ class UnderWay:
                 deadline - start,
                 lambda progress: self._follower.progress(name, progress),
             )
-            asked = monotonic()
+            asked = fetched = monotonic()
             self._follower.sending(name, errand.instruction.identity)
             blob = self._fetch(errand, reply, deadline)
             fetched = monotonic()
@@ -146,6 +146,6 @@ class UnderWay:
         try:
             left = min(deadline - monotonic(), TRANSFER_SECONDS)
             return errand.connection.fetch(errand.instruction.identity, left)
-        except HospitalLost:
+        except BaseException:
             self._room.release()
             raise

@@ -68,7 +68,7 @@ class SpooledUpdates:
 
     def __iter__(self) -> Iterator[Update]:
         for name, file in self._files.items():
-            blob = np.memmap(file, np.uint8, "r").data
+            blob = np.memmap(file, np.uint8, "r").data  # read as it is needed, and not copied
             yield Update(name, self.infos[name], unpack(blob, self._spec))
 
     def columns(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:

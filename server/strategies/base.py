@@ -128,16 +128,17 @@ def weighted_mean(like: State, terms: Iterable[tuple[State, float]]) -> State:
     total = 0.0
     terms = iter(terms)
     while block := list(islice(terms, AT_ONCE)):
-        total = sum((weight for _, weight in block), total)
         for name, values in sums.items():
             term = scratch[: values.size].reshape(values.shape)
             for state, weight in block:
                 np.copyto(term, state[name])  # a product that converts takes longer
                 term *= weight
                 values += term
-        for state, _ in block:
+        for state, weight in block:
+            total += weight
             for name in state.keys() - sums.keys():
                 highest[name] = np.maximum(highest.get(name, state[name]), state[name])
+        block.clear()  # before the next ones are read
     mean = {name: values / total for name, values in sums.items()} | highest
     return {name: np.asarray(mean[name], array.dtype) for name, array in like.items()}
 

@@ -88,8 +88,8 @@ class Adapted(Strategy):
             FedCXRError: The strategy raised an error, or returned no such model.
         """
         sent = {name: a for name, a in before.items() if is_parameter(name) and is_float(a)}
-        replies = [
-            Returned(name, info, {tensor: weights[tensor] for tensor in sent})
+        replies = [  # copied, or the file of each hospital would stay open
+            Returned(name, info, {tensor: weights[tensor].copy() for tensor in sent})
             for name, info, weights in updates
         ]
         try:

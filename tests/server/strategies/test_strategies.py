@@ -1,7 +1,11 @@
 import statistics
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +17,7 @@ from common.wire import pack
 from server.rounds.pace import norm_of, squared_change
 from server.run.spool import Spool
 from server.strategies import make_strategy
-from server.strategies.base import RoundInfo, UpdateInfo, weighted_mean
+from server.strategies.base import AT_ONCE, RoundInfo, UpdateInfo, weighted_mean
 from server.strategies.settings import StrategySettings
 from tests.support.states import same_bits, slow_mean
 from tests.support.updates import HeldUpdates
@@ -179,6 +183,24 @@ STATES = st.fixed_dictionaries(
 @given(st.lists(st.tuples(STATES, st.integers(1, 200_000)), min_size=1, max_size=6))
 def test_the_weighted_mean_is_that_of_a_loop(replies: list[tuple[State, int]]) -> None:
     assert same_bits(weighted_mean(replies[0][0], replies), slow_mean(replies))
+
+
+def test_a_mean_holds_few_states_at_once() -> None:
+    made: list[weakref.ref[npt.NDArray[Any]]] = []
+    held: list[int] = []
+
+    def states() -> Iterator[tuple[State, float]]:
+        for number in range(5 * AT_ONCE):
+            held.append(sum(each() is not None for each in made))
+            array = np.full(3, number, np.float32)
+            made.append(weakref.ref(array))
+            state = {"w": array}
+            del array
+            yield state, 1
+            del state
+
+    weighted_mean({"w": np.zeros(3, np.float32)}, states())
+    assert max(held) <= AT_ONCE
 
 
 def test_equal_states_average_to_themselves() -> None:
