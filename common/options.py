@@ -108,7 +108,10 @@ class Training(BaseModel):
         "the same without the flip",
     )
     mixup: float = Field(
-        0, ge=0, description="alpha of mixup, which mixes pairs of films and of labels; 0: none"
+        0,
+        ge=0,
+        description="alpha of mixup, which trains on mixed pairs of films with the mixture of "
+        "their losses; 0: none",
     )
     wire: Wire = Field(
         "fp32",

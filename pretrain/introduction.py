@@ -37,13 +37,6 @@ def introduce(recipe: Recipe, shard: Shard, steps: int, device: torch.device) ->
     for name, value in recipe.model_dump().items():
         for item in value if isinstance(value, tuple) else [value]:
             log.info("  %-12s %s", name, _format(item))
-    if size > 2 * recipe.image_size:
-        log.warning(
-            "warning: views of %d pixels are sampled from films of %d without smoothing, which "
-            "turns fine structure into noise; give a larger --image-size, or a smaller shard",
-            recipe.image_size,
-            size,
-        )
     if isinstance(recipe.method, MoCoSettings):
         smaller = largest_queue(len(shard), recipe.batch_size)
         if recipe.method.queue > smaller:

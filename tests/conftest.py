@@ -30,7 +30,7 @@ def own_handlers() -> Iterator[None]:
 FAULTS = pytest.StashKey[dict[str, str]]()
 TABLE_HEAD = """# Faults, and what they end in
 
-Made by `make faults`, which runs the tests named here; all but the one of ten minutes are part of
+Made by `make faults`, which runs the tests named here; all but those that take minutes are part of
 `make test`. Hospitals compute on the CPU in them; on a GPU, "bit for bit" is but for the last bits
 of a sum.
 

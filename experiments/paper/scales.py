@@ -72,7 +72,7 @@ ENDPOINT = (
 SMALL = Scale(
     name="small",
     reasons=(
-        "The 9,538 consecutive films of 128 pixels, at 72 pixels with crops of 64 so that a round "
+        "The 9,538 consecutive films of 128 pixels, at 72 pixels with crops of 63 so that a round "
         "of ten hospitals takes a minute of one core. Half of the train_val patients are public, "
         "the other half are the hospitals: about 380 films for training each. At the paper's rate "
         "0.001 and 6 steps a round nothing would move, so the batch is 32 and the rates are those "

@@ -66,12 +66,6 @@ def test_few_steps(
     assert warnings_of(small, shard, caplog, steps=500) == []
 
 
-def test_views_far_smaller_than_the_films(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    large = make_shard(tmp_path / "large", images=40, size=65)
-    (warning,) = warnings_of(recipe_of("simclr"), large, caplog)
-    assert "views of 32 pixels are sampled from films of 65" in warning
-
-
 def test_bf16_on_a_cpu_that_emulates_it(
     shard: Shard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
