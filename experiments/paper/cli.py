@@ -1,6 +1,5 @@
 """``flower-experiments``: the paper's tables and figure, from data to a report."""
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -17,8 +16,6 @@ from experiments.paper.cells import FirstModel, ScaleName, Table
 if TYPE_CHECKING:
     from experiments.paper.workers import Workers
 
-log = logging.getLogger(__name__)
-
 PREFIX = "FLOWER_EXPERIMENTS_"
 Name = Literal["table1", "table2", "table3", "figure6", "bounds", "strategies", "wires"]
 SMOKE_IMAGES = 60
@@ -28,27 +25,39 @@ class ScaleSettings(Settings):
     """What all commands take."""
 
     scale: ScaleName = Field("smoke", description="sizes, rates and rounds")
-    root: Path = Field(
-        Path("runs/paper"), description="folder for data, first models and unfinished runs"
-    )
-    metadata: Path | None = Field(None, description="ChestX-ray14's Data_Entry_2017*.csv")
-    jobs: int = Field(
-        0, ge=0, description="trials at once; 0: one for each core, as far as memory allows"
-    )
-
-    @property
-    def cores(self) -> int:
-        """CPU cores that this process may use."""
-        return len(os.sched_getaffinity(0))
 
 
 class TrialsSettings(ScaleSettings):
     """What the commands take that are about trials which are not done."""
 
+    jobs: int = Field(
+        0, ge=0, description="trials at once; 0: one for each core, as far as memory allows"
+    )
     seeds: int = Field(0, ge=0, description="the first so many seeds alone; 0: all of the scale")
 
 
-class RunSettings(TrialsSettings):
+class FolderSettings(ScaleSettings):
+    """What the commands take that are about results."""
+
+    root: Path | None = Field(
+        None,
+        description="folder for data, first models and unfinished runs; default: runs/paper/SCALE",
+    )
+    results: Path | None = Field(None, description="folder for the results; default: ROOT/results")
+    metadata: Path | None = Field(None, description="ChestX-ray14's Data_Entry_2017*.csv")
+
+    @property
+    def root_folder(self) -> Path:
+        """``--root`` or its default, a folder for each scale."""
+        return self.root or Path("runs/paper", self.scale)
+
+    @property
+    def results_folder(self) -> Path:
+        """``--results`` or its default."""
+        return self.results or self.root_folder / "results"
+
+
+class RunSettings(TrialsSettings, FolderSettings):
     """Run the trials of some tables, and go on where they stand."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, cli_prog_name="flower-experiments run")
@@ -56,7 +65,6 @@ class RunSettings(TrialsSettings):
     names: CliPositionalArg[list[Name]] = Field(
         description="table1, table2, table3, figure6, bounds, strategies, wires"
     )
-    results: Path = Field(Path("runs/paper/results"), description="folder for the results")
     images: Path | None = Field(None, description="ChestX-ray14's images")
     train_list: Path | None = Field(None, description="its train_val_list.txt")
     test_list: Path | None = Field(None, description="its test_list.txt")
@@ -107,13 +115,15 @@ def _run(arguments: Sequence[str]) -> None:
     settings = parse(RunSettings, arguments)
 
     from common.runtime.logs import log_to_stderr
+    from common.shard import open_shard
     from experiments.paper.data import Sources, make_data, make_synthetic
     from experiments.paper.grid import Grid
     from experiments.paper.scales import SCALES
 
     log_to_stderr(settings.debug)
     workers = _workers(settings)
-    scale, data = SCALES[settings.scale].first_seeds(settings.seeds), settings.root / "data"
+    scale = SCALES[settings.scale].first_seeds(settings.seeds)
+    data = settings.root_folder / "data"
     if settings.images is None:
         make_synthetic(scale, SMOKE_IMAGES, data)
     elif settings.images and settings.metadata and settings.train_list and settings.test_list:
@@ -128,11 +138,16 @@ def _run(arguments: Sequence[str]) -> None:
             ),
             data,
         )
+    if (size := open_shard(data / "test").manifest.size) != scale.image_size:
+        raise BadInput(
+            f"{data}: its films are of {size} pixels, those of --scale {scale.name} of "
+            f"{scale.image_size}; give each scale a --root of its own"
+        )
     grid = Grid(
         scale,
         tables_of(settings.names),
-        settings.root,
-        settings.results,
+        settings.root_folder,
+        settings.results_folder,
         workers,
         settings.first_models,
         settings.real,
@@ -150,10 +165,12 @@ def _workers(settings: RunSettings) -> "Workers":
         BadInput: Ray is not installed, or its cluster cannot be used.
     """
     if settings.ray is None:
+        from experiments.paper.plan import cores, jobs_here
+        from experiments.paper.scales import SCALES
         from experiments.paper.workers import LocalWorkers
 
-        jobs = settings.jobs or jobs_here(settings)
-        return LocalWorkers(jobs, settings.threads or max(1, settings.cores // jobs))
+        jobs = settings.jobs or jobs_here(SCALES[settings.scale], settings.threads)
+        return LocalWorkers(jobs, settings.threads or max(1, cores() // jobs))
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # both are read when Ray is imported
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # five tries to connect take minutes
     try:
@@ -162,34 +179,6 @@ def _workers(settings: RunSettings) -> "Workers":
         raise BadInput("--ray: Ray is not installed; pip install 'fedcxr[ray]'") from None
     threads = settings.threads or 1
     return RayWorkers(settings.ray, settings.jobs, threads, settings.gpus_per_trial)
-
-
-def jobs_here(settings: RunSettings) -> int:
-    """Return how many trials this machine has cores and free memory for; one at least.
-
-    On a GPU, trials share it, and its memory counts too.
-    """
-    import torch
-
-    from common.runtime.memory import free_memory, training_memory
-    from experiments.paper.plan import trial_memory
-    from experiments.paper.scales import SCALES
-
-    scale = SCALES[settings.scale]
-    cores = max(1, settings.cores // max(1, settings.threads))
-    each, free = trial_memory(scale), free_memory()
-    if torch.cuda.is_available():
-        gpu_each, gpu_free = training_memory(scale.image_size), torch.cuda.mem_get_info()[0]
-        if gpu_free // gpu_each < free // each:
-            each, free = gpu_each, gpu_free
-    jobs = max(1, min(cores, free // each))
-    if jobs < cores:
-        log.warning(
-            "%d trials at once, not %d: each may take %.1f GB, and %.1f GB are free; "
-            "--jobs overrides it",
-            *(jobs, cores, each / 1e9, free / 1e9),
-        )
-    return jobs
 
 
 def tables_of(names: Sequence[Name]) -> list[Table]:
@@ -211,22 +200,21 @@ class PlanSettings(TrialsSettings):
 def _plan(arguments: Sequence[str]) -> None:
     settings = parse(PlanSettings, arguments)
 
-    from experiments.paper.plan import Films, measure, rows
+    from experiments.paper.plan import Films, jobs_here, measure, rows
     from experiments.paper.scales import SCALES
 
     scale = SCALES[settings.scale].first_seeds(settings.seeds)
     print(f"{scale.name}: {scale.reasons}\nEndpoint: {scale.endpoint}\n")
     films = Films(settings.public, settings.films, settings.test)
-    for row in rows(scale, films, measure(scale), settings.jobs or settings.cores):
+    for row in rows(scale, films, measure(scale), settings.jobs or jobs_here(scale)):
         print(row)
 
 
-class ReportSettings(ScaleSettings):
+class ReportSettings(FolderSettings):
     """Write the report on the trials that are done: tables, figures, a verdict for each claim."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, cli_prog_name="flower-experiments report")
 
-    results: Path = Field(Path("runs/paper/results"), description="folder of the results")
     out: Path | None = Field(None, description="folder for the report; default: --results")
 
 
@@ -237,8 +225,9 @@ def _report(arguments: Sequence[str]) -> None:
     from experiments.paper.report import write_report
     from experiments.paper.scales import SCALES
 
-    scale, out = SCALES[settings.scale], settings.out or settings.results
-    write_report(report_input(scale, settings.results, settings.root, settings.metadata), out)
+    root, results = settings.root_folder, settings.results_folder
+    out = settings.out or results
+    write_report(report_input(SCALES[settings.scale], results, root, settings.metadata), out)
     print(f"{out / 'report.html'}: the report; report.md beside it")
 
 

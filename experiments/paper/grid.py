@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import torch
 from pydantic import ValidationError
 
 from common.errors import BadInput, first_problem
@@ -130,7 +131,15 @@ class Grid:
             lost |= self._unavailable & {model}
             if cell not in done and not lost and task.name not in self._running:
                 tasks[task.name] = task
-        return list(tasks.values())
+        return self._one_pretraining(list(tasks.values()))
+
+    def _one_pretraining(self, tasks: list[Task]) -> list[Task]:
+        """Return the tasks with one pretraining at most on a GPU, whose memory is not for two."""
+        if not torch.cuda.is_available():
+            return tasks
+        busy = any(task.cell is None for task, _ in self._running.values())
+        first = [task for task in tasks if task.cell is None][: not busy]
+        return [task for task in tasks if task.cell is not None or task in first]
 
     def _start(self, task: Task) -> None:
         running = self._workers.start(task, self._root / "work" / f"{task.name}.log")
@@ -150,7 +159,7 @@ class Grid:
 
     def _note_failure(self, task: Task, code: int) -> None:
         reason = reason_of(code, self._root / "work" / f"{task.name}.log")
-        if task.first_model == "imagenet":  # not at hand here; no fault of the grid's
+        if task.first_model == "imagenet" and "--init imagenet: " in reason:  # not at hand here
             self._unavailable.add("imagenet")
             log.warning("ImageNet's weights are not available: %s", reason)
             reason = NOT_AVAILABLE

@@ -10,15 +10,19 @@ import torch
 
 from common.errors import BadInput
 from common.options import Mode
-from common.runtime import memory
 from common.runtime.cli import parse
 from common.runtime.files import sha256_of
 from experiments.launch.processes import Process
+from experiments.paper import plan
 from experiments.paper.cells import FirstModel, Table
-from experiments.paper.cli import RunSettings, jobs_here
-from experiments.paper.grid import Grid, chosen_rates, read_trials, reason_of
+from experiments.paper.cli import ReportSettings
+from experiments.paper.data import SPLITS
+from experiments.paper.grid import MADE, Grid, chosen_rates, read_trials, reason_of
+from experiments.paper.plan import jobs_here
 from experiments.paper.scales import SCALES, Rates, cells_of
+from experiments.paper.worker import Task
 from experiments.paper.workers import LocalWorkers
+from tests.support.shards import make_shard
 from tests.support.trials import line
 from tests.support.waiting import wait_until
 
@@ -171,6 +175,67 @@ def test_a_grid_goes_on_without_a_rate_at_which_training_fails(tmp_path: Path) -
     assert {(cell.seed, cell.lr) for cell in found} == {(0, 0.05), (1, 0.05), (0, 0.1)}
 
 
+class Failing:
+    """Workers whose tasks fail once they are looked at, with a reason."""
+
+    jobs, threads = 4, 1
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.now = self.most = 0
+
+    def start(self, _task: Task, log: Path) -> "Failing":
+        self.now += 1
+        self.most = max(self.most, self.now)
+        log.write_text(self.reason)
+        return self
+
+    def poll(self) -> int:
+        self.now -= 1
+        return 2
+
+    def terminate(self) -> None:
+        """It has ended."""
+
+    wait = terminate
+
+
+@pytest.mark.parametrize(
+    ("reason", "failed"),
+    [("--init imagenet: https://... cannot be downloaded", False), ("the training diverged", True)],
+)
+def test_only_weights_that_are_not_here_excuse_imagenet(
+    tmp_path: Path, reason: str, failed: bool
+) -> None:
+    grid = Grid(SCALES["smoke"], ["table2"], tmp_path, tmp_path, Failing(reason), ["imagenet"])
+    grid.run()
+    assert bool(grid.failed) == failed
+
+
+@pytest.mark.parametrize(("gpu", "at_once"), [(False, 4), (True, 1)])
+def test_a_gpu_holds_one_pretraining(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool, at_once: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    workers = Failing("too little memory")
+    Grid(SCALES["small"], ["table2"], tmp_path, tmp_path, workers, MADE).run()
+    assert workers.most == at_once
+
+
+def test_each_scale_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    small = parse(ReportSettings, ["--scale", "small"])
+    assert small.root_folder == Path("runs/paper/small")
+    assert small.results_folder == Path("runs/paper/small/results")
+    given = parse(ReportSettings, ["--root", "a", "--results", "b"])
+    assert (given.root_folder, given.results_folder) == (Path("a"), Path("b"))
+    films = make_shard(tmp_path / "root" / "data" / "test", images=4, size=80)
+    assert films.manifest.size != SCALES["tiny"].image_size
+    for split in (*SPLITS, "public", "union"):
+        (tmp_path / "root" / "data" / split).mkdir()
+    assert start(tmp_path, "table1").wait(60) == 2
+    assert "give each scale a --root of its own" in (tmp_path / "log").read_text()
+
+
 def test_cells_are_named_by_all_that_decides_them() -> None:
     scale = SCALES["small"]
     chosen: dict[tuple[Mode, FirstModel], float] = {
@@ -202,10 +267,8 @@ def test_no_more_trials_run_at_once_than_memory_holds(
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (memory_of_it, memory_of_it))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    monkeypatch.setattr(memory, "free_memory", lambda: int(free * 1e9))
-    films = [f"--{name}=films" for name in ("images", "metadata", "train-list", "test-list")]
-    settings = parse(RunSettings, ["table2", "--scale", "small", *films])
-    assert jobs_here(settings) == jobs
+    monkeypatch.setattr(plan, "free_memory", lambda: int(free * 1e9))
+    assert jobs_here(SCALES["small"]) == jobs
 
 
 def test_fewer_seeds_are_the_first_ones() -> None:
