@@ -67,7 +67,8 @@ def findings(settings: "ClientSettings") -> Iterator[Finding]:
     shard = yield from _look("shard", lambda: open_for_training(settings.data))
     if shard is not None:
         yield Finding("shard", f"{len(shard)} films of {shard.manifest.size} pixels")
-        yield _memory(shard.manifest.size)
+        if choose_device(settings.device).type == "cpu":
+            yield _memory(shard.manifest.size)
     policy = yield from _look("policy", lambda: read_policy(settings.policy))
     kit = None
     if settings.tls is not None:

@@ -58,6 +58,11 @@ def read_model(path: Path, head: Literal["keep"] | None = None) -> Model:
             findings, or their order is not known.
     """
     file = model_of(path)
+    if file.suffix == ".onnx":
+        raise BadInput(
+            f"{file}: an ONNX file is for other programs; give the checkpoint that it was made of, "
+            "or have flower-export make a .pt or .safetensors"
+        )
     exported = read_metadata(file)
     if exported is not None:
         state, provenance = read_checkpoint(file, exported.architecture, 0, "keep")
@@ -78,6 +83,12 @@ def read_model(path: Path, head: Literal["keep"] | None = None) -> Model:
     if run is not None and run.config.run_id != provenance.run:
         run = None
     if run is None or provenance.round is None:
-        return Model(file, architecture, state, provenance, run, None, {})
+        return Model(file, architecture, state, provenance, run, _size_of(provenance), {})
     calibration = calibration_of(run, provenance.round)
     return Model(file, architecture, state, provenance, run, run.config.image_size, calibration)
+
+
+def _size_of(provenance: Provenance) -> int | None:
+    """Return the size of the films that a run's model was trained on, if its checkpoint tells."""
+    size = (provenance.settings or {}).get("image_size")
+    return size if isinstance(size, int) else None

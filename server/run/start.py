@@ -141,7 +141,7 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
         init=init,
         start=origin,
         seed=settings.seed,
-        settings=settings.model_dump(mode="json", include=SETTINGS),
+        settings=settings.model_dump(mode="json", include=SETTINGS) | {"image_size": size},
     )
     if done:
         beside = take_apart(read_strategy(folder.checkpoint(done)))

@@ -32,6 +32,8 @@ def test_three_hospitals_end_with_the_exact_weighted_mean(
     assert same_bits(state, federate_by_hand(plan_of(seed=SEED), shards, None))
     assert provenance is not None
     assert provenance.round == 2
+    assert provenance.settings is not None
+    assert provenance.settings["image_size"] == test.manifest.size
     assert {file.name for file in run.iterdir()} == {
         *("config.json", "rounds.jsonl", "events.jsonl", "audit.jsonl", "checkpoints"),
         *("best.pt", "final.pt", "status.json", "live.json", "server.log", "report.html"),

@@ -147,6 +147,19 @@ def test_the_size_is_the_runs_or_is_said_to_be_taken(model: Path, films: Path) -
     assert "256 is taken" in run("flower-predict", model, films / "more").stderr
 
 
+def test_a_checkpoint_alone_tells_the_size(model: Path, films: Path) -> None:
+    alone = write_model(model.parent / "alone.pt", settings={"image_size": 48})
+    told = run("flower-predict", alone, films / "more", "--device", "cpu")
+    assert "does not tell" not in told.stderr
+    sized = run("flower-predict", model, films / "more", "--device", "cpu", "--size", 48)
+    assert told.stdout == sized.stdout
+
+
+def test_an_onnx_file_is_for_other_programs(model: Path, films: Path) -> None:
+    onnx = model.rename(model.with_suffix(".onnx"))
+    assert_one_line(run("flower-predict", onnx, films), 2, "an ONNX file is for other programs")
+
+
 def test_a_dull_film_is_told(model: Path, tmp_path: Path) -> None:
     Image.fromarray(np.full((50, 50), 90, np.uint8)).save(tmp_path / "grey.png")
     result = run("flower-predict", model, tmp_path / "grey.png", "--size", 48)
