@@ -1,5 +1,6 @@
 """A hospital's kit: a folder with all that it needs to take part, but the client and the films."""
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -85,6 +86,7 @@ def _filled_in(file: str, name: str, deployment: Deployment, **more: str) -> str
         image=deployment.image,
         id_says=id_says,
         size=deployment.image_size,
+        project=re.sub("[^a-z0-9_-]", "-", name.lower()),  # as Compose wants it
         **more,
     )
 

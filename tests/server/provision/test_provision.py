@@ -260,7 +260,8 @@ def test_a_kit_is_filled_in(federation: Path) -> None:
     image = f"fedcxr-client:{version('fedcxr')}"
     assert f"Load the image `{image}`, of this version" in page
     settings = (kit / ".env").read_text().splitlines()
-    assert {f"IMAGE={image}", "SIZE=256", "SHARD=shard"} <= set(settings)
+    expected = {f"IMAGE={image}", "SIZE=256", "SHARD=shard", "COMPOSE_PROJECT_NAME=fedcxr-north"}
+    assert expected <= set(settings)
 
 
 def test_a_kit_says_which_image_and_which_films(tmp_path: Path) -> None:
