@@ -11,7 +11,7 @@ import numpy.typing as npt
 from common.options import Training
 from common.state import State, is_float
 
-AT_ONCE = 4
+AT_ONCE = 2
 """States that a mean adds at once, so that a tensor's sum stays in the processor's cache."""
 
 
