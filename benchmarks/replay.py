@@ -58,6 +58,9 @@ def replay(changes: str) -> None:
         file = change_file(Path(changes), name, instruction.identity.round)
         change = unpack(file.read_bytes(), spec_of(before))
         after = {name: np.asarray(array + change[name]) for name, array in before.items()}
+        for name, array in after.items():
+            if name.endswith("running_var"):  # of other hospitals than the change was made with
+                np.maximum(array, 0, out=array)
         load_state(model, after)
         return 0.2
 
