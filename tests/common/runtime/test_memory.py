@@ -37,5 +37,5 @@ def test_without_a_limit_the_machines_memory_counts(tmp_path: Path) -> None:
 
 
 def test_a_step_on_larger_films_takes_more_memory() -> None:
-    assert training_memory(256) == 800_000_000 + 64 * 130_000_000
+    assert training_memory(256) == 1_100_000_000 + 64 * 140_000_000
     assert training_memory(64) < training_memory(128) < training_memory(256)

@@ -257,7 +257,7 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("cores", "free", "gpu", "jobs"),
-    [(4, 100, None, 4), (4, 5.2, None, 2), (2, 0.1, None, 1), (4, 100, 5, 3), (4, 5.2, 80, 2)],
+    [(4, 100, None, 4), (4, 6, None, 2), (2, 0.1, None, 1), (4, 100, 6, 3), (4, 6, 80, 2)],
 )
 def test_no_more_trials_run_at_once_than_memory_holds(
     monkeypatch: pytest.MonkeyPatch, cores: int, free: float, gpu: float | None, jobs: int
