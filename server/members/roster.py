@@ -37,6 +37,10 @@ class OpenConnection(Connection, Protocol):
     def busy(self) -> bool:
         """Whether an answer of the hospital is being waited for."""
 
+    @property
+    def closed(self) -> bool:
+        """Whether the hospital is gone; :meth:`Roster.leave` may follow later."""
+
     def answers(self, message: Message) -> bool:
         """Send a message that asks for no work; return whether an answer came."""
 
@@ -68,7 +72,7 @@ class Roster:
         """Wait until so many hospitals have said hello; return whether they have."""
         self.present()  # or hospitals that were barred meanwhile would count
         with self._changed:
-            return self._changed.wait_for(lambda: len(self._connections) >= count, timeout)
+            return self._changed.wait_for(lambda: len(self._open()) >= count, timeout)
 
     def wait_for_return(self, names: Collection[str], timeout: float) -> None:
         """Wait until these hospitals are connected and free, those that still may take part."""
@@ -76,14 +80,12 @@ class Roster:
         deadline = monotonic() + timeout
 
         def are_back() -> bool:
-            known = [self._connections.get(name) for name in awaited]
-            return all(connection is not None and not connection.busy for connection in known)
+            known = self._open()
+            return all(name in known and not known[name].busy for name in awaited)
 
         with self._changed:
             if not are_back() and timeout:
-                absent = (
-                    ", ".join(sorted(set(awaited) - self._connections.keys())) or "busy hospitals"
-                )
+                absent = ", ".join(sorted(set(awaited) - self._open().keys())) or "busy hospitals"
                 log.info("waiting up to %.0f s for %s", timeout, absent)
             while not are_back() and monotonic() < deadline:
                 self._changed.wait(BUSY_POLL_SECONDS)
@@ -91,12 +93,16 @@ class Roster:
     def present(self) -> dict[str, Connection]:
         """Return those that have said hello, are still connected and may still take part."""
         with self._changed:
-            known = dict(sorted(self._connections.items()))
+            known = dict(sorted(self._open().items()))
         standings = {name: self.standing(connection) for name, connection in known.items()}
         for name, reason in standings.items():
             if reason is not None:
                 self._dismiss(known[name], reason)
         return {name: known[name] for name, reason in standings.items() if reason is None}
+
+    def _open(self) -> dict[str, OpenConnection]:
+        """Return the connections without those of which :meth:`leave` has yet to be told."""
+        return {name: known for name, known in self._connections.items() if not known.closed}
 
     def standing(self, connection: Connection) -> str | None:
         """Return why a hospital may not take part any more; None: it may."""

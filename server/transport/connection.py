@@ -179,6 +179,11 @@ class FlowerConnection:
         """Whether an answer of the hospital is being waited for."""
         return self._turn.locked()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the hospital is gone, from the moment on in which an answer fails to come."""
+        return self._stream.closed
+
     def part(self, farewell: Farewell) -> None:
         """Say farewell and close the connection, at once if the hospital does not answer."""
         if self.answers(farewell):

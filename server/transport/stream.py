@@ -97,6 +97,11 @@ class Stream:
         self._outgoing.put(NOTHING)
         return self.receive(timeout)
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._closed
+
     def close(self) -> None:
         """End the stream, from any thread, as often as one likes."""
         with self._lock:

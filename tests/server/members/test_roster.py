@@ -24,6 +24,7 @@ class Name:
 
     def __init__(self, process: int, busy: bool = False) -> None:
         self.busy = busy
+        self.closed = False
         self.hello = HELLO.model_copy(update={"process": f"{process:032x}"})
         self.parted = threading.Event()
 
@@ -37,6 +38,17 @@ class Name:
 
     def close(self) -> None:
         """Nothing to do."""
+
+
+def test_a_hospital_whose_connection_was_closed_is_not_there_any_more(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", {})
+    roster = Roster(Admission(Greeting(run="r", seed=0), HELLO.image_size, folder), folder)
+    lost: Any = Name(1)
+    roster.enter(lost)
+    assert roster.present() == {HELLO.site: lost}
+    lost.closed = True  # and the thread that says that it left has not come to it yet
+    assert roster.present() == {}
+    assert not roster.wait_for(1, 0)
 
 
 def test_a_session_that_has_taken_the_place_of_a_barred_one_stays(tmp_path: Path) -> None:
