@@ -155,7 +155,8 @@ class Training(BaseModel):
         if self.local in ("scaffold", "feddyn"):
             raise ValueError(
                 f"--local {self.local} does not fit --dp sample: what it remembers of the films "
-                "is not covered by the noise; give --local sgd or fedprox"
+                "is not covered by the noise; give --local sgd or fedprox, and a --strategy such "
+                "as fedavg"
             )
         if self.shared != "all":
             raise ValueError(
@@ -187,6 +188,11 @@ class Training(BaseModel):
         """Whether a hospital keeps something of its own from round to round."""
         own_part = self.shared != "all" and self.mode == "finetune"
         return own_part or self.local in ("scaffold", "feddyn") or self.wire != "fp32"
+
+    @property
+    def one_model(self) -> bool:
+        """Whether all hospitals have the same model; if not, none of the server's is whole."""
+        return self.shared == "all" or self.mode == "linear"
 
     def effective_steps(self, steps: int) -> float:
         """Return how far so many steps go along one unit gradient, at learning rate 1.

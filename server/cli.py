@@ -180,12 +180,12 @@ class ServerSettings(ServingSettings, RunOptions):
                 "updates without noise, and each is shortened to --dp-clip already; leave it out"
             )
         self.rates.check_rounds(self.rounds)
-        if self.shared != "all" and self.ema:
+        if not self.training.one_model and self.ema:
             raise ValueError(
                 f"--ema averages one model, and with --shared {self.shared} each hospital has its "
                 "own; leave --ema out"
             )
-        if self.shared != "all" and self.test is not None:
+        if not self.training.one_model and self.test is not None:
             raise ValueError(
                 f"--test scores one model, and with --shared {self.shared} each hospital has its "
                 "own; leave --test out: the hospitals' validation scores theirs"

@@ -83,19 +83,24 @@ class Attempt:
         """
         found = self.collected
         self._under_way.ask(self._new, timeout)
-        for outcome in self._under_way.outcomes(lambda: 0 < enough <= len(found.hospitals)):
-            try:
-                self._check(outcome)
-            except Rejected as reason:
-                self._reject(outcome.name, str(reason))
-            except HospitalLost as lost:
-                self._lose(outcome.name, str(lost))
+
+        def is_enough() -> bool:
+            return 0 < enough <= len(found.hospitals)
+
+        while True:
+            for outcome in self._under_way.outcomes(is_enough):
+                try:
+                    self._check(outcome)
+                except Rejected as reason:
+                    self._reject(outcome.name, str(reason))
+                except HospitalLost as lost:
+                    self._lose(outcome.name, str(lost))
+            self._reject_barred()
+            self._reject_unusual()
+            if is_enough() or not self._under_way.errands:
+                break
         found.busy = sorted(self._under_way.errands)
-        for name in sorted(found.hospitals.keys() | found.validations.keys()):
-            barred = self._hospitals.standing(self._errands[name].connection)
-            if barred is not None:
-                self._reject(name, barred)
-        self._compare()
+        self._warn_of_unusual()
         return found
 
     def sum(self, least: int) -> None:
@@ -128,20 +133,29 @@ class Attempt:
         for name, reason in sorted(summed.rejected.items()):
             self._reject(name, reason)
 
-    def _compare(self) -> None:
-        """Reject updates that are far faster than usual, or warn of them."""
-        paces = {name: record.pace for name, record in self.collected.hospitals.items()}
-        limit = self._out.norm_limit
-        found = unusual(
-            {name: pace for name, pace in paces.items() if pace is not None},
-            self._out.paces,
-            limit or WARNING,
-        )
-        for name, why in found.items():
-            if limit:
+    def _reject_barred(self) -> None:
+        """Reject what came from hospitals that may not take part any more."""
+        for name in sorted(self.collected.hospitals.keys() | self.collected.validations.keys()):
+            barred = self._hospitals.standing(self._errands[name].connection)
+            if barred is not None:
+                self._reject(name, barred)
+
+    def _reject_unusual(self) -> None:
+        """Reject updates that are far faster than usual, if there is a limit."""
+        if limit := self._out.norm_limit:
+            for name, why in self._unusual(limit).items():
                 self._reject(name, why)
-            else:
+
+    def _warn_of_unusual(self) -> None:
+        """Warn of updates that are far faster than usual, if there is no limit."""
+        if not self._out.norm_limit:
+            for name, why in self._unusual(WARNING).items():
                 self._note(Unusual, name, why)
+
+    def _unusual(self, limit: float) -> dict[str, str]:
+        paces = {name: record.pace for name, record in self.collected.hospitals.items()}
+        known = {name: pace for name, pace in paces.items() if pace is not None}
+        return unusual(known, self._out.paces, limit)
 
     @property
     def hellos(self) -> dict[str, Hello]:
@@ -256,10 +270,10 @@ class Attempt:
         if not math.isfinite(norm):
             raise Rejected("its update's norm is not finite")
         chance = self.cohort.chances.get(name, 1.0)
-        spool.put(name, blob, UpdateInfo(reply.examples, norm, chance, reply.loss))
+        own = instruction.training.lr  # of a late update not the round's
+        spool.put(name, blob, UpdateInfo(reply.examples, norm, chance, reply.loss, own))
         pace = pace_of(squared, instruction.training, reply.examples)
-        rate = self._out.instruction.training.lr  # not that of a late update
-        return norm, at_rate(pace, instruction.training.lr, rate)
+        return norm, at_rate(pace, own, self._out.instruction.training.lr)
 
     def _stale(self, errand: Errand) -> int:
         """Return by how many rounds the model of an errand is older than the present one."""

@@ -106,7 +106,7 @@ def _check_end(
     if end > min_clients:
         raise ValueError(
             f"--rounds-end {end} is more than --min-clients {min_clients}: a round would wait for "
-            "hospitals that need not be there; give at most that"
+            "hospitals that need not be there; give at most that, or a higher --min-clients"
         )
     if end < needed:
         raise ValueError(

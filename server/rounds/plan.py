@@ -44,7 +44,7 @@ class Plan:
     @property
     def one_model(self) -> bool:
         """Whether all hospitals have the same model; if not, none of the server's is whole."""
-        return self.training.shared == "all" or self.training.mode == "linear"
+        return self.training.one_model
 
     def training_in(self, number: int) -> Training:
         """Return what hospitals train in a round, at its learning rate; 0: the canary."""

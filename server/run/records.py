@@ -152,7 +152,9 @@ class RoundRecord(Validation):
     rejected: dict[str, str] = Field(description="the reason by the hospital's name")
     missing: list[str]
     drawn: dict[str, float] | None = Field(
-        None, description="hospitals that were drawn, with their chances; None: all were asked"
+        None,
+        description="hospitals that were drawn, with their chances beside the others', 1 where all "
+        "have the same; None: all were asked",
     )
     busy: list[str] = Field([], description="hospitals that went on with an earlier model")
     pooled: Pooled | None = Field(

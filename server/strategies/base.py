@@ -23,12 +23,14 @@ class UpdateInfo(NamedTuple):
         norm: Euclidean norm of the change of the weights.
         chance: Of the hospital to be in the round, beside that of the others; 1: all the same.
         loss: Mean training loss.
+        lr: Learning rate of the training; None: the round's.
     """
 
     examples: int
     norm: float
     chance: float = 1.0
     loss: float | None = None
+    lr: float | None = None
 
     @property
     def weight(self) -> float:

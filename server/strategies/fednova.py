@@ -11,10 +11,12 @@ NeurIPS 2020, equations 6 and 12; section 4.1 has the a_i of momentum and of a p
 hospitals returned of BatchNorm's statistics and counters is averaged as in FedAvg.
 """
 
+from common.options import Training
 from common.state import State, parameters_of
 from server.strategies.base import (
     RoundInfo,
     Strategy,
+    UpdateInfo,
     Updates,
     part_of_the_way,
     weighted_mean,
@@ -26,11 +28,8 @@ class FedNova(Strategy):
 
     def combine(self, before: State, updates: Updates, about: RoundInfo) -> State:
         """Return the normalised mean."""
-        training, infos = about.training, updates.infos
-        steps = {
-            name: training.effective_steps(training.steps(info.examples))
-            for name, info in infos.items()
-        }
+        infos = updates.infos
+        steps = {name: _steps(info, about.training) for name, info in infos.items()}
         total = sum(info.weight for info in infos.values())
 
         def factor(name: str) -> float:
@@ -43,6 +42,13 @@ class FedNova(Strategy):
             for update in updates
         )
         return weighted_mean(before, terms)
+
+
+def _steps(info: UpdateInfo, training: Training) -> float:
+    """Return a hospital's a_i, which under a proximal term depends on the learning rate."""
+    if info.lr is not None:
+        training = training.model_copy(update={"lr": info.lr})
+    return training.effective_steps(training.steps(info.examples))
 
 
 def _normalised(before: State, after: State, factor: float) -> State:

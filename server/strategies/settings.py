@@ -26,6 +26,20 @@ ROBUST = ("clipped", "trimmed-mean", "median")
 NEEDS: dict[StrategyName, LocalName] = {"scaffold": "scaffold", "feddyn": "feddyn"}
 """What hospitals must do under a strategy; others leave it to them."""
 
+TOO_LATE: dict[str, str] = {
+    **dict.fromkeys(
+        NEEDS,
+        "its corrections are of what travels, and what travels rounds late is corrected many times "
+        "over",
+    ),
+    **dict.fromkeys(
+        ("median", "trimmed-mean"),
+        "each hospital sends other weights, and what only a few of them send is left out",
+    ),
+    "fedavgm": "its momentum goes on adding up changes that come rounds late, and leaps too far",
+}
+"""Strategies and averages that learn nothing, or diverge, where changes travel rounds late."""
+
 
 class Step(NamedTuple):
     """Settings of the server's own step; those that a strategy does not have are 0."""
@@ -130,7 +144,8 @@ def check_combination(settings: StrategySettings, training: Training) -> None:
     """
     name, local = settings.strategy, training.local
     _check_dp(settings, training)
-    _check_local(training)
+    _check_local(name, training)
+    _check_wire(settings, training)
     if settings.strategy_args and ":" not in name:
         raise ValueError(
             f"--strategy-args are of a strategy package.module:Class, and --strategy is {name}; "
@@ -141,11 +156,6 @@ def check_combination(settings: StrategySettings, training: Training) -> None:
         raise ValueError(
             f"--strategy {name} is made of what the server and the hospitals do: it needs --local "
             f"{needed}, not {local}; leave --local out"
-        )
-    if needed is not None and training.wire == "topk":
-        raise ValueError(
-            f"--wire topk does not fit --strategy {name}: its corrections are of what travels, and "
-            "what travels rounds late is corrected many times over; give --wire int8 or bf16"
         )
     if needed is None and local in NEEDS.values():
         raise ValueError(
@@ -165,7 +175,23 @@ def check_combination(settings: StrategySettings, training: Training) -> None:
     raise ValueError(f"--average {settings.average} does not fit --strategy {name}: {why}")
 
 
-def _check_local(training: Training) -> None:
+def _check_wire(settings: StrategySettings, training: Training) -> None:
+    """Check that the strategy can wait for what travels late.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    name = settings.strategy
+    average = settings.average if name in STEPS else name
+    for option, value in (("strategy", name), ("average", average)):
+        if training.wire == "topk" and value in TOO_LATE:
+            raise ValueError(
+                f"--wire topk does not fit --{option} {value}: {TOO_LATE[value]}; give --wire int8 "
+                "or bf16"
+            )
+
+
+def _check_local(strategy: str, training: Training) -> None:
     """Check that no setting is given of a method that hospitals do not train by.
 
     Raises:
@@ -177,9 +203,10 @@ def _check_local(training: Training) -> None:
     ):
         given = getattr(training, setting) != Training.model_fields[setting].default
         if given and training.local != local:
+            give = "" if setting == "mu" and strategy in NEEDS else f"give {remedy}, or "
             raise ValueError(
                 f"--{setting} is a setting of {local}, and hospitals train by {training.local}; "
-                f"give {remedy}, or leave --{setting} out"
+                f"{give}leave --{setting} out"
             )
 
 

@@ -37,6 +37,7 @@ SIZE, END = ["--fraction", "0.5", "--sample", "size"], ["--rounds-end"]
         (["--strategy", "fedavgm"], {"server_lr": 1, "server_momentum": 0.9, "tau": None}),
         (["--strategy", "fedadam", "--tau", "0.1"], {"server_lr": 0.01, "beta2": 0.99, "tau": 0.1}),
         (["--strategy", "fedyogi", "--average", "median"], {"average": "median"}),
+        (["--mode", "linear", "--shared", "head", "--ema", "0.9"], {"ema": 0.9}),
     ],
 )
 def test_a_strategy_brings_its_own_settings(
@@ -56,6 +57,13 @@ def test_a_strategy_brings_its_own_settings(
         (["--strategy", "median", "--local", "scaffold"], "give --strategy scaffold"),
         (["--strategy", "scaffold", "--wire", "topk"], "give --wire int8 or bf16"),
         (["--strategy", "feddyn", "--wire", "topk"], "give --wire int8 or bf16"),
+        (["--strategy", "median", "--wire", "topk"], "what only a few of them send is left out"),
+        (["--strategy", "fedavgm", "--wire", "topk"], "leaps too far; give --wire int8 or bf16"),
+        (
+            ["--strategy", "fedadam", "--average", "trimmed-mean", "--wire", "topk"],
+            "does not fit --average trimmed-mean",
+        ),
+        (["--strategy", "scaffold", "--mu", "0.5"], "train by scaffold; leave --mu out"),
         (["--average", "median"], "is --strategy median"),
         (["--strategy", "scaffold", "--average", "median"], "cancel in the plain mean alone"),
         (["--strategy", "feddyn", "--average", "clipped"], "cancel in the plain mean alone"),

@@ -185,6 +185,21 @@ LAST = "run/checkpoints/round-0002.pt"
     ),
     instead("give at most that", begins("new", rounds_end=2), begins(rounds_end=1)),
     instead(
+        "or a higher --min-clients",
+        begins("new", rounds_end=2),
+        begins(rounds_end=2, min_clients=2),
+    ),
+    instead(
+        "give --local sgd or fedprox, and a --strategy such as fedavg",
+        begins("new", dp="sample", strategy="scaffold"),
+        begins(dp="sample", strategy="fedavg", local="sgd"),
+    ),
+    instead(
+        "leave --mu out",
+        begins("new", strategy="scaffold", mu=0.5),
+        begins(strategy="scaffold"),
+    ),
+    instead(
         "leave --rounds-end out",
         begins("new", rounds_end=1, strategy="scaffold"),
         begins(strategy="scaffold"),

@@ -274,6 +274,16 @@ def lost(_instruction: Instruction, _reply: Reply, _blob: bytes) -> tuple[Reply,
     raise HospitalLost("the line went dead")
 
 
+def far(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+    """Return an update far longer than the others'."""
+    if instruction.task == "evaluate":
+        return reply, blob
+    state = unpack(blob, spec_of(state_of(build_model("densenet-tiny"))))
+    state["features.norm0.weight"] = state["features.norm0.weight"] + 1000
+    blob = pack(state)
+    return reply.model_copy(update={"weights": fingerprint(blob)}), blob
+
+
 def late(_instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
     time.sleep(3)
     return reply, blob

@@ -11,12 +11,20 @@ from server.strategies.base import Update, UpdateInfo
 
 
 class HeldUpdates:
-    """See :class:`server.strategies.base.Updates`."""
+    """See :class:`server.strategies.base.Updates`.
 
-    def __init__(self, updates: Mapping[str, tuple[State, int]]) -> None:
+    Args:
+        updates: Weights and examples by the hospital's name.
+        more: What else is known of some, for :class:`UpdateInfo`.
+    """
+
+    def __init__(
+        self, updates: Mapping[str, tuple[State, int]], more: Mapping[str, dict[str, float]] = {}
+    ) -> None:
         self._weights = {name: weights for name, (weights, _) in sorted(updates.items())}
         self.infos: Mapping[str, UpdateInfo] = {
-            name: UpdateInfo(n, 1.0) for name, (_, n) in sorted(updates.items())
+            name: UpdateInfo(n, 1.0, **more.get(name, {}))
+            for name, (_, n) in sorted(updates.items())
         }
 
     def __iter__(self) -> Iterator[Update]:

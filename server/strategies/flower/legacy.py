@@ -14,7 +14,7 @@ from flwr.common import (
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.criterion import Criterion
-from flwr.server.strategy import FedOpt, FedProx
+from flwr.server.strategy import FedAvgM, FedOpt, FedProx
 from flwr.server.strategy import Strategy as FlowerStrategy
 
 from common.state import State
@@ -39,6 +39,8 @@ class Legacy(Adapted):
         self._strategy.configure_fit(number, initial_parameters(before), _Manager(clients))
         if isinstance(self._strategy, FedOpt):  # it goes on from what it made, in float64
             self._strategy.current_weights = [array.copy() for array in before.values()]
+        if isinstance(self._strategy, FedAvgM):
+            self._strategy.initial_parameters = initial_parameters(before)
         results: list[tuple[ClientProxy, FitRes]] = [
             (
                 clients[reply.name],

@@ -13,7 +13,7 @@ from flwr.app import (
     RecordDict,
 )
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedProx
+from flwr.serverapp.strategy import FedAvgM, FedProx
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -43,6 +43,8 @@ class Records(Adapted):
     def aggregate(self, number: int, before: State, replies: Sequence[Returned]) -> State:
         """Call ``configure_train`` and ``aggregate_train``."""
         grid = _Grid([reply.node_id for reply in replies])
+        if isinstance(self._strategy, FedAvgM):  # it goes on from what it made
+            self._strategy.current_arrays = _record(before)
         messages = self._strategy.configure_train(number, _record(before), ConfigRecord(), grid)
         for _ in messages:  # it may be a generator, and does nothing before it is read
             pass

@@ -25,6 +25,7 @@ from tests.support.hospitals import (
     Fault,
     LocalConnection,
     LocalHospitals,
+    far,
     federate_by_hand,
     late,
     lost,
@@ -383,14 +384,6 @@ def test_a_good_reply_to_a_repeated_round_ends_the_row() -> None:
 def test_an_update_far_from_the_others_is_left_out_after_it_was_added(
     tmp_path: Path, shards: list[Path]
 ) -> None:
-    def far(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
-        if instruction.task == "evaluate":
-            return reply, blob
-        state = unpack(blob, spec_of(state_of(build_model("densenet-tiny"))))
-        state["features.norm0.weight"] = state["features.norm0.weight"] + 1000
-        blob = pack(state)
-        return reply.model_copy(update={"weights": fingerprint(blob)}), blob
-
     plan = plan_of(norm_limit=10.0, quorum=0.6)
     rounds_of(plan, shards, tmp_path / "run", {"hospital-01": far}).run()
     for line in lines_of(tmp_path / "run"):

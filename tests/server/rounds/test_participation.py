@@ -24,6 +24,7 @@ from server.strategies.fedavg import FedAvg
 from tests.support.hospitals import (
     Fault,
     LocalHospitals,
+    far,
     federate_as_recorded,
     plan_of,
     rounds_of,
@@ -238,6 +239,23 @@ def test_a_late_update_is_compared_at_the_rate_of_the_round_in_which_it_counts(
     assert sorted(each.stale for each in line.hospitals.values()) == [0, 1]
     paces = [each.pace.parameters for each in line.hospitals.values() if each.pace]
     assert max(paces) < 10 * min(paces)
+
+
+def test_a_reply_that_is_far_off_is_none_of_those_that_end_a_round(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    def slow(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        if instruction.task == "train":
+            live = rounds.folder.live
+            wait_until(lambda: live.current().hospitals["hospital-00"].doing == "rejected")
+        return reply, blob
+
+    plan = ending(4, rounds=1, min_clients=5, quorum=4.0, attempts=1, norm_limit=10.0)
+    hospitals = LocalHospitals(shards, plan.seed, {"hospital-00": far, "hospital-04": slow})
+    rounds = rounds_with(plan, hospitals, tmp_path / "run")
+    rounds.run()
+    (line,) = read_rounds(tmp_path / "run")
+    assert (list(line.hospitals), list(line.rejected)) == (FIVE[1:], FIVE[:1])
 
 
 def test_whoever_still_trains_at_the_end_is_waited_for(tmp_path: Path, shards: list[Path]) -> None:

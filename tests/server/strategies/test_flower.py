@@ -159,8 +159,14 @@ def test_fedadam_goes_as_flowers_arithmetic_does(tmp_path: Path, interface: str)
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
-def test_a_step_begins_at_the_model_that_was_sent(tmp_path: Path, interface: str) -> None:
-    strategy = made(f"{interface}:FedAdam", {"eta": 1e-4})
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("FedAdam", {"eta": 1e-4}), ("FedAvgM", {"server_learning_rate": 1e-3})],
+)
+def test_a_step_begins_at_the_model_that_was_sent(
+    tmp_path: Path, interface: str, name: str, settings: dict[str, Any]
+) -> None:
+    strategy = made(f"{interface}:{name}", settings)
     strategy.combine(BEFORE, spooled(tmp_path, 1), about(1))
     elsewhere = {name: np.asarray(array + 5) for name, array in BEFORE.items()}
     result = strategy.combine(elsewhere, spooled(tmp_path, 2, before=elsewhere), about(2))

@@ -191,6 +191,38 @@ def test_the_neutral_setting_is_fedavg_bit_for_bit(
     assert same_bits(after, strategy_of("fedavg", {}).combine(BEFORE, held(alike), about))
 
 
+@pytest.mark.parametrize("name", ["fedavg", "fednova", "fedavgm", "fedadam"])
+@given(replies=st.lists(REPLY, min_size=2, max_size=4), times=st.integers(1, 5))
+@settings(deadline=None)
+def test_a_hospital_that_is_rarely_asked_counts_as_if_it_were_there_more_often(
+    name: StrategyName, replies: list[Reply], times: int
+) -> None:
+    about = RoundInfo(1, TRAINING, 5)
+    rare = {f"hospital-{i}": reply for i, reply in enumerate(replies)}
+    often = rare | {f"hospital-0-{i}": replies[0] for i in range(1, times)}
+    found, expected = (
+        strategy_of(name, {}).combine(BEFORE, updates, about)
+        for updates in (
+            HeldUpdates(rare, {"hospital-0": {"chance": 1 / times}}),
+            HeldUpdates(often),
+        )
+    )
+    for tensor in BEFORE:
+        np.testing.assert_allclose(found[tensor], expected[tensor], rtol=1e-4, atol=1e-5)
+
+
+def test_fednova_divides_a_late_update_by_the_steps_at_its_own_learning_rate() -> None:
+    now = Training(lr=0.01, momentum=0.9, batch_size=4, local="fedprox", mu=1)
+    then = now.model_copy(update={"lr": 0.1})
+    far, near = (state_of([move, 0.0, 0.0], 0.1, 1.0, 11) for move in (5.0, 2.0))
+    updates = HeldUpdates({"a": (far, 40), "b": (near, 40)}, {"a": {"lr": 0.1}})
+    found = strategy_of("fednova", {}).combine(BEFORE, updates, RoundInfo(2, now, 2))
+    a, b = then.effective_steps(10), now.effective_steps(10)
+    expected = 1 + (a + b) / 2 * ((5 - 1) / a + (2 - 1) / b) / 2
+    assert found["c.weight"][0] == pytest.approx(expected, rel=1e-5)
+    assert a < 0.9 * b
+
+
 @pytest.mark.parametrize("average", ["clipped", "trimmed-mean", "median"])
 def test_the_servers_step_goes_along_a_robust_mean(average: str) -> None:
     liar = state_of([1e6, 1e6, 1e6], 1e6, 1e6, 11)

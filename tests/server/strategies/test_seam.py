@@ -107,4 +107,5 @@ def test_no_hospital_is_believed_its_control_variate(tmp_path: Path, mode: str) 
         assert list(record.hospitals) == ["hospital-00", "hospital-02"]
         assert "'control/" in record.rejected["hospital-01"]
     control = read_strategy(folder.checkpoint(2))
+    assert control
     assert all(np.abs(array).max() < 10 for array in control.values())
