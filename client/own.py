@@ -119,12 +119,11 @@ class OwnStates:
             OSError: It cannot be written.
         """
         folder, blob = self._folder(run), pack(state)
-        old = set(self._kept(run)) - {counted, number}
-        if folder is None:
-            self._memory[run, number] = blob
-            for stale in old:
-                del self._memory[run, stale]
+        if folder is None:  # of other runs nothing is kept: they are over
+            kept = {key: value for key, value in self._memory.items() if key == (run, counted)}
+            self._memory = kept | {(run, number): blob}
             return
+        old = set(self._kept(run)) - {counted, number}
         folder.mkdir(parents=True, exist_ok=True)
         drop_temporary(_file(folder, number))
         write_whole(_file(folder, number), lambda file: file.write(blob))

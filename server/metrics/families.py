@@ -41,6 +41,9 @@ Family = CounterMetricFamily | GaugeMetricFamily
 USUAL = 10
 """Rounds whose median duration is the usual one."""
 
+BESIDE = ("save", "test")
+"""Phases that go on beside the next round: of 0 s until they are done."""
+
 FEWEST = 3
 """Rounds without which there is no usual duration."""
 
@@ -170,6 +173,8 @@ def _add_rounds(found: Families, facts: Facts) -> None:
         found.add("remaining_seconds", seconds_left(totals, planned))
     for phase in RoundSeconds.model_fields:
         seconds = [getattr(record.seconds, phase) for record in rounds[-USUAL:]]
+        if phase in BESIDE:
+            seconds = [value for value in seconds if value]
         if seconds:
             found.add("round_seconds", seconds[-1], phase)
         if len(seconds) >= FEWEST:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Callable
 
 from common.histograms import Histograms
 from common.protocol import OWN_LOST, Hello, Reply
@@ -71,12 +72,15 @@ class Attempt:
         idle = sorted(present.keys() - self._errands)
         self.collected = Collected(asked=sorted(self._errands), idle=idle)
 
-    def collect(self, timeout: float, enough: int = 0) -> Collected:
+    def collect(
+        self, timeout: float, enough: int = 0, check: Callable[[], object] = lambda: None
+    ) -> Collected:
         """Ask, check reply by reply until the deadlines, and leave out updates that are far off.
 
         Args:
             timeout: Seconds that the hospitals have which are asked now.
             enough: Good replies after which the others are not waited for; 0: all are.
+            check: Is called again and again meanwhile, to raise what makes waiting useless.
 
         Raises:
             OSError: The disk is full.
@@ -85,6 +89,7 @@ class Attempt:
         self._under_way.ask(self._new, timeout)
 
         def is_enough() -> bool:
+            check()
             return 0 < enough <= len(found.hospitals)
 
         while True:

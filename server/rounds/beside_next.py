@@ -6,7 +6,7 @@ Of a round, each step is on disk before the next one begins::
     the line without test   open.json, if there is a test shard
     the line                rounds.jsonl
 
-From the checkpoint on, or from ``open.json``, the round is safe: a server that is killed goes on
+From the line on, or from ``open.json``, the round is safe: a server that is killed goes on
 after it, and scores what is left to score. Before that, it does the round again. Nothing that a
 hospital was told may then turn out wrong, so the rounds wait until a round is safe
 
@@ -22,12 +22,16 @@ one if the same hospitals answer, and is asked for under its own identity in any
 was begun meanwhile is averaged.
 
 One piece of work is under way at a time, so that lines stand in the order of the rounds. What it
-raises, such as a full disk, is raised where the rounds wait for it next.
+raises, such as a full disk, is raised where the rounds wait for it next, or while they wait for
+hospitals.
 """
 
+import logging
 from collections.abc import Callable
 from threading import Event, Thread
 from typing import Self
+
+log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 5.0
 """How long a run that ends early waits until its last round is safe."""
@@ -47,6 +51,8 @@ class BesideNext:
     def __exit__(self, *_: object) -> None:
         if self._thread is not None:
             self._safe.wait(SAVE_SECONDS)
+        if self._error is not None:  # another error ends the run
+            log.error("the last round could not be saved: %s", self._error)
 
     def start(self, work: Callable[[Callable[[], None]], object]) -> None:
         """Begin a piece of work once the last one is done.
@@ -71,7 +77,7 @@ class BesideNext:
         """
         if self._thread is not None:
             self._safe.wait()
-        self._raise()
+        self.check()
 
     @property
     def busy(self) -> bool:
@@ -86,7 +92,7 @@ class BesideNext:
         """
         if self._thread is not None:
             self._thread.join()
-        self._raise()
+        self.check()
 
     def _run(self, work: Callable[[Callable[[], None]], object]) -> None:
         try:
@@ -96,7 +102,8 @@ class BesideNext:
         finally:
             self._safe.set()
 
-    def _raise(self) -> None:
+    def check(self) -> None:
+        """Raise what the work that was begun last has raised, if it has; wait for nothing."""
         if self._error is not None:
             error, self._error = self._error, None
             raise error

@@ -227,7 +227,9 @@ class Rounds:
                 plan.secure.secure_groups,
             )
             self.expected = attempt.collected.there
-            found = attempt.collect(plan.round_timeout, plan.participation.rounds_end)
+            found = attempt.collect(
+                plan.round_timeout, plan.participation.rounds_end, self._beside.check
+            )
             self._beside.wait_until_safe()
             attempt.sum(plan.needed)
             self._strike(found)

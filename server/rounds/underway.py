@@ -12,6 +12,9 @@ from server.rounds.ask import TRANSFER_SECONDS, TRANSFERS, Follower, HospitalLos
 from server.rounds.checks import Rejected
 from server.rounds.errands import Errand
 
+ASK_SECONDS = 1.0
+"""Between two looks at whether there is enough, while nothing comes."""
+
 
 class Answer(NamedTuple):
     """A reply with its weights.
@@ -87,12 +90,13 @@ class UnderWay:
         A hospital that has not answered by its deadline is lost; its late answer goes nowhere.
 
         Args:
-            enough: Is asked before each outcome; if so, the others remain under way.
+            enough: Is asked before each outcome, and each second; if so, the others remain under
+                way. What it raises ends this.
         """
         while self._errands and not enough():
             left = min(deadline for _, deadline in self._errands.values()) - monotonic()
             try:
-                outcome = self._outcomes.get(timeout=max(0.0, left))
+                outcome = self._outcomes.get(timeout=min(max(0.0, left), ASK_SECONDS))
             except Empty:
                 yield from self._expired()
                 continue

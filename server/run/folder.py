@@ -10,7 +10,7 @@
     audit.jsonl     what was sent to and came from each hospital; hash-chained
     excluded/       one file for each hospital that may not take part until it is removed
     noise.key       secret of the noise, with --dp site
-    replies/        what came in the last attempt at a round; goes once the run is over
+    replies/        what each hospital returned last; goes once the run is over
     checkpoints/    round-NNNN.pt, the last few
     best.pt         the model with the best validation AUC
     final.pt        the model after the last round

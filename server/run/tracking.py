@@ -46,8 +46,9 @@ class Tracking:
         config = settings_of(plan, folder.config)
         run = TrackedRun(plan.run, folder.path.resolve().name, folder.path, "round", config)
         self._trackers = Trackers(names, run, "rounds.jsonl")
+        left = folder.open_round
         for record in folder.rounds():
-            if record is not folder.open_round:
+            if left is None or record.round != left.round:
                 self.on_round(record)
         folder.observers.append(self.on_round)
 

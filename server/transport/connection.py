@@ -225,9 +225,10 @@ class FlowerConnection:
         return answer
 
     def _exchange(self, data: bytes, timeout: float) -> Envelope[ClientMessage]:
+        deadline = monotonic() + timeout
         with self._own_turn(timeout):
-            self._stream.send(data, timeout)
-            return self._stream.receive(timeout)
+            self._stream.send(data, deadline - monotonic())
+            return self._stream.receive(deadline - monotonic())
 
     @contextmanager
     def _own_turn(self, timeout: float) -> Iterator[None]:

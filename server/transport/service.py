@@ -53,14 +53,14 @@ class _Service:
 
     def Join(  # noqa: N802 - Flower's name
         self, request_iterator: Iterator[Envelope[ClientMessage]], context: grpc.ServicerContext
-    ) -> Iterator[bytes]:
+    ) -> Iterator[list[bytes]]:
         """Serve one stream until one of the sides closes it.
 
         A client whose certificate is not welcome is told so; nothing that it sends is read.
         """
         peer = peer_of(context)
         if (farewell := self._roster.turn_away(peer)) is not None:
-            yield properties_of(farewell)
+            yield [properties_of(farewell)]
             return
         stream = Stream(context.cancel)
         if context.add_callback(stream.close):
@@ -107,7 +107,7 @@ def _handlers(service: _Service) -> list[grpc.GenericRpcHandler]:
     could hold all calls. As a stream the request is not read at all.
     https://github.com/grpc/grpc/blob/master/doc/health-checking.md
     """
-    join = grpc.stream_stream_rpc_method_handler(service.Join, answer_of, bytes)
+    join = grpc.stream_stream_rpc_method_handler(service.Join, answer_of, list.pop)
     serving = HealthCheckResponse(status=HealthCheckResponse.SERVING).SerializeToString()
     check: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_unary_rpc_method_handler(
         lambda _requests, _context: serving

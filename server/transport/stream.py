@@ -54,8 +54,11 @@ class Stream:
         self._closed = False
         self._when_closed: list[Callable[[], object]] = []
 
-    def serve(self, answers: Iterator[Envelope[ClientMessage]]) -> Iterator[bytes]:
+    def serve(self, answers: Iterator[Envelope[ClientMessage]]) -> Iterator[list[bytes]]:
         """Yield each message as it travels and take its answer, until the stream is closed.
+
+        A message is alone in a list, to be taken out of it: gRPC keeps what was yielded until the
+        next message, and so would each hospital's thread its own copy of a model.
 
         One answer is read for each message, and another one when it is asked for, so that a peer
         cannot fill the memory.
@@ -63,7 +66,8 @@ class Stream:
         try:
             while (data := self._outgoing.get()) is not None:
                 if data != NOTHING:
-                    yield data  # gRPC comes back once it is sent
+                    held, data = [data], NOTHING
+                    yield held  # gRPC comes back once it is sent
                     self._sent.put(True)
                 self._answers.put(next(answers))
         except (StopIteration, grpc.RpcError):

@@ -130,7 +130,9 @@ def test_nothing_in_a_step_waits_for_the_gpu(
     assert 0 < loss < 2
 
 
-def test_compiled_training_is_near_that_of_the_model_itself(tmp_path: Path) -> None:
+def test_compiled_training_is_near_that_of_the_model_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shard = make_shard(tmp_path / "a", images=80)
     losses = []
     for compiled in (False, True):
@@ -139,6 +141,7 @@ def test_compiled_training_is_near_that_of_the_model_itself(tmp_path: Path) -> N
         replies = [hospital.answer(*each)[0] for each in rounds_in("finetune")]
         losses.append([reply.loss for reply in replies])
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert "cannot be compiled" not in caplog.text
 
 
 def test_out_of_memory_costs_one_round_on_the_cpu(

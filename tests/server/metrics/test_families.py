@@ -149,6 +149,19 @@ def test_the_usual_time_is_the_median_of_the_last_ten_rounds(
     assert found.get("usual_round_seconds", {}).get(("total",)) == usual
 
 
+def test_what_goes_on_beside_the_next_round_has_no_seconds_before_it_is_done(
+    tmp_path: Path,
+) -> None:
+    rounds = [
+        round_record(
+            number, seconds=RoundSeconds(hospitals=9, average=0, save=save, test=0, total=9)
+        )
+        for number, save in enumerate([3, 0], start=1)
+    ]
+    found = samples_of(facts_of(tmp_path, rounds))["round_seconds"]
+    assert (found["save",], found["average",], ("test",) in found) == (3, 0, False)
+
+
 def test_the_best_model_is_the_one_that_hospitals_scored_best(tmp_path: Path) -> None:
     rounds = [round_record(n, auc=auc) for n, auc in enumerate([0.99, 0.7, 0.8, 0.75], start=1)]
     found = samples_of(facts_of(tmp_path, rounds))

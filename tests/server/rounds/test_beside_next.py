@@ -141,6 +141,32 @@ def test_a_round_that_was_saved_and_not_scored_is_scored_after_a_resume(tmp_path
     assert not (tmp_path / "run" / OPEN).exists()
 
 
+@pytest.mark.fault(
+    "the disk is full when a round is saved, while hospitals train in the next one",
+    "the run ends at once; --resume does the round again that was not saved, and no other",
+)
+def test_a_round_that_cannot_be_saved_ends_the_run_while_hospitals_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        assert hospitals.asked[2].wait(SECONDS)
+        raise OSError("the disk is full")
+
+    class Training(Watched):
+        def receives(self, instruction: Instruction, blob: bytes) -> bytes:
+            received = super().receives(instruction, blob)
+            assert instruction.identity.round == 1 or ended.wait(SECONDS)
+            return received
+
+    ended, hospitals = Event(), Training(tmp_path / "data")
+    monkeypatch.setattr(RunFolder, "write_checkpoint", fails)
+    rounds = rounds_with(plan_of(rounds=3), hospitals, tmp_path / "run")
+    with pytest.raises(OSError, match="full"):
+        rounds.run()
+    assert not ended.is_set()
+    ended.set()
+
+
 def test_what_the_work_raises_is_raised_once_by_whoever_waits_for_it() -> None:
     def fails(_safe: Callable[[], None]) -> None:
         raise OSError("the disk is full")

@@ -1,6 +1,7 @@
 """The service on a real socket, with a roster that a test controls."""
 
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -345,6 +346,23 @@ def test_a_repeated_round_is_serialised_again() -> None:
     first, second = (outbox.serialised(each, weights) for each in (INSTRUCTION, again))
     assert first != second
     assert outbox.serialised(again, weights) is second
+
+
+def test_a_message_that_was_sent_is_held_by_nobody() -> None:
+    stream, message = Stream(lambda: None), b"weights" * 10
+    answers: SimpleQueue[Envelope[ClientMessage]] = SimpleQueue()
+    before = sys.getrefcount(message)
+    sending = threading.Thread(target=stream.send, args=(message, 10))
+    sending.start()
+    served = stream.serve(iter(answers.get, None))
+    assert next(served).pop() is message
+    waiting = threading.Thread(target=list, args=(served,))
+    waiting.start()  # gRPC comes back: the message is sent, and the answer is waited for
+    sending.join(10)
+    assert sys.getrefcount(message) == before
+    answers.put(Envelope(ClientMessage(), b""))
+    stream.close()
+    waiting.join(10)
 
 
 def test_a_closed_stream_answers_every_call_at_once() -> None:
