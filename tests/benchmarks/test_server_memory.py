@@ -7,7 +7,10 @@ from benchmarks.secure_rounds import SECURE, SummedHospital
 from benchmarks.server_memory import peak_of
 
 
-@pytest.mark.parametrize(("kind", "flags"), [(EchoHospital, ()), (SummedHospital, SECURE)])
+@pytest.mark.parametrize(
+    ("kind", "flags"),
+    [(EchoHospital, ()), pytest.param(SummedHospital, SECURE, marks=pytest.mark.long)],
+)
 def test_a_run_of_hospitals_that_do_not_train(
     kind: type[EchoHospital], flags: tuple[str, ...]
 ) -> None:

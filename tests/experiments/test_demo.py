@@ -9,6 +9,7 @@ from experiments.demo import _demo
 from experiments.demo_results import page, sparkline, table, verdict
 
 
+@pytest.mark.long
 def test_with_tiny_settings(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     options = ("--hospitals", "2", "--images", "32", "--size", "48", "--epochs", "1")
     _demo([*options, "--rounds", "1", "--architecture", "densenet-tiny", "--out", str(tmp_path)])
