@@ -14,12 +14,12 @@ paper: $(READY)
 	$(BIN)/flower-experiments run table2 figure6 table1 bounds table3 strategies wires --scale smoke
 	$(BIN)/flower-experiments report --scale smoke
 
-# Six processes on two cores, and files in memory where it has room: tests wait for each other's processes and, on a
+# Four processes on two cores, and files in memory where it has room: tests wait for each other's processes and, on a
 # disk, longer for fsync than for anything else.
 SHM_KB := $(shell df --output=avail /dev/shm 2>/dev/null | tail -1)
 test: $(READY)
 	files=$$(mktemp -d $$([ "$(SHM_KB)" -gt 4000000 ] 2>/dev/null && echo "-p /dev/shm")) && trap 'rm -rf "$$files"' EXIT && \
-	  TMPDIR="$$files" $(BIN)/python -m pytest -n 6 --dist worksteal
+	  TMPDIR="$$files" $(BIN)/python -m pytest -n 4 --dist worksteal
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
