@@ -130,13 +130,14 @@ def test_a_round_that_was_saved_and_not_scored_is_scored_after_a_resume(tmp_path
     assert [record.round for record in folder.rounds()] == [1, 2]
     state, _ = read_checkpoint(folder.checkpoint(2), "densenet-tiny", 0)
     assert same_bits(state, calls[2])
-    Rounds(plan, hospitals, folder, state, Provenance(method="fedavg"), score).run()
+    shards = [tmp_path / "data" / name for name in hospitals.connections]
+    again = LocalHospitals(shards, plan.seed, {})  # the others still train, for nobody
+    Rounds(plan, again, folder, state, Provenance(method="fedavg"), score).run()
     lines = lines_of(tmp_path / "run")
     assert [line["round"] for line in lines] == [1, 2, 3]
     for line in lines:
         assert line["test"]["auc"] == int(line["model_sha256"][:8], 16) / 2**32
     final, _ = read_checkpoint(tmp_path / "run" / "final.pt", "densenet-tiny", 0)
-    shards = [tmp_path / "data" / name for name in hospitals.connections]
     assert same_bits(final, federate_by_hand(plan, shards))
     assert not (tmp_path / "run" / OPEN).exists()
 
