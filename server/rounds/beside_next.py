@@ -52,7 +52,7 @@ class BesideNext:
         if self._thread is not None:
             self._safe.wait(SAVE_SECONDS)
         if self._error is not None:  # another error ends the run
-            log.error("the last round could not be saved: %s", self._error)
+            log.error("the last round could not be saved or scored: %s", self._error)
 
     def start(self, work: Callable[[Callable[[], None]], object]) -> None:
         """Begin a piece of work once the last one is done.

@@ -144,7 +144,7 @@ def test_a_round_that_was_saved_and_not_scored_is_scored_after_a_resume(tmp_path
 
 @pytest.mark.fault(
     "the disk is full when a round is saved, while hospitals train in the next one",
-    "the run ends at once; --resume does the round again that was not saved, and no other",
+    "the run ends at once, and not after that next round",
 )
 def test_a_round_that_cannot_be_saved_ends_the_run_while_hospitals_train(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
