@@ -2,7 +2,6 @@
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_auc_score
 
 from common.findings import FINDINGS, UNKNOWN
 from common.scores import AucByFinding
@@ -26,4 +25,6 @@ def auc_by_finding(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float32
 def _auc(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float32]) -> float | None:
     if not 0 < labels.sum() < len(labels):
         return None
+    from sklearn.metrics import roc_auc_score  # takes a second: servers do without
+
     return min(1.0, float(roc_auc_score(labels, scores)))  # may round above 1
