@@ -209,6 +209,7 @@ def read_checkpoint(
     head: HeadChoice | None = None,
     *,
     part: bool = False,
+    trained: bool = False,
 ) -> tuple[State, Provenance]:
     """Read a checkpoint: this project's, or what another tool saved of the same network.
 
@@ -218,6 +219,8 @@ def read_checkpoint(
         seed: Seed of a random head, where the file has none that fits.
         head: Whether to keep the file's head; None: refuse it if its findings cannot be known.
         part: Whether a model will do of which hospitals share only a part.
+        trained: Whether the head must have been trained for the findings: a random one or that of
+            a pretraining will not do.
 
     Returns:
         The whole state, and its provenance: the file's own, or what was taken of another tool's.
@@ -235,11 +238,17 @@ def read_checkpoint(
         provenance = _read_provenance(path, content)
         if provenance is not None and not part:
             _check_whole(path, provenance, head)
-        _check_input(path, content, head)
+        if provenance is not None and trained and provenance.run is None:
+            raise BadInput(
+                f"{path}: the head is not trained (the origin is {provenance.describe()}); give "
+                "final.pt or best.pt of a run"
+            )
+        _check_input(path, content, head, trained=trained)
         if not isinstance(content["state_dict"], dict):
             raise BadInput(f"{path}: holds no state_dict; give a checkpoint or a state dict")
         content = {"state_dict": content["state_dict"]}
-    state, taken = fit(content, architecture, seed, head, str(path), ours=provenance is not None)
+    ours = provenance is not None
+    state, taken = fit(content, architecture, seed, head, str(path), ours=ours, trained=trained)
     if provenance is None:
         provenance = Provenance(method="checkpoint", taken=taken)
     elif head == "replace":
@@ -331,7 +340,9 @@ def _check_whole(path: Path, provenance: Provenance, head: HeadChoice | None) ->
     )
 
 
-def _check_input(path: Path, content: dict[str, Any], head: HeadChoice | None) -> None:
+def _check_input(
+    path: Path, content: dict[str, Any], head: HeadChoice | None, *, trained: bool
+) -> None:
     """Check that a checkpoint's outputs are this project's findings; old ones do not tell."""
     if "input" not in content:
         return
@@ -342,5 +353,6 @@ def _check_input(path: Path, content: dict[str, Any], head: HeadChoice | None) -
     if tuple(found.findings) != FINDINGS and head != "replace":
         raise BadInput(
             f"{path}: its outputs are other findings, or in another order "
-            f"({', '.join(found.findings)}); --head replace starts with a random head"
+            f"({', '.join(found.findings)}); "
+            + ("give another model" if trained else "--head replace starts with a random head")
         )

@@ -29,6 +29,7 @@ def fit(
     source: str,
     *,
     ours: bool = False,
+    trained: bool = False,
 ) -> tuple[State, str]:
     """Return a whole state, and what was taken: container, prefix, head and what was left out.
 
@@ -39,6 +40,7 @@ def fit(
         head: Whether to keep the file's head; None: ask if its findings cannot be known.
         source: The file, for errors and warnings.
         ours: Whether it is a checkpoint of this project, whose findings are known.
+        trained: Whether a random head will not do.
 
     Raises:
         BadInput: There is no encoder or more than one, a key does not fit, is missing or not
@@ -59,8 +61,9 @@ def fit(
     for name in backbone:
         if name not in features and not name.endswith(COUNTER):
             raise BadInput(f"{source}: key {name} is missing; {remedy}")
+    width = state[WEIGHT].shape[1]
     linear, decision = choose_head(
-        found.head, found.features, head, source, width=state[WEIGHT].shape[1], ours=ours
+        found.head, found.features, head, source, width=width, ours=ours, trained=trained
     )
     if linear is not None:
         state[WEIGHT] = _fitted(WEIGHT, linear.weight, state[WEIGHT], source, remedy)

@@ -42,6 +42,7 @@ def choose_head(
     *,
     width: int,
     ours: bool,
+    trained: bool,
 ) -> tuple[Linear | None, str]:
     """Return the head to take, or None for a random one, and what was decided, for the log.
 
@@ -55,6 +56,7 @@ def choose_head(
         source: The file, for errors and warnings.
         width: Inputs of the model's classifier.
         ours: Whether the file is a checkpoint of this project.
+        trained: Whether a random head will not do.
 
     Raises:
         BadInput: The order of the findings cannot be known, or the head to keep does not fit.
@@ -64,6 +66,11 @@ def choose_head(
     linear = _linear(head, width)
     if linear is None or len(linear.bias) != len(FINDINGS):
         why = _misfit(head, linear)
+        if trained:
+            raise BadInput(
+                f"{source}: {why}; give a model with a head for the {len(FINDINGS)} findings, such "
+                "as final.pt of a run"
+            )
         if choice == "keep":
             raise BadInput(f"--head keep: {source}: {why}; give --head replace")
         if head and not (linear and len(linear.bias) == IMAGENET_CLASSES):
@@ -76,7 +83,8 @@ def choose_head(
     raise BadInput(
         f"{source}: its head has {len(FINDINGS)} outputs ({linear.name}), but not the names of "
         f"their findings (CheXpert has {len(FINDINGS)} others); give --head keep if they are "
-        f"ChestX-ray14's from {FINDINGS[0]} to {FINDINGS[-1]}, else --head replace"
+        f"ChestX-ray14's from {FINDINGS[0]} to {FINDINGS[-1]}, else "
+        f"{'another model' if trained else '--head replace'}"
     )
 
 

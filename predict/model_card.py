@@ -13,7 +13,7 @@ from common.scores import Scores
 from predict.calibration import Calibration
 from predict.metadata import INTENDED_USE, Metadata
 from predict.model_file import Model
-from predict.run_folder import Round, Validation, final_validation, rounds_of
+from predict.run_folder import Round, Validation, average_scores, final_validation, rounds_of
 
 LIMITS = (
     "The labels of public sets such as ChestX-ray14 were drawn from reports by a program and are "
@@ -61,7 +61,8 @@ def scores_of(model: Model) -> tuple[Round | None, Validation | None]:
     """Return the round that made a model, and how good the model is at the hospitals.
 
     A round's own AUC at the hospitals is that of the model before it, so that of a model stands in
-    the next round's line, or in the status of a run that is done.
+    the next round's line, or in the status of a run that is done. Those of a moving average of the
+    models stand in the status alone.
 
     Raises:
         BadInput: A file of the run is damaged.
@@ -70,9 +71,13 @@ def scores_of(model: Model) -> tuple[Round | None, Validation | None]:
     if model.run is None or number is None:
         return None, None
     rounds = {record.round: record for record in rounds_of(model.run)}
+    if model.provenance.ema is not None:
+        test, validation = average_scores(model.run)
+        made = rounds.get(number)
+        return made and made.model_copy(update={"test": test}), validation
     after = rounds.get(number + 1)
     if after is not None:
-        validation: Validation | None = Validation(
+        validation = Validation(
             auc=after.auc, auc_by_finding=after.auc_by_finding, pooled=after.pooled
         )
     elif number == max(rounds, default=None):

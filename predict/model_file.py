@@ -71,20 +71,14 @@ def read_model(path: Path, head: Literal["keep"] | None = None) -> Model:
         size, calibration = exported.image_size, exported.calibration
         return Model(file, exported.architecture, state, provenance, None, size, calibration)
     architecture = read_architecture(file)
-    state, provenance = read_checkpoint(file, architecture, 0, head)
-    if provenance.taken is not None and ", head kept" not in provenance.taken:
-        raise BadInput(f"{file}: it has no head for the findings; give final.pt of a run")
-    if provenance.taken is None and provenance.run is None:
-        raise BadInput(
-            f"{file}: the head is not trained (the origin is {provenance.describe()}); give "
-            "final.pt or best.pt of a run"
-        )
+    state, provenance = read_checkpoint(file, architecture, 0, head, trained=True)
     run = run_of(file)
     if run is not None and run.config.run_id != provenance.run:
         run = None
     if run is None or provenance.round is None:
         return Model(file, architecture, state, provenance, run, _size_of(provenance), {})
-    calibration = calibration_of(run, provenance.round)
+    # What a round tells is of its own model, not of the moving average of the models.
+    calibration = calibration_of(run, provenance.round) if provenance.ema is None else {}
     return Model(file, architecture, state, provenance, run, run.config.image_size, calibration)
 
 

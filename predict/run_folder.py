@@ -60,11 +60,20 @@ class Validation(BaseModel):
     pooled: Pooled | None = Field(None, description="None: not told")
 
 
+class AverageScores(BaseModel):
+    """How good the moving average of a run's models is."""
+
+    test: Scores | None
+    validation: Validation
+    pooled: Pooled | None
+
+
 class Status(BaseModel):
     """How a run ended."""
 
     validation: Validation | None = Field(None, description="of the model after the last round")
     pooled: Pooled | None = Field(None, description="of the same model; None: not told")
+    ema: AverageScores | None = Field(None, description="None: no average, or not told")
 
 
 class Run(NamedTuple):
@@ -140,14 +149,32 @@ def final_validation(run: Run) -> Validation | None:
     Raises:
         BadInput: The file is damaged.
     """
+    status = _status(run)
+    return _with_pooled(status.validation, status.pooled) if status.validation else None
+
+
+def average_scores(run: Run) -> tuple[Scores | None, Validation | None]:
+    """Return how good the moving average of the models is on the test films and at the hospitals.
+
+    Raises:
+        BadInput: The file is damaged.
+    """
+    scores = _status(run).ema
+    if scores is None:
+        return None, None
+    return scores.test, _with_pooled(scores.validation, scores.pooled)
+
+
+def _with_pooled(validation: Validation, pooled: Pooled | None) -> Validation:
+    return validation.model_copy(update={"pooled": pooled})
+
+
+def _status(run: Run) -> Status:
     path = run.folder / "status.json"
     try:
-        status = _parse(Status, path.read_bytes(), path)
+        return _parse(Status, path.read_bytes(), path)
     except FileNotFoundError:
-        return None
-    if status.validation is None:
-        return None
-    return status.validation.model_copy(update={"pooled": status.pooled})
+        return Status()
 
 
 def _parse(model: type[ModelT], text: bytes, path: Path) -> ModelT:

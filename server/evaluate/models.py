@@ -59,10 +59,12 @@ def file_of(path: Path) -> Path:
     """Return the file of a model, given itself or by its run's folder.
 
     Raises:
-        BadInput: The folder has no model.
+        BadInput: There is no such file or folder, or no model in the folder.
     """
-    if not path.is_dir():
+    if path.is_file():
         return path
+    if not path.is_dir():
+        raise BadInput(f"{path}: no such file; give a checkpoint, or the folder of a run")
     for name in IN_A_RUN:
         if (path / name).is_file():
             return path / name
@@ -73,12 +75,7 @@ def file_of(path: Path) -> Path:
 
 
 def _read(file: Path, architecture: Architecture, head: HeadChoice | None) -> Model:
-    state, provenance = read_checkpoint(file, architecture, 0, head)
-    if "head random" in (taken := provenance.taken or ""):
-        raise BadInput(
-            f"{file}: cannot be scored: it has no head for the 14 findings ({taken}); give a model "
-            "that was trained for them"
-        )
+    state, provenance = read_checkpoint(file, architecture, 0, head, trained=True)
     return Model(file, state, pack(state), provenance)
 
 

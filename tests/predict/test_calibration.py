@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from common.findings import FINDINGS
 from common.histograms import Histograms, histograms_of
 from predict.calibration import Calibrated, calibrated
+from predict.model_file import read_model
 from tests.support.commands import run
 from tests.support.films import film
 from tests.support.predicting import write_model
@@ -125,6 +126,12 @@ def test_an_exported_model_keeps_calibration_and_thresholds(model: Path) -> None
     assert given[0].splitlines()[0].endswith("Hernia,above_threshold")
     card = out.with_name("model.safetensors.md").read_text()
     assert "| Hernia | 0." in card.split("## Thresholds")[1].split("## Limits")[0]
+
+
+def test_a_moving_average_is_not_calibrated_by_another_model(model: Path) -> None:
+    assert read_model(model).calibration
+    write_model(model / "ema.pt", round=ROUND, ema=0.9)
+    assert read_model(model / "ema.pt").calibration == {}
 
 
 def test_damaged_histograms_are_named(model: Path) -> None:

@@ -24,7 +24,7 @@ from predict.films import read_one
 from predict.metadata import Metadata, read_metadata
 from predict.model_file import read_model
 from radiographs.read.chest import Wanted
-from server.run.records import RoundRecord, RunStatus, Validation
+from server.run.records import AverageScores, RoundRecord, RunStatus, Validation
 from tests.support.commands import assert_one_line, run
 from tests.support.predicting import write_model
 from tests.support.records import HOSPITAL, round_record
@@ -197,6 +197,20 @@ def test_the_card_says_what_the_run_tells(folder: Path, tmp_path: Path) -> None:
     assert "| **mean** | 0.655 | 0.812 |" in (tmp_path / "last.pt.md").read_text()
 
 
+def test_the_card_of_a_moving_average_has_its_own_scores(folder: Path, tmp_path: Path) -> None:
+    write_model(folder / "ema.pt", round=3, ema=0.9)
+    export(folder / "ema.pt", tmp_path / "m.pt", None, None, force=False)
+    assert "the run tells no score of this model" in (tmp_path / "m.pt.md").read_text()
+    status = RunStatus.model_validate_json((folder / "status.json").read_text())
+    validation = Validation(auc=0.777, auc_by_finding=by_finding(0.6))
+    test = Scores(images=77, loss=0.3, auc=0.888, auc_by_finding=by_finding(0.7))
+    average = AverageScores(test=test, validation=validation, pooled=None)
+    told = status.model_copy(update={"ema": average}).model_dump_json(exclude_unset=True)
+    (folder / "status.json").write_text(told)
+    export(folder / "ema.pt", tmp_path / "m.pt", None, None, force=True)
+    assert "| **mean** | 0.777 | 0.888 |" in (tmp_path / "m.pt.md").read_text().splitlines()
+
+
 @pytest.mark.parametrize(
     ("start", "limit"),
     [
@@ -277,4 +291,5 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     (folder / "rounds.jsonl").write_text('{"round": "two"}\n')
     damaged = run("flower-export", folder, "--out", tmp_path / "m.pt")
     assert_one_line(damaged, 2, "rounds.jsonl: damaged (round: ")
+    assert not (tmp_path / "m.pt").exists()
     assert_one_line(run("flower-export", tmp_path / "x", "--out", "m.pt"), 2, "no such file")

@@ -187,11 +187,21 @@ def test_a_plain_state_dict_needs_a_word_on_its_findings(tmp_path: Path, films: 
     plain = tmp_path / "plain.pt"
     torch.save(network.state_dict(), plain)
     given = (plain, films / "more" / "a.png", "--size", 48)
-    assert_one_line(run("flower-predict", *given), 2, "its head has 14 outputs", "--head keep")
+    assert_one_line(
+        run("flower-predict", *given),
+        2,
+        "its head has 14 outputs",
+        "--head keep",
+        "else another model",
+    )
     assert run("flower-predict", *given, "--head", "keep").returncode == 0
     bare = {name: t for name, t in network.state_dict().items() if "classifier" not in name}
     torch.save(bare, plain)
-    assert_one_line(run("flower-predict", *given), 2, "no head for the findings")
+    assert_one_line(run("flower-predict", *given), 2, "the file has none; give a model with a head")
+    five = {**bare, "classifier.weight": torch.zeros(5, 1024), "classifier.bias": torch.zeros(5)}
+    torch.save(five, plain)
+    refused = run("flower-predict", *given, "--head", "keep")
+    assert_one_line(refused, 2, "5 outputs, not the 14 findings; give a model with a head")
 
 
 @pytest.mark.parametrize(

@@ -54,14 +54,16 @@ def test_a_model_that_cannot_be_scored_is_named(tmp_path: Path) -> None:
     headless = {name: a for name, a in STATE.items() if not name.startswith("classifier")}
     safetensors.numpy.save_file(headless, tmp_path / "headless.safetensors")
     safetensors.numpy.save_file(STATE, tmp_path / "unnamed.safetensors")
+    write_checkpoint(tmp_path / "pretrained.pt", STATE, "densenet-tiny", Provenance(method="byol"))
     (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04")
     (tmp_path / "empty").mkdir()
     for name, why in (
-        ("headless.safetensors", "no head for the 14 findings"),
+        ("headless.safetensors", "the file has none; give a model with a head for the 14"),
+        ("pretrained.pt", r"the head is not trained \(the origin is byol\)"),
         ("unnamed.safetensors", "give --head keep"),
         ("cut.pt", "cut, damaged or no checkpoint"),
         ("empty", "has neither final.pt nor best.pt"),
-        ("gone.pt", "no such file"),
+        ("gone.pt", "no such file; give a checkpoint, or"),
     ):
         with pytest.raises(BadInput, match=why) as caught:
             read_models([tmp_path / name], "densenet-tiny", None)
