@@ -1,5 +1,6 @@
 """``flower-predict``: a model's findings on films, as a table, heat maps or a page to try it."""
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ def _predict(arguments: Sequence[str]) -> None:
     settings = parse(PredictSettings, arguments)
     if settings.out is not None and settings.out.exists() and not settings.force:
         raise BadInput(f"{settings.out}: is there already; choose another name or give --force")
+    if settings.out is not None and not os.access(settings.out.parent, os.W_OK):
+        raise BadInput(f"--out {settings.out}: no such folder, or one that may not be written")
     # Importing torch takes seconds; --help and errors in arguments come first.
     from predict.job import Job
 

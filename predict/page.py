@@ -73,9 +73,7 @@ def serve(job: Job, address: str, *, anyone: bool) -> None:
     """
     host, port = split_address(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    names = None if anyone else {f"{name}:{port}" for name in ("localhost", "127.0.0.1", "[::1]")}
-    if names is not None:
-        names.add(address)
+    names = None if anyone else own_names(address)
     # On the instance's class, since the constructor opens the socket.
     kind = type("Server", (PageServer,), {"address_family": family})
     try:
@@ -85,6 +83,15 @@ def serve(job: Job, address: str, *, anyone: bool) -> None:
     with server:
         log.info("http://%s shows the page; Ctrl-C ends it", address)
         server.serve_forever()
+
+
+def own_names(address: str) -> set[str]:
+    """Return what the header Host of a request to this machine may be, for an address to serve."""
+    _, port = split_address(address)
+    names = {address, *(f"{name}:{port}" for name in ("localhost", "127.0.0.1", "[::1]"))}
+    if port == 80:  # clients leave it out
+        names |= {name.removesuffix(":80") for name in names}
+    return names
 
 
 class PageServer(ThreadingHTTPServer):

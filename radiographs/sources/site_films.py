@@ -32,12 +32,16 @@ class Film(NamedTuple):
         patient: The hospital's number for the patient.
         labels: uint8, 14, 0, 1 or UNKNOWN; None without labels.
         known: Its patient, and whether its body part and view are told.
+        by_table: The patient that the labels tell; empty: none.
+        by_header: The patient that the file itself tells; empty: none.
     """
 
     file: PurePosixPath
     patient: str
     labels: Bytes | None
     known: Known
+    by_table: str
+    by_header: str
 
 
 def files_below(root: Path, labels: Path | None) -> tuple[list[Path], Refused]:
@@ -112,6 +116,7 @@ def choose(
                 films.append(_film(wanted, file, examined, lines.get(file), labels is not None))
             except Unreadable as error:
                 refused[file] = str(error)
+    _tell_two_sources(films)
     if labels is not None and len(lines) < len(labels):
         print(
             f"{len(labels) - len(lines)} of {len(labels)} lines of the labels name no file below "
@@ -135,12 +140,30 @@ def _film(
     header = examined.header
     told = [] if line is None else told_by_table(line.view, wanted.view_of)
     view = check_view(told, wanted.views) or header.view
-    patient = (line.patient if line is not None else "") or header.patient
+    by_table = line.patient if line is not None else ""
+    patient = by_table or header.patient
     if not patient and labelled:
         raise Unreadable("no patient, neither in the file nor in --labels")
     patient = patient or _alone(file)
     known = Known(patient, header.body_part, view)
-    return Film(file, patient, None if line is None else line.labels, known)
+    labels = None if line is None else line.labels
+    return Film(file, patient, labels, known, by_table, header.patient)
+
+
+def _tell_two_sources(films: Sequence[Film]) -> None:
+    """Warn where a patient may have become two: one of the labels and another of the files."""
+    differ = sum(
+        bool(film.by_header) and film.by_table not in ("", film.by_header) for film in films
+    )
+    alone = sum(bool(film.by_header) and not film.by_table for film in films)
+    if differ and alone:
+        print(
+            f"warning: of {differ} films --labels and the file name different patients, and "
+            f"{alone} have theirs from the file alone: a patient with films of both kinds becomes "
+            "two, and may be in training and validation at once; fill in the patient of every "
+            "line, or of none",
+            file=sys.stderr,
+        )
 
 
 def is_alone(film: Film) -> bool:

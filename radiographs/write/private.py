@@ -60,7 +60,7 @@ def read_private(path: Path) -> Private:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError:
         raise BadInput(
-            f"{path}: not the private file of a shard; move it away to begin with a new salt"
+            f"{path}: damaged, or not the private file of a shard; restore it from a backup"
         ) from None
 
 

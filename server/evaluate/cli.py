@@ -15,6 +15,7 @@ from pydantic_settings import CliPositionalArg, SettingsConfigDict
 from common.errors import BadInput
 from common.net import LONGEST_SECONDS
 from common.runtime.cli import leave, parse, run_command, version_line
+from common.runtime.files import remedy
 from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena
 from server.options import ServingSettings
@@ -149,7 +150,7 @@ def open_folder(
     from server.run.folder import RunFolder
 
     versions = {name: version(name) for name in ("fedcxr", "flwr", "numpy", "torch")}
-    config = settings.model_dump(mode="json", exclude={"debug"})
+    config = settings.model_dump(mode="json", exclude={"debug", "log_format"})
     config |= {"run_id": secrets.token_hex(6), "image_size": size, "seed": seed}
     config |= {"versions": versions, "test_sha256": hashes_of("", settings.test)["test_sha256"]}
     config |= {"models": [{"file": str(model.file), "sha256": model.sha256} for model in models]}
@@ -188,7 +189,8 @@ def _show(settings: EvaluateSettings, plan: "Plan", folder: "RunFolder") -> None
         try:
             write_table(path, table)
         except OSError as error:
-            raise BadInput(f"{path}: {error.strerror}; give --out another file") from None
+            how = "give --out another file" if path == settings.out else remedy(error)
+            raise BadInput(f"{path}: cannot be written: {error.strerror}; {how}") from None
     for line in text_of(table, shutil.get_terminal_size().columns):
         print(line)
 

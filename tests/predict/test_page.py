@@ -21,7 +21,7 @@ from PIL import Image
 from common.findings import FINDINGS
 from experiments.launch.local import free_port
 from predict.overlay import SHOWN, STRIP
-from predict.page import BYTES, LIMIT_MB
+from predict.page import BYTES, LIMIT_MB, own_names
 from tests.support.chromium import chromium, needs_chromium
 from tests.support.commands import assert_one_line, run
 from tests.support.films import film
@@ -173,6 +173,12 @@ def test_pages_of_other_sites_cannot_use_it(page: Served) -> None:
     assert "Access-Control-Allow-Origin" not in headers
     assert headers["Cache-Control"] == "no-store"
     assert "default-src 'none'" in headers["Content-Security-Policy"]
+
+
+def test_a_page_on_the_port_that_clients_leave_out_is_found() -> None:
+    assert own_names("10.0.0.9:80") >= {"10.0.0.9", "10.0.0.9:80", "localhost", "[::1]"}
+    assert own_names("10.0.0.9:8000") >= {"10.0.0.9:8000", "localhost:8000"}
+    assert "localhost" not in own_names("10.0.0.9:8000")
 
 
 def test_nothing_is_stored_or_logged(page: Served) -> None:

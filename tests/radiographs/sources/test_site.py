@@ -98,6 +98,23 @@ def test_films_of_all_kinds_become_a_shard(site: Path) -> None:
     assert "      1 refused: modality 'CT', not CR or DX" in result.stdout
 
 
+def test_a_patient_who_may_have_become_two_is_warned_of(site: Path) -> None:
+    (site / "broken.dcm").unlink()
+    labels = site / "labels.csv"
+    assert "different patients" not in run("flower-data", "site", *arguments(site)).stderr
+    # As a spreadsheet leaves a number; IM0001 has its patient from the file.
+    labels.write_text(labels.read_text().replace("Doe_Jane,MRN-1", "Doe_Jane,1"))
+    options = arguments(site)[:-1]
+    result = run("flower-data", "site", *options, site.parent / "two")
+    assert (
+        "of 1 films --labels and the file name different patients, and 1 have theirs from the file "
+        "alone" in result.stderr
+    )
+    labels.write_text(labels.read_text().replace("2024/IM0001,,", "2024/IM0001,1,"))
+    filled = run("flower-data", "site", *options, site.parent / "three")
+    assert "different patients" not in filled.stderr
+
+
 def test_a_film_in_few_grey_levels_is_told_with_the_likely_cause(tmp_path: Path) -> None:
     films = tmp_path / "Doe_films"
     films.mkdir()
@@ -287,7 +304,9 @@ def test_the_view_may_be_in_the_labels(site: Path, capsys: pytest.CaptureFixture
 
 def test_a_damaged_private_file_stops_it_before_a_new_salt_is_made(site: Path) -> None:
     private_path(site.parent / "shard").write_text('{"salt": "MRN-1"}')
-    with pytest.raises(BadInput, match=r"shard\.private\.json: not the private file") as error:
+    with pytest.raises(
+        BadInput, match=r"shard\.private\.json: damaged, or not the private"
+    ) as error:
         command(arguments(site))
     assert "MRN" not in str(error.value)
 

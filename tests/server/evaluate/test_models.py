@@ -83,15 +83,16 @@ def test_a_model_of_another_architecture_ends_the_command(tmp_path: Path) -> Non
 
 
 def test_an_evaluation_goes_on_with_its_own_models_and_seed_alone(tmp_path: Path) -> None:
-    def reopen(models: list[Model], seed: int, folder: str = "run") -> bool:
+    def reopen(models: list[Model], seed: int, folder: str = "run", log: str = "text") -> bool:
         given = ["x.pt", "--insecure", "--resume", "--run", str(tmp_path / folder)]
+        given += ["--log-format", log]
         found, resumed = open_folder(parse(EvaluateSettings, given), models, seed, 40)
         found.log.close()
         return resumed
 
     models = [model_of("a"), model_of("b")._replace(packed=b"other")]
     assert not reopen(models, 7)
-    assert reopen(models, 7)
+    assert reopen(models, 7, log="json")
     with pytest.raises(BadInput, match=r"was started with other models \(a, b\); give the same"):
         reopen(models[::-1], 7)
     with pytest.raises(BadInput, match="--seed is 8, but the run was started with 7"):
