@@ -134,6 +134,7 @@ class Training(BaseModel):
     dp_noise: float = Field(
         1.0,
         ge=LEAST_NOISE,
+        le=1e6,
         description="of --dp: standard deviation of the noise, as a multiple of --dp-clip",
     )
 

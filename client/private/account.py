@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Sequence
-from importlib.metadata import version
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
+import client
+import common
 from client.examples import Indices
 from client.policy import Budget, NotAllowed
 from client.private.training import noisy_steps
@@ -166,9 +168,8 @@ class PrivacyAccount:
         return SecretStream(bytes.fromhex(spent.secret), name.digest())
 
     def _check(self, charges: Sequence[Charge]) -> None:
-        if self._budget is None:
-            return
-        if (needed := self._epsilon_of(charges)) > self._budget.epsilon:
+        needed = self._epsilon_of(charges)  # without a budget too: it must be known afterwards
+        if self._budget is not None and needed > self._budget.epsilon:
             raise NotAllowed(
                 f"this round would bring the privacy spent to epsilon {needed:.2f}, and the budget "
                 f"is {self._budget.epsilon:g} at delta {self._budget.delta:g}"
@@ -180,9 +181,19 @@ class PrivacyAccount:
 
 def _computed_by() -> tuple[str, ...]:
     """Return the code, the CPU and its threads: with others the same training rounds otherwise."""
-    code = version("fedcxr"), torch.__version__, np.__version__
+    code = _own_code(), torch.__version__, np.__version__
     cpu = cpu_model(), torch.backends.cpu.get_cpu_capability(), str(torch.get_num_threads())
     return code + cpu
+
+
+@cache
+def _own_code() -> str:
+    """Return a hash of this project's code at hospitals; its version may stay as code changes."""
+    digest = hashlib.sha256()
+    for package in (client, common):
+        for file in sorted(Path(package.__path__[0]).rglob("*.py")):
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def _read(file: Path) -> Spent | None:

@@ -40,6 +40,11 @@ class Collected:
     liars: set[str] = field(default_factory=set)
 
     @property
+    def counted(self) -> int:
+        """Hospitals whose updates make the mean: of a sum also those that failed at its end."""
+        return sum(len(each.hospitals) for each in self.sums) or len(self.hospitals)
+
+    @property
     def there(self) -> set[str]:
         """The hospitals that were there when the attempt began."""
         return {*self.asked, *self.idle}

@@ -233,7 +233,7 @@ class Rounds:
             self._beside.wait_until_safe()
             attempt.sum(plan.needed)
             self._strike(found)
-            if len(found.hospitals) >= plan.needed:
+            if found.counted >= plan.needed:
                 self._finishing.finish(out, attempt, start)
                 return
             stop_if_diverged(number, rate, plan.training.lr, found.hospitals, found.rejected)

@@ -4,7 +4,7 @@ Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Le
 section 5, with hospitals that have trained already. It knows no transport.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -142,14 +142,7 @@ class Aggregation:
             NoSum: They are too few.
         """
         survivors = tuple(sorted(self.in_sum))
-        came = f"{len(survivors)} of {len(self.names)} hospitals have sent masked updates"
-        if len(survivors) < FEWEST:
-            raise NoSum(f"{came}, {FEWEST} are needed")
-        for name in sorted(self._shares):
-            near = self.in_sum & set(self._near[name])
-            if len(near) < self._needed(name):
-                least = self._needed(name)
-                raise NoSum(f"{came}, {len(near)} of those near {name}, where {least} are needed")
+        self._check_enough(self.in_sum, "sent masked updates")
         call = ConfirmCall(identity=self._identity, survivors=survivors)
         return dict.fromkeys(survivors, call)
 
@@ -164,6 +157,24 @@ class Aggregation:
         if keys.certificate and not is_signed(content, confirmed.signature, keys):
             raise Improper("signed another list of hospitals than it was shown")
         self._confirmed[name] = confirmed.signature
+
+    def check_confirmed(self) -> None:
+        """Check that those who have confirmed the list can take the masks away.
+
+        Raises:
+            NoSum: They are too few.
+        """
+        self._check_enough(self._confirmed.keys(), "confirmed who is in the sum")
+
+    def _check_enough(self, left: Collection[str], done: str) -> None:
+        """Check that enough hospitals are left near each whose secrets are to be put together."""
+        came = f"{len(left)} of {len(self.names)} hospitals have {done}"
+        if len(left) < FEWEST:
+            raise NoSum(f"{came}, {FEWEST} are needed")
+        for name in sorted(self._shares):
+            near, least = len(set(self._near[name]).intersection(left)), self._needed(name)
+            if near < least:
+                raise NoSum(f"{came}, {near} of those near {name}, where {least} are needed")
 
     def reveal_calls(self) -> dict[str, RevealCall]:
         """Return what those are asked last who have confirmed the list."""

@@ -62,15 +62,22 @@ def gather(
     _step(aggregation, aggregation.mask_calls(), Masked, connections, found)
 
 
-def unmask(
+def confirm(
     aggregation: Aggregation, connections: Mapping[str, Connection], found: Conducted
 ) -> None:
-    """Ask for what takes the masks away; see :func:`gather`.
+    """Let all sign who is in the sum; nothing can be read yet; see :func:`gather`.
 
     Raises:
         NoSum: Too few hospitals are left.
     """
     _step(aggregation, aggregation.confirm_calls(), Confirmed, connections, found)
+    aggregation.check_confirmed()
+
+
+def reveal(
+    aggregation: Aggregation, connections: Mapping[str, Connection], found: Conducted
+) -> None:
+    """Ask for what takes the masks away; see :func:`gather`."""
     _step(aggregation, aggregation.reveal_calls(), Revealed, connections, found)
 
 

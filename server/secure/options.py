@@ -53,9 +53,9 @@ class SecureOptions(BaseModel):
     ) -> SecureSettings | None:
         """Return the settings of an attempt's sums; None: there are none.
 
-        The films of all hospitals are as many as in the round before, unless an attempt has failed,
-        which may be since they have become more. Where they are not known, half a word for a
-        parameter would be too coarse.
+        A hospital is taken to have as many films as in the mean of the earlier round with the most:
+        others may be asked in each, and some have far more than others. An attempt may fail since
+        that is too few; where films are not known, half a word for a parameter would be too coarse.
 
         Args:
             films: Most of one hospital.
@@ -68,11 +68,15 @@ class SecureOptions(BaseModel):
             return None
         films = min(films, MOST_FILMS // max(1, hospitals))
         total = films * hospitals
-        sums = earlier[-1].secure if earlier else None
-        known = bool(sums) and attempt == 1
-        if sums and known:
-            mean = sum(each.films for each in sums) / sum(len(each.hospitals) for each in sums)
-            total = min(total, round(mean * hospitals) + 1)
+        means = [
+            sum(each.films for each in record.secure)
+            / sum(len(each.hospitals) for each in record.secure)
+            for record in earlier
+            if record.secure
+        ]
+        known = bool(means) and attempt == 1
+        if known:
+            total = min(total, round(max(means) * hospitals) + 1)
         return SecureSettings(
             clip=self.secure_clip,
             films=films,

@@ -16,7 +16,7 @@ from server.rounds.checks import Rejected
 from server.rounds.errands import Round
 from server.run.records import SecureSum
 from server.secure.aggregation import Aggregation, NoSum
-from server.secure.conduct import Conducted, gather, unmask
+from server.secure.conduct import Conducted, confirm, gather, reveal
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +103,8 @@ class SecureSums:
     def run(self, names: list[str], least: int) -> Summed:
         """Sum the updates of hospitals whose replies were good.
 
-        No sum is unmasked before it is known that the round will count: the sum of a repeated round
-        would differ from it by those who were missing.
+        No sum is unmasked before it is known that the round will count, and none after one has
+        failed: the sums of a repeated round would differ from it by those who were missing.
 
         Args:
             names: Theirs.
@@ -128,8 +128,12 @@ class SecureSums:
             for each in begun:
                 each.reason = each.reason or few
         for each in begun:
-            each.try_to(unmask, self._connections)
-            self._finish(each, summed)
+            each.try_to(confirm, self._connections)
+        failed = next((each.reason for each in begun if each.reason), "")
+        for each in begun:
+            each.reason = each.reason or failed
+            each.try_to(reveal, self._connections)
+            failed = self._finish(each, summed) or failed
         if len(summed.means) < self._count:  # or what compares the sums would compare too few
             others = {name for _, line in summed.means for name in line.hospitals}
             few = f"only {len(summed.means)} of {self._count} secure sums have come"
@@ -150,12 +154,12 @@ class SecureSums:
             length(before, settings),
         )
 
-    def _finish(self, begun: "_Begun", summed: Summed) -> None:
-        """Read the mean off a sum, if there is one, and say who is not in it."""
+    def _finish(self, begun: "_Begun", summed: Summed) -> str:
+        """Read the mean off a sum, and say who is not in it; return why there is none, or ""."""
         instruction, before = self._out.instruction, self._out.trained
         settings, names = instruction.secure, begun.sum.names
         assert settings is not None  # noqa: S101 - or nothing would be summed
-        there: list[str] = []
+        there, failed = list[str](), ""
         try:
             if begun.reason:
                 raise NoSum(begun.reason)
@@ -163,7 +167,8 @@ class SecureSums:
             mean = from_words(words, before, len(there), settings)
         except (NoSum, OutOfRange) as why:
             log.warning("secure sum of %s: %s", ", ".join(names), why)
-            there, reason = [], f"there is no secure sum: {why}"
+            there, failed = [], str(why)
+            reason = f"there is no secure sum: {why}"
         else:
             reason = "its masked update is not in the secure sum"
             line = SecureSum(
@@ -179,6 +184,7 @@ class SecureSums:
         self._blame(begun.found, begun.sum, summed)
         left = set(names) - set(there) - summed.rejected.keys()
         summed.lost |= {name: begun.found.lost.get(name, reason) for name in left}
+        return failed
 
     @staticmethod
     def _blame(found: Conducted, aggregation: Aggregation, summed: Summed) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.options import LEAST_CLIP, MOST_CLIP
 from common.runtime.files import write_whole
 from common.secret_stream import SecretStream
 from common.state import State, parameters_of
@@ -80,7 +81,8 @@ class PrivateMean(Strategy):
             after[name] = np.asarray(before[name] + mean, before[name].dtype)
         if self._quantile is not None:
             counted = within + count_noise(training.dp_noise) * stream.normal(1)[0]
-            self._bound = bound * math.exp(-ADAPTING * (counted / count - self._quantile))
+            moved = bound * math.exp(-ADAPTING * (counted / count - self._quantile))
+            self._bound = min(MOST_CLIP, max(LEAST_CLIP, moved))
         return after
 
     def state_dict(self) -> State:

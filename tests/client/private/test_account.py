@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from client.policy import Budget, NotAllowed
 from client.private.account import PrivacyAccount, Spent
 from common.accounting import Noisy, epsilon_of
 from common.errors import BadInput
 from common.model import build_model
-from common.options import Precision
+from common.options import Precision, Training
 from tests.support.hospitals import instruction_of, plan_of
 from tests.support.shards import make_shard
 
@@ -79,7 +80,7 @@ def test_only_what_gives_the_same_bytes_has_the_same_noise(
     drawn.append(draw())
     monkeypatch.setattr(np, "__version__", "0")
     drawn.append(draw())
-    monkeypatch.setattr("client.private.account.version", lambda _: "0")
+    monkeypatch.setattr("client.private.account._own_code", lambda: "0")
     drawn.append(draw())
     monkeypatch.setattr("client.private.account.cpu_model", lambda: "another")
     drawn.append(draw())
@@ -93,6 +94,16 @@ def test_parts_of_a_purpose_cannot_be_shifted(tmp_path: Path) -> None:
     one = account.pay([b"ab", b"c"], "run", 1, COST).uniform(1)
     other = account.pay([b"a", b"bc"], "run", 1, COST).uniform(1)
     assert one != other
+
+
+def test_what_has_no_epsilon_is_not_paid_for(tmp_path: Path) -> None:
+    account = PrivacyAccount(tmp_path / "privacy.json")
+    with pytest.raises(OverflowError):
+        account.pay([b"a"], "run", 1, COST.model_copy(update={"noise": 1e160}))
+    account.pay([b"b"], "run", 1, COST)
+    assert account.spent.epsilon > 0
+    with pytest.raises(ValidationError):
+        Training(dp="sample", dp_noise=1e160)
 
 
 def test_beyond_the_budget_nothing_is_trained_and_nothing_is_paid(tmp_path: Path) -> None:

@@ -102,6 +102,8 @@ def test_words_are_as_fine_as_what_is_known_of_the_films_allows() -> None:
     later = options.settings(1000, 12, [with_sums(2000, 10)], 1)
     assert later is not None
     assert later.total == 2401
+    of_large = [with_sums(9000, 10), with_sums(2000, 10)]  # a large hospital was asked in one alone
+    assert options.settings(1000, 12, of_large, 1) == later.model_copy(update={"total": 10_801})
     repeated = options.settings(1000, 12, [with_sums(2000, 10)], 2)
     assert repeated is not None
     assert repeated.total == 12_000

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import numpy as np
@@ -17,6 +17,7 @@ from common.secure.fixed import precision
 from common.secure.graph import groups
 from common.secure.messages import (
     ConfirmCall,
+    Confirmed,
     MaskCall,
     Masked,
     RevealCall,
@@ -70,12 +71,33 @@ class Faulty(LocalConnection):
         raise HospitalLost("its connection was closed")
 
 
+class CountsReveals(Faulty):
+    """A hospital that notes that it has taken masks away in the first attempt."""
+
+    step = RevealCall
+    revealed: ClassVar[list[str]] = []
+
+    def fail(self, call: SecureCall, timeout: float) -> SecureAnswer:
+        self.revealed.append(self.hello.site)
+        return LocalConnection.secure(self, call, timeout)
+
+
 class AnswersGarbage(Faulty):
     """A hospital whose answer cannot be understood."""
 
     def fail(self, call: SecureCall, timeout: float) -> SecureAnswer:
         del call, timeout
         raise ProtocolError("no message of protocol 9")
+
+
+class AnswersSomethingElse(Faulty):
+    """A hospital that does not reveal what it is asked for."""
+
+    step = RevealCall
+
+    def fail(self, call: SecureCall, timeout: float) -> SecureAnswer:
+        del timeout
+        return Confirmed(identity=call.identity, signature=b"")
 
 
 def hospitals_of(shards: list[Path], faulty: Mapping[str, type[LocalConnection]]) -> LocalHospitals:
@@ -350,25 +372,45 @@ def test_the_median_of_groups_withstands_a_poisoner(tmp_path: Path) -> None:
     ("step", "gone", "said"),
     [
         (MaskCall, 1, "8 masked updates have come, and 9 are needed"),
-        (RevealCall, 2, "only 2 of 3 secure sums have come"),
+        (ConfirmCall, 2, "there is no secure sum: 1 of 3 hospitals have confirmed who is in"),
+        (RevealCall, 2, "1 shares of a secret of hospital-0"),
     ],
 )
 def test_fewer_sums_than_groups_cost_an_attempt(
     tmp_path: Path, step: type[Any], gone: int, said: str
 ) -> None:
-    """Or the median would be that of two sums."""
+    """Or the median would be that of two sums; and no other sum of the attempt is unmasked."""
     shards = make_hospitals(tmp_path / "data", 9, images=20)
     options = SECURE.model_copy(update={"secure_groups": 3})
     changes = {"min_clients": 9, "quorum": 1.0, "rounds": 1, "strategy": "median"}
     plan = plan_of(**changes, secure=options, most_films=100)
     group = groups([shard.name for shard in shards], 3, plan.seed, 1)[0]
-    faulty = dict.fromkeys(group[:gone], type("Gone", (Faulty,), {"step": step}))
+    faulty: dict[str, type[LocalConnection]] = dict.fromkeys(
+        (shard.name for shard in shards if shard.name not in group[:gone]), CountsReveals
+    )
+    faulty |= dict.fromkeys(group[:gone], type("Gone", (Faulty,), {"step": step}))
+    CountsReveals.revealed = []
     rounds_with(plan, hospitals_of(shards, faulty), tmp_path / "run").run()
+    assert set(CountsReveals.revealed) <= set(group)
     (line,) = read_rounds(tmp_path / "run")
     assert line.attempt == 2
     assert line.secure is not None
     assert len(line.secure) == 3
     assert said in (tmp_path / "run" / "events.jsonl").read_text()
+
+
+def test_a_sum_that_is_right_counts_whoever_fails_at_its_end(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    """It is known to the server, and a repetition would tell it another one of the same model."""
+    plan = plan_of(min_clients=4, quorum=1.0, rounds=1, secure=SECURE, most_films=100)
+    faulty = {"hospital-01": AnswersSomethingElse}
+    rounds_with(plan, hospitals_of(shards, faulty), tmp_path / "run").run()
+    (line,) = read_rounds(tmp_path / "run")
+    assert line.attempt == 1
+    assert line.secure is not None
+    assert line.secure[0].hospitals == [shard.name for shard in shards]
+    assert line.rejected == {"hospital-01": "answered something else than it was asked"}
 
 
 def test_with_noise_of_its_own_a_hospital_tells_no_loss_in_a_sum_either(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from common.accounting import Noisy, epsilon_of
-from common.options import Training
+from common.options import LEAST_CLIP, Training
 from common.state import State, is_parameter
 from server.rounds.spending import privacy_of, spent_in
 from server.strategies.base import RoundInfo
@@ -99,6 +99,11 @@ def test_the_bound_goes_to_the_quantile(tmp_path: Path) -> None:
         strategy.combine(STATE, updates, about(number, noise=0.3))
     kept = strategy.state_dict()
     assert np.quantile(lengths, 0.05) < float(kept["bound"]) < np.quantile(lengths, 0.5)
+    still = HeldUpdates({f"h{i:03d}": (moved(0.0, i), 1) for i in range(100)})
+    for number in range(60, 260):  # noise of a smaller bound would be lost in a float
+        strategy.combine(STATE, still, about(number, noise=0.3))
+    assert float(strategy.state_dict()["bound"]) == pytest.approx(LEAST_CLIP, rel=1.0)
+    assert float(strategy.state_dict()["bound"]) >= LEAST_CLIP
     again = PrivateMean(0.25, tmp_path / "noise.key")
     again.load_state_dict(kept)
     assert float(again.state_dict()["bound"]) == float(kept["bound"])
