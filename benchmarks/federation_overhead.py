@@ -51,9 +51,6 @@ HOSPITALS = 10
 WARM_UP = 3
 CHUNK = 1 << 20
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(
-    ["benchmarks.federation_overhead", "client.transport.connection", "server.cli"]
-)
 
 
 class EchoHospital:
@@ -300,6 +297,9 @@ def _processes(target: object, address: str) -> Iterator[None]:
 def main(rounds: int = 7) -> None:
     """Measure all four in turn, twice, and print the table."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    PROCESSES.set_forkserver_preload(
+        ["benchmarks.federation_overhead", "client.transport.connection", "server.cli"]
+    )
     keep_freed_memory()
     stacks: dict[str, Callable[[int], list[float]]] = {
         "floor": floor_rounds,

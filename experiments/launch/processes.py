@@ -1,7 +1,7 @@
 """Commands as processes that start quickly.
 
-They are forked from a process that has imported torch and scikit-learn, which otherwise takes each
-process several seconds.
+They are forked from a process that has imported what the commands import, torch and scikit-learn
+above all, which otherwise takes each process several seconds.
 """
 
 import multiprocessing
@@ -15,7 +15,25 @@ from threading import Thread
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["client.hospital", "common.runtime.cli", "common.certificates", "server.rounds.loop"]
+    [
+        "sklearn.metrics",
+        "client.hospital",
+        "client.private.account",
+        "client.report",
+        "client.secure.signer",
+        "client.transport.connection",
+        "client.transport.messages",
+        "common.certificates",
+        "common.runtime.cli",
+        "predict.job",
+        "radiographs.sources.site",
+        "server.metrics.families",
+        "server.report.page",
+        "server.rounds.loop",
+        "server.run.start",
+        "server.run.tracking",
+        "server.transport.service",
+    ]
 )
 
 

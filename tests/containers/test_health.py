@@ -13,9 +13,9 @@ import pytest
 
 import server.health
 from client.health import Unhealthy, standing
-from experiments.launch.local import LocalFederation
 from server.run.folder import RunFolder
 from server.run.records import RunStatus
+from tests.support.faults import FaultyFederation, trains_slowly
 from tests.support.federations import log_of, options
 from tests.support.provisioned import provision
 from tests.support.shards import make_shard
@@ -148,7 +148,7 @@ def test_both_sides_of_a_federation_are_healthy_while_it_runs(
     shard = make_shard(tmp_path / "site").path
     state, run = tmp_path / "state", tmp_path / "run"
     side = {"FLOWER_SERVER_TLS": keys / "server"} if keys else {"FLOWER_SERVER_INSECURE": "true"}
-    with LocalFederation(tmp_path / "logs", tls=keys) as federation:
+    with FaultyFederation(tmp_path / "logs", tls=keys) as federation:
         variables = {
             **side,
             "FLOWER_SERVER_LISTEN": federation.address,
@@ -163,6 +163,7 @@ def test_both_sides_of_a_federation_are_healthy_while_it_runs(
         assert (away.returncode, away.stderr) == (1, "it does not answer\n")
         federation.start_server(options(run, 1, rounds=100_000))
         wait_until(lambda: "listening" in log_of(federation, "server"))
+        federation.preludes["site"] = trains_slowly(0.5)  # or rounds take all the CPU
         federation.start_client(shard, ["--state", str(state)])
         wait_until((run / "rounds.jsonl").exists)
         here = check("server.health", **variables)

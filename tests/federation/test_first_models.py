@@ -1,7 +1,5 @@
 """A first model of another tool at the server: taken and told, asked about, or refused."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from experiments.launch.local import free_port
+from experiments.launch.local import SERVER, free_port
+from experiments.launch.processes import Process
 from tests.support.commands import assert_one_line, run
 from tests.support.federations import options
 from tests.support.foreign import FEATURES, head, old_names, uncounted, under
@@ -23,11 +22,8 @@ def server(folder: Path, init: Path, *more: str) -> list[str]:
 
 def first_lines(folder: Path, init: Path, *more: str) -> str:
     """Return what a server says until it waits for hospitals, and what server.log says."""
-    log = folder / "server.log"
-    command = [sys.executable, "-c", "from server.cli import main; main()"]
-    process = subprocess.Popen(
-        [*command, *server(folder, init, *more)], stderr=subprocess.PIPE, text=True
-    )
+    log, output = folder / "server.log", folder.with_name("output")
+    process = Process(SERVER, server(folder, init, *more), {}, (output, output))
     try:
         wait_until(
             lambda: (
@@ -36,9 +32,10 @@ def first_lines(folder: Path, init: Path, *more: str) -> str:
         )
     finally:
         process.terminate()
-        stderr = process.communicate(timeout=30)[1]
-    assert "initial model" in stderr
-    return stderr
+        process.wait(30)
+    said = output.read_text()
+    assert "initial model" in said
+    return said
 
 
 def test_a_known_head_is_kept_and_the_log_says_what_was_taken(tmp_path: Path) -> None:

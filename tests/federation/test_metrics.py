@@ -8,7 +8,7 @@ from pathlib import Path
 from common.wire import pack
 from experiments.launch.local import free_port
 from server.watch.source import server_source
-from tests.support.faults import FaultyFederation
+from tests.support.faults import FaultyFederation, trains_slowly
 from tests.support.federations import SEED, lines_of, options, status_of
 from tests.support.hospitals import STATE, hospital_of, instruction_of, plan_of
 from tests.support.prometheus import dashboard_targets, needs_prometheus, scraping
@@ -38,6 +38,7 @@ def test_a_run_in_prometheus(federation: FaultyFederation, tmp_path: Path) -> No
     with scraping(address, tmp_path / "prometheus") as prometheus:
         wait_until(lambda: prometheus.value('fedcxr_run_state{state="waiting"}') == 1)
         for shard in shards:
+            federation.preludes[shard.name] = trains_slowly(0.3)  # or rounds take all the CPU
             given = ["--policy", str(policy)] if shard.name == "hospital-01" else []
             federation.start_client(shard, given)
         wait_until(lambda: (prometheus.value("fedcxr_completed_rounds_total") or 0) > 2)

@@ -32,12 +32,12 @@ def test_ten_hospitals_train_densenet121_on_real_films(
 
     folder = tmp_path / "run"
     changes = {"architecture": "densenet121", "test": data / "test", "image_size": 48}
-    federation.start_server(options(folder, 10, round_timeout=200, **changes))
+    federation.start_server(options(folder, 10, rounds=1, round_timeout=200, **changes))
     for shard in shards:
         federation.start_client(shard)
     assert set(federation.wait(280).values()) == {0}
     lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
-    assert [len(line["hospitals"]) for line in lines] == [10, 10]
+    assert [len(line["hospitals"]) for line in lines] == [10]
     for line in lines:
         assert all(0 <= auc <= 1 for auc in line["test"]["auc_by_finding"].values())
         assert all(0 <= line["auc_by_finding"][name] <= 1 for name in ("Mass", "Pneumonia"))

@@ -19,7 +19,7 @@ from experiments.launch.local import LocalFederation
 from server.members.sites import read_sites, write_sites
 from server.provision.federation import add, renew, revoke
 from tests.support.commands import assert_one_line, run
-from tests.support.faults import FaultyFederation
+from tests.support.faults import FaultyFederation, trains_slowly
 from tests.support.federations import lines_of, log_of, options
 from tests.support.hospitals import hospital_of
 from tests.support.provisioned import provision
@@ -127,10 +127,11 @@ class Watching(MessageHandler):
     "it is dismissed with exit code 4, without a restart; the others go on",
 )
 def test_a_site_that_is_revoked_has_to_go_and_the_others_stay(
-    tmp_path: Path, federation: LocalFederation, shards: list[Path]
+    tmp_path: Path, federation: FaultyFederation, shards: list[Path]
 ) -> None:
     folder = tmp_path / "run"
-    federation.start_server(options(folder, 3, rounds=60, quorum=0.6))
+    federation.start_server(options(folder, 3, rounds=12, quorum=0.6))
+    federation.preludes["hospital-00"] = trains_slowly(0.5)
     for shard in shards:
         federation.start_client(shard)
     wait_until((folder / "rounds.jsonl").exists)
@@ -140,7 +141,7 @@ def test_a_site_that_is_revoked_has_to_go_and_the_others_stay(
     codes = federation.wait(120)
     assert codes == {"server": 0, "hospital-00": 0, "hospital-01": 4, "hospital-02": 0}
     assert "hospital-01 was revoked" in log_of(federation, "hospital-01")
-    assert done < 60
+    assert done < 12
     assert list(lines_of(folder)[-1]["hospitals"]) == ["hospital-00", "hospital-02"]
 
 

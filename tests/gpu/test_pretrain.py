@@ -101,12 +101,12 @@ def test_a_killed_run_goes_on(tmp_path: Path, shard: Shard) -> None:
     whole = pretrain(shard.path, tmp_path / "whole.pt", *options, method="mocov2")
     assert whole.returncode == 0, whole.stderr
     assert "steps on cuda" in whole.stderr
-    process = start(*cli_options(shard.path, out, *options, method="mocov2"))
+    process = start(tmp_path / "log", *cli_options(shard.path, out, *options, method="mocov2"))
     try:
         wait_until(lambda: len(lines_of(out)) > 5, process)
     finally:
         process.kill()
-        process.communicate()
+        process.wait(20)
     done = len(lines_of(out))
     assert done < 40
     resumed = pretrain(shard.path, out, *options, "--resume", method="mocov2")

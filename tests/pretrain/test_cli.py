@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from common.checkpoint import read_checkpoint
 from common.errors import BadInput
 from common.runtime.cli import Stopped
 from common.shard import Entry, create_shard
-from experiments.launch.local import free_port
+from experiments.launch.local import SERVER, free_port
+from experiments.launch.processes import Process
 from pretrain.cli import _terminal_status
 from pretrain.run_folder import RunFolder
 from tests.support.commands import assert_one_line, run
@@ -87,10 +87,11 @@ def test_kill_9_again_and_again_and_the_curve_is_the_same(tmp_path: Path) -> Non
     assert pretrain(data, whole, *more, method="mocov2").returncode == 0
     for lines in (3, 13):
         # --resume begins where there is nothing yet.
-        process = start(*options(data, cut, *more, "--resume", method="mocov2"))
+        given = options(data, cut, *more, "--resume", method="mocov2")
+        process = start(tmp_path / "log", *given)
         wait_until(lambda lines=lines: len(lines_of_torn(cut)) >= lines, process)  # type: ignore[misc]
         os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.wait(20)
         assert status_of(cut)["state"] == "running"
     result = pretrain(data, cut, *more, "--resume", method="mocov2")
     assert result.returncode == 0, result.stderr
@@ -120,12 +121,11 @@ def lines_of_torn(out: Path) -> list[str]:
 def test_sigterm_ends_it_cleanly(tmp_path: Path) -> None:
     data = make_shard(tmp_path / "shard", images=160, labelled=False).path
     out = tmp_path / "c.pt"
-    process = start(*options(data, out, "--epochs", 1000))
+    process = start(tmp_path / "log", *options(data, out, "--epochs", 1000))
     wait_until(lambda: len(lines_of_torn(out)) >= 3, process)
     process.terminate()
-    _, errors = process.communicate(timeout=20)
-    assert process.returncode == 143
-    assert errors.splitlines()[-1] == "flower-pretrain: stopped by SIGTERM"
+    assert process.wait(20) == 143
+    assert (tmp_path / "log").read_text().splitlines()[-1] == "flower-pretrain: stopped by SIGTERM"
     assert status_of(out)["state"] == "stopped"
     assert read_checkpoint(out, "densenet-tiny", 0)
 
@@ -134,17 +134,18 @@ def test_sigterm_ends_it_in_a_call_that_never_returns(tmp_path: Path) -> None:
     # A driver's, or a collective operation's that waits for a process that is no more.
     data = make_shard(tmp_path / "shard", images=24).path
     out = tmp_path / "c.pt"
-    process = start(*options(data, out), prelude=hangs("pretrain.trainer:Trainer.take_step"))
-    assert process.stderr is not None
-    assert any(STUCK in line for line in process.stderr)
+    log, stuck = tmp_path / "log", hangs("pretrain.trainer:Trainer.take_step")
+    process = start(log, *options(data, out), prelude=stuck)
+    wait_until(lambda: STUCK in log.read_text(), process)
     process.terminate()
     try:
-        _, errors = process.communicate(timeout=15)
+        assert process.wait(15) == 143
     finally:
         process.kill()
-    assert process.returncode == 143
-    assert errors.splitlines()[-1].endswith(
-        "stopped by SIGTERM, in the middle of a call that does not return"
+    assert (
+        log.read_text()
+        .splitlines()[-1]
+        .endswith("stopped by SIGTERM, in the middle of a call that does not return")
     )
     assert status_of(out) | {"state": "stopped", "reason": "SIGTERM"} == status_of(out)
 
@@ -163,10 +164,9 @@ import torch, pretrain.trainer
 def fail(*_): raise {error}
 pretrain.trainer.Trainer.take_step = fail
 """
-    process = start(*options(data, tmp_path / "c.pt"), prelude=prelude)
-    _, errors = process.communicate(timeout=SECONDS)
-    assert process.returncode == 2
-    assert errors.splitlines()[-1] == (
+    process = start(tmp_path / "log", *options(data, tmp_path / "c.pt"), prelude=prelude)
+    assert process.wait(SECONDS) == 2
+    assert (tmp_path / "log").read_text().splitlines()[-1] == (
         "flower-pretrain: error: out of GPU memory; give a smaller --batch-size, or --accumulate"
     )
 
@@ -202,25 +202,17 @@ def test_the_server_takes_the_checkpoint_and_says_what_it_is(tmp_path: Path) -> 
     out = tmp_path / "moco.pt"
     result = pretrain(data, out, "--epochs", 2, "--queue", 16, method="mocov2")
     assert result.returncode == 0, result.stderr
-    server = subprocess.Popen(
-        [
-            *(sys.executable, "-c", "from server.cli import main; main()"),
-            *("--init", str(out), "--run", str(tmp_path / "run"), "--insecure"),
-            *("--architecture", "densenet-tiny", "--listen", f"127.0.0.1:{free_port()}"),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stderr is not None
+    given = ["--init", str(out), "--run", str(tmp_path / "run"), "--insecure"]
+    given += ["--architecture", "densenet-tiny", "--listen", f"127.0.0.1:{free_port()}"]
+    log = tmp_path / "log"
+    server = Process(SERVER, given, {}, (log, log))
     try:
-        line = ""
-        while "initial model" not in line:
-            line = server.stderr.readline()
-            assert line, "the server ended before it said what it loaded"
-        assert "mocov2 (preset cxr), 2 epochs on 24 images of noise (manifest " in line
+        wait_until(lambda: "initial model" in log.read_text(), server)
     finally:
         server.terminate()
-        server.communicate(timeout=30)
+        server.wait(30)
+    (line,) = [line for line in log.read_text().splitlines() if "initial model" in line]
+    assert "mocov2 (preset cxr), 2 epochs on 24 images of noise (manifest " in line
 
 
 def test_a_run_is_never_written_over(tmp_path: Path) -> None:
@@ -243,18 +235,13 @@ def test_a_run_is_never_written_over(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_full_is_no_fault_of_ours(tmp_path: Path) -> None:
     data = make_shard(tmp_path / "shard", images=16, labelled=False).path
-    code = (
+    limited = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "from pretrain.cli import main; main()"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code, *options(data, tmp_path / "c.pt", "--epochs", 1)],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    given = options(data, tmp_path / "c.pt", "--epochs", 1)
+    code = start(tmp_path / "log", *given, prelude=limited).wait(SECONDS)
+    result = subprocess.CompletedProcess(given, code, "", (tmp_path / "log").read_text())
     assert_one_line(result, 2, "File too large", "--resume")
     assert not list(tmp_path.rglob("*.tmp"))
 
@@ -262,14 +249,13 @@ def test_a_disk_that_is_full_is_no_fault_of_ours(tmp_path: Path) -> None:
 def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
     data = make_shard(tmp_path / "shard", images=160, labelled=False).path
     out = tmp_path / "c.pt"
-    process = start(*options(data, out, "--epochs", 1000))
+    process = start(tmp_path / "log", *options(data, out, "--epochs", 1000))
     try:
         wait_until(lambda: len(lines_of_torn(out)) >= 1, process)
         second = pretrain(data, out, "--epochs", 1000, "--resume")
         assert_one_line(second, 2, str(out), "another process")
     finally:
         process.kill()
-        process.communicate()
 
 
 def test_a_diverging_run_says_at_which_step(tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from experiments.launch.processes import Process
 from tests.support.commands import run
 
 TINY = ("--architecture", "densenet-tiny", "--batch-size", "8", "--image-size", "32")
@@ -30,15 +30,13 @@ def lines_of(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def start(*arguments: str, prelude: str = "") -> subprocess.Popen[str]:
-    code = f"{prelude}from pretrain.cli import main; main()"
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+def start(log: Path, *arguments: str, prelude: str = "") -> Process:
+    return Process(f"{prelude}from pretrain.cli import main; main()", arguments, {}, (log, log))
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_until(condition: Callable[[], bool], process: Process) -> None:
     deadline = time.monotonic() + SECONDS
     while not condition():
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)

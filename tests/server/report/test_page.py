@@ -289,10 +289,7 @@ def test_a_file_that_says_something_else_is_named_or_left_out(folder: Path) -> N
 def test_bad_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     assert_one_line(run("flower-report", tmp_path, "--out", out), 2, "name the folder of a run")
-    assert_one_line(run("flower-report", folder, "--out", tmp_path), 2, "give --out another file")
     assert_one_line(run("flower-report", "--out", out), 2, "RUNS")
-    result = run("flower-report", folder, "--out", out, "--figures", folder / "config.json")
-    assert_one_line(result, 2, "config.json", "give --figures another folder")
     (folder / "rounds.jsonl").write_text("")
     assert_one_line(run("flower-report", folder, "--out", out), 2, "no round is done yet")
 
