@@ -159,11 +159,11 @@ class AuditLog:
 
 
 def is_being_written(path: Path) -> bool:
-    """Return whether a process has a log open to write it."""
+    """Return whether a process has a log open to write it; True if that is not ours to know."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):
         return True
     except OSError:
         return False

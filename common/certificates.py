@@ -143,6 +143,8 @@ def expiry_notice(what: str, end: datetime, now: datetime, remedy: str) -> str |
     """
     if end - now > NOTICE:
         return None
+    if end <= now:
+        return f"{what}: the certificate expired on {end:%Y-%m-%d}; {remedy}"
     return (
         f"{what}: the certificate expires on {end:%Y-%m-%d}, in {(end - now).days} days; {remedy}"
     )

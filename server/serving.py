@@ -28,8 +28,7 @@ def certificates(settings: ServingSettings) -> tuple[ServerTLS | None, SiteList 
         log.warning("--insecure: nothing is encrypted, and any client may take part")
         return None, None
     tls, sites = ServerTLS(settings.tls), SiteList(settings.tls / "sites.json")
-    for notice in sites.expiring(datetime.now(UTC)):
-        log.warning("%s", notice)
+    sites.tell_expiring(datetime.now(UTC))
     return tls, sites
 
 

@@ -25,6 +25,8 @@ LAST_TAG = "fedcxr.last."
 """With the series' name: the last step that was sent. It goes with the points, in one request."""
 
 ARTIFACTS = "model"
+"""Folder of the models, each in one of its own: MLflow notes where a version's files are."""
+
 MOST_METRICS = 900
 """In a request; MLflow takes 1,000 metrics and tags together."""
 
@@ -86,17 +88,18 @@ class MLflow:
         versions = self._client.search_model_versions(f"run_id='{self._id}'")
         if any(version.tags.get("sha256") == sha256 for version in versions):
             return  # from before a resumption
+        place = f"{ARTIFACTS}/{sha256[:12]}"
         for file in model.files:
-            self._client.log_artifact(self._id, str(file), ARTIFACTS)
+            self._client.log_artifact(self._id, str(file), place)
         with TemporaryDirectory() as folder:
             text = Path(folder) / "README.md"
             text.write_text(model.text, encoding="utf-8")
-            self._client.log_artifact(self._id, str(text), ARTIFACTS)
+            self._client.log_artifact(self._id, str(text), place)
         if not self._client.search_registered_models(f"name='{model.name}'"):
             self._client.create_registered_model(model.name)
         self._client.create_model_version(
             model.name,
-            f"runs:/{self._id}/{ARTIFACTS}",
+            f"runs:/{self._id}/{place}",
             self._id,
             tags={"sha256": sha256},
             description=model.text,

@@ -11,9 +11,15 @@ FOLDER = "tensorboard"
 
 
 class TensorBoard:
-    """Writes event files; see :class:`common.track.base.Tracker`."""
+    """Writes event files; see :class:`common.track.base.Tracker`.
 
-    def __init__(self, run: TrackedRun) -> None:
+    Args:
+        run: The run.
+        again: Whether this process has written to it before: then no kill has cut anything off, and
+            what is hidden would not be told a second time.
+    """
+
+    def __init__(self, run: TrackedRun, *, again: bool = False) -> None:
         folder = run.folder / FOLDER
         self._last: dict[str, int] = {}
         if folder.is_dir():
@@ -21,8 +27,8 @@ class TensorBoard:
             for tag in events.Tags()[SCALARS]:
                 self._last[tag] = max((event.step for event in events.Scalars(tag)), default=-1)
         # A kill may have cut off what was written last: it is written again.
-        self._whole = max(self._last.values(), default=0) - 1
-        self._writer = SummaryWriter(str(folder), purge_step=self._whole + 1)
+        self._whole = max(self._last.values(), default=0) - (0 if again else 1)
+        self._writer = SummaryWriter(str(folder), purge_step=None if again else self._whole + 1)
         self._writer.add_text("config", f"```\n{json.dumps(dict(run.config), indent=2)}\n```")
         self._writer.flush()
 

@@ -69,13 +69,17 @@ class Trackers:
 
 def _opener(name: TrackerName, run: TrackedRun) -> Callable[[], Tracker]:
     """Return what connects to a tracker; it imports the tracker's package."""
+    opened = False
 
     def connect() -> Tracker:
+        nonlocal opened
         match name:
             case "tensorboard":
                 from common.track.tensorboard import TensorBoard
 
-                return TensorBoard(run)
+                board = TensorBoard(run, again=opened)
+                opened = True
+                return board
             case "mlflow":
                 from common.track.mlflow import MLflow
 

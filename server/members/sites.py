@@ -6,7 +6,7 @@ a hospital that is revoked is refused without a restart.
 
 import logging
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
 from typing import Annotated, BinaryIO, Literal
@@ -101,6 +101,7 @@ class SiteList:
         self._lock = Lock()
         self._good = _stamp(path)
         self._warned: object = None
+        self._told: datetime | None = None
         self._sites = read_sites(path)
 
     def lookup(self, name: str) -> Site | None:
@@ -116,6 +117,7 @@ class SiteList:
             name: The hospital's.
             now: The time, with its zone.
         """
+        self.tell_expiring(now)
         site = self.lookup(name)
         if site is None:
             return f"{name} is not on the list of hospitals"
@@ -124,6 +126,14 @@ class SiteList:
         if now >= site.expires:
             return f"the certificate of {name} expired on {site.expires:%Y-%m-%d}"
         return None
+
+    def tell_expiring(self, now: datetime) -> None:
+        """Warn once a day of the certificates that are about to expire."""
+        if self._told is not None and now - self._told < timedelta(days=1):
+            return
+        self._told = now
+        for notice in self.expiring(now):
+            log.warning("%s", notice)
 
     def expiring(self, now: datetime) -> list[str]:
         """Return a warning for each hospital whose certificate is about to expire."""

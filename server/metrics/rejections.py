@@ -10,7 +10,8 @@ CLASSES = {
     "message": "answered ",
     "attempt": "answers another attempt",
     "claim": "claims |tells no (training loss|privacy spent)|its histograms are of",
-    "weights": "tensor |the weights |not a safetensors blob|its update's norm",
+    "weights": "tensor |the weights |not a safetensors blob|its update's norm|the scales of |"
+    "not a whole zstd |the zstd frame |\\S+ changes are marked|a change is marked",
     "pace": "its update moved",
     "secure": "has no keys for|the keys |made shares |sent a masked |its masked |signed another |"
     "revealed shares |it shared another|it revealed other|\\d+ hospitals could not use",

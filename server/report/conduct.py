@@ -103,7 +103,10 @@ def incidents(run: Run) -> Table:
             case Lost() | ReplyRejected() | Unusual() | OwnStateLost():
                 key = (event.site, event.event, event.reason)
                 rounds.setdefault(key, []).append(event.round)
-            case Refused() | Excluded():
+            case Refused():
+                key = (event.site, event.event, event.reason)
+                found[key] += event.times - 1  # a line stands for all since the one before
+            case Excluded():
                 key = (event.site, event.event, event.reason)
             case Repeated():
                 key = ("all", "repeated", "fewer good replies than the round needs")

@@ -88,11 +88,21 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     ]
 
 
+OF_ALL = "runs"
+"""What the names of the figures of several runs begin with."""
+
+
 def chapters_of(runs: Sequence[Run]) -> list[Chapter]:
     """Return the page's chapters: the differences if there are several runs, then each run."""
     if len(runs) == 1:
         return [_chapter(runs[0])]
-    return [_comparison(runs), *(_prefixed(_chapter(run), run) for run in runs)]
+    plain = [re.sub(r"[^A-Za-z0-9._-]+", "-", run.name) for run in runs]
+    before = [
+        f"{name}-{run.config.run_id}" if plain.count(name) > 1 or name == OF_ALL else name
+        for name, run in zip(plain, runs, strict=True)
+    ]
+    chapters = (_prefixed(_chapter(run), name) for run, name in zip(runs, before, strict=True))
+    return [_comparison(runs), *chapters]
 
 
 def page_of(chapters: Sequence[Chapter]) -> str:
@@ -129,9 +139,8 @@ def files_in(chapters: Sequence[Chapter]) -> Iterator[tuple[str, bytes]]:
             yield from files_of(plot)
 
 
-def _prefixed(chapter: Chapter, run: Run) -> Chapter:
+def _prefixed(chapter: Chapter, before: str) -> Chapter:
     """Return a chapter whose figures have names of their own among several runs'."""
-    before = re.sub(r"[^A-Za-z0-9._-]+", "-", run.name)
     parts = [
         replace(
             part,

@@ -242,6 +242,8 @@ def read_open(run: Path) -> RoundRecord | None:
 def read_run_status(run: Path) -> RunStatus:
     """Return how a run stands; one whose process was killed is told as stopped.
 
+    Who may not read the audit log cannot tell the two apart, and is told what the run said last.
+
     Raises:
         BadInput: There is no such run, or the file is damaged.
     """

@@ -15,9 +15,11 @@ def changes(before: Snapshot | None, now: Snapshot) -> Iterator[str]:
     """Yield a line for each thing that has changed.
 
     Args:
-        before: The run as it was; None: nothing has been said of it.
+        before: The run as it was, or an earlier one; None: nothing has been said of any.
         now: The run as it is.
     """
+    if before is not None and before.run != now.run:
+        before = None  # another one, at the same address
     if before is None:
         where = f"{len(now.history)} of {now.rounds} rounds are done"
         yield f"run {now.run}, {now.architecture}, {now.strategy}: {now.state}, {where}"

@@ -127,6 +127,8 @@ def test_trackers_get_a_killed_and_resumed_run_once_and_its_model(
     assert provenance is not None
     assert provenance.run == run.data.params["run"]
 
+    # Another version is another folder: a later one replaces no files of this one.
+    assert str(version.source).endswith(f"/model/{version.tags['sha256'][:12]}")
     with tracking(["mlflow"], plan_of(run=provenance.run, rounds=4), RunFolder(folder, {})) as told:
         told.finish(read_run_status(folder))  # as --resume of a run that is done
     assert_same(curve_of(client, run, "round/loss"), curves["round/loss"], "once more")

@@ -59,6 +59,22 @@ def test_who_may_take_part_and_why_not(path: Path) -> None:
     assert listed.refusal("Good", NOW) == "Good is not on the list of hospitals"
 
 
+def test_a_certificate_that_is_about_to_expire_is_told_once_a_day(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_sites(path, {"soon": site(expires=NOW + 31 * DAY), "out": site(revoked=NOW)})
+    listed = SiteList(path)
+    for hours in range(36):  # asked at each reply
+        listed.refusal("soon", NOW + timedelta(hours=hours))
+    listed.refusal("soon", NOW + 40 * DAY)
+    assert caplog.messages == [
+        "soon: the certificate expires on 2026-04-01, in 30 days; flower-provision renew FOLDER "
+        "soon makes a new one",
+        "soon: the certificate expired on 2026-04-01; flower-provision renew FOLDER soon makes a "
+        "new one",
+    ]
+
+
 def test_a_revocation_is_seen_without_a_restart_and_only_then_is_the_file_read(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -79,7 +95,8 @@ def test_a_revocation_is_seen_without_a_restart_and_only_then_is_the_file_read(
     assert listed.refusal("north", NOW) == "north was revoked on 2026-03-01"
     assert listed.refusal("coast", NOW) is None
     assert len(reads) == 2
-    assert caplog.messages == [f"{path}: read again, {len(sites)} hospitals; revoked: north"]
+    said = [each for each in caplog.messages if "the certificate expires" not in each]
+    assert said == [f"{path}: read again, {len(sites)} hospitals; revoked: north"]
 
 
 def test_a_change_that_keeps_time_and_size_is_seen(path: Path) -> None:

@@ -29,7 +29,8 @@ def sentences_of_rejections() -> set[str]:
     """Return what the code says where it rejects a reply."""
     found = set()
     rooms = (ROOT / "server" / room for room in ("rounds", "secure"))
-    for file in [ROOT / "common/wire.py", *(file for room in rooms for file in room.glob("*.py"))]:
+    files = [file for room in rooms for file in room.glob("*.py")]
+    for file in [ROOT / "common/wire.py", *(ROOT / "common/codec").glob("*.py"), *files]:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 if node.func.id in REJECT and (text := sentence(node.args[0])):

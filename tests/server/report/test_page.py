@@ -17,15 +17,17 @@ from common.runtime.files import now, write_json
 from common.scores import rounded
 from common.wire import fingerprint, pack
 from server.report.cli import write_report
-from server.report.conduct import spans
+from server.report.conduct import incidents, spans
 from server.report.facts import cautions, facts_of
 from server.report.page import Chapter, chapters_of, page_of, read_runs
+from server.run.events import Refused
 from server.run.histograms import read_histograms
+from server.run.log import RunLog
 from server.run.records import read_rounds, read_run_status
 from tests.support.commands import assert_one_line, run
 from tests.support.hospitals import lost
 from tests.support.pages import rows_of
-from tests.support.reports import TEST_FILMS, Figures, recorded_run, tables_of
+from tests.support.reports import TEST_FILMS, Figures, cells, recorded_run, tables_of
 
 OF_A_RUN = {
     *("auc", "last", "findings", "hospitals", "roc", "calibration", "shares", "attendance"),
@@ -292,6 +294,15 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     assert_one_line(run("flower-report", "--out", out), 2, "RUNS")
     (folder / "rounds.jsonl").write_text("")
     assert_one_line(run("flower-report", folder, "--out", out), 2, "no round is done yet")
+
+
+def test_a_refusal_is_counted_as_often_as_it_was(folder: Path) -> None:
+    log = RunLog(folder)
+    log.record(Refused(site="coast", reason="coast was revoked"))
+    log.record(Refused(site="coast", reason="coast was revoked", times=700))
+    log.close()
+    (told,) = [row for row in cells(incidents(read_runs([folder])[0])) if row[0] == "coast"]
+    assert told == ["coast", "refused", "701", "-", "coast was revoked"]
 
 
 def test_rounds_in_few_words() -> None:

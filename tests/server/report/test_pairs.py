@@ -26,6 +26,17 @@ test_differences.__test__ = False  # type: ignore[attr-defined]
 OF_SEVERAL = {"runs-auc", "runs-findings", "runs-differences", "runs-hospitals"}
 
 
+def test_figures_of_runs_whose_names_look_alike_have_names_of_their_own(tmp_path: Path) -> None:
+    names = {"a": "probe a", "b": "probe-a", "c": "runs"}
+    folders = [
+        recorded_run(tmp_path / part, rounds=1, run_id=part * 12, name=name)
+        for part, name in names.items()
+    ]
+    figures = [plot.name for each in chapters_of(read_runs(folders)) for plot in each.plots]
+    assert len(set(figures)) == len(figures)
+    assert {f"probe-a-{'a' * 12}-auc", f"probe-a-{'b' * 12}-auc", "runs-auc"} <= set(figures)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs of the same hospitals and seed, and one of another seed and test shard."""

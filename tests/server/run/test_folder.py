@@ -16,6 +16,7 @@ from server.run.records import RoundRecord, RunStatus, read_rounds, read_run_sta
 from tests.support.histograms import histograms_with
 from tests.support.records import HOSPITAL, round_record
 from tests.support.states import same_bits
+from tests.support.users import as_nobody, needs_root
 
 
 def test_only_the_last_checkpoints_are_kept_and_copies_are_whole(tmp_path: Path) -> None:
@@ -151,6 +152,22 @@ def test_a_run_whose_process_was_killed_is_not_told_as_running(tmp_path: Path) -
     status = read_run_status(folder.path)
     assert (status.state, status.round) == ("stopped", 1)
     assert status.reason == "running when its process was killed; flower-server --resume goes on"
+
+
+@needs_root
+def test_a_run_that_goes_on_is_not_told_as_killed_to_other_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder.create(tmp_path / "run", {})
+    folder.status.write(RunStatus(state="running", round=1, rounds=2))
+    monkeypatch.chdir(folder.path)  # the folders above are closed to others
+    assert (folder.path / "audit.jsonl").stat().st_mode & 0o077 == 0
+
+    def look() -> None:
+        assert read_run_status(Path()).state == "running"
+
+    assert as_nobody(look) == "fine"
+    folder.log.close()
 
 
 def test_what_was_half_written_is_dropped_when_a_run_goes_on(tmp_path: Path) -> None:

@@ -26,6 +26,14 @@ def test_the_first_look_says_where_the_run_stands(tmp_path: Path) -> None:
     ]
 
 
+def test_another_run_at_the_same_address_begins_anew(tmp_path: Path) -> None:
+    earlier, later = record_run(tmp_path / "one", rounds=2), record_run(tmp_path / "two", rounds=7)
+    before, now = snapshot_of(earlier.path), snapshot_of(later.path)
+    other = now.model_copy(update={"run": "f" * 12})
+    assert [*changes(before, other)] == [*changes(None, other)]
+    assert next(changes(before, other)).startswith("run ffffffffffff, densenet121, fedavg: running")
+
+
 def test_nothing_new_is_no_line_and_neither_are_batches(tmp_path: Path) -> None:
     folder = record_run(tmp_path / "run")
     run = with_live(snapshot_of(folder.path))
