@@ -59,7 +59,7 @@ def report_input(scale: Scale, results: Path, root: Path, metadata: Path | None)
     found = Results(scale, results, root / "data")
     failed = found.failed
     positives = count_by_finding(found.films.labels == 1)
-    environments = sorted({line.environment.model_dump_json() for line in found.lines})
+    environments = [each for line in found.lines for each in line.environments]
     return ReportInput(
         scale=scale.name,
         reasons=[scale.reasons],
@@ -67,7 +67,7 @@ def report_input(scale: Scale, results: Path, root: Path, metadata: Path | None)
         f"{scale.image_size} pixels wide; source: {found.test.manifest.source}.",
         limits=LIMITS,
         endpoint=scale.endpoint,
-        commits=sorted({line.environment.commit for line in found.lines}),
+        commits=sorted({each.commit for each in environments}),
         least_positives=LEAST_POSITIVES,
         findings=[
             FindingCount(
@@ -99,7 +99,7 @@ def report_input(scale: Scale, results: Path, root: Path, metadata: Path | None)
             for line in found.lines
             if line.hospitals_lost
         ],
-        environment=environments,
+        environment=sorted({each.model_dump_json() for each in environments}),
     )
 
 

@@ -35,7 +35,7 @@ def strategy_tables(found: Results, failed: Sequence[FailedLine]) -> list[Strate
     scale = found.scale
     if all(line.cell.method == "fedavg" for line in found.lines):
         return Missing(reason=NOT_RUN)
-    tuned = chosen_settings(scale, found.lines, found.rates, {line.cell.name for line in failed})
+    tuned = chosen_settings(scale, found.lines, found.rates, found.diverged)
     trials = trials_by(
         found.lines,
         _chosen(method_cells(scale, found.rates, tuned), tuned),
@@ -112,5 +112,9 @@ def _why(
     """Return why there is no trial of a method from a first model on a split."""
     model, method, split = key
     place, otherwise = (split, NOT_RUN) if (method, model) in tuned else (MAIN, NOT_TUNED)
-    key = model, method, place
-    return reason_for(failed, lambda c: (c.first_model, c.method, c.split) == key, otherwise)
+    wanted = model, method, place, "finetune"
+
+    def is_of(cell: Cell) -> bool:
+        return (cell.first_model, cell.method, cell.split, cell.mode) == wanted
+
+    return reason_for(failed, is_of, otherwise)

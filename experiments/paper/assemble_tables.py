@@ -7,7 +7,7 @@ import numpy as np
 
 from common.bootstrap import Floats
 from common.findings import FINDINGS
-from experiments.paper.cells import FailedLine, FirstModel, TrialLine
+from experiments.paper.cells import Cell, FailedLine, FirstModel, TrialLine
 from experiments.paper.rates import SETTINGS, Reading, is_of, trials_at_chosen_rate
 from experiments.paper.report_input import (
     MEAN,
@@ -29,10 +29,15 @@ from experiments.paper.scales import FRACTIONS
 
 def _why(failed: Sequence[FailedLine], table: Reading, model: FirstModel) -> str:
     """Return why a first model has no row in a table."""
-    key = model, *SETTINGS[table]
+    key = model, *SETTINGS[table], "fedavg", "fp32", "all"
     if model == "imagenet":  # the first trial that lacks the weights speaks for all
         return reason_for(failed, lambda cell: cell.first_model == model)
-    return reason_for(failed, lambda cell: (cell.first_model, cell.split, cell.mode) == key)
+
+    def is_of_row(cell: Cell) -> bool:
+        how = cell.mode, cell.method, cell.wire, cell.hospitals
+        return (cell.first_model, cell.split, *how) == key
+
+    return reason_for(failed, is_of_row)
 
 
 def _failed_rates(failed: Sequence[FailedLine], table: Reading, model: FirstModel) -> list[float]:

@@ -14,7 +14,7 @@ its interval is not below 0; it does not hold if the interval is below 0.
 """
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import NamedTuple, get_args
 
 from common.bootstrap import Estimate
@@ -109,12 +109,16 @@ def wire_report(found: Results, failed: Sequence[FailedLine]) -> WireReport | Mi
 def _traffic(
     trials: Mapping[int, TrialLine], exact: Mapping[int, TrialLine]
 ) -> tuple[Traffic, Traffic]:
-    """Return the traffic of a round after the first, and that of all rounds; means over seeds."""
+    """Return the traffic of a round after the first, and that of all rounds; means over seeds.
+
+    Of the rounds after the first it is their median's: hospitals of a trial that was stopped and
+    went on have forgotten what they held, and one more round travels whole.
+    """
 
     def means(of: Mapping[int, TrialLine]) -> tuple[float, float]:
         # Of one round alone, that is the later one.
         rounds = [[at.bytes for at in line.rounds[1:]] for line in of.values()]
-        later = fmean(size for sizes in rounds for size in sizes[1:] or sizes)
+        later = fmean(median(sizes[1:] or sizes) for sizes in rounds)
         return later, fmean(sum(sizes) for sizes in rounds)
 
     whole = means(exact) if exact else (None, None)

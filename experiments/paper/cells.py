@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from common.options import Mode, Wire
 from common.scores import AucByFinding
+from server.rounds.checks import DIVERGED
 
 FirstModel = Literal[
     "random", "imagenet", "rotation", "simclr", "byol", "mocov2", "statistics", "scrambled"
@@ -121,11 +122,22 @@ class TrialLine(Entry):
     validation_auc: float | None = Field(description="hospitals' mean, of the final model")
     test_auc_by_finding: AucByFinding = Field(description="of the final model")
     first_model_sha256: str | None = Field(description="of its checkpoint, if it has one")
+    data_sha256: str | None = Field(
+        None, description="of the manifests of the split's and the test shards; None: not noted"
+    )
     model_sha256: str = Field(description="of the final model, as in the run's rounds.jsonl")
     hospitals_lost: list[str] = Field(description="that were rejected or excluded in any round")
     hospitals_unusual: list[str] = Field(description="of whose pace the server warned")
-    seconds: float
-    environment: Environment
+    seconds: float = Field(description="of its rounds")
+    environment: Environment = Field(description="in which it began")
+    went_on_in: list[Environment] = Field(
+        [], description="others in which it went on after a stop: its rounding may differ there"
+    )
+
+    @property
+    def environments(self) -> list[Environment]:
+        """All in which it ran."""
+        return [self.environment, *self.went_on_in]
 
 
 class FailedLine(Entry):
@@ -133,3 +145,8 @@ class FailedLine(Entry):
 
     cell: Cell
     reason: str
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it would fail again: its learning rate or setting is too much."""
+        return DIVERGED in self.reason

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.errors import BadInput
 from common.runtime.folders import whole_folder
 from common.seeds import generator
 from common.shard import create_shard, open_shard
@@ -56,8 +57,11 @@ def make_data(scale: Scale, sources: Sources, data: Path) -> None:
     patients; without it half of these patients are public, drawn at random.
 
     Raises:
-        BadInput: A file cannot be used.
+        BadInput: A file cannot be used, or what is there has other public films.
     """
+    if data.exists() and (data / "test").is_symlink() != (sources.chexpert is not None):
+        without = "" if sources.chexpert is None else "out"
+        raise BadInput(f"{data}: made with{without} --chexpert; give another --root and --results")
     if not data.exists():
         with whole_folder(data) as folder:
             _write_public(scale, sources, folder)

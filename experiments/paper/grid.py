@@ -25,7 +25,7 @@ from common.runtime.files import append_json, drop_torn_line
 from experiments.paper.cells import Cell, FailedLine, FirstModel, Table, TrialLine
 from experiments.paper.rates import chosen_rate, chosen_settings
 from experiments.paper.scales import Scale, cells_of
-from experiments.paper.starts import check_starts
+from experiments.paper.starts import check_data, check_starts
 from experiments.paper.trial import keep_line
 from experiments.paper.worker import Task
 from experiments.paper.workers import Running, Workers
@@ -72,20 +72,23 @@ class Grid:
         self._real = real
         self._running: dict[str, tuple[Task, Running]] = {}
         self.failed: dict[str, str] = {}
+        self._diverged: set[str] = set()
         self._unavailable: set[FirstModel] = set()
         (root / "work").mkdir(parents=True, exist_ok=True)
         results.mkdir(parents=True, exist_ok=True)
-        drop_torn_line(results / "trials.jsonl")
+        for file in ("trials.jsonl", "failed.jsonl"):
+            drop_torn_line(results / file)
 
     def run(self) -> None:
         """Run whatever is left; a task that fails does not end the others.
 
         Raises:
             BadInput: A line of the results is damaged, or trials of a first model began from
-                another file than it has now.
+                another file than it has now, or had other films.
         """
         ours = [line for line in read_trials(self._results) if line.cell.scale == self._scale.name]
         check_starts(ours, self._root / "models")
+        check_data(ours, self._root / "data")
         start, before = time.monotonic(), len(read_trials(self._results))
         try:
             while True:
@@ -105,8 +108,8 @@ class Grid:
 
     def cells(self, lines: Sequence[TrialLine]) -> list[Cell]:
         """Return the cells of the tables, as far as the results decide which they are."""
-        scale, chosen = self._scale, chosen_rates(self._scale, lines, self.failed)
-        tuned = chosen_settings(scale, lines, chosen, self.failed)
+        scale, chosen = self._scale, chosen_rates(self._scale, lines, self._diverged)
+        tuned = chosen_settings(scale, lines, chosen, self._diverged)
         found = [cell for table in self._tables for cell in cells_of(scale, table, chosen, tuned)]
         only = self._first_models
         return [cell for cell in dict.fromkeys(found) if not only or cell.first_model in only]
@@ -168,6 +171,8 @@ class Grid:
             log.error("%s failed: %s", task.name, reason)
         if task.cell is not None:
             line = FailedLine(cell=task.cell, reason=reason)
+            if line.diverged:
+                self._diverged.add(task.name)
             append_json(self._results / "failed.jsonl", line.model_dump(mode="json"))
 
     def _tell(self, lines: Sequence[TrialLine], before: int, seconds: float) -> None:
@@ -208,14 +213,14 @@ def read_trials(results: Path) -> list[TrialLine]:
 
 
 def read_failed(results: Path) -> list[FailedLine]:
-    """Return the trials that failed and were not done later.
+    """Return the trials that failed and were not done later, each as it failed last.
 
     Raises:
         BadInput: A line is damaged.
     """
     done = {line.cell for line in read_trials(results)}
-    lines = _read(results / "failed.jsonl", FailedLine)
-    return [line for line in lines if line.cell not in done]
+    last = {line.cell: line for line in _read(results / "failed.jsonl", FailedLine)}
+    return [line for cell, line in last.items() if cell not in done]
 
 
 def _read(file: Path, model: type[LineT]) -> list[LineT]:
@@ -233,17 +238,17 @@ def _read(file: Path, model: type[LineT]) -> list[LineT]:
 
 
 def chosen_rates(
-    scale: Scale, lines: Sequence[TrialLine], failed: Collection[str] = ()
+    scale: Scale, lines: Sequence[TrialLine], diverged: Collection[str] = ()
 ) -> dict[tuple[Mode, FirstModel], float]:
     """Return the chosen learning rate for each mode and first model of which all rates were tried.
 
-    See :func:`experiments.paper.rates.chosen_rate`. Rates whose trial failed are left out: with
-    some, training diverges.
+    See :func:`experiments.paper.rates.chosen_rate`. Rates with which training diverges are left
+    out; where a trial failed otherwise, its rate is still to be tried.
 
     Args:
         scale: Says which rates there are.
         lines: Trials that are done.
-        failed: Names of the trials that failed.
+        diverged: Names of the trials that did.
     """
     found: dict[tuple[Mode, FirstModel], float] = {}
     done = {line.cell for line in lines}
@@ -257,6 +262,6 @@ def chosen_rates(
             tries.setdefault(cell.first_model, []).append(cell)
         for model, cells in tries.items():
             rate = chosen_rate(lines, model, table)
-            if rate is not None and all(cell in done or cell.name in failed for cell in cells):
+            if rate is not None and all(cell in done or cell.name in diverged for cell in cells):
                 found[mode, model] = rate
     return found

@@ -84,7 +84,8 @@ def trials_at_chosen_rate(
         label_fraction: Share of the labels.
         hospitals: Who trained.
     """
-    rate = chosen_rate(lines, first_model, table)
+    # The other reading of the Non-IID split has trials at table 2's rate alone.
+    rate = chosen_rate(lines, first_model, "table2" if table == "table2-last" else table)
     return {
         line.cell.seed: line
         for line in lines
@@ -110,19 +111,18 @@ def is_of(
 
 
 def chosen_settings(
-    scale: Scale, lines: Sequence[TrialLine], chosen: Rates, failed: Collection[str]
+    scale: Scale, lines: Sequence[TrialLine], chosen: Rates, diverged: Collection[str]
 ) -> dict[tuple[Method, FirstModel], float | None]:
     """Return the setting of each method for each first model of which all settings were tried.
 
     It has the highest validation AUC on the first seed of the paper's Non-IID; of equal ones the
-    first. Settings with an undefined AUC are left out, and those whose trial failed: with some,
-    training diverges.
+    first. Settings with an undefined AUC are left out, and those with which training diverges.
 
     Args:
         scale: Says which methods and settings there are.
         lines: Trials that are done.
         chosen: Rates by mode and first model.
-        failed: Names of the trials that failed.
+        diverged: Names of the trials that did.
     """
     done = {line.cell: line.validation_auc for line in lines}
     tries: dict[tuple[Method, FirstModel], list[Cell]] = {}
@@ -131,6 +131,6 @@ def chosen_settings(
     found = {}
     for key, cells in tries.items():
         aucs = {cell.setting: auc for cell in cells if (auc := done.get(cell)) is not None}
-        if aucs and all(cell in done or cell.name in failed for cell in cells):
+        if aucs and all(cell in done or cell.name in diverged for cell in cells):
             found[key] = max(aucs, key=lambda setting: aucs[setting])
     return found

@@ -314,8 +314,11 @@ def _reading(report: ReportInput) -> list[str]:
         "not drawn singly: those of one patient resemble each other. Their ends are percentiles of "
         "the draws: with few patients, of whom some have many films, an estimate need not lie in "
         "the middle.",
+        "The interval of rounds saved is Student's t over seeds: patients are not drawn, as no "
+        "scores are kept of the models of single rounds.",
         "Differences are paired, over the seeds that both models have, and have intervals of "
-        "their own. Whether the intervals of two AUCs overlap says little.",
+        "their own: where one has more seeds, a difference is not that of the two means that stand "
+        "there. Whether the intervals of two AUCs overlap says little.",
         "p is two-sided and adjusted after Holm for all planned comparisons of its table; those "
         "not run yet count as p = 1, so that p can only fall as they arrive.",
         "A claim holds if the interval of its difference lies above 0, and does not hold if it "
@@ -327,7 +330,7 @@ def _reading(report: ReportInput) -> list[str]:
         "excludes 0. A column without bold has no sure winner.",
         "Rate: each first model had the same learning rates to choose from; the hospitals' own "
         "validation chose, never the test films. Lowest or highest tried: a rate beyond it might "
-        "have been better. One at which the trial failed is passed over, and named.",
+        "have been better. One at which training diverged is passed over, and named.",
     ]
 
 

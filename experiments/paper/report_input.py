@@ -95,7 +95,7 @@ class Row(Entry):
     edge: Literal["lowest", "highest"] | None = Field(
         None, description="whether that is the lowest or the highest of those tried"
     )
-    failed_rates: list[float] = Field([], description="at which the trial failed: passed over")
+    failed_rates: list[float] = Field([], description="at which the trial failed")
     seeds: int
     over_random: Interval | None = Field(description="of the mean, paired; None for random")
     over_random_by_finding: ByFinding = Field({}, description="the same of each finding")

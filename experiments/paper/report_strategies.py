@@ -37,7 +37,8 @@ def strategy_blocks(tables: Sequence[StrategyTable]) -> list[Block]:
     """Return what the report says of the methods."""
     blocks: list[Block] = [
         "Mean AUC on the test films by how the hospitals train together. Each difference is from "
-        "FedAvg of the same first model, split and seeds. p is of the Non-IID column, adjusted "
+        "FedAvg of the same first model, split and seeds; where FedAvg has more seeds, it is not "
+        "the difference of the means that stand there. p is of the Non-IID column, adjusted "
         "after Holm for all its comparisons, from either first model, those not run yet with "
         "p = 1; the other columns have intervals only. The learning rate is the one that was "
         "chosen for FedAvg. Setting: the method's own, chosen by the hospitals' validation on the "
@@ -49,8 +50,8 @@ def strategy_blocks(tables: Sequence[StrategyTable]) -> list[Block]:
         blocks += [f"From {TITLES[table.first_model]}:", auc_table(table)]
     blocks.append(
         f"Non-IID: the first round after which the test AUC is at least {shares} of the AUC that "
-        "FedAvg ends at on the same seed, for each seed; and what all hospitals send and receive "
-        "in a round."
+        "FedAvg ends at on the same seed, for each seed, the first one first; 0: the first model "
+        "is as good before it is trained. And what all hospitals send and receive in a round."
     )
     for table in tables:
         blocks += [f"From {TITLES[table.first_model]}:", rounds_table(table)]

@@ -16,7 +16,7 @@ from experiments.paper.grid import chosen_rates, read_failed, read_trials
 from experiments.paper.rates import Reading, trials_at_chosen_rate
 from experiments.paper.report_input import Curve, CurvePoint, Interval
 from experiments.paper.scales import Scale
-from experiments.paper.starts import check_starts
+from experiments.paper.starts import check_data, check_starts
 
 KeyT = TypeVar("KeyT")
 
@@ -36,11 +36,12 @@ class Results:
 
     Raises:
         BadInput: No first model has been tried at all its rates, a line is damaged, or the trials
-            of a first model began from several files.
+            of a first model began from several files, or trained on other films.
 
     Attributes:
         lines: Of the trials.
         failed: Of those that failed and were not done later.
+        diverged: Names of those of them whose training diverged.
         rates: The chosen learning rates by mode and first model.
         undecided: Trials that are left out.
     """
@@ -51,8 +52,10 @@ class Results:
         if not lines:
             raise BadInput(f"{results}: no trial of scale {scale.name} is done; run some first")
         check_starts(lines)
+        check_data(lines, data)
         self.failed = [line for line in read_failed(results) if line.cell.scale == scale.name]
-        self.rates = chosen_rates(scale, lines, {line.cell.name for line in self.failed})
+        self.diverged = {line.cell.name for line in self.failed if line.diverged}
+        self.rates = chosen_rates(scale, lines, self.diverged)
         self.lines = [
             line for line in lines if (line.cell.mode, line.cell.first_model) in self.rates
         ]

@@ -1,14 +1,50 @@
-"""Whether the trials of a first model began from the same file."""
+"""Whether trials that are compared had the same first model, and the same films."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import BadInput
 from common.runtime.files import sha256_of
-from experiments.paper.cells import FirstModel, TrialLine
+from experiments.paper.cells import FirstModel, Split, TrialLine
 
 REMEDY = "remove these lines from trials.jsonl and run them again"
+
+
+def data_sha256(data: Path, split: Split) -> str:
+    """Return a hash of the films of a split's hospitals, and of the test films.
+
+    Args:
+        data: The shards; see :mod:`experiments.paper.data`.
+        split: Which of them.
+    """
+    shards = [*sorted((data / split).glob("hospital-*")), data / "test"]
+    hashes = [sha256_of(shard / "manifest.json") for shard in shards]
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+
+def check_data(lines: Sequence[TrialLine], data: Path) -> None:
+    """Check that all trials had the films that are there, as far as they tell.
+
+    Args:
+        lines: Trials of one scale.
+        data: The shards.
+
+    Raises:
+        BadInput: Some had others.
+    """
+    told = [line for line in lines if line.data_sha256 is not None]
+    for split in sorted({line.cell.split for line in told}):
+        here = data_sha256(data, split)
+        others = [
+            line.cell.name for line in told if line.cell.split == split and line.data_sha256 != here
+        ]
+        if others:
+            raise BadInput(
+                f"{', '.join(others)}: of other films than those in {data / split} and "
+                f"{data / 'test'}; give their --root, or another --results"
+            )
 
 
 def check_starts(lines: Sequence[TrialLine], models: Path | None = None) -> None:

@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from common.findings import count_by_finding
 from common.metrics import auc_by_finding
 from common.model import build_model, choose_device, fastest_precision, load_state
 from common.runtime.cpu import cpu_model
-from common.runtime.files import append_json, sha256_of, write_json, write_whole
+from common.runtime.files import append_json, drop_torn_line, sha256_of, write_json, write_whole
 from common.runtime.status import read_status
 from common.scores import AucByFinding, mean_auc
 from common.shard import Shard, open_shard
@@ -24,6 +24,7 @@ from experiments.paper.cells import Cell, Environment, RoundLine, TrialLine
 from experiments.paper.federation import run_in_process, run_over_grpc, states_of
 from experiments.paper.methods import options_of
 from experiments.paper.scales import SCALES, Scale
+from experiments.paper.starts import data_sha256
 from server.cli import ServerSettings
 from server.run.events import InitialModel, Unusual, read_events
 from server.run.left_out import left_out
@@ -54,18 +55,18 @@ def run_trial(
         BadInput: A file cannot be used.
         FedCXRError: A process failed.
     """
-    start, here = time.monotonic(), environment()
     first_model = sha256_of(Path(init)) if Path(init).is_file() else None
     scale = SCALES[cell.scale]
     run = work / cell.name
     settings = _settings(cell, scale, init, data, run)
     test = open_shard(data / "test")
+    environments = _note_environment(environments_of(run))
     (run_over_grpc if real else run_in_process)(settings, shards_of(cell, data))
-    seconds = time.monotonic() - start
     logits = _final_logits(run, scale, test)
-    line = _line(cell, run, test, seconds, here).model_copy(
+    line = _line(cell, run, test, environments).model_copy(
         update={
             "first_model_sha256": first_model,
+            "data_sha256": data_sha256(data, cell.split),
             "test_auc_by_finding": auc_by_finding(test.labelled(), logits),
         }
     )
@@ -85,6 +86,24 @@ def keep_line(cell: Cell, results: Path, work: Path) -> None:
     append_json(results / "trials.jsonl", json.loads((run / LINE).read_text()))
     shutil.rmtree(run)
     shutil.rmtree(states_of(run), ignore_errors=True)
+    environments_of(run).unlink(missing_ok=True)
+
+
+def environments_of(run: Path) -> Path:
+    """Return the file of the environments in which a trial has run so far."""
+    return run.with_name(f"{run.name}.environments.jsonl")
+
+
+def _note_environment(file: Path) -> list[Environment]:
+    """Note where the trial goes on, if that is new; return all environments, the first first."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    drop_torn_line(file)
+    texts = file.read_text().splitlines() if file.exists() else []
+    found = [Environment.model_validate_json(text) for text in texts]
+    if (here := environment()) not in found:
+        append_json(file, here.model_dump(mode="json"))
+        found.append(here)
+    return found
 
 
 def shards_of(cell: Cell, data: Path) -> list[Path]:
@@ -132,9 +151,7 @@ def _settings(cell: Cell, scale: Scale, init: str, data: Path, run: Path) -> Ser
     )
 
 
-def _line(
-    cell: Cell, run: Path, test: Shard, seconds: float, environment: Environment
-) -> TrialLine:
+def _line(cell: Cell, run: Path, test: Shard, environments: Sequence[Environment]) -> TrialLine:
     rounds, events = read_rounds(run), read_events(run, damaged_too=True)
     validation = read_status(run, RunStatus).validation
     first = next(event for event in events if isinstance(event, InitialModel))
@@ -158,8 +175,9 @@ def _line(
         model_sha256=rounds[-1].model_sha256,
         hospitals_lost=sorted(left_out(rounds, events)),
         hospitals_unusual=sorted({e.site for e in events if isinstance(e, Unusual)}),
-        seconds=seconds,
-        environment=environment,
+        seconds=sum(at.seconds for at in lines),
+        environment=environments[0],
+        went_on_in=list(environments[1:]),
     )
 
 

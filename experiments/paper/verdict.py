@@ -21,7 +21,8 @@ class Verdict(Entry):
         "favours it"
     )
     low: float | None = Field(
-        description="lower end of its 95 % interval over patients and seeds; null if unbounded"
+        description="lower end of its 95 % interval over patients and seeds, of rounds over seeds "
+        "alone; null if unbounded"
     )
     high: float | None = Field(description="upper end")
     p: float | None = Field(

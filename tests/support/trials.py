@@ -65,6 +65,7 @@ class MadeUpResults(Results):
     ) -> None:
         self.scale = scale
         self.lines = lines
+        self.diverged = set()
         self.rates = chosen_rates(scale, lines)
         self.films: Films = films
         self.bootstrap = Bootstrap(films, seed=0, draws=500)

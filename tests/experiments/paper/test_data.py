@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import BadInput
 from common.findings import FINDINGS
 from common.runtime.files import sha256_of
 from common.shard import open_shard
@@ -70,6 +71,8 @@ def test_with_chexpert_the_hospitals_have_all_training_patients(
         assert len(patients_of(*(data / split).glob("hospital-*"))) == 55
     assert len(patients_of(data / "union")) == 55
     assert len(patients_of(data / "test")) == 5
+    with pytest.raises(BadInput, match="data: made with --chexpert; give another --root"):
+        make_data(SCALE, sources, data)
 
 
 def test_splits_that_are_missing_are_added(tmp_path: Path) -> None:

@@ -11,17 +11,18 @@ import torch
 from common.errors import BadInput
 from common.options import Mode
 from common.runtime.cli import parse
-from common.runtime.files import sha256_of
+from common.runtime.files import append_json, sha256_of
 from experiments.launch.processes import Process
 from experiments.paper import plan
 from experiments.paper.cells import FirstModel, Table
 from experiments.paper.cli import ReportSettings
 from experiments.paper.data import SPLITS
-from experiments.paper.grid import MADE, Grid, chosen_rates, read_trials, reason_of
+from experiments.paper.grid import MADE, Grid, chosen_rates, read_failed, read_trials, reason_of
 from experiments.paper.plan import jobs_here
 from experiments.paper.scales import SCALES, Rates, cells_of
 from experiments.paper.worker import Task
 from experiments.paper.workers import LocalWorkers
+from server.rounds.checks import DIVERGED
 from tests.support.shards import make_shard
 from tests.support.trials import line
 from tests.support.waiting import wait_until
@@ -166,15 +167,6 @@ def test_a_rate_at_which_training_fails_is_passed_over() -> None:
     assert chosen_rates(scale, [], [slow.name, fast.name]) == {}
 
 
-def test_a_grid_goes_on_without_a_rate_at_which_training_fails(tmp_path: Path) -> None:
-    scale = SCALES["smoke"]
-    grid = Grid(scale, ["table2"], tmp_path, tmp_path, LocalWorkers(1, 1), ["random"])
-    slow, fast = grid.cells([])
-    grid.failed[fast.name] = "it diverged"
-    found = grid.cells([line(slow, 0.6, test=0.6)])
-    assert {(cell.seed, cell.lr) for cell in found} == {(0, 0.05), (1, 0.05), (0, 0.1)}
-
-
 class Failing:
     """Workers whose tasks fail once they are looked at, with a reason."""
 
@@ -198,6 +190,25 @@ class Failing:
         """It has ended."""
 
     wait = terminate
+
+
+@pytest.mark.parametrize(
+    ("reason", "further"),
+    [(f"round 1: {DIVERGED} 0.1 at 3 of 3 hospitals", {(1, 0.05)}), ("the disk is full", set())],
+)
+def test_a_grid_goes_on_without_a_rate_at_which_training_diverges(
+    tmp_path: Path, reason: str, further: set[tuple[int, float]]
+) -> None:
+    """A trial that failed otherwise may come to more at its rate: the choice waits for it."""
+    grid = Grid(SCALES["smoke"], ["table2"], tmp_path, tmp_path, Failing(reason), ["random"])
+    slow, fast = grid.cells([])
+    append_json(tmp_path / "trials.jsonl", line(slow, 0.6, test=0.6).model_dump(mode="json"))
+    for _ in range(2):
+        grid.run()
+    (found,) = [each for each in read_failed(tmp_path) if each.cell == fast]
+    assert found.reason == reason
+    cells = grid.cells(read_trials(tmp_path))
+    assert {(cell.seed, cell.lr) for cell in cells} == {(0, 0.05), (0, 0.1)} | further
 
 
 @pytest.mark.parametrize(
@@ -253,6 +264,10 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     grid = Grid(SCALES["tiny"], ["table1"], tmp_path / "root", tmp_path, LocalWorkers(1, 1))
     with pytest.raises(BadInput, match="line 1"):
         grid.run()
+    (tmp_path / "trials.jsonl").unlink()
+    (tmp_path / "failed.jsonl").write_text('{"cell": {"sc')  # cut off by a kill
+    Grid(SCALES["tiny"], ["table1"], tmp_path / "root", tmp_path, LocalWorkers(1, 1))
+    assert read_failed(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from experiments.paper.cli import command
 from experiments.paper.report_input import Interval, Missing, Number
 from experiments.paper.results import Results
 from experiments.paper.scales import SCALES, Rates, cells_of
+from server.rounds.checks import DIVERGED
 from tests.support.shards import make_shard
 from tests.support.trials import FILMS, MadeUpResults, line, made_up_scores
 
@@ -37,7 +38,7 @@ def test_a_report_before_any_rate_is_chosen_says_what_to_do(tmp_path: Path) -> N
 
 def test_a_first_model_with_a_rate_that_failed_is_reported_at_the_others(tmp_path: Path) -> None:
     keep(tmp_path, SLOW)
-    failed = FailedLine(cell=FAST, reason="it diverged")
+    failed = FailedLine(cell=FAST, reason=f"{DIVERGED} 1 at 3 of 3")
     append_json(tmp_path / "failed.jsonl", failed.model_dump(mode="json"))
     test = make_shard(tmp_path / "data" / "test", images=60)
     (tmp_path / "scores").mkdir()

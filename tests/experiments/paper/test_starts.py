@@ -1,5 +1,6 @@
 """No rate is chosen, and no table read, across two first models of one name."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from experiments.paper.cells import TrialLine
 from experiments.paper.grid import Grid
 from experiments.paper.results import Results
 from experiments.paper.scales import SCALES, cells_of
-from experiments.paper.starts import check_starts
+from experiments.paper.starts import check_data, check_starts, data_sha256
+from tests.support.shards import make_shard
 from tests.support.trials import Instant, line
 
 SMALL = SCALES["small"]
@@ -38,6 +40,23 @@ def test_trials_of_one_first_model_from_two_files_are_refused(tmp_path: Path) ->
         Grid(SMALL, ["table2"], tmp_path / "root", tmp_path, instant, ["mocov2"]).run()
     tiny = Grid(SCALES["tiny"], ["table1"], tmp_path / "root", tmp_path, instant, ["random"])
     tiny.run()  # the lines of another scale are not its own
+
+
+def test_trials_on_other_films_are_refused(tmp_path: Path) -> None:
+    for shard in ("spread/hospital-00", "spread/hospital-01", "test"):
+        make_shard(tmp_path / shard, images=8)
+    here = data_sha256(tmp_path, "spread")
+    told, other, silent = (
+        each.model_copy(update={"data_sha256": sha256})
+        for each, sha256 in zip(lines(None, None, None), (here, OLD, None), strict=True)
+    )
+    check_data([told, silent], tmp_path)
+    with pytest.raises(BadInput, match=f"{other.cell.name}: of other films than those in .*spread"):
+        check_data([told, other, silent], tmp_path)
+    shutil.rmtree(tmp_path / "test")
+    make_shard(tmp_path / "test", images=9)
+    with pytest.raises(BadInput, match=told.cell.name):
+        check_data([told], tmp_path)
 
 
 def test_trials_begun_from_another_file_than_there_is_now_are_refused(tmp_path: Path) -> None:

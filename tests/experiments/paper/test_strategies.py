@@ -15,6 +15,7 @@ from experiments.paper.rates import chosen_settings, trials_at_chosen_rate
 from experiments.paper.report_input import MethodResult, MethodRow, Missing, StrategyTable
 from experiments.paper.scales import SCALES, Rates, Tuned, cells_of, method_cells
 from experiments.paper.trial import keep_line, run_trial
+from server.rounds.checks import DIVERGED
 from tests.support.trials import Instant, MadeUpResults, line
 
 COMMITTED = Path(__file__).parents[3] / "experiments" / "results"
@@ -144,7 +145,9 @@ def rows(table: StrategyTable) -> dict[Method, MethodRow]:
 
 
 def tables(lines: list[TrialLine], failed: list[FailedLine]) -> dict[FirstModel, StrategyTable]:
-    found = strategy_tables(found_in(lines), failed)
+    results = found_in(lines)
+    results.diverged = {line.cell.name for line in failed if line.diverged}
+    found = strategy_tables(results, failed)
     assert not isinstance(found, Missing)
     return {table.first_model: table for table in found}
 
@@ -171,7 +174,7 @@ def test_methods_are_compared_with_fedavg_of_the_same_start_and_seeds() -> None:
     assert isinstance(one, MethodResult)
     assert (one.seeds, one.p) == (1, None)
     assert random["fedadam"].results["iid"] == Missing(reason=NOT_TUNED)
-    diverged = FailedLine(cell=crash, reason="it diverged")
+    diverged = FailedLine(cell=crash, reason=f"{DIVERGED} 1 at 3 of 3")
     random = rows(tables(lines, [diverged])["random"])
     assert random["fedadam"].setting == 0.003
     assert random["fedadam"].results["iid"] == Missing(reason="not run yet")

@@ -146,15 +146,23 @@ def test_a_line_tells_the_code_that_the_trial_began_with(
     commits = ["before"]
 
     def run(settings: ServerSettings, shards: Sequence[Path]) -> None:
+        if len(commits) < 3:
+            commits.append("after")
+            raise KeyboardInterrupt
         run_in_process(settings, shards)
-        commits.append("after")
 
     monkeypatch.setattr(
         trial, "environment", lambda: HERE.model_copy(update={"commit": commits[-1]})
     )
     monkeypatch.setattr(trial, "run_in_process", run)
-    line = run_trial(cell(rounds=1), "random", data, tmp_path / "results", tmp_path / "work")
+    given = cell(rounds=1), "random", data, tmp_path / "results", tmp_path / "work"
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(*given)
+    line = run_trial(*given)
     assert line.environment.commit == "before"
+    assert [each.commit for each in line.went_on_in] == ["after"]
+    assert line.seconds == sum(at.seconds for at in line.rounds)
 
 
 @pytest.mark.parametrize(("hospitals", "count"), [("union", 1), (1, 1), ("all", 3)])

@@ -188,6 +188,16 @@ def test_verdicts_flip_with_the_auc(wire: Wire, lost: float, half: float, decisi
     assert found[f"{wire}: from Random"].decision == found[wire].decision == decision
 
 
+def test_a_round_that_travelled_whole_after_a_stop_is_no_round_of_the_wire() -> None:
+    lines = [
+        trial(each.cell, (62, 24, 100, 24, 24)) if each.cell.wire == "int8" else each
+        for each in grid({**BYTES, "int8": (62, 24, 24)})
+    ]
+    int8 = results(report_on(lines), "random")["int8"]
+    assert isinstance(int8, WireResult)
+    assert int8.later == Traffic(bytes=24_000_000, share=0.24)
+
+
 @pytest.mark.parametrize(("later", "decision"), [(25, "holds"), (26, "does not hold")])
 def test_verdicts_flip_with_the_bytes(later: int, decision: str) -> None:
     lines = grid({**BYTES, "int8": (62, later, later)})
