@@ -5,11 +5,8 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.findings import FINDINGS
+from common.readings import FEW
 from common.scores import Auc, Scores, rounded
-
-FEW = 5
-"""With fewer films that have a finding, or that do not, an AUC has no interval: from one or two a
-bootstrap draws hardly anything else than the same again."""
 
 
 class CountedAuc(BaseModel):

@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from client.counted import FEW
 from client.state import ClientState
 from common.bootstrap import Bootstrap, Estimate, Films
 from common.checkpoint import Provenance, write_checkpoint
 from common.findings import FINDINGS
 from common.net import SITE_NAME
 from common.protocol import Instruction, Keep, Sha256
+from common.readings import FEW
 from common.runtime.files import drop_temporary, write_json
 from common.scores import Auc
 from common.state import State, select

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from client.counted import FEW, with_counts
+from client.counted import with_counts
 from client.exchanged import Exchanged, exchanged
 from client.kept import KeptModels, OwnScores, read_own_scores
 from common.findings import FINDINGS
 from common.page import fill, rows
 from common.protocol import RunResult
+from common.readings import FEW
 from common.runtime.files import now, write_whole
 from common.scores import AucByFinding, mean_auc, rounded
 

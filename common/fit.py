@@ -10,11 +10,11 @@ from torch import Tensor
 
 from common.errors import BadInput
 from common.foreign import find
-from common.head import COUNTER, choose_head
+from common.head import choose_head
 from common.model import build_model, state_of
 from common.one_channel import to_three_channels
 from common.options import Architecture, HeadChoice
-from common.state import State, is_float, select
+from common.state import COUNTER, State, is_float, select
 
 log = logging.getLogger(__name__)
 

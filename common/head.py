@@ -13,12 +13,11 @@ from torch import Tensor
 from common.errors import BadInput
 from common.findings import FINDINGS
 from common.options import HeadChoice
+from common.state import COUNTER
 
 log = logging.getLogger(__name__)
 
 IMAGENET_CLASSES = 1000
-
-COUNTER = "num_batches_tracked"
 
 CHEXNET_HEAD = "classifier.0.weight"
 """CheXNet's classifier is ``Sequential(Linear, Sigmoid)``. Its findings have the order of

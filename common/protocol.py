@@ -48,18 +48,7 @@ Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """128 random bits."""
 
 VERSION: Literal[9] = 9
-"""Of the protocol. Since 9 the list of a secure sum is signed with the attempt's keys, and an
-instruction tells a hospital that it begins again. Since 8 no control variates come back with a
-reply. Since 7 a secure sum's parameters may have half a word each. Since 6 training may be
-differentially private, a reply tells what that has cost, and updates may be summed under masks.
-Since 5 hospitals may keep a part of the model and states of their training, an instruction tells
-which of them count, models may travel as changes of what is held, and the training has more
-settings. Since 4 hospitals tell how far they are, a reply may have histograms of the logits, an
-instruction may ask for a canary, and a client may say that it only checks its connection. Since 3
-the greeting tells the training's settings, a reply may say that the training diverged, and
-hospitals may be given the final model and what came of the run. Since 2 an instruction holds its
-training settings in one field, and hospitals are known by their certificates, not by signed
-hellos."""
+"""Of the protocol: both sides must have the same."""
 
 MOST_ROUNDS = 2**31
 """A round's or an attempt's number is below this."""

@@ -19,7 +19,8 @@ from common.scores import Auc, mean_auc
 Floats = npt.NDArray[np.float64]
 
 FEW = 5
-"""With fewer films that have a finding, or that do not, an AUC has no interval."""
+"""With fewer films that have a finding, or that do not, an AUC has no interval: from one or two a
+bootstrap draws hardly anything else than the same again."""
 
 CALIBRATION_GROUPS = 10
 
@@ -168,20 +169,6 @@ def roc_points(positives: Counts, negatives: Counts) -> tuple[Floats, Floats] | 
         np.array([1 - point.specificity for point in points]),
         np.array([point.sensitivity for point in points]),
     )
-
-
-def at_threshold(positives: Counts, negatives: Counts, threshold: float) -> OperatingPoint | None:
-    """Return how a threshold does, taken at the nearest edge of a bin.
-
-    Args:
-        positives: int, 512.
-        negatives: int, 512.
-        threshold: A logit.
-    """
-    points = operating_points(positives, negatives)
-    if points is None:
-        return None
-    return min(points, key=lambda point: abs(point.threshold - threshold))
 
 
 def youden(positives: Counts, negatives: Counts) -> OperatingPoint | None:

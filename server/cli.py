@@ -39,10 +39,6 @@ log = logging.getLogger(__name__)
 
 RunName = Annotated[Printable, Field(min_length=1, max_length=80)]
 
-RESTART_SECONDS = 180.0
-"""How long a server whose run is done already waits for the hospitals, which may all be starting on
-one machine."""
-
 
 class ServerSettings(ServingSettings, RunOptions):
     """Ask hospitals to train, average what they return, keep every round."""
@@ -214,7 +210,7 @@ def _serve(arguments: Sequence[str]) -> None:
     from server.run.records import RunStatus, read_run_status
     from server.run.start import start_run
     from server.run.tracking import tracking
-    from server.serving import certificates, terminal_status, tester_of
+    from server.serving import RESTART_SECONDS, certificates, terminal_status, tester_of
     from server.transport.port import check_free
     from server.transport.service import listening
 

@@ -17,6 +17,10 @@ from server.transport.tls import ServerTLS
 
 log = logging.getLogger(__name__)
 
+RESTART_SECONDS = 180.0
+"""How long a server whose work is done already waits for the hospitals, to tell them; they may all
+be starting on one machine."""
+
 
 def certificates(settings: ServingSettings) -> tuple[ServerTLS | None, SiteList | None]:
     """Return the server's certificate and the list of hospitals; None and None with --insecure.

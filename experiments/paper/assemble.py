@@ -29,7 +29,7 @@ from experiments.paper.report_input import (
     SplitCounts,
     Stratum,
 )
-from experiments.paper.results import Results, curve_of, interval
+from experiments.paper.results import NOT_RUN, Results, curve_of, interval
 from experiments.paper.scales import Scale
 
 LIMITS = [
@@ -109,7 +109,7 @@ def _curves(found: Results) -> list[Curve] | Missing:
         for model in ("random", "mocov2")
         for _, line in sorted(found.trials("figure6", model).items())
     ]
-    return curves or Missing(reason="not run yet")
+    return curves or Missing(reason=NOT_RUN)
 
 
 def _strata(found: Results, metadata: Path | None) -> list[Stratum] | Missing:

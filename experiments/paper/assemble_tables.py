@@ -10,7 +10,6 @@ from common.findings import FINDINGS
 from experiments.paper.cells import Cell, FailedLine, FirstModel, TrialLine
 from experiments.paper.rates import SETTINGS, Reading, is_of, trials_at_chosen_rate
 from experiments.paper.report_input import (
-    MEAN,
     Bound,
     BoundResult,
     ByFinding,
@@ -72,12 +71,11 @@ def result_table(
     if not rows:
         return Missing(reason="; ".join(dict.fromkeys(missing.values())))
     split, mode = SETTINGS[table]
-    leads = _leads({model: found.means(done) for model, done in trials.items() if done}, found)
     return ResultTable(
         split=split,
         mode=mode,
         rows=rows,
-        leads={} if leads is None else {MEAN: leads},
+        lead=_lead({model: found.means(done) for model, done in trials.items() if done}, found),
         not_run=missing,
     )
 
@@ -131,7 +129,7 @@ def _by_finding(found: Results, by_seed: Mapping[int, Floats]) -> ByFinding:
     }
 
 
-def _leads(means: Mapping[FirstModel, Mapping[int, Floats]], found: Results) -> Interval | None:
+def _lead(means: Mapping[FirstModel, Mapping[int, Floats]], found: Results) -> Interval | None:
     """Return the best mean minus the next best, paired."""
     values = {
         model: float(found.bootstrap.over_seeds(by_seed)[0]) for model, by_seed in means.items()

@@ -326,8 +326,8 @@ def _reading(report: ReportInput) -> list[str]:
         "ratio's interval leaves it out: there is no p of that. Of several comparisons together "
         "all must hold, and one that does not hold decides.",
         "Undecided: the films and seeds are too few to tell. It does not mean no difference.",
-        "Bold: the best of its column, only where the interval of its lead over the next one "
-        "excludes 0. A column without bold has no sure winner.",
+        "Bold: the best mean of its table, only where the interval of its lead over the next one "
+        "excludes 0. A table without bold has no sure winner.",
         "Rate: each first model had the same learning rates to choose from; the hospitals' own "
         "validation chose, never the test films. Lowest or highest tried: a rate beyond it might "
         "have been better. One at which training diverged is passed over, and named.",

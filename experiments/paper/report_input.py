@@ -14,9 +14,6 @@ T = TypeVar("T")
 Some = Annotated[list[T], Field(min_length=1)]
 """A list with at least one item: what is empty is :class:`Missing` and says why."""
 
-MEAN = "mean"
-"""The column of the mean over the findings of the endpoint, beside those of the findings."""
-
 TITLES: dict[FirstModel, str] = {
     "random": "Random",
     "imagenet": "ImageNet",
@@ -113,9 +110,7 @@ class ResultTable(Entry):
     split: Split
     mode: Mode
     rows: Some[Row]
-    leads: dict[str, Interval] = Field(
-        {}, description=f"best minus next best, paired, by finding or '{MEAN}'"
-    )
+    lead: Interval | None = Field(None, description="best mean minus next best, paired")
     not_run: dict[FirstModel, str] = Field({}, description="rows that are missing, and why")
 
 
@@ -143,7 +138,6 @@ class FractionTable(Entry):
     """Table 3."""
 
     rows: Some[FractionRow]
-    leads: dict[float, Interval] = Field({}, description="best minus next best, by fraction")
     not_run: dict[FirstModel, str] = Field({})
 
 

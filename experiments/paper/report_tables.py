@@ -19,7 +19,6 @@ from experiments.paper.report_curves import (
     random_ends,
 )
 from experiments.paper.report_input import (
-    MEAN,
     TITLES,
     Bound,
     BoundResult,
@@ -81,7 +80,7 @@ def verdict_table(verdicts: Sequence[Verdict], digits: int = 3) -> Table:
 
 
 def result_table(table: ResultTable, findings: Sequence[FindingCount]) -> Table:
-    """Return table 1 or 2; the best of a column is bold if it leads the next one for sure."""
+    """Return table 1 or 2; the best mean is bold if it leads the next one for sure."""
     header = [
         Cell("First model"),
         *(Cell(finding_title(f), f"{f.positives} positive of {_patients(f)}") for f in findings),
@@ -90,18 +89,12 @@ def result_table(table: ResultTable, findings: Sequence[FindingCount]) -> Table:
         Cell("Rate"),
         Cell("Seeds"),
     ]
-    columns: list[tuple[str, Callable[[Row], Number | None]]] = [
-        *((f.name, _auc_of(f.name)) for f in findings),
-        (MEAN, lambda row: row.mean),
-    ]
-    best = {
-        name: _best({row.first_model: of(row) for row in table.rows}, table.leads.get(name))
-        for name, of in columns
-    }
+    best = _best({row.first_model: row.mean for row in table.rows}, table.lead)
     rows = [
         [
             Cell(TITLES[row.first_model]),
-            *(auc_cell(of(row), best[name] == row.first_model) for name, of in columns),
+            *(auc_cell(row.auc_by_finding[f.name]) for f in findings),
+            auc_cell(row.mean, best == row.first_model),
             difference_cell(row.over_random),
             Cell(f"{row.lr:g}", _remark_on_rate(row)),
             Cell(str(row.seeds)),
@@ -116,20 +109,13 @@ def fraction_tables(table: FractionTable) -> tuple[Table, Table, Table, Table]:
     cells = {(row.first_model, cell.fraction): cell for row in table.rows for cell in row.cells}
     fractions = sorted({fraction for _, fraction in cells}, reverse=True)
     header = [Cell("First model"), *(Cell(f"{100 * fraction:g}%") for fraction in fractions)]
-    best = {
-        fraction: _best(
-            {name: cell.mean for (name, of), cell in cells.items() if of == fraction},
-            table.leads.get(fraction),
-        )
-        for fraction in fractions
-    }
 
-    def layout(show: Callable[[FirstModel, FractionCell], Cell]) -> Table:
+    def layout(show: Callable[[FractionCell], Cell]) -> Table:
         rows = [
             [
                 Cell(TITLES[row.first_model]),
                 *(
-                    show(row.first_model, cells[row.first_model, fraction])
+                    show(cells[row.first_model, fraction])
                     if (row.first_model, fraction) in cells
                     else Cell(UNDEFINED)
                     for fraction in fractions
@@ -140,10 +126,10 @@ def fraction_tables(table: FractionTable) -> tuple[Table, Table, Table, Table]:
         return Table(header, rows + _not_run(table.not_run))
 
     return (
-        layout(lambda name, cell: auc_cell(cell.mean, best[cell.fraction] == name)),
-        layout(lambda _, cell: difference_cell(cell.drop)),
-        layout(lambda _, cell: difference_cell(cell.over_random)),
-        layout(lambda _, cell: Cell(f"{cell.lr:g}", _seeds(cell.seeds))),
+        layout(lambda cell: auc_cell(cell.mean)),
+        layout(lambda cell: difference_cell(cell.drop)),
+        layout(lambda cell: difference_cell(cell.over_random)),
+        layout(lambda cell: Cell(f"{cell.lr:g}", _seeds(cell.seeds))),
     )
 
 
@@ -301,10 +287,6 @@ def _remark_on_rate(row: Row) -> str:
 
 def _patients(finding: FindingCount) -> str:
     return "1 patient" if finding.patients == 1 else f"{finding.patients} patients"
-
-
-def _auc_of(finding: str) -> Callable[[Row], Number | None]:
-    return lambda row: row.auc_by_finding[finding]
 
 
 def _best(by_model: Mapping[FirstModel, Number | None], lead: Interval | None) -> FirstModel | None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from common.bootstrap import LEAST_POSITIVES
 from common.checkpoint import read_checkpoint
 from common.evaluation import predict
 from common.findings import count_by_finding
@@ -29,10 +30,6 @@ from server.cli import ServerSettings
 from server.run.events import InitialModel, Unusual, read_events
 from server.run.left_out import left_out
 from server.run.records import RoundRecord, RunStatus, read_rounds
-
-FEWEST_POSITIVES = 20
-"""Positive test films that a finding needs to count in the endpoint; with fewer, its AUC says
-little."""
 
 LINE = "line.json"
 """In the run's folder of a trial that is done, until :func:`keep_line`."""
@@ -121,7 +118,7 @@ def endpoint(by_finding: AucByFinding, test: Shard) -> float | None:
         {
             finding: auc
             for finding, auc in by_finding.items()
-            if positives[finding] >= FEWEST_POSITIVES
+            if positives[finding] >= LEAST_POSITIVES
         }
     )
 

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RESTART_SECONDS = 180.0
-"""How long one that is done already waits for the hospitals, to tell them."""
-
 
 class EvaluateSettings(ServingSettings):
     """Let hospitals score models on the films that they keep for validation; nothing is trained."""
@@ -83,7 +80,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from server.rounds.plan import Plan
     from server.run.events import AuditEvent
     from server.run.records import RunStatus
-    from server.serving import certificates, terminal_status, tester_of
+    from server.serving import RESTART_SECONDS, certificates, terminal_status, tester_of
     from server.transport.port import check_free
     from server.transport.service import listening
 

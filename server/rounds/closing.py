@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from common.accounting import Privacy
@@ -36,10 +36,11 @@ from server.run.records import AverageScores, Result, Validation
 log = logging.getLogger(__name__)
 
 
+@dataclass
 class Closing:
     """Ends a run whose rounds are done.
 
-    Args:
+    Attributes:
         plan: How the run is to go.
         hospitals: Those that are connected.
         folder: Where everything is written.
@@ -53,31 +54,17 @@ class Closing:
         provenance: Of the run's models.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        hospitals: Hospitals,
-        folder: RunFolder,
-        progress: Progress,
-        model: GlobalModel,
-        best: BestCopy,
-        under_way: UnderWay | None,
-        asked: set[str],
-        test: Callable[[State], Scores] | None,
-        average: MovingAverage | None,
-        provenance: Provenance,
-    ) -> None:
-        self._plan = plan
-        self._hospitals = hospitals
-        self._folder = folder
-        self._progress = progress
-        self._model = model
-        self._best = best
-        self._under_way = under_way
-        self._asked = asked
-        self._test = test
-        self._average = average
-        self._provenance = provenance
+    plan: Plan
+    hospitals: Hospitals
+    folder: RunFolder
+    progress: Progress
+    model: GlobalModel
+    best: BestCopy
+    under_way: UnderWay | None
+    asked: set[str]
+    test: Callable[[State], Scores] | None
+    average: MovingAverage | None
+    provenance: Provenance
 
     def run(self, reason: str | None) -> Result:
         """Let the hospitals score the final model, share the models and write the last ones.
@@ -88,7 +75,7 @@ class Closing:
         Raises:
             OSError: A file cannot be written.
         """
-        plan, progress, last = self._plan, self._progress, self._progress.round
+        plan, progress, last = self.plan, self.progress, self.progress.round
         self._say_test_scores()
         too_late = self._let_finish()
         found, validation, of_all = self._score_final()
@@ -109,39 +96,39 @@ class Closing:
         )
 
     def _say_test_scores(self) -> None:
-        if (test := self._folder.rounds()[-1].test) is not None:
+        if (test := self.folder.rounds()[-1].test) is not None:
             for row in console.findings_table({"test AUC": test.auc_by_finding}):
                 log.info(row, extra=FOR_PEOPLE)
 
     def _let_finish(self) -> str:
         """Wait for hospitals that still train, whose replies come too late to count; name them."""
-        if self._under_way is None or not (errands := self._under_way.errands):
+        if self.under_way is None or not (errands := self.under_way.errands):
             return ""
         names = ", ".join(sorted(errands))
         log.info("waiting for %s to finish; this training comes too late to count", names)
-        last = self._progress.round
-        out = self._model.to_score(last + 1, 1, self._progress)
+        last = self.progress.round
+        out = self.model.to_score(last + 1, 1, self.progress)
         busy = {name: errand.instruction.identity for name, errand in errands.items()}
-        identity, needed = out.instruction.identity, self._plan.needed
-        self._folder.live.begin(identity, "closing", last, needed, busy)
+        identity, needed = out.instruction.identity, self.plan.needed
+        self.folder.live.begin(identity, "closing", last, needed, busy)
         nobody = Cohort({}, {})
-        rest = Attempt(self._hospitals, self._folder, out, None, nobody, self._under_way)
+        rest = Attempt(self.hospitals, self.folder, out, None, nobody, self.under_way)
         rest.collect(0)
         return names
 
     def _score_final(self) -> tuple[Collected, Validation, Pooled | None]:
         """Let the hospitals score the final model; no further round would."""
         log.info("the hospitals score the final model")
-        last = self._progress.round
-        out = self._model.to_score(last + 1, 1, self._progress)
-        self._hospitals.wait_for_return(self._asked, RECONNECT_GRACE_SECONDS)
+        last = self.progress.round
+        out = self.model.to_score(last + 1, 1, self.progress)
+        self.hospitals.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
         found = self._evaluate(out, "final", last)
-        validation = across(found.validations, not self._plan.strategy.believes_claims)
-        of_all = keep_pooled(self._folder.path, last + 1, found.histograms)
+        validation = across(found.validations, not self.plan.strategy.believes_claims)
+        of_all = keep_pooled(self.folder.path, last + 1, found.histograms)
         final = FinalModel(round=last, auc=validation.auc, pooled=of_all)
-        self._folder.log.record(final)  # before best.pt follows it
-        self._progress.note_final(final)
-        self._best.update()
+        self.folder.log.record(final)  # before best.pt follows it
+        self.progress.note_final(final)
+        self.best.update()
         log.info(
             "final model: validation AUC %s over %d hospitals, %s over all their films",
             rounded(validation.auc),
@@ -155,18 +142,18 @@ class Closing:
 
         Their scores of it are known since the round after it, and change nothing.
         """
-        plan, best, last = self._plan, self._progress.best, self._progress.round
+        plan, best, last = self.plan, self.progress.best, self.progress.round
         if not plan.share_model or not plan.one_model or best is None or best[1] == last:
             return
-        if (state := best_model(self._folder, best[1], plan.architecture)) is None:
+        if (state := best_model(self.folder, best[1], plan.architecture)) is None:
             return
-        out = self._model.to_score(last + 1, 2, self._progress)
-        self._hospitals.wait_for_return(final.validations, RECONNECT_GRACE_SECONDS)
+        out = self.model.to_score(last + 1, 2, self.progress)
+        self.hospitals.wait_for_return(final.validations, RECONNECT_GRACE_SECONDS)
         self._evaluate(replace(out, state=state, packed=Weights(pack(state))), "best", best[1])
 
     def _evaluate(self, out: Round, model: Literal["final", "best"], number: int) -> Collected:
         """Let the hospitals score a model, and keep it if it is shared."""
-        plan = self._plan
+        plan = self.plan
         if plan.share_model:
             privacy = self._privacy_after(number)
             out = to_keep(out, model, number, plan.strategy.strategy, privacy)
@@ -178,30 +165,30 @@ class Closing:
         return found
 
     def _collect(self, out: Round) -> Collected:
-        last, plan = self._progress.round, self._plan
-        self._folder.live.begin(out.instruction.identity, "closing", last, plan.needed)
-        attempt = Attempt(self._hospitals, self._folder, out)
-        self._asked.update(attempt.collected.asked)
+        last, plan = self.progress.round, self.plan
+        self.folder.live.begin(out.instruction.identity, "closing", last, plan.needed)
+        attempt = Attempt(self.hospitals, self.folder, out)
+        self.asked.update(attempt.collected.asked)
         return attempt.collect(plan.round_timeout)
 
     def _score_average(self, final: Collected) -> AverageScores | None:
         """Write the moving average of the models, if there is one, and let all score it."""
-        if (average := self._average) is None:
+        if (average := self.average) is None:
             return None
-        last = self._progress.round
+        last = self.progress.round
         told = {"round": last, "ema": average.decay, "privacy": self._privacy_after(last)}
-        provenance = self._provenance.model_copy(update=told)
-        file = self._folder.path / "ema.pt"
-        write_checkpoint(file, average.state, self._plan.architecture, provenance)
+        provenance = self.provenance.model_copy(update=told)
+        file = self.folder.path / "ema.pt"
+        write_checkpoint(file, average.state, self.plan.architecture, provenance)
         log.info("the hospitals score the moving average of the models")
-        out = self._model.to_score(last + 1, 3, self._progress)
-        self._hospitals.wait_for_return(final.validations, RECONNECT_GRACE_SECONDS)
+        out = self.model.to_score(last + 1, 3, self.progress)
+        self.hospitals.wait_for_return(final.validations, RECONNECT_GRACE_SECONDS)
         found = self._collect(
             replace(out, state=average.state, packed=Weights(pack(average.state)))
         )
         scores = AverageScores(
-            test=self._test(average.state) if self._test is not None else None,
-            validation=across(found.validations, not self._plan.strategy.believes_claims),
+            test=self.test(average.state) if self.test is not None else None,
+            validation=across(found.validations, not self.plan.strategy.believes_claims),
             pooled=pooled_of(found.histograms),
         )
         log.info(
@@ -215,29 +202,29 @@ class Closing:
 
     def _privacy_after(self, number: int) -> Privacy | None:
         """Return what the models of the first rounds promise together; None: nothing."""
-        return privacy_of(self._folder.rounds()[:number], (), self._plan.training)
+        return privacy_of(self.folder.rounds()[:number], (), self.plan.training)
 
     def _write_models(self) -> None:
         """Write ``final.pt``, and ``best.pt`` if no score has chosen it."""
-        last, best = self._progress.round, self._progress.best
-        if not self._plan.one_model:
-            shared = self._plan.training.shared
+        last, best = self.progress.round, self.progress.best
+        if not self.plan.one_model:
+            shared = self.plan.training.shared
             log.warning(
                 "there is no single model, and so no final.pt: with --shared %s each hospital has "
                 "the rest of its own model in its --state",
                 shared,
             )
             return
-        self._folder.copy_checkpoint(last, "final.pt")
+        self.folder.copy_checkpoint(last, "final.pt")
         if best is None:
-            self._folder.copy_checkpoint(last, "best.pt")
+            self.folder.copy_checkpoint(last, "best.pt")
             return
-        by = self._progress.choice.by
+        by = self.progress.choice.by
         log.info("best model: of round %d, %s validation AUC %s", best[1], by, rounded(best[0]))
 
     def _say_left_out(self, too_late: str) -> None:
-        last = self._progress.round
-        if lost := left_out(self._folder.rounds(), self._folder.events()):
+        last = self.progress.round
+        if lost := left_out(self.folder.rounds(), self.folder.events()):
             what = "; ".join(f"{name}: {why}" for name, why in lost.items())
             log.warning("%d rounds are done; not every hospital counts: %s", last, what)
         else:

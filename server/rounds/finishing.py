@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from time import monotonic
 
 from common.checkpoint import Provenance
@@ -34,10 +35,11 @@ from server.strategies.base import RoundInfo, Strategy
 log = logging.getLogger(__name__)
 
 
+@dataclass
 class Finishing:
     """Makes the next model, and has the round kept beside the next one.
 
-    Args:
+    Attributes:
         plan: How the run is to go.
         folder: Where everything is written.
         strategy: Combines the updates.
@@ -51,31 +53,17 @@ class Finishing:
         told: Is called whenever a round is safe.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        folder: RunFolder,
-        strategy: Strategy,
-        model: GlobalModel,
-        average: MovingAverage | None,
-        provenance: Provenance,
-        test: Callable[[State], Scores] | None,
-        progress: Progress,
-        best: BestCopy,
-        beside: BesideNext,
-        told: Callable[[], object],
-    ) -> None:
-        self._plan = plan
-        self._folder = folder
-        self._strategy = strategy
-        self._model = model
-        self._average = average
-        self._provenance = provenance
-        self._test = test
-        self._progress = progress
-        self._best = best
-        self._beside = beside
-        self._told = told
+    plan: Plan
+    folder: RunFolder
+    strategy: Strategy
+    model: GlobalModel
+    average: MovingAverage | None
+    provenance: Provenance
+    test: Callable[[State], Scores] | None
+    progress: Progress
+    best: BestCopy
+    beside: BesideNext
+    told: Callable[[], object]
 
     def finish(self, out: Round, attempt: Attempt, start: float) -> None:
         """Average; save, test and write the round's line beside the next round.
@@ -93,13 +81,13 @@ class Finishing:
         number = out.instruction.identity.round
         drift = self._combine(number, out, attempt)
         averaged = monotonic()
-        training, done = out.instruction.training, self._folder.rounds()
+        training, done = out.instruction.training, self.folder.rounds()
         spent = spent_in(done, attempt.collected.hospitals, training)
         privacy = privacy_of(done, spent.values(), training)
-        pooled = keep_pooled(self._folder.path, number, attempt.collected.histograms)
-        if self._beside.busy:
-            self._folder.live.enter("test")
-            self._beside.wait()
+        pooled = keep_pooled(self.folder.path, number, attempt.collected.histograms)
+        if self.beside.busy:
+            self.folder.live.enter("test")
+            self.beside.wait()
         seconds = RoundSeconds(
             hospitals=replied - start,
             average=averaged - replied,
@@ -108,29 +96,29 @@ class Finishing:
             total=monotonic() - start,
         )
         record = self._record(out, attempt, drift, spent, pooled, seconds)
-        self._progress.note(record)
-        self._folder.hold(record)
-        state, kept = self._model.state, self._to_keep()
+        self.progress.note(record)
+        self.folder.hold(record)
+        state, kept = self.model.state, self._to_keep()
         asked = len(attempt.collected.asked)
 
         def keep(safe: Callable[[], None]) -> None:
             begin = monotonic()
-            provenance = self._provenance.model_copy(update={"round": number, "privacy": privacy})
-            architecture = self._plan.architecture
-            self._folder.write_checkpoint(number, state, architecture, provenance, kept)
+            provenance = self.provenance.model_copy(update={"round": number, "privacy": privacy})
+            architecture = self.plan.architecture
+            self.folder.write_checkpoint(number, state, architecture, provenance, kept)
             save = monotonic() - begin
             averaged_model = {"round": number, "sha256": record.model_sha256}
-            self._folder.log.record(AuditEvent(event="averaged", details=averaged_model))
+            self.folder.log.record(AuditEvent(event="averaged", details=averaged_model))
             times = record.seconds.model_copy(update={"save": save})
             self._close(record.model_copy(update={"seconds": times}), state, asked, safe)
 
-        self._beside.start(keep)
+        self.beside.start(keep)
 
     def resume(self) -> None:
         """Score the model of the last round and write its line, if it has none."""
-        if (record := self._folder.open_round) is not None:
-            state, asked = self._model.state, len(record.cohort)
-            self._beside.start(lambda safe: self._close(record, state, asked, safe))
+        if (record := self.folder.open_round) is not None:
+            state, asked = self.model.state, len(record.cohort)
+            self.beside.start(lambda safe: self._close(record, state, asked, safe))
 
     def _close(
         self, record: RoundRecord, state: State, asked: int, safe: Callable[[], None]
@@ -143,19 +131,19 @@ class Finishing:
             asked: Hospitals that were asked.
             safe: To call once a killed server would go on after the round.
         """
-        if self._test is not None:
-            self._folder.keep_open(record)
-            self._told()
+        if self.test is not None:
+            self.folder.keep_open(record)
+            self.told()
             safe()
             begin = monotonic()
-            test = self._test(state)
+            test = self.test(state)
             seconds = record.seconds.model_copy(update={"test": monotonic() - begin})
             record = record.model_copy(update={"test": test, "seconds": seconds})
-        self._folder.write_round(record)
-        if self._test is None:
-            self._told()
+        self.folder.write_round(record)
+        if self.test is None:
+            self.told()
             safe()
-        self._best.update()
+        self.best.update()
         self._say(record, asked)
 
     def _combine(self, number: int, out: Round, attempt: Attempt) -> dict[str, float | None]:
@@ -164,29 +152,29 @@ class Finishing:
         Raises:
             FedCXRError: The average cannot be used.
         """
-        self._folder.live.enter("average")
-        taking_part = self._progress.known | attempt.collected.there
-        hospitals = max(self._plan.min_clients, len(taking_part))
+        self.folder.live.enter("average")
+        taking_part = self.progress.known | attempt.collected.there
+        hospitals = max(self.plan.min_clients, len(taking_part))
         updates = attempt.updates()
         about = RoundInfo(number, out.instruction.training, hospitals)
-        after = self._strategy.combine(out.trained, updates, about)
+        after = self.strategy.combine(out.trained, updates, about)
         if (flaw := flaw_of(after)) is not None:
             raise FedCXRError(
-                f"round {number}: --strategy {self._plan.strategy.strategy} made a model that "
+                f"round {number}: --strategy {self.plan.strategy.strategy} made a model that "
                 f"cannot be used: {flaw}; nothing was sent, the run is as it was after round "
                 f"{number - 1}"
             )
         drift = cosines(out.trained, after, updates)
-        self._model.follow(out, after)
-        if self._average is not None:
-            self._average.follow(self._model.state)
+        self.model.follow(out, after)
+        if self.average is not None:
+            self.average.follow(self.model.state)
         return drift
 
     def _to_keep(self) -> State:
         """Return what is kept beside the model."""
-        average = self._average.state if self._average is not None else {}
-        strategy = self._strategy.state_dict()
-        return Beside(strategy, average, self._model.sent, self._model.residual).to_keep()
+        average = self.average.state if self.average is not None else {}
+        strategy = self.strategy.state_dict()
+        return Beside(strategy, average, self.model.sent, self.model.residual).to_keep()
 
     def _record(
         self,
@@ -204,8 +192,8 @@ class Finishing:
             for name, record in sorted(found.hospitals.items())
         }
         answered = found.hospitals.keys() | found.rejected.keys()
-        missing = (self._progress.known | set(found.asked)) - answered
-        equal = not self._plan.strategy.believes_claims  # or one could choose the best model alone
+        missing = (self.progress.known | set(found.asked)) - answered
+        equal = not self.plan.strategy.believes_claims  # or one could choose the best model alone
         validation = across(found.validations, equal)
         return RoundRecord(
             round=identity.round,
@@ -218,18 +206,18 @@ class Finishing:
             hospitals=hospitals,
             rejected=found.rejected,
             missing=sorted(missing - {*found.idle, *found.busy}),
-            drawn=dict(attempt.cohort.chances) if self._plan.participation.fraction < 1 else None,
+            drawn=dict(attempt.cohort.chances) if self.plan.participation.fraction < 1 else None,
             busy=found.busy,
             pooled=pooled,
             secure=found.sums or None,
             seconds=seconds,
-            model_sha256=self._model.weights.sha256,
+            model_sha256=self.model.weights.sha256,
         )
 
     def _say(self, record: RoundRecord, asked: int) -> None:
         """Log a round that is done, the best one so far and how long the others will take."""
-        rounds, best = self._plan.rounds, self._progress.best
-        left = seconds_left([each.seconds.total for each in self._folder.rounds()], rounds)
+        rounds, best = self.plan.rounds, self.progress.best
+        left = seconds_left([each.seconds.total for each in self.folder.rounds()], rounds)
         told = fields(
             "round done",
             round=record.round,

@@ -10,7 +10,6 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from client import kept as kept_module
-from client.counted import FEW
 from client.hospital import Hospital
 from client.kept import Interval, KeptModels, own_scores, read_own_scores
 from client.state import ClientState
@@ -19,6 +18,7 @@ from common.bootstrap import Films
 from common.checkpoint import read_checkpoint
 from common.findings import FINDINGS, UNKNOWN
 from common.protocol import Greeting, Instruction, Keep
+from common.readings import FEW
 from common.shard import open_shard
 from common.wire import fingerprint, pack
 from tests.support.hospitals import GREETING, STATE, instruction_of, plan_of

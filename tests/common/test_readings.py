@@ -14,7 +14,6 @@ from common.findings import FINDINGS, UNKNOWN
 from common.histograms import BINS, CENTRES, Counts, Histograms, histograms_of, total
 from common.readings import (
     FEW,
-    at_threshold,
     auc_of,
     binning_bound,
     calibration,
@@ -137,7 +136,6 @@ def test_what_is_undefined_is_none() -> None:
         assert (told.auc, told.low, told.high, told.bound) == (None,) * 4
         for read in (operating_points, roc_points, youden, sensitive):
             assert read(positives, negatives) is None
-        assert at_threshold(positives, negatives, 0) is None
     assert calibration(NOTHING, NOTHING) is None
 
 
@@ -164,10 +162,10 @@ def test_the_curve_and_its_thresholds_are_those_of_scikit_learn(
     assert ours == set(zip(x.round(9), y.round(9), strict=True))
     assert (np.diff(curve[0]) > -1e-12).all()
     assert np.trapezoid(curve[1], curve[0]) == pytest.approx(auc_of(*told), abs=1e-9)
-    for threshold in (-20.0, -1.23, 0.0, 3.5, 20.0):
-        point = at_threshold(*told, threshold)
-        assert point is not None
-        assert abs(point.threshold - max(-14, min(14, threshold))) <= 28 / 512 / 2
+    points = operating_points(*told)
+    assert points is not None
+    assert [point.threshold for point in points] == pytest.approx(np.linspace(14, -14, 513))
+    for point in points[::40]:
         called = binned >= point.threshold
         assert point.sensitivity == pytest.approx(called[labels == 1].mean())
         assert point.specificity == pytest.approx(1 - called[labels == 0].mean())

@@ -10,7 +10,6 @@ from common.document import figures_of, markdown_of
 from common.errors import BadInput
 from experiments.paper.report import page_of, sections_of, title_of, write_report
 from experiments.paper.report_input import (
-    MEAN,
     Interval,
     Missing,
     NotRun,
@@ -125,9 +124,9 @@ def test_table2_has_the_papers_layout(text: Text) -> None:
 def test_only_a_sure_lead_is_bold() -> None:
     missing = Missing(reason="time")
     report = canned(table3=missing, wires=missing, verdicts=[])
-    assert Text(page(report)).bold == ["0.640"]  # the mean; the lead at Mass may be chance
+    assert Text(page(report)).bold == ["0.640"]
     assert "**0.640** (0.620 to 0.660)" in markdown(report)
-    table = result().model_copy(update={"leads": {MEAN: near(0.009, 0.009)}})
+    table = result().model_copy(update={"lead": near(0.009, 0.009)})
     assert Text(page(report.model_copy(update={"table2_spread": table}))).bold == []
 
 
