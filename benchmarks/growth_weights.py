@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.federation_overhead import EchoHospital
-from common.checkpoint import Provenance
 from common.model import build_model, state_of
 from common.options import Training
 from common.protocol import Greeting
+from common.provenance import Provenance
 from common.runtime.memory import keep_one_arena
 from common.state import State
 from experiments.launch.inprocess import InProcessHospitals

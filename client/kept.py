@@ -21,10 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from client.state import ClientState
 from common.bootstrap import Bootstrap, Estimate, Films
-from common.checkpoint import Provenance, write_checkpoint
+from common.checkpoint import write_checkpoint
 from common.findings import FINDINGS
 from common.net import SITE_NAME
 from common.protocol import Instruction, Keep, Sha256
+from common.provenance import Provenance
 from common.readings import FEW
 from common.runtime.files import drop_temporary, write_json
 from common.scores import Auc

@@ -10,100 +10,26 @@
     provenance    origin of the weights, see Provenance
     strategy      state of a federated strategy between rounds, the moving average of the models,
                   and what went out, and has not yet, where that was encoded; absent if empty
-
-In this mode torch's unpickler builds only tensors and plain containers.
 """
 
-import io
-import re
-import warnings
 from pathlib import Path
 from typing import Any, get_args
 
-import safetensors.torch
-import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
-from common.accounting import Privacy
 from common.errors import BadInput, first_problem
 from common.findings import FINDINGS
 from common.fit import fit
 from common.model import tensor_of
 from common.model_input import ModelInput
-from common.options import Architecture, HeadChoice, LocalName, Part
-from common.runtime.files import remedy, write_whole
+from common.options import Architecture, HeadChoice
+from common.provenance import Provenance
+from common.runtime.files import remedy
 from common.state import State
+from common.tensor_file import HoldsObjects, read_tensors, write_tensors
 
 FORMAT = 1
-
-OBJECT = re.compile(r"GLOBAL ([\w.]+)")
-"""torch's name for the first object in a pickle that is neither a tensor nor a plain value."""
-
-LARGEST_HEADER = 100_000_000
-"""Bytes of a safetensors header, by its specification."""
-
-
-class Provenance(BaseModel):
-    """The origin of a checkpoint's weights; fields that do not apply are null."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    method: str = Field(
-        description="random, imagenet, the federated strategy or the pretraining method"
-    )
-    preset: str | None = None
-    data: str | None = Field(None, description="SHA-256 of the data's manifest")
-    source: str | None = Field(None, description="origin of the data, from its manifest")
-    images: int | None = Field(None, description="number of images for pretraining")
-    epochs: int | None = None
-    settings: dict[str, Any] | None = Field(None, description="of the pretraining, or of the run")
-    local: LocalName | None = Field(None, description="how hospitals trained in a federated run")
-    shared: Part | None = Field(
-        None, description="the part that hospitals shared; the rest is as it was sent out at first"
-    )
-    run: str | None = Field(None, description="the federated run")
-    round: int | None = Field(None, description="the round of that run")
-    init: str | None = Field(None, description="initial weights")
-    start: "Provenance | None" = Field(None, description="provenance of the initial checkpoint")
-    seed: int | None = None
-    ema: float | None = Field(
-        None, description="decay, if the weights are the moving average of a run's models"
-    )
-    privacy: Privacy | None = Field(None, description="of the run's training so far")
-    taken: str | None = Field(None, description="what was taken of a file of another tool")
-    versions: dict[str, str] = Field(default_factory=dict, description="of fedcxr, torch, ...")
-
-    def describe(self) -> str:
-        """Return method, preset, epochs, data and initial weights in one line, for a log."""
-        text = self.method
-        if self.local not in (None, "sgd", self.method):
-            text += f" with {self.local}"
-        if self.preset is not None:
-            text += f" (preset {self.preset})"
-        if self.epochs is not None:
-            text += f", {self.epochs} epochs"
-        if self.images is not None:
-            text += f" on {self.images:,} images of {self.source}"
-        if self.data is not None:
-            text += f" (manifest {self.data[:12]})"
-        if self.round is not None:
-            text += f", round {self.round}"
-        if self.ema is not None:
-            text += f", moving average with decay {self.ema:g}"
-        if self.privacy is not None:
-            text += f", {self.privacy.describe()}"
-        if self.taken is not None:
-            text += f" ({self.taken})"
-        if self.start is not None:
-            text += f", from {self.start.describe()}"
-        elif self.init not in (None, self.method):
-            text += f", from {self.init}"
-        return text
-
-
-class HoldsObjects(ValueError):  # noqa: N818 - named for what it is
-    """A file has objects, whose loading could run code; the message names the first one's class."""
 
 
 def write_checkpoint(
@@ -157,49 +83,6 @@ def read_architecture(path: Path) -> Architecture:
         )
     architecture: Architecture = found
     return architecture
-
-
-def write_tensors(path: Path, content: dict[str, Any]) -> None:
-    """Write a dict of tensors and plain values atomically: fsynced, then renamed into place.
-
-    Raises:
-        OSError: The disk is full or the folder cannot be written.
-    """
-    try:
-        write_whole(path, lambda file: torch.save(content, file))
-    except RuntimeError as error:
-        # torch hides the reason, even a signal, behind an error of its archive writer.
-        reason = error.__context__
-        if isinstance(reason, OSError) or (reason and not isinstance(reason, Exception)):
-            raise reason from None
-        raise
-
-
-def read_tensors(path: Path) -> Any:
-    """Read a file of :func:`write_tensors`, or of safetensors, onto the CPU.
-
-    Raises:
-        OSError: The file cannot be read.
-        HoldsObjects: The file has more than tensors and plain values.
-        ValueError: The file is truncated or damaged.
-    """
-    content = path.read_bytes()
-    try:
-        if _is_safetensors(content):
-            return safetensors.torch.load(content)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the error says it too
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - torch can raise anything for a damaged file
-        found = OBJECT.search(str(error))
-        if found or "TorchScript" in str(error):
-            raise HoldsObjects(found[1] if found else "TorchScript") from None
-        raise ValueError("no tensors") from None
-
-
-def _is_safetensors(content: bytes) -> bool:
-    """Return whether a file begins with the length of a JSON object, and the object."""
-    return content[8:9] == b"{" and int.from_bytes(content[:8], "little") <= LARGEST_HEADER
 
 
 def read_checkpoint(

@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 from torchvision.models import DenseNet121_Weights
 
-from common.checkpoint import Provenance, read_checkpoint
+from common.checkpoint import read_checkpoint
 from common.errors import BadInput
 from common.model import build_model, state_of
 from common.options import Architecture, HeadChoice
+from common.provenance import Provenance
 from common.state import State
 
 IMAGENET = DenseNet121_Weights.IMAGENET1K_V1.url

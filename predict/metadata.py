@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from common.checkpoint import Provenance
 from common.errors import BadInput, first_problem
 from common.findings import FINDINGS
 from common.options import Architecture
+from common.provenance import Provenance
 from common.runtime.files import sha256_of
 from common.shard import SMALLEST
 from predict.calibration import Calibrated

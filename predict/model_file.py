@@ -7,10 +7,11 @@ from typing import Literal
 import torch
 from torchvision.models import DenseNet
 
-from common.checkpoint import Provenance, read_architecture, read_checkpoint
+from common.checkpoint import read_architecture, read_checkpoint
 from common.errors import BadInput
 from common.model import build_model, load_state
 from common.options import Architecture
+from common.provenance import Provenance
 from common.state import State
 from predict.calibration import Calibration, calibration_of
 from predict.metadata import read_metadata

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import DenseNet
 
-from common.checkpoint import write_tensors
 from common.errors import BadInput, FedCXRError
 from common.images import crop_size
 from common.model import GREY_MEAN, GREY_STD, normalised
 from common.runtime.files import write_whole
+from common.tensor_file import write_tensors
 from predict.extra import need
 from predict.metadata import LOGITS, PROBABILITIES, DataFormat, TensorFormat
 

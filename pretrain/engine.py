@@ -13,10 +13,11 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from common.checkpoint import Provenance, write_checkpoint
+from common.checkpoint import write_checkpoint
 from common.errors import BadInput
 from common.initial import initial_state
 from common.model import state_of
+from common.provenance import Provenance
 from common.runtime.files import sha256_of
 from common.shard import MANIFEST, Shard
 from pretrain.batches import Batches

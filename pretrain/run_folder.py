@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from common.checkpoint import read_tensors, write_tensors
 from common.errors import BadInput
 from common.runtime.files import (
     append_json,
@@ -29,6 +28,7 @@ from common.runtime.files import (
     write_whole,
 )
 from common.runtime.status import STATUS, Status, StatusFile
+from common.tensor_file import read_tensors, write_tensors
 from common.track.base import End, Model, TrackedRun
 from common.track.options import TrackerName
 from common.track.trackers import Trackers

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.checkpoint import Provenance, write_checkpoint
+from common.checkpoint import write_checkpoint
 from common.images import centre_crops, to_device
 from common.model import build_model, state_of, to_input
+from common.provenance import Provenance
 from common.seeds import generator
 from common.shard import Bytes, Shard, create_shard, open_shard
 from experiments.paper.cells import FirstModel

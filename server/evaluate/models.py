@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from common.checkpoint import Provenance, read_checkpoint
+from common.checkpoint import read_checkpoint
 from common.errors import BadInput
 from common.options import Architecture, HeadChoice
+from common.provenance import Provenance
 from common.state import State
 from common.wire import fingerprint, pack
 

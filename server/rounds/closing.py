@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from common.accounting import Privacy
-from common.checkpoint import Provenance, write_checkpoint
+from common.checkpoint import write_checkpoint
+from common.provenance import Provenance
 from common.readings import Pooled
 from common.runtime.logs import FOR_PEOPLE
 from common.scores import Scores, rounded

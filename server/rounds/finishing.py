@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
-from common.checkpoint import Provenance
 from common.errors import FedCXRError
 from common.protocol import PrivacySpent
+from common.provenance import Provenance
 from common.readings import Pooled
 from common.runtime.logs import FOR_PEOPLE, fields
 from common.scores import Scores

@@ -4,8 +4,8 @@ import logging
 from collections.abc import Callable
 from time import monotonic
 
-from common.checkpoint import Provenance
 from common.errors import NoQuorum
+from common.provenance import Provenance
 from common.runtime.logs import fields
 from common.scores import Scores, rounded
 from common.secure.settings import SecureSettings

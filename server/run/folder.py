@@ -28,9 +28,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.checkpoint import Provenance, write_checkpoint
+from common.checkpoint import write_checkpoint
 from common.errors import BadInput
 from common.options import Architecture
+from common.provenance import Provenance
 from common.runtime.files import (
     append_json,
     drop_temporary,

@@ -7,10 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from common.checkpoint import Provenance, read_checkpoint, read_strategy
+from common.checkpoint import read_checkpoint, read_strategy
 from common.errors import BadInput
 from common.initial import initial_state
 from common.options import Architecture, Training
+from common.provenance import Provenance
 from common.scores import Scores
 from common.state import State, returned
 from common.wire import fingerprint, pack

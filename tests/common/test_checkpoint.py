@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torchvision.models import densenet121
 
-from common.checkpoint import Provenance, read_checkpoint, write_checkpoint
+from common.checkpoint import read_checkpoint, write_checkpoint
 from common.errors import BadInput
 from common.findings import FINDINGS
 from common.model import build_model, load_state, state_of
+from common.provenance import Provenance
 from common.runtime.cli import Stopped
 from tests.support.states import same_bits
 
@@ -233,7 +234,7 @@ def test_a_full_disk_is_said_to_be_one(tmp_path: Path) -> None:
     # torch writes behind the scenes and has an error of its own for what it could not write.
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "import torch; from pathlib import Path; from common.checkpoint import write_tensors\n"
+        "import torch; from pathlib import Path; from common.tensor_file import write_tensors\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
         "try: write_tensors(Path(sys.argv[1]), {'x': torch.zeros(1_000_000)})\n"
         "except OSError as error: print(error.strerror)"
@@ -251,7 +252,7 @@ def test_a_signal_while_writing_stops(tmp_path: Path, monkeypatch: pytest.Monkey
                 raise Stopped(signal.SIGTERM)
             return super().write(data)
 
-    monkeypatch.setattr("common.checkpoint.write_whole", lambda _path, write: write(Signalled()))
+    monkeypatch.setattr("common.tensor_file.write_whole", lambda _path, write: write(Signalled()))
     with pytest.raises(Stopped):
         write_checkpoint(tmp_path / "c.pt", STATE, "densenet-tiny", Provenance(method="random"))
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from common.checkpoint import Provenance, read_checkpoint, write_checkpoint
+from common.checkpoint import read_checkpoint, write_checkpoint
 from common.errors import BadInput
 from common.fit import fit
 from common.model import build_model, state_of
 from common.options import HeadChoice
+from common.provenance import Provenance
 from common.state import State
 from tests.support.foreign import FEATURES, WIDTH, head, old_names, trained, uncounted, under
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from common.checkpoint import Provenance, write_checkpoint
+from common.checkpoint import write_checkpoint
 from common.findings import FINDINGS
 from common.images import centre_crops
 from common.model import build_model, state_of, to_input
+from common.provenance import Provenance
 from radiographs.read.decode import decode
 
 ROOT = Path(__file__).parents[2]

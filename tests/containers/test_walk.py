@@ -13,8 +13,9 @@ import pytest
 from docker.models.containers import Container
 
 from common.audit import verify
-from common.checkpoint import Provenance, read_checkpoint, write_checkpoint
+from common.checkpoint import read_checkpoint, write_checkpoint
 from common.model import build_model, state_of
+from common.provenance import Provenance
 from experiments.compose.containers import containers_of
 from experiments.compose.simulation import OWNER
 from experiments.launch.local import free_port

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.checkpoint import Provenance, write_checkpoint
+from common.checkpoint import write_checkpoint
 from common.model import build_model, state_of
+from common.provenance import Provenance
 from common.shard import Entry, create_shard
 from experiments.launch.local import LocalFederation, free_port
 from tests.support.commands import assert_one_line, run

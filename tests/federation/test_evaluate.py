@@ -13,10 +13,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from common.audit import verify
-from common.checkpoint import Provenance, write_checkpoint
+from common.checkpoint import write_checkpoint
 from common.evaluation import predict
 from common.findings import FINDINGS
 from common.model import build_model, load_state, state_of
+from common.provenance import Provenance
 from common.readings import FindingAuc
 from common.shard import Shard, open_shard
 from common.state import State

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from common.checkpoint import Provenance, write_checkpoint
+from common.checkpoint import write_checkpoint
 from common.errors import BadInput
 from common.model import build_model, state_of
 from common.protocol import Greeting
+from common.provenance import Provenance
 from common.runtime.cli import parse
 from experiments.launch.local import free_port
 from server import serving

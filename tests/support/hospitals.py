@@ -13,10 +13,10 @@ from client.policy import Policy
 from client.private.account import PrivacyAccount, Spent
 from client.progress import Phase
 from common.certificates import Peer
-from common.checkpoint import Provenance
 from common.model import build_model, state_of
 from common.options import Mode, Precision, Training
 from common.protocol import Greeting, Hello, Identity, Instruction, Progress, Reply
+from common.provenance import Provenance
 from common.scores import Scores
 from common.secure.messages import SecureAnswer, SecureCall
 from common.shard import open_shard

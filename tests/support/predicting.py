@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from common.checkpoint import Provenance, write_checkpoint
+from common.checkpoint import write_checkpoint
 from common.model import build_model, state_of
 from common.options import Architecture
+from common.provenance import Provenance
 
 
 def write_model(

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
-from common.checkpoint import Provenance
 from common.document import Table
 from common.findings import FINDINGS
 from common.model import build_model, state_of
+from common.provenance import Provenance
 from common.runtime.files import write_json
 from server.report.page import Chapter
 from server.rounds.loop import Rounds

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.checkpoint import Provenance, read_checkpoint, read_strategy
+from common.checkpoint import read_checkpoint, read_strategy
 from common.findings import FINDINGS
 from common.model import build_model, state_of
+from common.provenance import Provenance
 from common.scores import Scores
 from common.state import State
 from common.wire import pack

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from common.checkpoint import Provenance, read_checkpoint
+from common.checkpoint import read_checkpoint
 from common.findings import FINDINGS
 from common.protocol import Instruction
+from common.provenance import Provenance
 from common.scores import Scores
 from common.state import State
 from common.wire import fingerprint, pack

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from common.checkpoint import Provenance, read_checkpoint
+from common.checkpoint import read_checkpoint
 from common.findings import FINDINGS
 from common.options import StrategyName
 from common.protocol import Instruction, Reply
+from common.provenance import Provenance
 from common.readings import Pooled, pooled
 from common.scores import Scores
 from server.rounds.choosing import Choice

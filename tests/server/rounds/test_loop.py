@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.checkpoint import Provenance, read_checkpoint
+from common.checkpoint import read_checkpoint
 from common.errors import FedCXRError, NoQuorum
 from common.findings import FINDINGS
 from common.model import build_model, state_of
 from common.protocol import Instruction, Reply
+from common.provenance import Provenance
 from common.runtime.status import read_status
 from common.scores import Scores
 from common.state import State, select, spec_of

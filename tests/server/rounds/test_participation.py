@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from common.checkpoint import Provenance, read_checkpoint
+from common.checkpoint import read_checkpoint
 from common.protocol import Instruction, Reply
+from common.provenance import Provenance
 from common.state import State
 from server.rounds.ask import HospitalLost
 from server.rounds.loop import Rounds

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from client.hospital import Hospital
-from common.checkpoint import Provenance
 from common.model import build_model, state_of
 from common.options import Mode
 from common.protocol import Greeting
+from common.provenance import Provenance
 from common.shard import open_shard
 from experiments.launch.inprocess import InProcessHospitals
 from server.members.admission import Admission

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from common.checkpoint import Provenance, read_checkpoint
+from common.checkpoint import read_checkpoint
 from common.errors import BadInput
 from common.model import build_model, state_of
+from common.provenance import Provenance
 from common.readings import aucs_of
 from server.run.config import hashes_of, in_force
 from server.run.events import Changed, Resumed

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from common.checkpoint import Provenance, read_checkpoint, read_strategy
+from common.checkpoint import read_checkpoint, read_strategy
 from common.model import build_model, state_of
 from common.options import Mode, Part
+from common.provenance import Provenance
 from common.state import State, returned
 from server.rounds.beside import take_apart
 from server.rounds.loop import Rounds

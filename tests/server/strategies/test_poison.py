@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.checkpoint import Provenance
 from common.model import build_model, state_of
 from common.options import StrategyName
 from common.protocol import Instruction, Reply
+from common.provenance import Provenance
 from common.shard import Entry, create_shard
 from common.state import is_float, spec_of
 from common.wire import fingerprint, pack, unpack

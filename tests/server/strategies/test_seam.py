@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from common.checkpoint import Provenance, read_checkpoint, read_strategy
+from common.checkpoint import read_checkpoint, read_strategy
 from common.model import build_model, state_of
 from common.protocol import Instruction, Reply
+from common.provenance import Provenance
 from common.state import CONTROL, WEIGHTS, State, is_float, join, parameters_of
 from common.wire import fingerprint, pack
 from server.rounds.beside import take_apart
