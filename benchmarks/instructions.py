@@ -1,7 +1,8 @@
 """What benchmarks ask a hospital to do."""
 
+from common.message import Identity
 from common.options import Training
-from common.protocol import Identity, Instruction
+from common.protocol import Instruction
 
 RUN = "benchmark"
 

@@ -29,9 +29,10 @@ import numpy as np
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from client.secure.sums import SecureSums
+from common.message import Identity
 from common.model import build_model, state_of
 from common.options import Training
-from common.protocol import Identity, Instruction, Reply, Seconds
+from common.protocol import Instruction, Reply, Seconds
 from common.secure.fixed import from_words, length, to_words
 from common.secure.keys import SignedKeys, Signer
 from common.secure.messages import Confirmed, Masked, Revealed, Shares

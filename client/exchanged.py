@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.protocol import Identity
+from common.message import Identity
 
 
 class Line(BaseModel):

@@ -23,8 +23,9 @@ from client.state import ClientState
 from common.bootstrap import Bootstrap, Estimate, Films
 from common.checkpoint import write_checkpoint
 from common.findings import FINDINGS
+from common.message import Sha256
 from common.net import SITE_NAME
-from common.protocol import Instruction, Keep, Sha256
+from common.protocol import Instruction, Keep
 from common.provenance import Provenance
 from common.readings import FEW
 from common.runtime.files import drop_temporary, write_json

@@ -21,20 +21,13 @@ number has bounds, so that no sum or mean of what was understood can overflow, a
 printable, so that it can do no harm in a log.
 """
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
 from common.accounting import LARGEST_EPSILON, Privacy
 from common.histograms import HistogramsText
+from common.message import MOST_ROUNDS, Identity, Message, Printable, Sha256
 from common.net import LONGEST_SECONDS, SiteName
 from common.options import Architecture, Part, StrategyChoice, Task, Training, Wire
 from common.scores import LARGEST_LOSS, MOST_IMAGES, AucOfAll, Scores
@@ -42,21 +35,11 @@ from common.secure.keys import SignedKeys
 from common.secure.settings import SecureSettings
 from common.shard import SMALLEST
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
 Process = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 """128 random bits."""
 
-VERSION: Literal[9] = 9
-"""Of the protocol: both sides must have the same."""
-
-MOST_ROUNDS = 2**31
-"""A round's or an attempt's number is below this."""
-
-
 MOST_BATCHES = 100
 """Of a canary."""
-
 
 MOST_OWN = 2
 """Rounds after which a hospital keeps something of its own: the last one that counted, and one
@@ -64,34 +47,6 @@ that may."""
 
 OWN_LOST = "what it kept of its own is lost"
 """Why a hospital could not follow an instruction that came without its own part of the model."""
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("has characters that are not printable")
-    return text
-
-
-Printable = Annotated[str, AfterValidator(_printable)]
-"""Text without line ends, escapes and other control characters."""
-
-
-class Message(BaseModel):
-    """What every message has."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    protocol: Literal[9] = VERSION
-
-
-class Identity(BaseModel):
-    """Which attempt at which round of which run; comes back with every reply."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    run: Printable = Field(min_length=1, max_length=64)
-    round: int = Field(ge=0, lt=MOST_ROUNDS)
-    attempt: int = Field(ge=1, lt=MOST_ROUNDS)
 
 
 class Greeting(Message):
@@ -324,28 +279,3 @@ HELLO: TypeAdapter[Hello | Check] = TypeAdapter(
 )
 PROGRESS = TypeAdapter(Progress)
 REPLY = TypeAdapter(Reply)
-
-MessageT = TypeVar("MessageT")
-
-LONGEST = 1 << 17
-"""Characters of a message; the longest is a reply with histograms, which take at most 76,464."""
-
-
-class ProtocolError(ValueError):
-    """What arrived is no message that this side understands; says no more of it than that."""
-
-
-def parse_message(messages: TypeAdapter[MessageT], text: str) -> MessageT:
-    """Return the message in a JSON text.
-
-    Raises:
-        ProtocolError: It is none, too long for one, or of another version of the protocol.
-    """
-    if len(text) > LONGEST:
-        raise ProtocolError(f"no message of protocol {VERSION}")
-    try:
-        return messages.validate_json(text)
-    except ValidationError as error:
-        other = any(problem["loc"][-1:] == ("protocol",) for problem in error.errors())
-    version = "another version" if other else "no message"
-    raise ProtocolError(f"{version} of protocol {VERSION}")

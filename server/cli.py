@@ -12,9 +12,9 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from pydantic_settings import SettingsConfigDict
 
 from common.errors import FedCXRError, first_problem
+from common.message import Printable
 from common.net import Address
 from common.options import HeadChoice, Training
-from common.protocol import Printable
 from common.runtime.cli import leave, parse, run_command, version_line
 from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena

@@ -35,6 +35,7 @@ def test_flower_is_imported_by_the_adapters_alone() -> None:
     }
     assert importers == {
         "client/transport/connection.py",
+        "client/transport/form.py",
         "client/transport/messages.py",
         "server/strategies/flower/legacy.py",
         "server/strategies/flower/records.py",

@@ -19,9 +19,10 @@ from client.policy import Budget, NotAllowed
 from client.private.training import noisy_steps
 from common.accounting import DELTA, Noisy, epsilon_of
 from common.errors import BadInput
+from common.message import MOST_ROUNDS, Printable, Sha256
 from common.model import state_of
 from common.options import Precision, Training
-from common.protocol import MOST_ROUNDS, Instruction, Printable, PrivacySpent, Sha256
+from common.protocol import Instruction, PrivacySpent
 from common.runtime.cpu import cpu_model
 from common.runtime.files import write_whole
 from common.secret_stream import SecretStream

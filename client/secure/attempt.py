@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from common.protocol import Identity
+from common.message import Identity
 from common.scores import rounded
 from common.secure.fixed import clipping, to_words
 from common.secure.graph import neighbourhoods

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 
 from client.secure.attempt import Refusal, SecureAttempt
-from common.protocol import Identity
+from common.message import Identity
 from common.secure.keys import Signer
 from common.secure.messages import (
     ConfirmCall,

@@ -21,13 +21,8 @@ from flwr.proto.transport_pb2 import DESCRIPTOR as FLOWER
 from flwr.proto.transport_pb2 import ClientMessage, ServerMessage
 
 from client.kit import read_kit
-from client.transport.messages import (
-    MessageHandler,
-    check_of,
-    first_of,
-    message_of,
-    serialised,
-)
+from client.transport.form import check_of, first_of, message_of, serialised
+from client.transport.messages import MessageHandler
 from client.transport.proxy import Proxy, proxy_for
 from common import net
 from common.envelope import Envelope

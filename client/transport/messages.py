@@ -1,47 +1,40 @@
 """The client's side of Flower's messages: what the server asks, and what the hospital answers.
 
-See docs/decisions/0001-flower-transport.md and 0002-flower-service.md. With
-``client.transport.connection`` it is all that imports Flower under ``client``.
+See docs/decisions/0001-flower-transport.md and 0002-flower-service.md. This folder is all that
+imports Flower under ``client``.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
-from threading import Timer
 from typing import Any
 
 from flwr.proto.transport_pb2 import (
     ClientMessage,
-    Code,
     Scalar,
     ServerMessage,
-    Status,
 )
 
 from client.cancellation import Cancellation
 from client.hospital import Hospital
 from client.progress import Phase, now_and_then
 from client.state import ClientState, Standing
-from common.envelope import Envelope, enclosed, opened
+from client.stuck import GRACE_SECONDS, ended_if_stuck
+from client.transport.form import OK, SAME_VERSION, properties_of, text_of
+from common.envelope import Envelope
 from common.errors import BadInput
+from common.message import ProtocolError, parse_message
 from common.protocol import (
-    CALL,
     FETCH,
     INSTRUCTION,
-    Check,
     Farewell,
     Greeting,
-    Instruction,
     Progress,
-    ProtocolError,
     Rejection,
     Reply,
-    parse_message,
 )
-from common.runtime.guard import end_process
 from common.runtime.logs import fields
 from common.secure.messages import (
     ANY_CALL,
@@ -55,59 +48,6 @@ from common.secure.messages import (
 from common.wire import Blob, fingerprint
 
 log = logging.getLogger(__name__)
-
-SAME_VERSION = "the server sent {}; run the same version of FedCXR on both sides"
-
-OK = Status(code=Code.OK)
-
-INSTRUCTED = (
-    ServerMessage.DESCRIPTOR.fields_by_name["fit_ins"].number,
-    ServerMessage.FitIns.DESCRIPTOR.fields_by_name["parameters"].number,
-)
-ANSWERED = (
-    ClientMessage.DESCRIPTOR.fields_by_name["get_parameters_res"].number,
-    ClientMessage.GetParametersRes.DESCRIPTOR.fields_by_name["parameters"].number,
-)
-"""Fields that lead to the weights of an instruction, and of an answer."""
-
-GRACE_SECONDS = 60.0
-"""After the deadline of a round, until a client that is stuck ends its process."""
-
-
-def message_of(data: bytes) -> Envelope[ServerMessage]:
-    """Return a message as it travelled."""
-    if (parts := opened(data, INSTRUCTED)) is not None:
-        return Envelope(ServerMessage.FromString(parts[0]), parts[1])
-    message = ServerMessage.FromString(data)
-    tensors = message.fit_ins.parameters.tensors
-    return Envelope(message, tensors[0] if len(tensors) == 1 else b"")
-
-
-def serialised(answer: Envelope[ClientMessage]) -> bytes:
-    """Return an answer as it travels."""
-    message = answer.message.SerializeToString()
-    return enclosed(message, ANSWERED, answer.weights) if answer.weights else message
-
-
-def first_of(message: ServerMessage) -> Greeting | Farewell:
-    """Return a server's first message.
-
-    Raises:
-        BadInput: It is another, or of another protocol.
-    """
-    try:
-        if message.WhichOneof("msg") == "get_properties_ins":
-            match parse_message(CALL, _text(message.get_properties_ins.config)):
-                case Greeting() | Farewell() as first:
-                    return first
-        raise ProtocolError("no greeting")
-    except ProtocolError as error:
-        raise BadInput(SAME_VERSION.format(error)) from None
-
-
-def check_of(name: str) -> Envelope[ClientMessage]:
-    """Return the answer to a greeting of a hospital that only looks whether it could join."""
-    return _properties_of(Check(site=name, version=version("fedcxr")).model_dump_json())
 
 
 class MessageHandler:
@@ -154,11 +94,11 @@ class MessageHandler:
         try:
             match message.WhichOneof("msg"):
                 case "get_properties_ins":
-                    return self._properties(_text(message.get_properties_ins.config))
+                    return self._properties(text_of(message.get_properties_ins.config))
                 case "fit_ins":
                     return self._fit(message.fit_ins, received.weights, connected, send)
                 case "get_parameters_ins":
-                    return self._parameters(_text(message.get_parameters_ins.config))
+                    return self._parameters(text_of(message.get_parameters_ins.config))
                 case other:
                     raise ProtocolError(f"{other}, which is no part of this protocol")
         except ProtocolError as error:
@@ -179,7 +119,7 @@ class MessageHandler:
         hello = ""
         match parse_message(ANY_CALL, text):
             case ShareCall() | MaskCall() | ConfirmCall() | RevealCall() as call:
-                return _properties_of(self._secure(call))
+                return properties_of(self._secure(call))
             case Greeting() as greeting:
                 hello = self._hello(greeting)
             case Rejection() as rejection:
@@ -193,7 +133,7 @@ class MessageHandler:
                 self._state.note("rejected", **rejection.model_dump(exclude={"kind", "protocol"}))
             case Farewell() as farewell:
                 self.farewell = farewell
-        return _properties_of(hello)
+        return properties_of(hello)
 
     def _secure(self, call: SecureCall) -> str:
         """Answer a step of a secure sum; keep the masked update until it is fetched."""
@@ -235,7 +175,7 @@ class MessageHandler:
         send: Callable[[Envelope[ClientMessage]], object],
     ) -> Envelope[ClientMessage]:
         """Do what an instruction says; keep the weights until they are fetched."""
-        instruction = parse_message(INSTRUCTION, _text(ins.config))
+        instruction = parse_message(INSTRUCTION, text_of(ins.config))
         identity = instruction.identity
         self._state.note(
             "received",
@@ -258,13 +198,13 @@ class MessageHandler:
 
         def tell(phase: Phase, share: float) -> None:
             progress = Progress(identity=identity, phase=phase, share=share)
-            send(_properties_of(progress.model_dump_json()))
+            send(properties_of(progress.model_dump_json()))
             with suppress(BadInput):  # the next status says so, and ends the client
                 self._write_status("working", **working, phase=phase, share=round(share, 3))
 
         deadline = time.monotonic() + instruction.seconds
         self._ready = None
-        with _ended_if_stuck(instruction, self._state):
+        with ended_if_stuck(instruction, self._state):
             in_time = Cancellation(lambda: connected() and time.monotonic() < deadline)
             reply, self._weights = self.hospital.answer(
                 instruction, blob, in_time, now_and_then(tell)
@@ -323,38 +263,3 @@ class MessageHandler:
             self._state.note("not sent", identity=identity.model_dump())
         res = ClientMessage.GetParametersRes(status=OK)
         return Envelope(ClientMessage(get_parameters_res=res), weights)
-
-
-def _properties_of(message: str) -> Envelope[ClientMessage]:
-    """Return a message that is no reply to an instruction as it travels."""
-    properties = {"message": Scalar(string=message)}
-    res = ClientMessage.GetPropertiesRes(status=OK, properties=properties)
-    return Envelope(ClientMessage(get_properties_res=res))
-
-
-def _text(config: Any) -> str:
-    """Return the message in the configuration of a call of Flower's."""
-    return str(config["message"].string) if "message" in config else ""
-
-
-@contextmanager
-def _ended_if_stuck(instruction: Instruction, state: ClientState) -> Iterator[None]:
-    """End the process if it is still at work a minute after the deadline.
-
-    Work is given up at the deadline, between two batches or while it waits for a slot, so by then
-    it is held up by something that may never return, such as a driver. Whatever restarts the client
-    brings it back.
-    """
-
-    def words() -> None:
-        number = instruction.identity.round
-        state.end("failed", reason=f"stuck in round {number}")
-        log.critical("round %d: stuck; the process ends", number)
-
-    timer = Timer(instruction.seconds + GRACE_SECONDS, end_process, (1, words))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

@@ -26,7 +26,7 @@ from pydantic_settings import (
 )
 
 from common.errors import BadInput, FedCXRError
-from common.protocol import VERSION
+from common.message import VERSION
 from common.runtime.logs import print_last_line
 
 

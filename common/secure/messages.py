@@ -22,17 +22,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from common.message import Identity, Message, Printable, Sha256
 from common.net import SiteName
-from common.protocol import (
-    Farewell,
-    Greeting,
-    Identity,
-    Message,
-    Ping,
-    Printable,
-    Rejection,
-    Sha256,
-)
+from common.protocol import Farewell, Greeting, Ping, Rejection
 from common.secure.keys import SignedKeys
 
 MOST_HOSPITALS = 1000

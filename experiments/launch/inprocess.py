@@ -11,7 +11,8 @@ from client.cancellation import NEVER
 from client.hospital import Hospital
 from client.progress import Phase, now_and_then
 from common.certificates import Peer
-from common.protocol import Greeting, Hello, Identity, Instruction, Progress, Reply
+from common.message import Identity
+from common.protocol import Greeting, Hello, Instruction, Progress, Reply
 from common.secure.messages import SecureAnswer, SecureCall
 from server.members.admission import Admission
 from server.rounds.ask import Connection, Weights

@@ -6,8 +6,9 @@ from time import monotonic
 
 from common.errors import NoQuorum
 from common.histograms import Histograms
+from common.message import Identity
 from common.options import Training
-from common.protocol import Identity, Instruction
+from common.protocol import Instruction
 from common.readings import FindingAuc, aucs_of
 from common.scores import Scores, rounded
 from common.state import State

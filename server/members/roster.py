@@ -7,7 +7,8 @@ from time import monotonic
 from typing import Protocol
 
 from common.certificates import Peer
-from common.protocol import Farewell, Message, Ping, RunResult
+from common.message import Message
+from common.protocol import Farewell, Ping, RunResult
 from server.members.admission import Admission
 from server.members.refusals import Refusals
 from server.rounds.ask import Connection

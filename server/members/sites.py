@@ -15,8 +15,8 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from common.certificates import expiry_notice
 from common.errors import BadInput, first_problem
+from common.message import Sha256
 from common.net import SiteName
-from common.protocol import Sha256
 from common.runtime.files import remedy, write_whole
 
 log = logging.getLogger(__name__)

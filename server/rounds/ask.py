@@ -5,7 +5,8 @@ from functools import cached_property
 from typing import Protocol
 
 from common.certificates import Peer
-from common.protocol import Hello, Identity, Instruction, Progress, Reply
+from common.message import Identity
+from common.protocol import Hello, Instruction, Progress, Reply
 from common.secure.messages import SecureAnswer, SecureCall
 from common.wire import Blob, fingerprint
 

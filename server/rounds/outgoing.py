@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import Literal
 
 from common.codec.change import sent
-from common.protocol import Identity, Instruction
+from common.message import Identity
+from common.protocol import Instruction
 from common.secure.settings import SecureSettings
 from common.seeds import generator
 from common.state import WEIGHTS, State, join, select, split

@@ -6,7 +6,8 @@ from threading import Semaphore, Thread
 from time import monotonic
 from typing import NamedTuple
 
-from common.protocol import ProtocolError, Reply
+from common.message import ProtocolError
+from common.protocol import Reply
 from common.wire import Blob, fingerprint
 from server.rounds.ask import TRANSFER_SECONDS, TRANSFERS, Follower, HospitalLost
 from server.rounds.checks import Rejected

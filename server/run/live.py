@@ -13,7 +13,8 @@ from typing import Literal, Self
 
 from pydantic import AwareDatetime, Field
 
-from common.protocol import Identity, Progress
+from common.message import Identity
+from common.protocol import Progress
 from common.runtime.files import write_json
 from server.run.events import (
     CONNECTION_CLOSED,

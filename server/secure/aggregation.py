@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from common.protocol import Identity
+from common.message import Identity
 from common.secure.graph import neighbourhoods
 from common.secure.halves import Words
 from common.secure.keys import SignedKeys, bond, is_signed, list_of

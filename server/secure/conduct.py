@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Semaphore, Thread
 
-from common.protocol import Identity, ProtocolError
+from common.message import Identity, ProtocolError
 from common.secure.messages import (
     Confirmed,
     Declined,

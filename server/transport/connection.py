@@ -11,6 +11,7 @@ from flwr.proto.transport_pb2 import ClientMessage, Scalar, ServerMessage
 
 from common.certificates import Peer
 from common.envelope import Envelope, enclosed
+from common.message import Identity, Message, ProtocolError, parse_message
 from common.protocol import (
     HELLO,
     PROGRESS,
@@ -20,14 +21,10 @@ from common.protocol import (
     Fetch,
     Greeting,
     Hello,
-    Identity,
     Instruction,
-    Message,
     Progress,
-    ProtocolError,
     Rejection,
     Reply,
-    parse_message,
 )
 from common.secure.messages import SECURE_ANSWER, SecureAnswer, SecureCall
 from common.wire import Blob

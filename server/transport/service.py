@@ -20,7 +20,8 @@ from common import net
 from common.certificates import Peer
 from common.envelope import Envelope
 from common.errors import BadInput
-from common.protocol import Check, ProtocolError
+from common.message import ProtocolError
+from common.protocol import Check
 from server.members.roster import Roster
 from server.rounds.ask import HospitalLost
 from server.transport.connection import FlowerConnection, Outbox, greet, properties_of

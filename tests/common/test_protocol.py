@@ -9,18 +9,9 @@ import pytest
 
 from common.findings import FINDINGS
 from common.histograms import BINS, SHAPE, Histograms, histograms_of
+from common.message import VERSION, ProtocolError, parse_message
 from common.options import Training
-from common.protocol import (
-    CALL,
-    HELLO,
-    INSTRUCTION,
-    REPLY,
-    VERSION,
-    Farewell,
-    Hello,
-    ProtocolError,
-    parse_message,
-)
+from common.protocol import CALL, HELLO, INSTRUCTION, REPLY, Farewell, Hello
 from common.scores import MOST_IMAGES
 from tests.support.histograms import some_films
 from tests.support.messages import HELLO_WORDS, REPLY_WORDS, SCORES

@@ -92,7 +92,7 @@ def test_a_client_that_is_stuck_ends(
     tmp_path: Path, federation: FaultyFederation, shards: list[Path]
 ) -> None:
     run, state = tmp_path / "run", tmp_path / "state"
-    soon = "import client.transport.messages as messages\nmessages.GRACE_SECONDS = 1.0\n"
+    soon = "import client.stuck\nclient.stuck.GRACE_SECONDS = 1.0\n"
     federation.preludes["hospital-00"] = trains_slowly(1)
     federation.preludes["hospital-01"] = soon + trains_slowly(600, "number == 1")
     start(federation, run, [], rounds=20, quorum=2, min_clients=3, **{"round-timeout": 5})

@@ -58,6 +58,7 @@ print(telemetry.FLWR_TELEMETRY_ENABLED)
         "server.transport.connection",
         "server.transport.stream",
         "server.strategies.flower.load",
+        "client.transport.form",
         "client.transport.messages",
         "client.transport.connection",
     ],

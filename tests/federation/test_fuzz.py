@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from client.state import ClientState
-from client.transport.messages import MessageHandler, message_of
+from client.transport.form import message_of
+from client.transport.messages import MessageHandler
 from common.envelope import Envelope, enclosed
 from common.errors import BadInput
+from common.message import VERSION, ProtocolError, parse_message
 from common.protocol import (
     CALL,
     FETCH,
@@ -23,15 +25,12 @@ from common.protocol import (
     INSTRUCTION,
     PROGRESS,
     REPLY,
-    VERSION,
     Check,
     Greeting,
     Hello,
     Ping,
     Progress,
-    ProtocolError,
     Reply,
-    parse_message,
 )
 from common.state import State, spec_of
 from common.wire import WireError, pack, unpack

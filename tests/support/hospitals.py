@@ -13,9 +13,10 @@ from client.policy import Policy
 from client.private.account import PrivacyAccount, Spent
 from client.progress import Phase
 from common.certificates import Peer
+from common.message import Identity
 from common.model import build_model, state_of
 from common.options import Mode, Precision, Training
-from common.protocol import Greeting, Hello, Identity, Instruction, Progress, Reply
+from common.protocol import Greeting, Hello, Instruction, Progress, Reply
 from common.provenance import Provenance
 from common.scores import Scores
 from common.secure.messages import SecureAnswer, SecureCall

@@ -1,8 +1,9 @@
 """Messages to start from."""
 
 from common.findings import FINDINGS
+from common.message import Identity
 from common.options import Training
-from common.protocol import Hello, Identity, Instruction, Reply
+from common.protocol import Hello, Instruction, Reply
 
 IDENTITY = Identity(run="r", round=3, attempt=1)
 

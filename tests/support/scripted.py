@@ -12,7 +12,8 @@ from flwr.proto.transport_pb2_grpc import (
     add_FlowerServiceServicer_to_server,
 )
 
-from common.protocol import Farewell, Greeting, Hello, Message
+from common.message import Message
+from common.protocol import Farewell, Greeting, Hello
 from experiments.launch.local import free_port
 from tests.support.messages import HELLO
 

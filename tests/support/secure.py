@@ -9,7 +9,7 @@ import numpy as np
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from client.secure.sums import SecureSums
-from common.protocol import Identity
+from common.message import Identity
 from common.secure.halves import Words
 from common.secure.keys import SignedKeys, Signer
 from common.secure.messages import (

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from client.secure.sums import SecureSums
-from common.protocol import Identity
+from common.message import Identity
 from common.secure.keys import BadKeys, SignedKeys, Signer, check_keys
 from common.secure.messages import (
     ConfirmCall,

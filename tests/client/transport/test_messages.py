@@ -11,20 +11,12 @@ from flwr.proto.transport_pb2 import ClientMessage, Parameters, Scalar, ServerMe
 from client import progress
 from client.exchanged import exchanged
 from client.state import ClientState
-from client.transport.messages import MessageHandler, message_of, serialised
+from client.transport.form import message_of, serialised
+from client.transport.messages import MessageHandler
 from common.envelope import Envelope
+from common.message import Identity, Message, parse_message
 from common.model import build_model, state_of
-from common.protocol import (
-    PROGRESS,
-    Fetch,
-    Greeting,
-    Hello,
-    Identity,
-    Message,
-    Progress,
-    Reply,
-    parse_message,
-)
+from common.protocol import PROGRESS, Fetch, Greeting, Hello, Progress, Reply
 from common.wire import fingerprint, pack
 from tests.support.hospitals import GREETING, hospital_of, instruction_of, plan_of
 from tests.support.shards import make_shard

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.protocol import VERSION
+from common.message import VERSION
 from tests.support.commands import assert_one_line, run
 
 ROOT = Path(__file__).parents[3]

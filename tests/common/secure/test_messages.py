@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from common.protocol import LONGEST, ProtocolError, parse_message
+from common.message import LONGEST, ProtocolError, parse_message
 from common.secure.graph import neighbourhoods
 from common.secure.messages import (
     ANY_CALL,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from common.findings import FINDINGS
-from common.protocol import Farewell, Greeting, Message, RunResult
+from common.message import Message
+from common.protocol import Farewell, Greeting, RunResult
 from server.members import roster as rosters
 from server.members.admission import Admission
 from server.members.roster import Roster

@@ -3,8 +3,8 @@ import pytest
 
 from common.findings import FINDINGS
 from common.histograms import histograms_of
+from common.message import Identity
 from common.options import Training
-from common.protocol import Identity
 from common.scores import Scores
 from common.state import State
 from common.wire import fingerprint, pack

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from common.certificates import Peer
 from common.checkpoint import read_checkpoint
 from common.findings import FINDINGS
+from common.message import Identity, parse_message
 from common.model import build_model, state_of
 from common.options import StrategyName
-from common.protocol import REPLY, Hello, Identity, Instruction, Reply, parse_message
+from common.protocol import REPLY, Hello, Instruction, Reply
 from common.provenance import Provenance
 from common.secure.messages import SecureAnswer, SecureCall
 from common.state import State, is_float

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from common.protocol import Identity, Instruction, Reply
+from common.message import Identity
+from common.protocol import Instruction, Reply
 from server.rounds import underway
 from server.rounds.ask import TRANSFER_SECONDS, HospitalLost, Weights
 from server.rounds.errands import Errand, Round

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from common.protocol import Identity, Progress
+from common.message import Identity
+from common.protocol import Progress
 from server.run import live
 from server.run.events import (
     CONNECTION_CLOSED,

@@ -12,7 +12,8 @@ import torch
 
 from common.checkpoint import read_checkpoint
 from common.errors import NoQuorum
-from common.protocol import Instruction, ProtocolError, Reply
+from common.message import ProtocolError
+from common.protocol import Instruction, Reply
 from common.secure.fixed import precision
 from common.secure.graph import groups
 from common.secure.messages import (

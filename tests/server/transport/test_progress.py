@@ -13,7 +13,8 @@ import pytest
 from flwr.proto.transport_pb2 import ClientMessage, Parameters, Scalar
 from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
-from common.protocol import Greeting, Message, Progress, ProtocolError
+from common.message import Message, ProtocolError
+from common.protocol import Greeting, Progress
 from experiments.launch.local import free_port
 from server.members.admission import Admission
 from server.members.roster import Roster

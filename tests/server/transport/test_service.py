@@ -19,8 +19,9 @@ from client.transport.connection import take_part
 from client.transport.messages import MessageHandler
 from common import certificates
 from common.envelope import Envelope
+from common.message import parse_message
 from common.protocol import INSTRUCTION as INSTRUCTION_READER
-from common.protocol import Greeting, Hello, parse_message
+from common.protocol import Greeting, Hello
 from experiments.launch.local import free_port
 from server.members.admission import Admission
 from server.members.roster import Roster
