@@ -55,6 +55,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.server_memory
 
 lock: $(READY)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,ray]'
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools > constraints.txt
 
 clean:

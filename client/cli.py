@@ -22,6 +22,7 @@ from common.runtime.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from client.state import ClientState, Standing
+    from common.protocol import RunResult
 
 log = logging.getLogger(__name__)
 
@@ -166,11 +167,15 @@ def _take_part(arguments: Sequence[str]) -> None:
     handler = MessageHandler(hospital, state)
 
     patience = math.inf if settings.stay else settings.patience
+    told: tuple[str, RunResult | None] | None = None
 
     def take_part_once(between_runs: bool = False) -> None:
+        nonlocal told
         take_part(handler, settings.server, settings.tls, patience, between_runs)
         result = handler.farewell.result if handler.farewell is not None else None
-        write_report(kept, name, handler.run, result)
+        if (handler.run, result) != told:  # a server that was started again says it again
+            write_report(kept, name, handler.run, result)
+        told = handler.run, result
 
     guard.last_words = lambda stopped: state.end("stopped", reason=str(stopped))
     with _terminal_status(state):

@@ -124,7 +124,7 @@ def pretrain(arguments: Sequence[str]) -> None:
     from common.runtime.logs import log_to_stderr
     from pretrain.distributed import own_device, process_group, rank
     from pretrain.engine import Engine
-    from pretrain.run_folder import PretrainStatus, RunFolder
+    from pretrain.run_folder import PretrainStatus, RunFolder, precision_of
 
     log_to_stderr(settings.debug)
     if settings.threads:
@@ -132,10 +132,11 @@ def pretrain(arguments: Sequence[str]) -> None:
     device = choose_device(own_device(settings.device))
     if settings.compile:
         _check_compiler(device)
-    automatic = "bf16" if device.type == "cuda" and is_fast_in_bf16(device) else "fp32"
+    fastest = "bf16" if device.type == "cuda" and is_fast_in_bf16(device) else "fp32"
+    begun = precision_of(run_folder_of(settings.out)) if settings.resume else None
     recipe = recipe_with(
         image_size=settings.image_size or crop_size(shard.manifest.size),
-        precision=automatic if settings.precision == "auto" else settings.precision,
+        precision=(begun or fastest) if settings.precision == "auto" else settings.precision,
     )
     with process_group(device):
         folder = RunFolder(run_folder_of(settings.out), settings.track)

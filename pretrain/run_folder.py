@@ -54,6 +54,15 @@ STATE = {"step", "parameters", "buffers", "optimizer"}
 """Keys of a trainer's state."""
 
 
+def precision_of(path: Path) -> Literal["fp32", "bf16"] | None:
+    """Return the precision that the run in a folder was begun in; None: there is no such run."""
+    try:
+        found = json.loads((path / CONFIG).read_bytes())["precision"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # what is damaged is named when the run goes on
+    return "bf16" if found == "bf16" else "fp32"
+
+
 class RunFolder:
     """Reads and writes the files of a pretraining.
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
@@ -263,8 +264,9 @@ def leave(exit_code: int) -> NoReturn:
     connection that is being opened. The kernel closes such a connection.
     """
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # its disk is full, or its reader gone
+            stream.flush()
     os._exit(exit_code)
 
 

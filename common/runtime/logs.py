@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -86,15 +87,17 @@ def log_to_file(path: Path) -> None:
 def print_last_line(name: str, message: str) -> None:
     """Print to stderr why a command ends, in the format of its log.
 
+    What cannot be printed, as on a disk that is full, is not; the exit code says it too.
+
     Args:
         name: The command's.
         message: The reason.
     """
+    line = f"{name}: {message}"
     if _is_for_machines():
-        record = logging.LogRecord(name, logging.ERROR, "", 0, message, (), None)
-        print(JsonLines().format(record), file=sys.stderr)
-    else:
-        print(f"{name}: {message}", file=sys.stderr)
+        line = JsonLines().format(logging.LogRecord(name, logging.ERROR, "", 0, message, (), None))
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _set_format(handler: logging.Handler, time: str, log_format: LogFormat) -> None:

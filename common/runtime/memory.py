@@ -11,13 +11,16 @@ BASE_MEMORY, IMAGE_MEMORY = 1_100_000_000, 140_000_000
 peaks of processes that take two steps on 64 films of 72 and of 256 pixels."""
 
 CGROUPS = (
-    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
+    ("sys/fs/cgroup", "memory.max", "memory.current", ("inactive_file", "active_file")),
     (
-        "sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "sys/fs/cgroup/memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        ("total_inactive_file", "total_active_file"),
     ),
 )
-"""Limit and use of a container's memory, in versions 2 and 1 of the kernel's control groups.
+"""Folder, limit, use and what of it is the kernel's file cache, which gives way, of a container's
+memory, in versions 2 and 1 of the kernel's control groups.
 
 Version 1 has a huge number where there is no limit."""
 
@@ -71,12 +74,15 @@ def free_memory(root: Path = Path("/")) -> int:
     lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     free = int(fields["MemAvailable"].split()[0]) * 1024
-    for limit, used in CGROUPS:
+    for folder, limit, used, caches in CGROUPS:
+        group = root / folder
         try:
-            most = (root / limit).read_text(encoding="ascii").strip()
-            taken = int((root / used).read_text(encoding="ascii"))
+            most = (group / limit).read_text(encoding="ascii").strip()
+            taken = int((group / used).read_text(encoding="ascii"))
+            lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
         except OSError:
             continue
+        cached = sum(int(line.split()[1]) for line in lines if line.split()[0] in caches)
         if most != "max":
-            free = min(free, int(most) - taken)
+            free = min(free, int(most) - taken + cached)
     return free

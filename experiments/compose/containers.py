@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import docker
-from docker.errors import DockerException
+from docker.errors import APIError, DockerException
 from docker.models.containers import Container
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
@@ -57,7 +57,8 @@ def containers_of(engine: docker.DockerClient, project: str) -> dict[str, Contai
         BadInput: The project has no containers.
     """
     label = f"com.docker.compose.project={project}"
-    found = engine.containers.list(all=True, filters={"label": label})
+    labels = [label, "com.docker.compose.oneoff=False"]
+    found = engine.containers.list(all=True, filters={"label": labels})
     if not found:
         raise BadInput(f"no container of the project {project}; start it with docker compose up")
     return {each.labels[SERVICE]: each for each in sorted(found, key=lambda c: c.labels[SERVICE])}
@@ -112,9 +113,14 @@ def _engine() -> Iterator[docker.DockerClient]:
     """
     try:
         yield docker.from_env()
+    except APIError as error:
+        raise BadInput(f"Docker's engine: {str(error).splitlines()[0]}") from None
     except DockerException as error:
         reason = str(error).splitlines()[0]
-        raise BadInput(f"Docker's engine: {reason}; check that it runs, and DOCKER_HOST") from None
+        remedy = "check that it runs, and DOCKER_HOST"
+        if "PermissionError" in reason:
+            remedy = "use sudo, or be in the group docker"
+        raise BadInput(f"Docker's engine: {reason}; {remedy}") from None
 
 
 def _gpus(requests: list[dict[str, Any]]) -> str:

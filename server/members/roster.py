@@ -67,6 +67,7 @@ class Roster:
         self._connections: dict[str, OpenConnection] = {}
         self._farewell: Callable[[str], Farewell] | None = None  # by the hospital's name
         self._told: dict[str, str] = {}  # the process by the hospital's name
+        self._joined: set[str] = set()
         self._changed = Condition()
 
     def wait_for(self, count: int, timeout: float) -> bool:
@@ -201,11 +202,14 @@ class Roster:
             self._refuse(connection, refusal)
             return
         if self._farewell is not None:
+            # The run is over: it neither joins nor leaves.
             self._part(connection, self._farewell(hello.site))
+            return
         self._refusals.forget(hello.site)
         films = None if self.admission.greeting.secure else hello.examples
         self._folder.log.record(Joined(site=hello.site, examples=films, hello=hello))
         with self._changed:
+            self._joined.add(hello.site)
             self._changed.notify_all()
 
     def leave(self, connection: OpenConnection) -> None:
@@ -216,7 +220,9 @@ class Roster:
             if gone:
                 del self._connections[name]
             self._changed.notify_all()
-        if gone:
+            joined = name in self._joined
+            self._joined.discard(name)
+        if gone and joined:
             self._folder.log.record(Left(site=name))
 
     def _displace(self, connection: OpenConnection) -> str | None:

@@ -55,6 +55,7 @@ def write_kit(
     Raises:
         OSError: A file cannot be written.
     """
+    folder.chmod(0o755)  # whatever the umask, as the files in it
     write_certificate(folder / "ca.crt", authority)
     for file in SAME_FOR_ALL:
         _write(folder / file, _template(file))
@@ -97,3 +98,4 @@ def _template(name: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     write_whole(path, lambda file: file.write(text.encode()))
+    path.chmod(0o644)

@@ -20,7 +20,7 @@ from server.members.sites import read_sites, write_sites
 from server.provision.federation import add, renew, revoke
 from tests.support.commands import assert_one_line, run
 from tests.support.faults import FaultyFederation, trains_slowly
-from tests.support.federations import lines_of, log_of, options
+from tests.support.federations import lines_of, log_of, options, status_of
 from tests.support.hospitals import hospital_of
 from tests.support.provisioned import provision
 from tests.support.waiting import wait_until
@@ -222,6 +222,29 @@ def test_a_client_that_stays_takes_part_in_run_after_run_within_its_policy(
     between = log.partition("the run is over; waiting")[2].partition("asks to join")[0]
     assert "out of reach" not in between
     assert json.loads((state / "status.json").read_text())["state"] == "stopped"
+
+
+def test_a_run_that_is_over_is_served_again_without_a_trace(
+    tmp_path: Path, federation: FaultyFederation, shards: list[Path]
+) -> None:
+    """As where Docker starts the server of a run again that is done."""
+    federation.preludes["hospital-00"] = LOOKS_SOON
+    run, state = tmp_path / "run", tmp_path / "state"
+    federation.start_client(shards[0], ["--stay", "--state", str(state)])
+    given = options(run, 1, rounds=1)
+    federation.start_server(given)
+    assert federation.server is not None
+    assert federation.server.wait(60) == 0
+    page = state / "models" / json.loads((run / "config.json").read_text())["run_id"]
+    wait_until((page / "report.html").exists)
+    before = (page / "report.html").stat().st_mtime_ns, (run / "events.jsonl").read_text()
+    log = log_of(federation, "hospital-00")
+    federation.start_server([*given, "--resume"])
+    assert federation.server.wait(60) == 0
+    told = log.count("the run is over: ") + 1
+    wait_until(lambda: log_of(federation, "hospital-00").count("the run is over: ") >= told)
+    wait_until(lambda: status_of(state)["state"] == "waiting")
+    assert before == ((page / "report.html").stat().st_mtime_ns, (run / "events.jsonl").read_text())
 
 
 @pytest.mark.fault(

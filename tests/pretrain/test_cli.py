@@ -19,7 +19,7 @@ from common.shard import Entry, create_shard
 from experiments.launch.local import SERVER, free_port
 from experiments.launch.processes import Process
 from pretrain.cli import _terminal_status
-from pretrain.run_folder import RunFolder
+from pretrain.run_folder import RunFolder, precision_of
 from tests.support.commands import assert_one_line, run
 from tests.support.faults import STUCK, hangs
 from tests.support.pretrain_commands import SECONDS, lines_of, options, pretrain, start, wait_until
@@ -226,6 +226,13 @@ def test_a_run_is_never_written_over(tmp_path: Path) -> None:
     )
     other = make_shard(tmp_path / "other", images=16, labelled=False, seed=1).path
     assert_one_line(pretrain(other, out, "--epochs", 1, "--resume"), 2, "--resume: data was")
+    config = out.with_suffix(".run") / "config.json"
+    begun = config.read_text()
+    config.write_text(begun.replace('"fp32"', '"bf16"'))  # as it was on another device
+    assert precision_of(config.parent) == "bf16"  # which --resume takes
+    given = pretrain(data, out, "--epochs", 1, "--resume", "--precision", "fp32")
+    assert_one_line(given, 2, "--resume: precision was bf16 when the run was begun")
+    config.write_text(begun)
     (out.with_suffix(".run") / "trainer.pt").write_bytes(b"cut")
     assert_one_line(pretrain(data, out, "--epochs", 1, "--resume"), 2, "trainer.pt", "damaged")
     (out.with_suffix(".run") / "trainer.pt").unlink()

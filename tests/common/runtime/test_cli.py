@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.message import VERSION
+from experiments.launch.processes import Process
 from tests.support.commands import assert_one_line, run
 
 ROOT = Path(__file__).parents[3]
@@ -17,6 +18,13 @@ sys.argv = sys.argv[1:]
 from {module} import main
 main()
 """
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_the_exit_code_is_the_same_where_the_last_line_cannot_be_written() -> None:
+    full = Path("/dev/full")
+    process = Process("from server.cli import main; main()", ["--rounds", "0"], {}, (full, full))
+    assert process.wait(60) == 2
 
 
 @pytest.mark.parametrize(

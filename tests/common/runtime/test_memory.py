@@ -14,13 +14,17 @@ MEMINFO = "MemTotal:       16000000 kB\nMemAvailable:    8000000 kB\n"
     ids=["version 2", "version 1"],
 )  # fmt: skip
 @pytest.mark.parametrize(
-    ("most", "free"), [("3000000000", 2_000_000_000), ("9223372036854771712", 8_192_000_000)]
+    ("most", "free"), [("3000000000", 2_700_000_000), ("9223372036854771712", 8_192_000_000)]
 )
 def test_a_containers_limit_counts(
     tmp_path: Path, limit: str, used: str, most: str, free: int
 ) -> None:
     files = {"proc/meminfo": MEMINFO, f"sys/fs/cgroup/{limit}": most + "\n"}
     files[f"sys/fs/cgroup/{used}"] = "1000000000\n"
+    of_all = "total_" if "memory/" in limit else ""
+    cache = f"{of_all}inactive_file 500000000\n{of_all}active_file 200000000\n"
+    stat = f"sys/fs/cgroup/{limit}".rsplit("/", 1)[0] + "/memory.stat"
+    files[stat] = f"anon 300000000\nslab 5\n{cache}"
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -33,6 +34,21 @@ KIT = [".env", "README.md", "ca.crt", "client.env", "docker-compose.yml", "polic
 def federation(tmp_path: Path) -> Path:
     new(tmp_path / "federation", CONFIG, ["north", "coast"], NOW)
     return tmp_path / "federation"
+
+
+def test_a_kit_can_be_used_whatever_the_umask_was(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        new(tmp_path / "federation", CONFIG, ["north"], NOW)
+        add(tmp_path / "federation", "coast", NOW)
+    finally:
+        os.umask(before)
+    for name in ("north", "coast"):
+        kit = tmp_path / "federation" / "sites" / name
+        modes = {file.name: file.stat().st_mode & 0o777 for file in kit.iterdir()}
+        assert kit.stat().st_mode & 0o777 == 0o755
+        assert modes.pop("site.pem") == 0o600
+        assert set(modes.values()) == {0o644}
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
