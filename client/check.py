@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from client.hospital import Hospital
@@ -16,7 +17,7 @@ from common.model import choose_device
 from common.net import split_address
 from common.protocol import Farewell, Greeting
 from common.runtime.memory import free_memory, training_memory
-from common.shard import open_for_training
+from common.shard import Shard, open_for_training
 
 if TYPE_CHECKING:
     from client.cli import ClientSettings
@@ -64,7 +65,7 @@ def check(settings: "ClientSettings") -> None:
 
 def findings(settings: "ClientSettings") -> Iterator[Finding]:
     """Yield what is found, from this machine outwards; ends where going on makes no sense."""
-    shard = yield from _look("shard", lambda: open_for_training(settings.data))
+    shard = yield from _look("shard", lambda: _labelled(settings.data))
     if shard is not None:
         yield Finding("shard", f"{len(shard)} films of {shard.manifest.size} pixels")
         if choose_device(settings.device).type == "cpu":
@@ -84,12 +85,26 @@ def findings(settings: "ClientSettings") -> Iterator[Finding]:
     hospital = Hospital(name, shard, device, policy=policy, precision=settings.fixed_precision)
     hello = yield from _look("training", lambda: hospital.greet(greeting))
     if hello is not None:
-        told = f"{hello.examples} films to train on, {hello.validation} to validate"
+        films = f"{hello.examples} films"
+        if greeting.secure or policy.secure_aggregation:
+            films = "films whose number stays here"
+        told = f"{films} to train on, {hello.validation} to validate"
         yield Finding("training", f"{told}, on {hospital.device} in {hospital.precision}")
     if greeting.image_size not in (None, shard.manifest.size):
         size = greeting.image_size
         text = f"this run's are {size} pixels wide; make the shard again with --size {size}"
         yield Finding("image size", text, good=False)
+
+
+def _labelled(data: Path) -> Shard:
+    """Return the shard.
+
+    Raises:
+        BadInput: It cannot be used, or has no labels.
+    """
+    shard = open_for_training(data)
+    shard.labelled()
+    return shard
 
 
 def _look(what: str, look: Callable[[], T]) -> Generator[Finding, None, T | None]:

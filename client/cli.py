@@ -145,46 +145,51 @@ def _take_part(arguments: Sequence[str]) -> None:
     if settings.slots_dir is not None:
         check_slots(settings.slots_dir, settings.slots)
     state = ClientState(settings.state, device=str(device))
-    kept = KeptModels(state)
-    hospital = Hospital(
-        name,
-        shard,
-        device,
-        settings.slots,
-        settings.slots_dir,
-        policy,
-        settings.fixed_precision,
-        kept,
-        OwnStates(settings.state / "own" if settings.state is not None else None),
-        settings.compile,
-        PrivacyAccount(
-            settings.state / "privacy.json" if settings.state is not None else None, policy.privacy
-        ),
-        lambda: signer_of(settings.tls, name),
-    )
-    if settings.insecure:
-        log.warning("--insecure: nothing is encrypted, and the server is not checked")
-    handler = MessageHandler(hospital, state)
-
-    patience = math.inf if settings.stay else settings.patience
-    told: tuple[str, RunResult | None] | None = None
-
-    def take_part_once(between_runs: bool = False) -> None:
-        nonlocal told
-        take_part(handler, settings.server, settings.tls, patience, between_runs)
-        result = handler.farewell.result if handler.farewell is not None else None
-        if (handler.run, result) != told:  # a server that was started again says it again
-            write_report(kept, name, handler.run, result)
-        told = handler.run, result
-
     guard.last_words = lambda stopped: state.end("stopped", reason=str(stopped))
     with _terminal_status(state):
+        kept = KeptModels(state)
+        hospital = Hospital(
+            name,
+            shard,
+            device,
+            settings.slots,
+            settings.slots_dir,
+            policy,
+            settings.fixed_precision,
+            kept,
+            OwnStates(_within(settings.state, "own")),
+            settings.compile,
+            PrivacyAccount(
+                settings.state / "privacy.json" if settings.state is not None else None,
+                policy.privacy,
+            ),
+            lambda: signer_of(settings.tls, name),
+        )
+        if settings.insecure:
+            log.warning("--insecure: nothing is encrypted, and the server is not checked")
+        handler = MessageHandler(hospital, state)
+
+        patience = math.inf if settings.stay else settings.patience
+        told: tuple[str, RunResult | None] | None = None
+
+        def take_part_once(between_runs: bool = False) -> None:
+            nonlocal told
+            take_part(handler, settings.server, settings.tls, patience, between_runs)
+            result = handler.farewell.result if handler.farewell is not None else None
+            if (handler.run, result) != told:  # a server that was started again says it again
+                write_report(kept, name, handler.run, result)
+            told = handler.run, result
+
         state.write_status("connecting")
         take_part_once()
         while settings.stay:
             log.info("the run is over; waiting for the next one")
-            state.write_status("waiting", reason="the run is over")
+            handler.rest()
             take_part_once(between_runs=True)
+
+
+def _within(state: Path | None, name: str) -> Path | None:
+    return None if state is None else state / name
 
 
 @contextmanager

@@ -50,8 +50,13 @@ def split_of(shard: Shard, greeting: Greeting, policy: Policy) -> tuple[Indices,
     return training, validation
 
 
+LARGER_BATCH = "the server's operator has to give a larger --batch-size"
+
+
 def _check_batches(shard: Shard, images: int, training: Training) -> None:
     """Check that BatchNorm has more than one number to average over in every batch.
+
+    With noise it averages over none: its statistics stay as they are.
 
     Raises:
         BadInput: It has not.
@@ -59,11 +64,13 @@ def _check_batches(shard: Shard, images: int, training: Training) -> None:
     images = math.ceil(training.label_fraction * images)
     smallest = images // math.ceil(images / training.batch_size)
     size = shard.manifest.size
-    if training.mode == "finetune" and smallest == 1 and last_side(crop_size(size)) == 1:
+    trains = training.mode == "finetune" and training.dp == "none"
+    if trains and smallest == 1 and last_side(crop_size(size)) == 1:
         raise BadInput(
             f"{shard.path}: a batch would be a single image ({images} for training, "
             f"--batch-size {training.batch_size} of the server), and at {size} pixels "
-            "BatchNorm cannot train on one; give a shard with more images"
+            "BatchNorm cannot train on one; "
+            + ("give a shard with more images" if training.batch_size > 2 else LARGER_BATCH)
         )
 
 

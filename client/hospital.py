@@ -241,5 +241,7 @@ class Hospital:
         known = self._greeting
         if known is None or (instruction.identity.run, instruction.seed) != (known.run, known.seed):
             raise NotAllowed("an instruction of another run or seed than was greeted")
-        if known.secure and instruction.task == "train" and instruction.secure is None:
+        # A canary tells films and loss in plain, whatever it says of sums.
+        plain = instruction.secure is None or instruction.batches is not None
+        if known.secure and instruction.task == "train" and plain:
             raise NotAllowed("training outside of the secure sums that the greeting told of")

@@ -142,7 +142,7 @@ def pretrain(arguments: Sequence[str]) -> None:
         folder = RunFolder(run_folder_of(settings.out), settings.track)
         if rank():
             logging.disable()
-        with _within_memory():
+        with _within_memory(settings.method):
             engine = Engine(
                 recipe,
                 shard,
@@ -159,7 +159,10 @@ def pretrain(arguments: Sequence[str]) -> None:
                 guard.last_words = lambda stopped: folder.status.end(
                     PretrainStatus(state="stopped", reason=str(stopped))
                 )
-            with nullcontext() if rank() else _terminal_status(folder), _within_memory():
+            with (
+                nullcontext() if rank() else _terminal_status(folder),
+                _within_memory(settings.method),
+            ):
                 state = folder.read_state() if settings.resume else None
                 if state is not None:
                     engine.trainer.load(state)
@@ -266,20 +269,29 @@ def _unwritable(folder: "RunFolder", error: OSError) -> BadInput:
 
 
 @contextmanager
-def _within_memory() -> Iterator[None]:
-    """Turn out-of-memory errors into BadInput with a remedy."""
+def _within_memory(method: str) -> Iterator[None]:
+    """Turn out-of-memory errors into BadInput with a remedy for the method."""
     from common.model import is_out_of_memory
 
     try:
         yield
     except MemoryError:
-        raise BadInput(
-            "out of memory; give a smaller --batch-size, or --queue for mocov2"
-        ) from None
+        raise BadInput(f"out of memory; {_smaller(method)}") from None
     except RuntimeError as error:
+        if "DefaultCPUAllocator" in str(error):  # torch's own word for it on a CPU
+            raise BadInput(f"out of memory; {_smaller(method)}") from None
         if not is_out_of_memory(error):
             raise
-        raise BadInput("out of GPU memory; give a smaller --batch-size, or --accumulate") from None
+        raise BadInput(f"out of GPU memory; {_smaller(method)}") from None
+
+
+def _smaller(method: str) -> str:
+    """Return what to do for want of memory; what was begun cannot go on with another batch."""
+    others = {"simclr": "", "mocov2": ", --accumulate or a smaller --queue"}
+    return (
+        "start again with another --out and a smaller --batch-size"
+        f"{others.get(method, ' or --accumulate')}"
+    )
 
 
 def main() -> None:

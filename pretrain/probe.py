@@ -1,5 +1,6 @@
 """Scores features of a labelled shard, by k-NN or logistic regression."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from common.shard import Bytes, Shard
 from pretrain.features import Features
 
 Names = npt.NDArray[np.str_]
+Rows = npt.NDArray[np.intp]
 
 NEIGHBOURS = 20
 FOLDS = 5
@@ -30,7 +32,8 @@ def knn_auc(features: Features, shard: Shard) -> float | None:
     """Return the mean AUC of a k-NN classifier, cross-validated by patient.
 
     The score of an image is the share of its nearest neighbours (by cosine, among other patients)
-    with a finding. For each finding, only images count in which it is known.
+    with a finding. For each finding, only images count in which it is known, and only pairs of
+    images of the same fold.
 
     Args:
         features: float32, N x F: features of the shard's images.
@@ -43,7 +46,7 @@ def knn_auc(features: Features, shard: Shard) -> float | None:
         BadInput: The shard has no labels.
     """
     labels, patients = shard.labelled(), _patients(shard)
-    scores, scored = np.zeros(labels.shape, np.float32), np.full_like(labels, UNKNOWN)
+    aucs: AucByFinding = dict.fromkeys(FINDINGS)
     # Findings that are known in the same images share their neighbours: most often all fourteen.
     masks, group_of = np.unique(labels != UNKNOWN, axis=1, return_inverse=True)
     for group, known in enumerate(masks.T):
@@ -51,11 +54,37 @@ def knn_auc(features: Features, shard: Shard) -> float | None:
         if cuts := _folds(patients[rows]):
             neighbours = min(NEIGHBOURS, *(len(training) for training, _ in cuts))
             model = KNeighborsRegressor(neighbours, metric="cosine")
-            cells = np.ix_(rows, columns)
-            scored[cells] = labels[cells]
-            shown = labels[cells].astype(np.float32)
-            scores[cells] = cross_val_predict(model, features[rows], shown, cv=cuts)
-    return mean_auc(auc_by_finding(scored, scores))
+            scored = np.full_like(labels[rows], UNKNOWN)
+            scored[:, columns] = labels[np.ix_(rows, columns)]
+            shown = labels[rows].astype(np.float32)
+            scores = cross_val_predict(model, features[rows], shown, cv=cuts)
+            found = auc_within_folds(scored, scores, [rest for _, rest in cuts])
+            aucs |= {FINDINGS[column]: found[FINDINGS[column]] for column in columns}
+    return mean_auc(aucs)
+
+
+def auc_within_folds(labels: Bytes, scores: Features, folds: Sequence[Rows]) -> AucByFinding:
+    """Return the AUC of each finding over all pairs of images of the same fold.
+
+    Each fold's scores are another model's. In a fold with many positives the model has seen few, so
+    that its scores are lower: over all pairs, features that tell nothing would score below 0.5.
+
+    Args:
+        labels: uint8, N x 14, 0, 1 or UNKNOWN.
+        scores: float32, N x 14.
+        folds: Indices of each fold's images.
+    """
+    pairs, won = np.zeros(len(FINDINGS)), np.zeros(len(FINDINGS))
+    for rows in folds:
+        for column, auc in enumerate(auc_by_finding(labels[rows], scores[rows]).values()):
+            shown = labels[rows, column]
+            count = int((shown == 1).sum()) * int((shown == 0).sum())
+            pairs[column] += count
+            won[column] += count * (auc or 0.0)
+    return {
+        finding: float(won[column] / pairs[column]) if pairs[column] else None
+        for column, finding in enumerate(FINDINGS)
+    }
 
 
 class LinearEvaluation(NamedTuple):
@@ -67,7 +96,8 @@ class LinearEvaluation(NamedTuple):
         penalty: Weight of the squared norm, the same for all findings.
         held_out: float32, N x 14: scores of the training images by regressions on other patients,
             with penalties chosen on other patients too; None for a single patient.
-        inside_auc: Mean AUC of ``held_out``; None if undefined.
+        inside_auc: Mean AUC of ``held_out`` over pairs of images that one regression has scored;
+            None if undefined.
     """
 
     scores: Features
@@ -95,19 +125,19 @@ def linear_evaluation(
         BadInput: The shard has no labels.
     """
     own, patients = shard.labelled(), _patients(shard)
-    held_out = np.zeros(own.shape, np.float32)
+    held_out, scored = np.zeros(own.shape, np.float32), own.copy()
     cuts = _folds(patients)
     for fit, rest in cuts:
         penalty = _best_penalty(train[fit], own[fit], patients[fit])
         held_out[rest] = _regression(train[fit], own[fit], train[rest], penalty)
+        scored[np.ix_(rest, ~_has_both(own[fit]))] = UNKNOWN
     penalty = _best_penalty(train, own, patients)
     scores = _regression(train, own, test, penalty)
     by_finding = auc_by_finding(labels, scores)
-    fitted = (own == 0).any(axis=0) & (own == 1).any(axis=0)
-    by_finding |= {FINDINGS[column]: None for column in np.flatnonzero(~fitted)}
+    by_finding |= {FINDINGS[column]: None for column in np.flatnonzero(~_has_both(own))}
     if not cuts:
         return LinearEvaluation(scores, by_finding, penalty, None, None)
-    inside = mean_auc(auc_by_finding(own, held_out))
+    inside = mean_auc(auc_within_folds(scored, held_out, [rest for _, rest in cuts]))
     return LinearEvaluation(scores, by_finding, penalty, held_out, inside)
 
 
@@ -142,11 +172,16 @@ def _regression(train: Features, labels: Bytes, test: Features, penalty: float) 
     return scores
 
 
+def _has_both(labels: Bytes) -> npt.NDArray[np.bool_]:
+    """Return for each finding whether some image has it and some has not."""
+    return np.asarray((labels == 0).any(axis=0) & (labels == 1).any(axis=0))
+
+
 def _patients(shard: Shard) -> Names:
     return np.array([entry.patient for entry in shard.entries])
 
 
-def _folds(patients: Names) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+def _folds(patients: Names) -> list[tuple[Rows, Rows]]:
     """Return the training and held-out indices of folds by patient; no folds for one patient."""
     folds = min(FOLDS, len(np.unique(patients)))
     return list(GroupKFold(folds).split(patients, groups=patients)) if folds > 1 else []

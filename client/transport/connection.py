@@ -100,7 +100,7 @@ def take_part(
     lost = time.monotonic()
     connected = False
     while True:
-        handler.heard = False
+        handler.heard = handler.asked = False
         try:
             channel = _channel(handler.hospital.name, server, kit, proxy)
         except BadInput as error:
@@ -116,7 +116,8 @@ def take_part(
             log.info("the run is over: %s", farewell.reason)
             return
         if handler.heard:
-            connected = True
+            # Between runs it may be the server of the last one, which has nothing to ask any more.
+            connected = connected or handler.asked or not between_runs
             pause, lost = 0.5, time.monotonic()
         elif time.monotonic() - lost > patience:
             raise BadInput(
@@ -125,6 +126,7 @@ def take_part(
             )
         if between_runs and not connected:
             log.debug("%s is out of reach (%s)", server, reason)
+            handler.rest()
             time.sleep(BETWEEN_RUNS)
             continue
         log.info("%s is out of reach (%s); trying again", server, reason)

@@ -62,6 +62,7 @@ class MessageHandler:
         run: That was greeted last.
         farewell: The server's last message, once it has come.
         heard: Whether anything came from the server; each connection begins with False.
+        asked: Whether it was an instruction.
     """
 
     def __init__(self, hospital: Hospital, state: ClientState) -> None:
@@ -71,7 +72,7 @@ class MessageHandler:
         self._ready: Reply | Masked | None = None
         self.run = ""
         self.farewell: Farewell | None = None
-        self.heard = False
+        self.heard = self.asked = False
 
     def answer(
         self,
@@ -96,6 +97,7 @@ class MessageHandler:
                 case "get_properties_ins":
                     return self._properties(text_of(message.get_properties_ins.config))
                 case "fit_ins":
+                    self.asked = True
                     return self._fit(message.fit_ins, received.weights, connected, send)
                 case "get_parameters_ins":
                     return self._parameters(text_of(message.get_parameters_ins.config))
@@ -107,6 +109,10 @@ class MessageHandler:
     def lost(self) -> None:
         """Note that the connection is lost."""
         self._state.write_status("connecting")
+
+    def rest(self) -> None:
+        """Note that the next run is waited for."""
+        self._state.write_status("waiting", reason="the run is over")
 
     def _write_status(self, standing: Standing, **values: Any) -> None:
         """Write how the client stands, and where it computes now."""

@@ -175,7 +175,9 @@ class Attempt:
 
     def _note_sent(self) -> None:
         for name, errand in self._new.items():
-            if errand.instruction.begins_again:
+            training = errand.instruction.training
+            needed = errand.instruction.task == "train" or training.shared != "all"
+            if errand.instruction.begins_again and needed:
                 why = (
                     f"it does not have what it kept after round {errand.instruction.counted}, and "
                     "begins again; give its client --state, a folder that stays"

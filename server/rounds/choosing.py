@@ -28,7 +28,7 @@ class Choice:
         self._pooled = pooled
         self._min_gain = min_gain
         self._to_beat = -math.inf
-        self._gained = self._last = 0
+        self._idle = self._noted = 0
 
     def note(self, number: int, mean: float | None, pooled: Pooled | None) -> None:
         """Note the hospitals' scores of the model of a round; the first model, 0, is no choice.
@@ -38,7 +38,6 @@ class Choice:
             mean: The hospitals' mean AUC.
             pooled: The AUC of all their films.
         """
-        self._last = number
         by, auc = self.by, mean
         if self._pooled and pooled is not None and pooled.auc is not None:
             by, auc = "pooled", pooled.auc
@@ -47,20 +46,23 @@ class Choice:
         if not number or auc is None:
             return
         if by != self.by:
-            self.best, self.by, self._to_beat = None, by, -math.inf
+            self.best, self.by, self._to_beat, self._idle = None, by, -math.inf, 0
         if self.best is None or auc > self.best[0]:
             self.best = (auc, number)
+        if number > self._noted:  # the last model's is noted again if the run goes on
+            self._noted, self._idle = number, self._idle + 1
         if auc >= self._to_beat + self._min_gain:
-            self._to_beat, self._gained = auc, number
+            self._to_beat, self._idle = auc, 0
 
     def why_stop(self, early_stop: int) -> str | None:
         """Return why no further round is worth it; None: go on.
 
         Args:
-            early_stop: Rounds in a row without a gain that are enough; 0: none are.
+            early_stop: Rounds in a row whose AUC is no gain that are enough; 0: none are. Rounds
+                without an AUC do not count.
         """
-        idle = self._last - self._gained
-        if not early_stop or self.best is None or idle < early_stop:
+        idle = self._idle
+        if not early_stop or idle < early_stop:
             return None
         return (
             f"the {self.by} validation AUC has not gained {self._min_gain:g} in {idle} rounds "

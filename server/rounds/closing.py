@@ -127,6 +127,10 @@ class Closing:
         validation = across(found.validations, not self.plan.strategy.believes_claims)
         of_all = keep_pooled(self.folder.path, last + 1, found.histograms)
         final = FinalModel(round=last, auc=validation.auc, pooled=of_all)
+        if found.answered < self.plan.needed:
+            # So few hospitals' AUC is not to be compared with that of all.
+            log.warning("the final model is scored by %d hospitals alone", found.answered)
+            final = FinalModel(round=last, auc=None, pooled=None)
         self.folder.log.record(final)  # before best.pt follows it
         self.progress.note_final(final)
         self.best.update()

@@ -45,6 +45,11 @@ class Collected:
         return sum(len(each.hospitals) for each in self.sums) or len(self.hospitals)
 
     @property
+    def answered(self) -> int:
+        """Hospitals whose reply came and was not rejected."""
+        return len({*self.asked} - self.lost.keys() - self.rejected.keys() - {*self.busy})
+
+    @property
     def there(self) -> set[str]:
         """The hospitals that were there when the attempt began."""
         return {*self.asked, *self.idle}

@@ -232,11 +232,11 @@ class Rounds:
             )
             self._beside.wait_until_safe()
             attempt.sum(plan.needed)
+            stop_if_diverged(number, rate, plan.training.lr, found.hospitals, found.rejected)
             self._strike(found)
             if found.counted >= plan.needed:
                 self._finishing.finish(out, attempt, start)
                 return
-            stop_if_diverged(number, rate, plan.training.lr, found.hospitals, found.rejected)
             good, bad = sorted(found.hospitals), at_fault(found.hospitals, found.rejected)
             self.folder.log.record(
                 Repeated(round=number, attempt=turn, hospitals=good, rejected=bad)

@@ -203,7 +203,9 @@ class FinalModel(_Event):
 
     event: Literal["final model"] = "final model"
     round: int = Field(description="after which it was made")
-    auc: float | None = Field(description="the hospitals' mean AUC")
+    auc: float | None = Field(
+        description="the hospitals' mean AUC; None: too few answered for the model to be chosen"
+    )
     pooled: Pooled | None = Field(description="of all films together")
 
 

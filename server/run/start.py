@@ -137,7 +137,8 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
     provenance = Provenance(
         method=settings.strategy,
         local=settings.local,
-        shared=settings.shared,
+        # Where the rest of the model is the same everywhere, as when it is frozen, it is whole.
+        shared="all" if settings.training.one_model else settings.shared,
         run=run,
         init=init,
         start=origin,

@@ -17,6 +17,7 @@ from common.findings import UNKNOWN
 from common.model import build_model, load_state, state_of, to_input
 from common.options import Architecture, Mode, Precision, Training, Wire
 from common.protocol import Greeting
+from common.secure.settings import SecureSettings
 from common.seeds import generator
 from common.shard import Entry, Shard, create_shard, open_shard
 from common.state import State, select, spec_of
@@ -310,9 +311,12 @@ def test_a_run_of_secure_sums_cannot_ask_for_an_update_in_plain(
     greeting = GREETING.model_copy(update={"secure": True})
     hospital = hospital_of(make_shard(tmp_path / "a", images=80).path, greeting=greeting)
     plain = instruction_of(plan_of(), 1, batches=batches)
-    reply, blob = hospital.answer(plain, pack(STATE))
-    assert (reply.status, blob) == ("failed", b"")
-    assert "outside of the secure sums" in reply.reason
+    settings = SecureSettings(clip=1.0, films=100, total=300, threshold=0.5)
+    for secure in (None, settings) if batches else (None,):
+        order = plain.model_copy(update={"secure": secure})
+        reply, blob = hospital.answer(order, pack(STATE))
+        assert (reply.status, blob, reply.loss) == ("failed", b"", None)
+        assert "outside of the secure sums" in reply.reason
     scored, _ = hospital.answer(plain.model_copy(update={"task": "evaluate"}), pack(STATE))
     assert scored.status == "ok"
 

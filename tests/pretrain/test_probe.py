@@ -6,12 +6,11 @@ from sklearn.model_selection import GroupKFold
 
 from common.errors import BadInput
 from common.findings import FINDINGS, UNKNOWN
-from common.metrics import auc_by_finding
 from common.scores import mean_auc
 from common.shard import Entry, Shard, create_shard, open_shard
 from pretrain import probe
 from pretrain.features import Features
-from pretrain.probe import NEIGHBOURS, PENALTIES, knn_auc, linear_evaluation
+from pretrain.probe import NEIGHBOURS, PENALTIES, auc_within_folds, knn_auc, linear_evaluation
 from tests.support.shards import make_shard
 
 
@@ -35,7 +34,7 @@ def test_nearest_neighbours_against_a_loop(tmp_path: Path) -> None:
     # The loop needs the folds; scikit-learn's own are a function of the patients alone.
 
     patients = [entry.patient for entry in shard.entries]
-    scores = np.zeros((60, 14), np.float32)
+    scores, won = np.zeros((60, 14), np.float32), [list[float]() for _ in FINDINGS]
     for inside, outside in GroupKFold(5).split(patients, groups=patients):
         for i in outside:
             cosines = [
@@ -48,7 +47,35 @@ def test_nearest_neighbours_against_a_loop(tmp_path: Path) -> None:
             nearest = inside[np.argsort(cosines)[::-1][:NEIGHBOURS]]
             scores[i] = shard.labelled()[nearest].mean(axis=0)
             assert not {patients[j] for j in nearest} & {patients[i]}
-    assert found == pytest.approx(mean_auc(auc_by_finding(shard.labelled(), scores)))
+        for finding in range(14):
+            own = shard.labelled()[outside, finding]
+            won[finding] += [
+                (a > b) + (a == b) / 2
+                for a in scores[outside[own == 1], finding]
+                for b in scores[outside[own == 0], finding]
+            ]
+    assert found == pytest.approx(np.mean([np.mean(pairs) for pairs in won if pairs]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_features_that_tell_nothing_score_a_half(tmp_path: Path, seed: int) -> None:
+    """Though the films of a patient share their labels, and few have a finding."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(rng.random((150, 14)) < 0.05, 4, axis=0)
+    shard = shard_of_patients(tmp_path / "s", [str(i // 4) for i in range(600)], labels)
+    features = noise(600, 4, seed)
+    assert knn_auc(features, shard) == pytest.approx(0.5, abs=0.04)  # 0.40 over all pairs
+    found = linear_evaluation(features, shard, features[:9], labels[:9].astype(np.uint8))
+    assert found.inside_auc == pytest.approx(0.5, abs=0.04)
+
+
+def test_a_finding_of_one_patient_alone_has_no_score_inside(tmp_path: Path) -> None:
+    labels = np.zeros((60, 14))
+    labels[:3] = 1
+    patients = ["one"] * 3 + [str(i) for i in range(57)]
+    shard = shard_of_patients(tmp_path / "s", patients, labels)
+    found = linear_evaluation(noise(60, 4), shard, noise(9, 4), labels[:9].astype(np.uint8))
+    assert found.inside_auc is None  # 0.9 if what was not fitted counted as 0
 
 
 def test_neighbours_are_images_in_which_a_finding_is_known(tmp_path: Path) -> None:
@@ -142,7 +169,11 @@ def test_the_penalty_that_does_best_on_other_patients_is_taken(tmp_path: Path) -
     assert found.inside_auc is not None
     assert 0.7 < found.inside_auc < 0.9, "images that were fitted on would score 1"
     assert found.held_out is not None
-    assert mean_auc(auc_by_finding(labels[:120], found.held_out)) == found.inside_auc
+    folds = [
+        rest for _, rest in GroupKFold(5).split(labels[:120], groups=[str(i) for i in range(120)])
+    ]
+    by_fold = auc_within_folds(labels[:120], found.held_out, folds)
+    assert mean_auc(by_fold) == pytest.approx(found.inside_auc)
 
 
 def test_an_images_own_label_has_no_say_in_its_held_out_score(

@@ -64,7 +64,8 @@ def test_where_claims_are_not_believed_the_mean_chooses() -> None:
         ([0.7, 0.6, 0.8, 0.7, 0.7], [5]),
         ([0.7, 0.705, 0.71], [3]),  # each a little, which adds up to a gain only later
         ([0.7, 0.705, 0.72], []),
-        ([0.7, None, None], [3]),
+        ([0.7, None, None], []),  # nothing was measured
+        ([0.7, None, 0.6, None, 0.7], [5]),
         ([None, None, None], []),
     ],
 )

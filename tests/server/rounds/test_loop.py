@@ -212,9 +212,11 @@ def test_what_goes_wrong_alike_everywhere_excludes_nobody(
     assert [event.rejected for event in repeated] == [[]] * 4
 
 
+@pytest.mark.parametrize("quorum", [1, 3])
 def test_training_that_diverges_at_most_hospitals_ends_the_run_at_once(
-    tmp_path: Path, shards: list[Path]
+    tmp_path: Path, shards: list[Path], quorum: int
 ) -> None:
+    """Though the others are enough for the round: it is nobody's fault, and no model's."""
     attempts = []
 
     def diverges(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
@@ -224,7 +226,8 @@ def test_training_that_diverges_at_most_hospitals_ends_the_run_at_once(
 
     faults: dict[str, Fault] = {shard.name: diverges for shard in shards[:2]}
     with pytest.raises(NoQuorum) as caught:
-        rounds_of(plan_of(lr=0.05), shards, tmp_path / "run", faults).run()
+        rounds_of(plan_of(lr=0.05, quorum=quorum), shards, tmp_path / "run", faults).run()
+    assert not (tmp_path / "run" / "excluded").exists()
     assert str(caught.value) == (
         "round 1: the training diverged at learning rate 0.05 at 2 of 3 hospitals; go on from the "
         "model before it with a lower rate: --resume --change lr=0.005"
