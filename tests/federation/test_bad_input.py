@@ -14,7 +14,7 @@ from common.provenance import Provenance
 from common.shard import Entry, create_shard
 from experiments.launch.local import LocalFederation, free_port
 from tests.support.commands import assert_one_line, run
-from tests.support.federations import options
+from tests.support.federations import options, status_of
 from tests.support.shards import make_shard, reseal
 from tests.support.waiting import wait_until
 
@@ -39,6 +39,19 @@ def server(folder: Path, **changes: object) -> list[object]:
 def test_a_missing_shard(tmp_path: Path) -> None:
     result = run("flower-client", *client(tmp_path / "none"))
     assert_one_line(result, 2, f"{tmp_path}/none: no shard here", "flower-data")
+
+
+def test_what_stops_a_client_at_its_start_is_in_its_status(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "status.json").write_text('{"state": "connected", "device": "cpu"}')  # of one killed
+    (state / "privacy.json").write_text("{")
+    shard = make_shard(tmp_path / "site").path
+    result = run("flower-client", *client(shard, NOWHERE, "--state", state))
+    assert_one_line(result, 2, "privacy.json: damaged")
+    status = status_of(state)
+    assert status["state"] == "failed"
+    assert "privacy.json: damaged" in status["reason"]
 
 
 def test_a_shard_whose_hash_differs(tmp_path: Path) -> None:

@@ -210,6 +210,13 @@ def test_a_run_can_be_begun_or_gone_on_with(place: Place, remedy: Remedy) -> Non
     remedy.helps(place)
 
 
+def test_a_model_whose_unshared_rest_is_frozen_is_a_whole_one(tmp_path: Path) -> None:
+    begun = start_run(settings_of(tmp_path / "run", mode="linear", shared="head"), 40)
+    file = tmp_path / "final.pt"
+    write_checkpoint(file, begun.state, "densenet-tiny", begun.provenance)
+    start_run(settings_of(tmp_path / "next", init=file), 40)
+
+
 def reports(*runs: str, out: str = "page.html", figures: str | None = None) -> Step:
     def step(p: Place) -> None:
         write_report([p / run for run in runs], p / out, p / figures if figures else None)

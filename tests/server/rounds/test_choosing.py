@@ -11,9 +11,10 @@ from common.protocol import Instruction, Reply
 from common.provenance import Provenance
 from common.readings import Pooled, pooled
 from common.scores import Scores
+from server.rounds.ask import HospitalLost
 from server.rounds.choosing import Choice
 from server.rounds.loop import Rounds
-from server.run.events import StoppedEarly, read_events
+from server.run.events import FinalModel, StoppedEarly, read_events
 from server.run.folder import RunFolder
 from server.run.histograms import read_histograms
 from server.run.records import Result, read_rounds
@@ -146,6 +147,21 @@ def test_a_last_model_that_was_best_stays_so_in_a_run_that_goes_on(tmp_path: Pat
     state, _ = read_checkpoint(folder.checkpoint(5), "densenet-tiny", 0)
     result = Rounds(plan, hospitals, folder, state, Provenance(method="fedavg"), None).run()
     assert result.best_round == best_round_of(run) == 5
+
+
+def test_a_last_model_that_few_have_scored_is_not_compared(tmp_path: Path) -> None:
+    def away(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
+        if instruction.task == "evaluate":
+            raise HospitalLost("the line is down")
+        return scored(instruction, reply, blob)
+
+    shards = make_hospitals(tmp_path / "data", 2, images=200)
+    faults: dict[str, Fault] = {shards[0].name: scored, shards[1].name: away}
+    plan = plan_of(rounds=5, min_clients=2, quorum=2, batch_size=64)
+    run = rounds_of(plan, shards, tmp_path / "run", faults)
+    assert run.run().best_round == 1  # 5 with both
+    (final,) = [event for event in read_events(tmp_path / "run") if isinstance(event, FinalModel)]
+    assert (final.auc, final.pooled) == (None, None)
 
 
 def test_a_run_without_a_gain_ends_early_and_its_last_model_is_scored(tmp_path: Path) -> None:
