@@ -148,6 +148,10 @@ def _take_part(arguments: Sequence[str]) -> None:
     guard.last_words = lambda stopped: state.end("stopped", reason=str(stopped))
     with _terminal_status(state):
         kept = KeptModels(state)
+
+        def within(name: str) -> Path | None:
+            return None if settings.state is None else settings.state / name
+
         hospital = Hospital(
             name,
             shard,
@@ -157,12 +161,9 @@ def _take_part(arguments: Sequence[str]) -> None:
             policy,
             settings.fixed_precision,
             kept,
-            OwnStates(_within(settings.state, "own")),
+            OwnStates(within("own")),
             settings.compile,
-            PrivacyAccount(
-                settings.state / "privacy.json" if settings.state is not None else None,
-                policy.privacy,
-            ),
+            PrivacyAccount(within("privacy.json"), policy.privacy),
             lambda: signer_of(settings.tls, name),
         )
         if settings.insecure:
@@ -186,10 +187,6 @@ def _take_part(arguments: Sequence[str]) -> None:
             log.info("the run is over; waiting for the next one")
             handler.rest()
             take_part_once(between_runs=True)
-
-
-def _within(state: Path | None, name: str) -> Path | None:
-    return None if state is None else state / name
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def _check_batches(shard: Shard, images: int, training: Training) -> None:
             f"{shard.path}: a batch would be a single image ({images} for training, "
             f"--batch-size {training.batch_size} of the server), and at {size} pixels "
             "BatchNorm cannot train on one; "
-            + ("give a shard with more images" if training.batch_size > 2 else LARGER_BATCH)
+            + ("give a shard with more images" if images == 1 else LARGER_BATCH)
         )
 
 

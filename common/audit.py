@@ -159,7 +159,7 @@ class AuditLog:
 
 
 def is_being_written(path: Path) -> bool:
-    """Return whether a process has a log open to write it; True if that is not ours to know."""
+    """Return whether a process has a log open to write it; True if this user may not read it."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -19,7 +19,9 @@ def _predict(arguments: Sequence[str]) -> None:
     if settings.out is not None and settings.out.exists() and not settings.force:
         raise BadInput(f"{settings.out}: is there already; choose another name or give --force")
     if settings.out is not None and not os.access(settings.out.parent, os.W_OK):
-        raise BadInput(f"--out {settings.out}: no such folder, or one that may not be written")
+        raise BadInput(
+            f"{settings.out.parent}: no folder, or one that may not be written; give another --out"
+        )
     # Importing torch takes seconds; --help and errors in arguments come first.
     from predict.job import Job
 

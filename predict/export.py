@@ -49,7 +49,7 @@ def export(
         raise BadInput(
             f"{model.file} does not tell the size of its films; give --size, such as --size 256"
         )
-    scores_of(model)  # whatever the run's folder does not allow comes before the first file
+    scores_of(model)  # fails before the first file is written
     EXPORTS[suffix].write(model.network(torch.device("cpu")), model.size, out)
     metadata = _metadata(model, model.size, out)
     text = metadata.model_dump_json(indent=2) + "\n"

@@ -71,7 +71,7 @@ class PretrainSettings(Settings):
         "SimCLR's negatives use one part",
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="auto: bf16 on a GPU, fp32 on a CPU"
+        "auto", description="auto: bf16 on a GPU, fp32 on a CPU; with --resume as the run was begun"
     )
     compile: bool = Field(
         False, description="compile the networks: slow to start, then faster; needs a compiler"
@@ -289,8 +289,8 @@ def _smaller(method: str) -> str:
     """Return what to do for want of memory; what was begun cannot go on with another batch."""
     others = {"simclr": "", "mocov2": ", --accumulate or a smaller --queue"}
     return (
-        "start again with another --out and a smaller --batch-size"
-        f"{others.get(method, ' or --accumulate')}"
+        "free memory and go on with --resume, or start again with another --out and a smaller "
+        f"--batch-size{others.get(method, ' or --accumulate')}"
     )
 
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import secrets
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,19 @@ from common.runtime.files import write_whole
 from common.secret_stream import SecretStream
 from common.shard import Shard
 from common.wire import pack
+
+
+def _own_code() -> str:
+    """Return a hash of this project's code at hospitals; its version may stay as code changes."""
+    digest = hashlib.sha256()
+    for package in (client, common):
+        for file in sorted(Path(package.__path__[0]).rglob("*.py")):
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+OWN_CODE = _own_code()
+"""Of the code that runs, not of what is put in its place meanwhile."""
 
 
 class Charge(BaseModel):
@@ -182,19 +194,9 @@ class PrivacyAccount:
 
 def _computed_by() -> tuple[str, ...]:
     """Return the code, the CPU and its threads: with others the same training rounds otherwise."""
-    code = _own_code(), torch.__version__, np.__version__
+    code = OWN_CODE, torch.__version__, np.__version__
     cpu = cpu_model(), torch.backends.cpu.get_cpu_capability(), str(torch.get_num_threads())
     return code + cpu
-
-
-@cache
-def _own_code() -> str:
-    """Return a hash of this project's code at hospitals; its version may stay as code changes."""
-    digest = hashlib.sha256()
-    for package in (client, common):
-        for file in sorted(Path(package.__path__[0]).rglob("*.py")):
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def _read(file: Path) -> Spent | None:

@@ -95,6 +95,7 @@ def take_part(
     pause = 0.5
     proxy = _proxy_to(server)
     handler.farewell = None
+    over = handler.run if between_runs else None
     if between_runs:
         time.sleep(BETWEEN_RUNS)  # the server of the last run may still be there
     lost = time.monotonic()
@@ -117,7 +118,7 @@ def take_part(
             return
         if handler.heard:
             # Between runs it may be the server of the last one, which has nothing to ask any more.
-            connected = connected or handler.asked or not between_runs
+            connected = connected or handler.asked or handler.run != over
             pause, lost = 0.5, time.monotonic()
         elif time.monotonic() - lost > patience:
             raise BadInput(

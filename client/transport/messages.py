@@ -17,11 +17,11 @@ from flwr.proto.transport_pb2 import (
     ServerMessage,
 )
 
+from client import stuck
 from client.cancellation import Cancellation
 from client.hospital import Hospital
 from client.progress import Phase, now_and_then
 from client.state import ClientState, Standing
-from client.stuck import GRACE_SECONDS, ended_if_stuck
 from client.transport.form import OK, SAME_VERSION, properties_of, text_of
 from common.envelope import Envelope
 from common.errors import BadInput
@@ -189,7 +189,7 @@ class MessageHandler:
             sha256=fingerprint(blob),
             bytes=len(blob),
         )
-        until = datetime.now(UTC) + timedelta(seconds=instruction.seconds + GRACE_SECONDS)
+        until = datetime.now(UTC) + timedelta(seconds=instruction.seconds + stuck.GRACE_SECONDS)
         self.hospital.forget_scores()  # they are of another model
         working = {"run": identity.run, "round": identity.round, "until": until}
         self._write_status("working", **working)
@@ -210,7 +210,7 @@ class MessageHandler:
 
         deadline = time.monotonic() + instruction.seconds
         self._ready = None
-        with ended_if_stuck(instruction, self._state):
+        with stuck.ended_if_stuck(instruction, self._state):
             in_time = Cancellation(lambda: connected() and time.monotonic() < deadline)
             reply, self._weights = self.hospital.answer(
                 instruction, blob, in_time, now_and_then(tell)

@@ -15,8 +15,8 @@ class TensorBoard:
 
     Args:
         run: The run.
-        again: Whether this process has written to it before: then no kill has cut anything off, and
-            what is hidden would not be told a second time.
+        again: Whether this process has written to it before. Then nothing is purged: what was
+            written would not be sent again.
     """
 
     def __init__(self, run: TrackedRun, *, again: bool = False) -> None:
@@ -26,8 +26,9 @@ class TensorBoard:
             events = EventAccumulator(str(folder), {SCALARS: 0}).Reload()  # 0: all of them
             for tag in events.Tags()[SCALARS]:
                 self._last[tag] = max((event.step for event in events.Scalars(tag)), default=-1)
-        # A kill may have cut off what was written last: it is written again.
-        self._whole = max(self._last.values(), default=0) - (0 if again else 1)
+        # A kill may have cut off what was written last: it is written again. In the same process
+        # the caller knows what was written whole.
+        self._whole = -1 if again else max(self._last.values(), default=0) - 1
         self._writer = SummaryWriter(str(folder), purge_step=None if again else self._whole + 1)
         self._writer.add_text("config", f"```\n{json.dumps(dict(run.config), indent=2)}\n```")
         self._writer.flush()

@@ -11,6 +11,7 @@ from client.cancellation import NEVER
 from client.hospital import Hospital
 from client.progress import Phase, now_and_then
 from common.certificates import Peer
+from common.errors import NoQuorum
 from common.message import Identity
 from common.protocol import Greeting, Hello, Instruction, Progress, Reply
 from common.secure.messages import SecureAnswer, SecureCall
@@ -90,9 +91,15 @@ class InProcessHospitals:
         }
 
     def wait_for(self, count: int, timeout: float) -> bool:
-        """Return whether so many hospitals are there; none comes later."""
+        """Return True if so many hospitals are there.
+
+        Raises:
+            NoQuorum: They are not, and none comes later.
+        """
         del timeout
-        return len(self.present()) >= count
+        if (there := len(self.present())) < count:
+            raise NoQuorum(f"{count} hospitals are needed, and {there} have not been excluded")
+        return True
 
     def wait_for_return(self, names: Collection[str], timeout: float) -> None:
         """Do nothing: no hospital is ever away."""

@@ -148,5 +148,8 @@ class FailedLine(Entry):
 
     @property
     def diverged(self) -> bool:
-        """Whether it would fail again: its learning rate or setting is too much."""
-        return DIVERGED in self.reason
+        """Whether it would fail again: its learning rate or setting is too much.
+
+        In one process no hospital is lost, so that too few good replies are of that too.
+        """
+        return any(words in self.reason for words in (DIVERGED, "cannot be used: ", "good replies"))

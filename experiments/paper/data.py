@@ -60,8 +60,12 @@ def make_data(scale: Scale, sources: Sources, data: Path) -> None:
         BadInput: A file cannot be used, or what is there has other public films.
     """
     if data.exists() and (data / "test").is_symlink() != (sources.chexpert is not None):
-        without = "" if sources.chexpert is None else "out"
-        raise BadInput(f"{data}: made with{without} --chexpert; give another --root and --results")
+        how, option = "", "give --chexpert"
+        if sources.chexpert is not None:
+            how, option = "out", "leave it out"
+        raise BadInput(
+            f"{data}: made with{how} --chexpert; {option}, or another --root and --results"
+        )
     if not data.exists():
         with whole_folder(data) as folder:
             _write_public(scale, sources, folder)

@@ -72,12 +72,14 @@ class Grid:
         self._real = real
         self._running: dict[str, tuple[Task, Running]] = {}
         self.failed: dict[str, str] = {}
-        self._diverged: set[str] = set()
+        self._diverged: set[str] = set()  # in earlier runs too
         self._unavailable: set[FirstModel] = set()
         (root / "work").mkdir(parents=True, exist_ok=True)
         results.mkdir(parents=True, exist_ok=True)
         for file in ("trials.jsonl", "failed.jsonl"):
             drop_torn_line(results / file)
+        if (results / "failed.jsonl").exists():
+            self._diverged |= {line.cell.name for line in read_failed(results) if line.diverged}
 
     def run(self) -> None:
         """Run whatever is left; a task that fails does not end the others.
@@ -130,7 +132,7 @@ class Grid:
                 threads=self._workers.threads,
                 real=self._real,
             )
-            lost = {f"pretrain-{model}", task.name} & self.failed.keys()
+            lost = {f"pretrain-{model}", task.name} & (self.failed.keys() | self._diverged)
             lost |= self._unavailable & {model}
             if cell not in done and not lost and task.name not in self._running:
                 tasks[task.name] = task

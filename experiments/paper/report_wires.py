@@ -30,7 +30,9 @@ def wire_blocks(report: WireReport) -> list[Block]:
     blocks: list[Block] = [
         "How the model travels, under table 2 and at the rates that were chosen for it. Each "
         "difference is from fp32 of the same first model and seeds. The first model goes to all in "
-        "fp32: a round after the first has the bytes that a claim is about.",
+        "fp32: a round after the first has the bytes that a claim is about, those of the median of "
+        "a trial's rounds, since one more travels whole where a trial was stopped and went on. The "
+        "bytes of all rounds have that too.",
         "A claim of less than a margin holds if the interval of the difference lies above minus "
         "the margin. No measurable loss: the interval is not below 0, and the difference is above "
         "-0.002; the wider the interval, the less this says. There is no p.",

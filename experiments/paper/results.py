@@ -52,7 +52,6 @@ class Results:
         if not lines:
             raise BadInput(f"{results}: no trial of scale {scale.name} is done; run some first")
         check_starts(lines)
-        check_data(lines, data)
         self.failed = [line for line in read_failed(results) if line.cell.scale == scale.name]
         self.diverged = {line.cell.name for line in self.failed if line.diverged}
         self.rates = chosen_rates(scale, lines, self.diverged)
@@ -66,6 +65,7 @@ class Results:
             )
         self.undecided = [line for line in lines if line not in self.lines]
         self.test = open_shard(data / "test")
+        check_data(lines, data)
         patients = [entry.patient for entry in self.test.entries]
         self.films = Films(self.test.labelled(), patients)
         self._scores = results / "scores"

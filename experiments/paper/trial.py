@@ -9,19 +9,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 
 from common.bootstrap import LEAST_POSITIVES
 from common.checkpoint import read_checkpoint
+from common.errors import BadInput
 from common.evaluation import predict
 from common.findings import count_by_finding
 from common.metrics import auc_by_finding
 from common.model import build_model, choose_device, fastest_precision, load_state
 from common.runtime.cpu import cpu_model
-from common.runtime.files import append_json, drop_torn_line, sha256_of, write_json, write_whole
+from common.runtime.files import append_json, sha256_of, write_json, write_whole
 from common.runtime.status import read_status
 from common.scores import AucByFinding, mean_auc
 from common.shard import Shard, open_shard
-from experiments.paper.cells import Cell, Environment, RoundLine, TrialLine
+from experiments.paper.cells import Cell, Entry, Environment, RoundLine, TrialLine
 from experiments.paper.federation import run_in_process, run_over_grpc, states_of
 from experiments.paper.methods import options_of
 from experiments.paper.scales import SCALES, Scale
@@ -30,6 +32,9 @@ from server.cli import ServerSettings
 from server.run.events import InitialModel, Unusual, read_events
 from server.run.left_out import left_out
 from server.run.records import RoundRecord, RunStatus, read_rounds
+
+UNKNOWN = "unknown"
+"""Commit, where there is no git, or a trial began before it was noted."""
 
 LINE = "line.json"
 """In the run's folder of a trial that is done, until :func:`keep_line`."""
@@ -57,13 +62,13 @@ def run_trial(
     run = work / cell.name
     settings = _settings(cell, scale, init, data, run)
     test = open_shard(data / "test")
-    environments = _note_environment(environments_of(run))
+    begun = _begin(run, data_sha256(data, cell.split))
     (run_over_grpc if real else run_in_process)(settings, shards_of(cell, data))
     logits = _final_logits(run, scale, test)
-    line = _line(cell, run, test, environments).model_copy(
+    line = _line(cell, run, test, begun.environments).model_copy(
         update={
             "first_model_sha256": first_model,
-            "data_sha256": data_sha256(data, cell.split),
+            "data_sha256": begun.data_sha256,
             "test_auc_by_finding": auc_by_finding(test.labelled(), logits),
         }
     )
@@ -83,24 +88,41 @@ def keep_line(cell: Cell, results: Path, work: Path) -> None:
     append_json(results / "trials.jsonl", json.loads((run / LINE).read_text()))
     shutil.rmtree(run)
     shutil.rmtree(states_of(run), ignore_errors=True)
-    environments_of(run).unlink(missing_ok=True)
+    begun_of(run).unlink(missing_ok=True)
 
 
-def environments_of(run: Path) -> Path:
-    """Return the file of the environments in which a trial has run so far."""
-    return run.with_name(f"{run.name}.environments.jsonl")
+class Begun(Entry):
+    """What a trial that is not done began with, and where it has run so far."""
+
+    data_sha256: str | None = Field(description="None: not noted then")
+    environments: list[Environment]
 
 
-def _note_environment(file: Path) -> list[Environment]:
-    """Note where the trial goes on, if that is new; return all environments, the first first."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    drop_torn_line(file)
-    texts = file.read_text().splitlines() if file.exists() else []
-    found = [Environment.model_validate_json(text) for text in texts]
-    if (here := environment()) not in found:
-        append_json(file, here.model_dump(mode="json"))
-        found.append(here)
-    return found
+def begun_of(run: Path) -> Path:
+    """Return the file of :class:`Begun`, beside the run's folder."""
+    return run.with_name(f"{run.name}.begun.json")
+
+
+def _begin(run: Path, data: str) -> Begun:
+    """Note where a trial begins or goes on, and with which films.
+
+    Raises:
+        BadInput: It goes on with others.
+    """
+    file, here = begun_of(run), environment()
+    if not run.exists():
+        begun = Begun(data_sha256=data, environments=[])
+    elif file.exists():
+        begun = Begun.model_validate_json(file.read_text())
+    else:
+        begun = Begun(data_sha256=None, environments=[here.model_copy(update={"commit": UNKNOWN})])
+    if begun.data_sha256 not in (None, data):
+        raise BadInput(f"{run}: began with other films; remove it and {file.name}")
+    if here not in begun.environments:
+        begun = begun.model_copy(update={"environments": [*begun.environments, here]})
+    run.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, begun.model_dump(mode="json"))
+    return begun
 
 
 def shards_of(cell: Cell, data: Path) -> list[Path]:
@@ -210,7 +232,7 @@ def environment() -> Environment:
     )
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return Environment(
-        commit=commit.stdout.strip() or "unknown",
+        commit=commit.stdout.strip() or UNKNOWN,
         torch=torch.__version__,
         cpu=cpu_model(),
         gpu=gpu,

@@ -67,7 +67,7 @@ class Roster:
         self._connections: dict[str, OpenConnection] = {}
         self._farewell: Callable[[str], Farewell] | None = None  # by the hospital's name
         self._told: dict[str, str] = {}  # the process by the hospital's name
-        self._joined: set[str] = set()
+        self._joined: set[OpenConnection] = set()
         self._changed = Condition()
 
     def wait_for(self, count: int, timeout: float) -> bool:
@@ -209,7 +209,7 @@ class Roster:
         films = None if self.admission.greeting.secure else hello.examples
         self._folder.log.record(Joined(site=hello.site, examples=films, hello=hello))
         with self._changed:
-            self._joined.add(hello.site)
+            self._joined.add(connection)
             self._changed.notify_all()
 
     def leave(self, connection: OpenConnection) -> None:
@@ -220,8 +220,8 @@ class Roster:
             if gone:
                 del self._connections[name]
             self._changed.notify_all()
-            joined = name in self._joined
-            self._joined.discard(name)
+            joined = connection in self._joined
+            self._joined.discard(connection)
         if gone and joined:
             self._folder.log.record(Left(site=name))
 

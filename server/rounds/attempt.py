@@ -131,6 +131,8 @@ class Attempt:
         for name, record in found.hospitals.items():
             size = record.bytes.model_copy(update={"sent": sent})
             found.hospitals[name] = record.model_copy(update={"bytes": size})
+        parts = found.hospitals.values()
+        found.spent = [part.privacy for part in parts if part.privacy is not None]
         found.liars = set(summed.liars)
         for name, reason in sorted(summed.lost.items()):
             self._leave_out(name)
@@ -175,8 +177,8 @@ class Attempt:
 
     def _note_sent(self) -> None:
         for name, errand in self._new.items():
-            training = errand.instruction.training
-            needed = errand.instruction.task == "train" or training.shared != "all"
+            order = errand.instruction
+            needed = order.task == "train" or not order.training.one_model
             if errand.instruction.begins_again and needed:
                 why = (
                     f"it does not have what it kept after round {errand.instruction.counted}, and "

@@ -4,7 +4,7 @@ Flower itself would average a NaN or a shape that broadcasts, believe any number
 hang on a missing tensor.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,7 @@ def _check_counter(name: str, before: IntArray, after: IntArray, steps: int) -> 
 
 
 def stop_if_diverged(
-    number: int, rate: float, lr: float, good: Collection[str], rejected: Mapping[str, str]
+    number: int, rate: float, lr: float, hospitals: int, rejected: Mapping[str, str]
 ) -> None:
     """End the run if training diverges at most hospitals: the same again would do the same.
 
@@ -131,16 +131,15 @@ def stop_if_diverged(
         number: The round's.
         rate: The round's learning rate.
         lr: The option that it comes from.
-        good: Hospitals with a good reply.
-        rejected: Why the others' replies were rejected, by name.
+        hospitals: That have replied or are still at work.
+        rejected: Why replies were rejected, by name.
 
     Raises:
         NoQuorum: It does.
     """
     diverged = sum(why.startswith(DIVERGED) for why in rejected.values())
-    answered = len(good) + len(rejected)
-    if 2 * diverged > answered:
+    if 2 * diverged > hospitals:
         raise NoQuorum(
-            f"round {number}: {DIVERGED} {rate:g} at {diverged} of {answered} hospitals; go on "
+            f"round {number}: {DIVERGED} {rate:g} at {diverged} of {hospitals} hospitals; go on "
             f"from the model before it with a lower rate: --resume --change lr={lr / 10:g}"
         )

@@ -129,7 +129,12 @@ class Closing:
         final = FinalModel(round=last, auc=validation.auc, pooled=of_all)
         if found.answered < self.plan.needed:
             # So few hospitals' AUC is not to be compared with that of all.
-            log.warning("the final model is scored by %d hospitals alone", found.answered)
+            log.warning(
+                "the final model is scored by %d hospitals, and a round needs %d: it is not "
+                "compared with the best one",
+                found.answered,
+                self.plan.needed,
+            )
             final = FinalModel(round=last, auc=None, pooled=None)
         self.folder.log.record(final)  # before best.pt follows it
         self.progress.note_final(final)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from common.histograms import Histograms
+from common.protocol import PrivacySpent
 from common.scores import Scores
 from server.run.records import HospitalRecord, SecureSum
 
@@ -24,6 +25,8 @@ class Collected:
         memory: Each hospital's peak, by name, in bytes.
         sums: What is known of the hospitals together, where their updates were summed.
         liars: Hospitals that have lied in a sum, each of them rejected.
+        spent: What hospitals with an update in a sum told of their privacy, those too that failed
+            at its end.
     """
 
     asked: list[str]
@@ -38,6 +41,7 @@ class Collected:
     memory: dict[str, int] = field(default_factory=dict)
     sums: list[SecureSum] = field(default_factory=list)
     liars: set[str] = field(default_factory=set)
+    spent: list[PrivacySpent] = field(default_factory=list)
 
     @property
     def counted(self) -> int:

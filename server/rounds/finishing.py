@@ -83,7 +83,8 @@ class Finishing:
         averaged = monotonic()
         training, done = out.instruction.training, self.folder.rounds()
         spent = spent_in(done, attempt.collected.hospitals, training)
-        privacy = privacy_of(done, spent.values(), training)
+        told = [*spent.values(), *attempt.collected.spent]
+        privacy = privacy_of(done, told, training)
         pooled = keep_pooled(self.folder.path, number, attempt.collected.histograms)
         if self.beside.busy:
             self.folder.live.enter("test")

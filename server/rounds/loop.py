@@ -230,9 +230,11 @@ class Rounds:
             found = attempt.collect(
                 plan.round_timeout, plan.participation.rounds_end, self._beside.check
             )
+            stop_if_diverged(
+                number, rate, plan.training.lr, len(found.asked) - len(found.lost), found.rejected
+            )
             self._beside.wait_until_safe()
             attempt.sum(plan.needed)
-            stop_if_diverged(number, rate, plan.training.lr, found.hospitals, found.rejected)
             self._strike(found)
             if found.counted >= plan.needed:
                 self._finishing.finish(out, attempt, start)

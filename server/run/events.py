@@ -204,7 +204,8 @@ class FinalModel(_Event):
     event: Literal["final model"] = "final model"
     round: int = Field(description="after which it was made")
     auc: float | None = Field(
-        description="the hospitals' mean AUC; None: too few answered for the model to be chosen"
+        description="the hospitals' mean AUC; None: none tells one, or fewer than a round needs "
+        "answered, so that the model cannot be the best one"
     )
     pooled: Pooled | None = Field(description="of all films together")
 

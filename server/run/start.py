@@ -137,7 +137,7 @@ def start_run(settings: "ServerSettings", size: int) -> Start:
     provenance = Provenance(
         method=settings.strategy,
         local=settings.local,
-        # Where the rest of the model is the same everywhere, as when it is frozen, it is whole.
+        # The server's model is whole if what is not shared is frozen.
         shared="all" if settings.training.one_model else settings.shared,
         run=run,
         init=init,

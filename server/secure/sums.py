@@ -131,7 +131,7 @@ class SecureSums:
             each.try_to(confirm, self._connections)
         failed = next((each.reason for each in begun if each.reason), "")
         for each in begun:
-            each.reason = each.reason or failed
+            each.reason = each.reason or (failed and f"another sum has failed: {failed}")
             each.try_to(reveal, self._connections)
             failed = self._finish(each, summed) or failed
         if len(summed.means) < self._count:  # or what compares the sums would compare too few

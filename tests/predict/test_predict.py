@@ -131,7 +131,7 @@ def test_json_and_a_file_that_is_not_replaced(model: Path, films: Path, tmp_path
     assert run("flower-predict", *as_json, "--force").returncode == 0
     assert out.read_text() != "mine"
     nowhere = run("flower-predict", *given, "--out", tmp_path / "no" / "out.csv")
-    assert_one_line(nowhere, 2, "no such folder")
+    assert_one_line(nowhere, 2, "no folder, or one that may not be written; give another --out")
 
 
 def test_the_size_is_the_runs_or_is_said_to_be_taken(model: Path, films: Path) -> None:

@@ -1,7 +1,6 @@
 """The command as a process of its own."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -89,8 +88,10 @@ def test_kill_9_again_and_again_and_the_curve_is_the_same(tmp_path: Path) -> Non
         # --resume begins where there is nothing yet.
         given = options(data, cut, *more, "--resume", method="mocov2")
         process = start(tmp_path / "log", *given)
-        wait_until(lambda lines=lines: len(lines_of_torn(cut)) >= lines, process)  # type: ignore[misc]
-        os.kill(process.pid, signal.SIGKILL)
+        try:
+            wait_until(lambda lines=lines: len(lines_of_torn(cut)) >= lines, process)  # type: ignore[misc]
+        finally:
+            process.kill()
         process.wait(20)
         assert status_of(cut)["state"] == "running"
     result = pretrain(data, cut, *more, "--resume", method="mocov2")
@@ -122,9 +123,12 @@ def test_sigterm_ends_it_cleanly(tmp_path: Path) -> None:
     data = make_shard(tmp_path / "shard", images=160, labelled=False).path
     out = tmp_path / "c.pt"
     process = start(tmp_path / "log", *options(data, out, "--epochs", 1000))
-    wait_until(lambda: len(lines_of_torn(out)) >= 3, process)
-    process.terminate()
-    assert process.wait(20) == 143
+    try:
+        wait_until(lambda: len(lines_of_torn(out)) >= 3, process)
+        process.terminate()
+        assert process.wait(20) == 143
+    finally:
+        process.kill()
     assert (tmp_path / "log").read_text().splitlines()[-1] == "flower-pretrain: stopped by SIGTERM"
     assert status_of(out)["state"] == "stopped"
     assert read_checkpoint(out, "densenet-tiny", 0)

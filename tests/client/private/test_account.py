@@ -80,7 +80,7 @@ def test_only_what_gives_the_same_bytes_has_the_same_noise(
     drawn.append(draw())
     monkeypatch.setattr(np, "__version__", "0")
     drawn.append(draw())
-    monkeypatch.setattr("client.private.account._own_code", lambda: "0")
+    monkeypatch.setattr("client.private.account.OWN_CODE", "0")
     drawn.append(draw())
     monkeypatch.setattr("client.private.account.cpu_model", lambda: "another")
     drawn.append(draw())

@@ -71,7 +71,10 @@ def test_with_chexpert_the_hospitals_have_all_training_patients(
         assert len(patients_of(*(data / split).glob("hospital-*"))) == 55
     assert len(patients_of(data / "union")) == 55
     assert len(patients_of(data / "test")) == 5
-    with pytest.raises(BadInput, match="data: made with --chexpert; give another --root"):
+    make_data(SCALE, sources._replace(chexpert=root), data)
+    with pytest.raises(
+        BadInput, match="data: made with --chexpert; give --chexpert, or another --root"
+    ):
         make_data(SCALE, sources, data)
 
 

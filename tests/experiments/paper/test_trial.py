@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.checkpoint import read_checkpoint
-from common.errors import FedCXRError
+from common.errors import BadInput, FedCXRError
 from common.findings import FINDINGS
 from common.metrics import auc_by_finding
 from common.model import build_model, state_of
@@ -148,6 +148,7 @@ def test_a_line_tells_the_code_that_the_trial_began_with(
     def run(settings: ServerSettings, shards: Sequence[Path]) -> None:
         if len(commits) < 3:
             commits.append("after")
+            settings.run.mkdir(parents=True, exist_ok=True)
             raise KeyboardInterrupt
         run_in_process(settings, shards)
 
@@ -163,6 +164,22 @@ def test_a_line_tells_the_code_that_the_trial_began_with(
     assert line.environment.commit == "before"
     assert [each.commit for each in line.went_on_in] == ["after"]
     assert line.seconds == sum(at.seconds for at in line.rounds)
+
+
+def test_a_trial_does_not_go_on_with_other_films(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(settings: ServerSettings, _shards: Sequence[Path]) -> None:
+        settings.run.mkdir(parents=True, exist_ok=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trial, "run_in_process", stop)
+    given = cell(rounds=1), "random", data, tmp_path / "results", tmp_path / "work"
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(*given)
+    monkeypatch.setattr(trial, "data_sha256", lambda _data, _split: "1" * 64)
+    with pytest.raises(BadInput, match="began with other films; remove it and .*begun.json"):
+        run_trial(*given)
 
 
 @pytest.mark.parametrize(("hospitals", "count"), [("union", 1), (1, 1), ("all", 3)])
