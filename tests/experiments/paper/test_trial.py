@@ -178,7 +178,7 @@ def test_a_trial_does_not_go_on_with_other_films(
     with pytest.raises(KeyboardInterrupt):
         run_trial(*given)
     monkeypatch.setattr(trial, "data_sha256", lambda _data, _split: "1" * 64)
-    with pytest.raises(BadInput, match="began with other films; remove it and .*begun.json"):
+    with pytest.raises(BadInput, match=r"began with other films; remove it and .*begun\.json"):
         run_trial(*given)
 
 
