@@ -22,6 +22,7 @@ from common.runtime.cli import Command, Settings, choose_command, parse, run_com
 from server.watch.drawing import table, text
 
 SERVICE = "com.docker.compose.service"
+ONE_OFF = "com.docker.compose.oneoff"
 PREFIX = "FLOWER_CONTAINERS_"
 
 PIPE_COLUMNS = 240
@@ -53,12 +54,14 @@ class ChaosSettings(Settings):
 def containers_of(engine: docker.DockerClient, project: str) -> dict[str, Container]:
     """Return a project's containers by service, including those that have ended.
 
+    Those of ``docker compose run`` are left out: they are beside a service's own.
+
     Raises:
         BadInput: The project has no containers.
     """
     label = f"com.docker.compose.project={project}"
-    labels = [label, "com.docker.compose.oneoff=False"]
-    found = engine.containers.list(all=True, filters={"label": labels})
+    everything = engine.containers.list(all=True, filters={"label": label})
+    found = [each for each in everything if each.labels.get(ONE_OFF) != "True"]
     if not found:
         raise BadInput(f"no container of the project {project}; start it with docker compose up")
     return {each.labels[SERVICE]: each for each in sorted(found, key=lambda c: c.labels[SERVICE])}
