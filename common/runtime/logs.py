@@ -85,7 +85,7 @@ def log_to_file(path: Path) -> None:
 
 
 def print_last_line(name: str, message: str) -> None:
-    """Print to stderr why a command ends, in the format of its log.
+    """Print to stderr why a command ends, in the format of its log, and log nothing any more.
 
     What cannot be printed, as on a disk that is full, is not; the exit code says it too.
 
@@ -96,6 +96,7 @@ def print_last_line(name: str, message: str) -> None:
     line = f"{name}: {message}"
     if _is_for_machines():
         line = JsonLines().format(logging.LogRecord(name, logging.ERROR, "", 0, message, (), None))
+    logging.getLogger().handlers[:] = [logging.NullHandler()]  # or a thread's line would follow
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 

@@ -85,7 +85,9 @@ def trials_at_chosen_rate(
         hospitals: Who trained.
     """
     # The other reading of the Non-IID split has trials at table 2's rate alone.
-    rate = chosen_rate(lines, first_model, "table2" if table == "table2-last" else table)
+    rate = chosen_rate(lines, first_model, table)
+    if table == "table2-last":
+        rate = chosen_rate(lines, first_model, "table2") or rate
     return {
         line.cell.seed: line
         for line in lines

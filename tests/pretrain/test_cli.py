@@ -171,8 +171,8 @@ pretrain.trainer.Trainer.take_step = fail
     process = start(tmp_path / "log", *options(data, tmp_path / "c.pt"), prelude=prelude)
     assert process.wait(SECONDS) == 2
     assert (tmp_path / "log").read_text().splitlines()[-1] == (
-        "flower-pretrain: error: out of GPU memory; start again with another --out and a smaller "
-        "--batch-size"
+        "flower-pretrain: error: out of GPU memory; free memory and go on with --resume, or start "
+        "again with another --out and a smaller --batch-size"
     )
 
 
