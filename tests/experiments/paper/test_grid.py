@@ -194,7 +194,12 @@ class Failing:
 
 @pytest.mark.parametrize(
     ("reason", "further"),
-    [(f"round 1: {DIVERGED} 0.1 at 3 of 3 hospitals", {(1, 0.05)}), ("the disk is full", set())],
+    [
+        (f"round 1: {DIVERGED} 0.1 at 3 of 3 hospitals", {(1, 0.05)}),
+        ("round 1: fewer than 3 good replies in 3 attempts", {(1, 0.05)}),  # it diverges at one
+        ("round 1: --strategy fedavg made a model that cannot be used: nan", {(1, 0.05)}),
+        ("the disk is full", set()),
+    ],
 )
 def test_a_grid_goes_on_without_a_rate_at_which_training_diverges(
     tmp_path: Path, reason: str, further: set[tuple[int, float]]
