@@ -202,7 +202,7 @@ def _thresholds(calibration: Calibration) -> Iterator[str]:
     yield (
         "Line and threshold of each finding were fitted to the hospitals' validation films, and "
         "sensitivity and specificity are of the same films: on others they will be lower. Findings "
-        "that are not named have too few films, and their probabilities are not calibrated."
+        "that are not named have too few films, or an AUC below a half: they are not calibrated."
     )
 
 

@@ -2,8 +2,8 @@
 
 Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, algorithm 1. In each step every
 film is in with the same chance, B / N of a batch of B; the gradients of those that are, each
-shortened to a bound, are added up; noise is added; and the whole is divided by B. Everything after
-that, momentum and weight decay too, sees no film.
+shortened to a bound, are added up; noise is added; and the whole is divided by B (by N, if there
+are fewer films). Everything after that, momentum and weight decay too, sees no film.
 """
 
 from collections.abc import Callable, Mapping

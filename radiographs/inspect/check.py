@@ -170,9 +170,9 @@ def _picture_problems(films: Sequence[Film]) -> Iterator[Problem]:
         yield _problem("error", "blank", text, blank)
     if dull := [[film.place] for film in films if film.picture.dull]:
         text = (
-            "these use under a quarter of the grey levels or of their range; likely their files "
-            "declare more bits than their pixels have, or a window that does not fit: mend the "
-            "files and make the shard again"
+            "these use under a quarter of the grey levels or of their range, or two levels for "
+            "most of their pixels; likely their files declare more bits than their pixels have, or "
+            "a window that does not fit: mend the files and make the shard again"
         )
         yield _problem("warning", "dull", text, dull)
     if inverted := [[film.place] for film in films if film.picture.inverted]:
