@@ -60,7 +60,7 @@ class Scoring:
         self._models = models
         self._test = test
         self._done = read_scored(folder.path)
-        self._waiting = Waiting(plan, hospitals, self._write_status)
+        self._waiting = Waiting(plan, hospitals, folder.exclusions, self._write_status)
         self.asked = {name for scored in self._done for name in scored.asked}
 
     def run(self) -> list[ScoredModel]:

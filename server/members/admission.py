@@ -69,7 +69,7 @@ class Admission:
     def barred(self, name: str) -> str | None:
         """Return why this hospital is barred, or None."""
         revoked = self._sites.refusal(name, datetime.now(UTC)) if self._sites else None
-        return revoked or self._folder.exclusion(name)
+        return revoked or self._folder.exclusions.refusal(name)
 
     def _unfit(self, hello: Hello) -> str | None:
         if hello.image_size != self._image_size:

@@ -90,7 +90,7 @@ class Rounds:
         self._average = average or (MovingAverage(plan.ema, state) if plan.ema else None)
         self._provenance = provenance
         self._test = test
-        self._waiting = Waiting(plan, hospitals, self._write_status)
+        self._waiting = Waiting(plan, hospitals, folder.exclusions, self._write_status)
         choice = Choice(plan.strategy.believes_claims, plan.min_gain)
         self._progress = Progress.of(folder.rounds(), folder.events(), choice)
         self._best = BestCopy(folder, self._progress, plan.one_model)
@@ -252,7 +252,8 @@ class Rounds:
             )
         raise NoQuorum(
             f"round {number}: fewer than {plan.needed} good replies in {plan.attempts} attempts; "
-            f"see rejected and lost in {self.folder.path / 'events.jsonl'}; --resume goes on"
+            f"see rejected and lost in {self.folder.path / 'events.jsonl'}; "
+            f"{self.folder.exclusions.remedy()}--resume goes on"
         )
 
     def _rate_before(self) -> float:
@@ -291,6 +292,6 @@ class Rounds:
         """Exclude hospitals that have sent too many bad replies in a row."""
         bad = at_fault(found.hospitals, found.rejected)
         for name in {*self._progress.struck_out(found.hospitals, bad), *found.liars}:
-            self.folder.exclude(name, found.rejected[name])
+            self.folder.exclusions.add(name, found.rejected[name])
             self.folder.log.record(Excluded(site=name, reason=found.rejected[name]))
-            self._hospitals.dismiss(name, self.folder.exclusion(name) or "")
+            self._hospitals.dismiss(name, self.folder.exclusions.refusal(name) or "")

@@ -7,6 +7,7 @@ from typing import NoReturn, Protocol
 from common.errors import NoQuorum
 from server.rounds.ask import Hospitals
 from server.rounds.plan import Plan
+from server.run.exclusions import Exclusions
 from server.run.records import RunState
 
 log = logging.getLogger(__name__)
@@ -33,12 +34,16 @@ class Waiting:
     Args:
         plan: How the run is to go.
         hospitals: Those that are connected.
+        exclusions: Those that may not come.
         tell: Writes how the run stands.
     """
 
-    def __init__(self, plan: Plan, hospitals: Hospitals, tell: Teller) -> None:
+    def __init__(
+        self, plan: Plan, hospitals: Hospitals, exclusions: Exclusions, tell: Teller
+    ) -> None:
         self._plan = plan
         self._hospitals = hospitals
+        self._exclusions = exclusions
         self._tell = tell
 
     def gather(self, patience: float, enough: bool) -> None:
@@ -87,6 +92,6 @@ class Waiting:
         """
         raise NoQuorum(
             f"{count} hospitals are needed, and after {self._plan.round_timeout:.0f} s there are: "
-            f"{self._names()}; start more clients, or lower --min-clients or --quorum, and go on "
-            "with --resume"
+            f"{self._names()}; {self._exclusions.remedy()}start more clients, or lower "
+            "--min-clients or --quorum, and go on with --resume"
         )

@@ -36,7 +36,6 @@ from common.runtime.files import (
     append_json,
     drop_temporary,
     drop_torn_line,
-    now,
     remedy,
     write_json,
     write_whole,
@@ -45,6 +44,7 @@ from common.runtime.status import StatusFile, read_status
 from common.state import Spec, State
 from server.run.config import Changing, check_unchanged, in_force
 from server.run.events import Changed, Event, Joined, Left, read_events
+from server.run.exclusions import Exclusions
 from server.run.histograms import histograms_file
 from server.run.live import LIVE, LiveState
 from server.run.log import RunLog
@@ -73,6 +73,7 @@ class RunFolder:
         config: What the run was started with.
         log: Takes what happens in the run.
         live: What the run is doing right now.
+        exclusions: Hospitals that may not take part any more.
         status: How the run stands.
         observers: Called with each round after it is written.
         safe: The last round after which a killed server would go on.
@@ -83,6 +84,7 @@ class RunFolder:
         self.config = config
         self.live = LiveState()
         self.log = RunLog(path, self.live.note)
+        self.exclusions = Exclusions(path / "excluded")
         self.status = StatusFile(path)
         self.observers: list[Callable[[RoundRecord], None]] = []
         self._rounds: list[RoundRecord] | None = None
@@ -242,24 +244,6 @@ class RunFolder:
                 there.discard(event.site)
         last = self.rounds()[-1:]
         return there.union(*((*record.hospitals, *record.rejected) for record in last))
-
-    def exclude(self, name: str, reason: str) -> None:
-        """Exclude a hospital until a person removes the file."""
-        self._exclusion(name).parent.mkdir(exist_ok=True)
-        write_json(self._exclusion(name), {"time": now(), "reason": reason})
-
-    def exclusion(self, name: str) -> str | None:
-        """Return why a hospital is excluded; None: it is not."""
-        file = self._exclusion(name)
-        if not file.exists():
-            return None
-        return (
-            f"{name} is excluded from this run after bad replies; the operator lets it in "
-            f"again by removing {file.name} from {file.parent.name}"
-        )
-
-    def _exclusion(self, name: str) -> Path:
-        return self.path / "excluded" / f"{name}.json"
 
     def spool(self, spec: Spec) -> Spool:
         """Return a place for the replies of one attempt at a round."""

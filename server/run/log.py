@@ -90,5 +90,9 @@ def _say(event: Event | AuditEvent) -> None:
             log.info("the run ends after round %d: %s", event.round, event.reason)
         case Excluded():
             log.warning(
-                "%s is excluded after bad replies: %s", event.site, event.reason, extra=told
+                "%s is excluded after bad replies: %s; to let it in again, remove excluded/%s.json",
+                event.site,
+                event.reason,
+                event.site,
+                extra=told,
             )

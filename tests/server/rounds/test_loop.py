@@ -1,5 +1,6 @@
 import json
 from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,32 @@ def test_below_the_quorum_a_round_is_repeated_and_then_the_run_ends(
     ]
     assert not (tmp_path / "run" / "rounds.jsonl").exists()
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_run_that_excluded_those_it_needs_says_so_and_goes_on_once_they_are_let_in(
+    tmp_path: Path, shards: list[Path]
+) -> None:
+    folder = tmp_path / "run"
+    faults: dict[str, Fault] = {"hospital-01": poisoned, "hospital-02": poisoned}
+    rounds = rounds_of(plan_of(rounds=1), shards, folder, faults)
+    remedy = f"excluded: hospital-01, hospital-02; once mended, remove their files from {folder}"
+    with pytest.raises(NoQuorum, match=f"{remedy}/excluded; --resume goes on"):
+        rounds.run()
+    rounds.folder.log.close()
+
+    def resume(there: list[Path], patience: float) -> None:
+        plan = plan_of(rounds=1, round_timeout=patience)
+        again, hospitals = RunFolder.reopen(folder, {}), LocalHospitals(there, plan.seed, {})
+        state = state_of(build_model(plan.architecture, plan.seed))
+        with closing(again.log):
+            Rounds(plan, hospitals, again, state, Provenance(method="fedavg"), None).run()
+
+    with pytest.raises(NoQuorum, match=f"{remedy}/excluded; start more clients"):
+        resume(shards[:1], 0.1)
+    for file in (folder / "excluded").iterdir():
+        file.unlink()
+    resume(shards, 20.0)
+    assert len(lines_of(folder)) == 1
 
 
 def test_a_round_that_succeeds_at_the_second_attempt_counts_once(
@@ -311,9 +338,10 @@ def test_three_bad_replies_in_a_row_exclude_a_hospital_until_it_is_let_in_again(
     assert len(connection.told) == 5
     assert "norm0.weight is not finite" in connection.told[0]
     assert [file.name for file in (folder / "excluded").iterdir()] == ["hospital-01.json"]
-    assert "removing hospital-01.json" in (rounds.folder.exclusion("hospital-01") or "")
+    assert "removing hospital-01.json" in (rounds.folder.exclusions.refusal("hospital-01") or "")
     (folder / "excluded" / "hospital-01.json").unlink()
-    assert rounds.folder.exclusion("hospital-01") is None
+    assert rounds.folder.exclusions.refusal("hospital-01") is None
+    assert not rounds.folder.exclusions.remedy()
 
 
 def test_bad_replies_to_a_round_that_was_repeated_count_after_a_resume_too(
