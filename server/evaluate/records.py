@@ -34,6 +34,7 @@ class ScoredModel(Record):
     sha256: str = Field(description="of the weights, packed")
     hospitals: dict[str, HospitalScores]
     rejected: dict[str, str] = Field(description="the reason by the hospital's name")
+    withheld: list[str] = Field([], description="hospitals that scored it and tell no scores")
     missing: list[str]
     pooled: Pooled | None = Field(description="of all hospitals' films; None: none told histograms")
     test: Scores | None = Field(description="on the server's test shard")
@@ -41,7 +42,7 @@ class ScoredModel(Record):
     @property
     def asked(self) -> set[str]:
         """The hospitals that scored it, or were to."""
-        return {*self.hospitals, *self.rejected, *self.missing}
+        return {*self.hospitals, *self.rejected, *self.withheld, *self.missing}
 
 
 def write_scored(run: Path, scored: ScoredModel) -> None:

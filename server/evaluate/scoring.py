@@ -94,7 +94,7 @@ class Scoring:
             self._hospitals.wait_for_return(self.asked, RECONNECT_GRACE_SECONDS)
             start = monotonic()
             found = self._ask(number, turn, model)
-            good = sorted(found.validations)
+            good = sorted(found.answered)
             if len(good) >= plan.needed:
                 return self._keep(number, model, found, monotonic() - start)
             self._folder.log.record(
@@ -141,7 +141,8 @@ class Scoring:
                 for name, scores in sorted(found.validations.items())
             },
             rejected=found.rejected,
-            missing=sorted(self.asked - found.validations.keys() - found.rejected.keys()),
+            withheld=sorted(found.answered - found.validations.keys()),
+            missing=sorted(self.asked - found.answered - found.rejected.keys()),
             pooled=of_all,
             test=self._test(model.state) if self._test is not None else None,
         )

@@ -54,8 +54,9 @@ class TableModel(Record):
     file: str
     origin: str
     sha256: str
-    hospitals: list[str] = Field(description="that scored it")
+    hospitals: list[str] = Field(description="whose scores are here")
     rejected: dict[str, str]
+    withheld: list[str]
     missing: list[str]
 
 
@@ -82,7 +83,7 @@ def table_of(folder: Path, run: str, seed: int, scored: Sequence[ScoredModel]) -
     """
     rows = [row for each in scored for row in _rows_of(each)]
     rows += [row for each in scored[1:] for row in _differences(folder, each, scored[0])]
-    names = ("number", "file", "origin", "sha256", "rejected", "missing")
+    names = ("number", "file", "origin", "sha256", "rejected", "withheld", "missing")
     models = [
         TableModel(hospitals=list(each.hospitals), **{name: getattr(each, name) for name in names})
         for each in scored
@@ -182,6 +183,8 @@ def text_of(table: Table, width: int) -> Iterator[str]:
         yield f"model {model.number}: {model.file}: {model.origin}"
         for name, reason in model.rejected.items():
             yield f"  not in it: {name}: {reason}"
+        for name in model.withheld:
+            yield f"  not in it: {name}: its policy withholds the scores"
         for name in model.missing:
             yield f"  not in it: {name}: no answer"
         rows = [row for row in table.rows if row.model == model.number]

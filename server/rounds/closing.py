@@ -127,12 +127,12 @@ class Closing:
         validation = across(found.validations, not self.plan.strategy.believes_claims)
         of_all = keep_pooled(self.folder.path, last + 1, found.histograms)
         final = FinalModel(round=last, auc=validation.auc, pooled=of_all)
-        if found.answered < self.plan.needed:
+        if len(found.answered) < self.plan.needed:
             # So few hospitals' AUC is not to be compared with that of all.
             log.warning(
                 "the final model is scored by %d hospitals, and a round needs %d: it is not "
                 "compared with the best one",
-                found.answered,
+                len(found.answered),
                 self.plan.needed,
             )
             final = FinalModel(round=last, auc=None, pooled=None)

@@ -49,9 +49,9 @@ class Collected:
         return sum(len(each.hospitals) for each in self.sums) or len(self.hospitals)
 
     @property
-    def answered(self) -> int:
+    def answered(self) -> set[str]:
         """Hospitals whose reply came and was not rejected."""
-        return len({*self.asked} - self.lost.keys() - self.rejected.keys() - {*self.busy})
+        return {*self.asked} - self.lost.keys() - self.rejected.keys() - {*self.busy}
 
     @property
     def there(self) -> set[str]:

@@ -154,6 +154,25 @@ def check(
     return found
 
 
+def test_a_hospital_whose_budget_withholds_scores_has_answered_all_the_same(
+    tmp_path: Path, federation: FaultyFederation
+) -> None:
+    shards, run = make_hospitals(tmp_path / "data", 2), tmp_path / "run"
+    model_in(tmp_path / "a.pt", 1)
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"privacy": {"epsilon": 8}}))
+    federation.start_server(options(run, 2, tmp_path / "a.pt", quorum=1.0), code=EVALUATE)
+    federation.start_client(shards[0])
+    federation.start_client(
+        shards[1], ["--policy", str(policy), "--state", str(tmp_path / "state")]
+    )
+    assert set(federation.wait(120).values()) == {0}
+    (scored,) = read_scored(run)
+    assert (list(scored.hospitals), scored.withheld) == (["hospital-00"], ["hospital-01"])
+    printed = log_of(federation, "server")
+    assert "not in it: hospital-01: its policy withholds the scores" in printed
+
+
 @pytest.mark.fault(
     "flower-evaluate is killed between two models, and then a hospital while it scores",
     "--resume scores the model that is left; the hospital is named as missing from it",
