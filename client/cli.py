@@ -147,7 +147,7 @@ def _take_part(arguments: Sequence[str]) -> None:
     state = ClientState(settings.state, device=str(device))
     guard.last_words = lambda stopped: state.end("stopped", reason=str(stopped))
     with _terminal_status(state):
-        kept = KeptModels(state)
+        kept = KeptModels(state, shard.manifest.size)
 
         def within(name: str) -> Path | None:
             return None if settings.state is None else settings.state / name

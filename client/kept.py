@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 
 FILES = ("final.pt", "final.json", "best.pt", "best.json", "report.html")
 
+UNFINISHED = ("new-final.pt", "new-best.pt")
+"""A model whose scores are not written yet."""
+
 
 class Interval(BaseModel):
     """An AUC with its 95 % interval over patients."""
@@ -69,17 +72,22 @@ class KeptModels:
 
     Args:
         state: Of the client; where it has no folder, nothing is kept.
+        image_size: Pixels of this hospital's films, which a kept model names.
 
     Attributes:
         audit: The client's audit log.
     """
 
-    def __init__(self, state: ClientState) -> None:
+    def __init__(self, state: ClientState, image_size: int) -> None:
         self._state = state
+        self._image_size = image_size
         self._root = state.folder / "models" if state.folder is not None else None
         self.audit = (state.folder or Path()) / "audit.jsonl"
-        for run in self._root.glob("*") if self._root is not None else ():
+        for run in self._root.glob("*/") if self._root is not None else ():
             for name in FILES:  # what a killed process left half-written
+                drop_temporary(run / name)
+            for name in UNFINISHED:
+                (run / name).unlink(missing_ok=True)
                 drop_temporary(run / name)
 
     def folder(self, run: str) -> Path | None:
@@ -147,21 +155,22 @@ class KeptModels:
             round=keep.round,
             seed=instruction.seed,
             privacy=keep.privacy,
+            settings={"image_size": self._image_size},
             versions={"fedcxr": version("fedcxr")},
         )
         folder.mkdir(parents=True, exist_ok=True)
+        new = folder / f"new-{keep.model}.pt"
+        try:
+            write_checkpoint(new, state, instruction.architecture, provenance)
+            # Before the model is in place: where a model is, its scores are.
+            scores = own_scores(keep, films, logits, instruction.seed)
+            write_json(folder / f"{keep.model}.json", scores.model_dump())
+            new.replace(folder / f"{keep.model}.pt")
+        finally:
+            new.unlink(missing_ok=True)
         if keep.model == "final":  # a run that went on after its end may have another best model
             for stale in folder.glob("best.*"):
                 stale.unlink()
-        scores = folder / f"{keep.model}.json"
-        # First the scores: where a model is, its scores are.
-        write_json(scores, own_scores(keep, films, logits, instruction.seed).model_dump())
-        try:
-            model = folder / f"{keep.model}.pt"
-            write_checkpoint(model, state, instruction.architecture, provenance)
-        except BaseException:
-            scores.unlink()
-            raise
         return None
 
 

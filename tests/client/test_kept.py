@@ -39,7 +39,7 @@ def offer(model: str = "final", run: str = "test", **changes: object) -> Instruc
 def hospital_with(tmp_path: Path, run: str = "test", place: str | None = "state") -> Hospital:
     shard = make_shard(tmp_path / "a", images=120).path
     state = ClientState(tmp_path / place if place is not None else None)
-    hospital = Hospital("a", open_shard(shard), CPU, kept=KeptModels(state))
+    hospital = Hospital("a", open_shard(shard), CPU, kept=KeptModels(state, 40))
     hospital.greet(Greeting(run=run, seed=GREETING.seed))
     return hospital
 
@@ -62,6 +62,7 @@ def test_a_model_is_kept_with_its_origin_and_with_the_own_scores_that_the_server
     assert provenance is not None
     assert (provenance.method, provenance.run, provenance.round) == ("median", "test", 2)
     assert provenance.privacy == privacy
+    assert provenance.settings == {"image_size": 40}
     scores = read_own_scores(folder, "final")
     assert scores is not None
     assert reply.validation is not None
@@ -122,6 +123,24 @@ def test_what_cannot_be_written_costs_no_reply_and_leaves_nothing(
     assert ("No space left" in caplog.text) == isinstance(error, OSError)
 
 
+def test_a_model_that_cannot_be_written_leaves_those_of_the_first_end_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hospital = hospital_with(tmp_path)
+    for model in ("final", "best"):
+        hospital.answer(offer(model), BLOB)
+    folder = tmp_path / "state" / "models" / "test"
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def failing(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kept_module, "write_checkpoint", failing)
+    reply, _ = hospital.answer(offer(round=5), BLOB)
+    assert not reply.kept
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
 def test_without_a_place_the_offer_is_told_in_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -150,10 +169,11 @@ def test_what_a_killed_client_left_half_written_is_removed_and_nothing_else(
     folder = tmp_path / "models" / "test"
     folder.mkdir(parents=True)
     whole = [folder / "final.pt", folder / "notes.txt", tmp_path / "models" / "notes.txt"]
-    half = [folder / f".{name}.1-2.tmp" for name in kept_module.FILES]
+    half = [folder / f".{name}.1-2.tmp" for name in (*kept_module.FILES, "new-best.pt")]
+    half.append(folder / "new-final.pt")
     for file in (*whole, *half):
         file.write_text("")
-    KeptModels(ClientState(tmp_path))
+    KeptModels(ClientState(tmp_path), 40)
     assert all(file.exists() for file in whole)
     assert not any(file.exists() for file in half)
 

@@ -116,7 +116,7 @@ def test_nothing_in_it_is_code_or_comes_from_elsewhere() -> None:
 def kept_in(folder: Path) -> KeptModels:
     state = ClientState(folder)
     state.note("hello", run="r1", hello={"site": "a"})
-    return KeptModels(state)
+    return KeptModels(state, 40)
 
 
 def test_it_is_written_with_the_scores_of_the_models_of_this_end(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_it_is_written_with_the_scores_of_the_models_of_this_end(tmp_path: Path)
 
 def test_without_a_result_or_a_place_there_is_no_page(tmp_path: Path) -> None:
     write_report(kept_in(tmp_path), "a", "r1", None)
-    write_report(KeptModels(ClientState(None)), "a", "r1", result())
+    write_report(KeptModels(ClientState(None), 40), "a", "r1", result())
     assert not (tmp_path / "models").exists()
 
 
