@@ -95,7 +95,7 @@ class Exchange:
             steps: How many steps the training took.
 
         Raises:
-            OSError: What is the hospital's own cannot be written.
+            Unwritable: What is the hospital's own cannot be written.
         """
         training, identity = instruction.training, instruction.identity
         after = returned(state, training)

@@ -21,8 +21,10 @@ from client.private.account import PrivacyAccount
 from client.progress import Tell, tell_nobody
 from client.secure.sums import SecureSums
 from client.slots import slot
+from client.state import Unwritable
 from client.training import Diverged
 from client.work import Work
+from common.errors import FedCXRError
 from common.model import is_out_of_memory
 from common.options import Precision
 from common.protocol import MOST_OWN, OWN_LOST, Greeting, Hello, Instruction, Reply
@@ -151,8 +153,8 @@ class Hospital:
     ) -> tuple[Reply, bytes]:
         """Score the received weights, train them if asked, and return the reply and new weights.
 
-        Never raises for a fault of its own: a failed reply carries the exception's type alone,
-        since its text may hold patient data; this hospital's log has all of it. If the accelerator
+        Any other fault of its own raises nothing: a failed reply carries the exception's type
+        alone, since its text may hold patient data; this hospital's log has it. If the accelerator
         fails, the CPU takes over: for this round, since memory may be free again in the next one,
         or for good if the accelerator is of no more use to this process.
 
@@ -161,6 +163,9 @@ class Hospital:
             blob: The weights to do it with.
             cancellation: Checked between batches and while it waits for a slot.
             tell: Is told before each batch how many of the phase are done.
+
+        Raises:
+            Unwritable: What has to be kept here cannot be written.
         """
         try:
             try:
@@ -198,6 +203,11 @@ class Hospital:
         except GivenUp:
             log.warning("round %d is given up: nobody waits for it", instruction.identity.round)
             reason = GivenUp.__name__
+        except Unwritable:
+            raise
+        except FedCXRError as error:
+            log.error("round %d failed: %s", instruction.identity.round, error)
+            reason = type(error).__name__
         except Exception as error:
             log.exception("round %d failed", instruction.identity.round)
             reason = type(error).__name__

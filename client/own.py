@@ -16,6 +16,7 @@ import logging
 import re
 from pathlib import Path
 
+from client.state import Unwritable
 from common.net import SITE_NAME
 from common.options import Training, Wire
 from common.runtime.files import drop_temporary, write_whole
@@ -116,7 +117,7 @@ class OwnStates:
             state: All that is kept, joined.
 
         Raises:
-            OSError: It cannot be written.
+            Unwritable: It cannot be written.
         """
         folder, blob = self._folder(run), pack(state)
         if folder is None:  # of other runs nothing is kept: they are over
@@ -124,11 +125,14 @@ class OwnStates:
             self._memory = kept | {(run, number): blob}
             return
         old = set(self._kept(run)) - {counted, number}
-        folder.mkdir(parents=True, exist_ok=True)
-        drop_temporary(_file(folder, number))
-        write_whole(_file(folder, number), lambda file: file.write(blob))
-        for stale in old:
-            _file(folder, stale).unlink(missing_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            drop_temporary(_file(folder, number))
+            write_whole(_file(folder, number), lambda file: file.write(blob))
+            for stale in old:
+                _file(folder, stale).unlink(missing_ok=True)
+        except OSError as error:
+            raise Unwritable(folder, error) from None
 
     def _kept(self, run: str) -> tuple[int, ...]:
         """Return the rounds of a run after which something is kept, damaged files too, sorted."""

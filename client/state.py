@@ -65,7 +65,7 @@ class ClientState:
             self._status = StatusFile(folder)
             log_to_file(folder / "client.log")
         except OSError as error:
-            raise _unwritable(folder, error) from None
+            raise Unwritable(folder, error) from None
 
     def write_status(self, standing: Standing, **fields: Any) -> None:
         """Replace ``status.json``; nothing once it has ended.
@@ -75,27 +75,27 @@ class ClientState:
             **fields: Of :class:`ClientStatus`.
 
         Raises:
-            BadInput: It cannot be written.
+            Unwritable: It cannot be written.
         """
         if self.folder is None or self._status is None:
             return
         try:
             self._status.write(self._status_of(standing, fields))
         except OSError as error:
-            raise _unwritable(self.folder, error) from None
+            raise Unwritable(self.folder, error) from None
 
     def note(self, event: str, **fields: Any) -> None:
         """Append to the audit log.
 
         Raises:
-            BadInput: It cannot be written; what is not on record must not happen.
+            Unwritable: It cannot be written; what is not on record must not happen.
         """
         if self.folder is None or self._audit is None:
             return
         try:
             self._audit.write(event, **fields)
         except OSError as error:
-            raise _unwritable(self.folder, error) from None
+            raise Unwritable(self.folder, error) from None
 
     def end(self, standing: Standing, **fields: Any) -> None:
         """Write how it ended, from any thread and on a full disk too; only the first call counts.
@@ -114,6 +114,15 @@ class ClientState:
         return ClientStatus.model_validate({"state": standing, **device, **fields})
 
 
-def _unwritable(folder: Path, error: OSError) -> BadInput:
-    what = f"{remedy(error)}, or give --state another folder"
-    return BadInput(f"{folder}: {error.strerror}; {what}")
+class Unwritable(BadInput):
+    """A client's ``--state`` cannot be written; what is not on record must not happen.
+
+    Args:
+        path: The folder or the file.
+        error: Why.
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        # In an empty folder a privacy budget would begin anew.
+        what = f"{remedy(error)}, or give --state another folder, with all that is in this one"
+        super().__init__(f"{path}: {error.strerror}; {what}")

@@ -97,6 +97,7 @@ class Work:
             Diverged: The training's loss, or a weight, is not finite.
             OutOfRange: The update has no place in a secure sum.
             GivenUp: The result is of no use any more.
+            Unwritable: What has to be kept here cannot be written.
         """
         training, validation = self.shard.split(instruction.seed)
         shard, chosen = to_train_on(self.shard, training, instruction, self.policy, self.name)

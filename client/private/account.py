@@ -16,6 +16,7 @@ import common
 from client.examples import Indices
 from client.policy import Budget, NotAllowed
 from client.private.training import noisy_steps
+from client.state import Unwritable
 from common.accounting import DELTA, Noisy, epsilon_of
 from common.errors import BadInput
 from common.message import MOST_ROUNDS, Printable, Sha256
@@ -23,7 +24,7 @@ from common.model import state_of
 from common.options import Precision, Training
 from common.protocol import Instruction, PrivacySpent
 from common.runtime.cpu import cpu_model
-from common.runtime.files import write_whole
+from common.runtime.files import remedy, write_whole
 from common.secret_stream import SecretStream
 from common.shard import Shard
 from common.wire import pack
@@ -165,7 +166,7 @@ class PrivacyAccount:
         Raises:
             NotAllowed: It would cost more than the site's budget, or there is no file; nothing is
                 paid.
-            OSError: The charge cannot be written; nothing may be trained.
+            Unwritable: The charge cannot be written; nothing may be trained.
         """
         file = self._place()
         name = hashlib.sha256(b"".join(hashlib.sha256(each).digest() for each in purpose))
@@ -176,7 +177,10 @@ class PrivacyAccount:
             self._check(charges)
             spent = spent.model_copy(update={"charges": charges})
             text = spent.model_dump_json(indent=2) + "\n"
-            write_whole(file, lambda to: to.write(text.encode()), mode=0o600)
+            try:
+                write_whole(file, lambda to: to.write(text.encode()), mode=0o600)
+            except OSError as error:
+                raise Unwritable(file, error) from None
             self._spent = spent
         return SecretStream(bytes.fromhex(spent.secret), name.digest())
 
@@ -209,8 +213,11 @@ def _read(file: Path) -> Spent | None:
         return Spent.model_validate(json.loads(file.read_bytes()))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError, ValidationError):
+    except OSError as error:
+        what = remedy(error, otherwise="see that it can be read")
+        raise BadInput(f"{file}: {error.strerror}; {what}") from None
+    except (ValueError, RecursionError, ValidationError):
         raise BadInput(
-            f"{file}: damaged or not readable, so that the privacy spent is not known; restore it "
-            "from a backup"
+            f"{file}: damaged, so that the privacy spent is not known; restore it from the newest "
+            "backup, and compare its epsilon with the last answered line of audit.jsonl"
         ) from None

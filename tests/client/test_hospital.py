@@ -10,6 +10,9 @@ from client.batches import Batch, batches
 from client.cancellation import Cancellation
 from client.examples import labelled_fraction
 from client.hospital import Hospital
+from client.own import OwnStates
+from client.private.account import PrivacyAccount
+from client.state import Unwritable
 from client.training import train_epoch
 from common.errors import BadInput
 from common.evaluation import loss_of
@@ -85,6 +88,21 @@ def test_a_fault_tells_the_server_its_type_alone_and_the_own_log_its_cause(
     reply, _ = hospital.answer(instruction_of(plan_of(), 1), pack(STATE))
     assert (reply.status, reply.reason) == ("failed", "ValueError")
     assert "ValueError: film 17 is empty" in caplog.text
+
+
+def test_what_has_to_be_kept_and_cannot_be_ends_the_client_and_is_no_bad_reply(
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / "full"
+    place.touch()  # not a folder: nothing can be written in it
+    shard = open_shard(make_shard(tmp_path / "a").path)
+    kept, account = OwnStates(place / "own"), PrivacyAccount(tmp_path / "gone" / "privacy.json")
+    hospital = Hospital("a", shard, torch.device("cpu"), own=kept, privacy=account)
+    hospital.greet(GREETING)
+    for changes in ({"local": "feddyn", "strategy": "feddyn"}, {"dp": "sample", "dp_noise": 1.0}):
+        order = instruction_of(plan_of(**changes), 1)
+        with pytest.raises(Unwritable, match="give --state another folder, with all that is in"):
+            hospital.answer(order, pack(STATE))
 
 
 def test_no_message_has_room_for_a_patient(tmp_path: Path) -> None:

@@ -106,7 +106,10 @@ def test_a_full_disk_stops_a_client_cleanly(
         wait_until(lambda: in_round(federation, "hospital-00", 1))
         disk.fill()
         assert federation.clients["hospital-00"].wait(60) == 2
-        complaint = f"{state}: No space left on device; make room, or give --state another folder"
+        complaint = (
+            f"{state}: No space left on device; make room, or give --state another folder, with "
+            "all that is in this one"
+        )
         assert log_of(federation, "hospital-00").endswith(f"error: {complaint}\n")
         status = json.loads((state / "status.json").read_text())
         assert (status["state"], status["reason"]) == ("failed", complaint)

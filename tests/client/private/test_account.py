@@ -131,9 +131,15 @@ def test_a_budget_needs_a_place_to_be_kept() -> None:
 def test_a_damaged_file_is_not_begun_anew(tmp_path: Path, content: str) -> None:
     file = tmp_path / "privacy.json"
     file.write_text(content)
-    with pytest.raises(BadInput, match="restore it from a backup"):
+    with pytest.raises(BadInput, match="restore it from the newest backup, and compare"):
         PrivacyAccount(file)
     assert file.read_text() == content
+
+
+def test_a_file_that_cannot_be_read_is_no_damaged_one(tmp_path: Path) -> None:
+    (tmp_path / "privacy.json").mkdir()
+    with pytest.raises(BadInput, match="Is a directory; see that it can be read"):
+        PrivacyAccount(tmp_path / "privacy.json")
 
 
 def test_the_file_has_no_more_than_it_says(tmp_path: Path) -> None:
