@@ -21,7 +21,7 @@ from threading import Lock
 from typing import Any, BinaryIO, NamedTuple
 
 from common.errors import BadInput
-from common.runtime.files import now, sync_folder, write_out
+from common.runtime.files import now, remedy, sync_folder, write_out
 
 LONGEST = 1 << 20
 """Most bytes of a line with its newline; longer lines are refused."""
@@ -73,7 +73,7 @@ class AuditLog:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         except OSError as error:
-            raise BadInput(f"{path}: cannot be opened: {error.strerror}") from None
+            raise BadInput(f"{path}: cannot be opened: {error.strerror}; {remedy(error)}") from None
         self._file = os.fdopen(descriptor, "ab+", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,7 +84,9 @@ class AuditLog:
         except BaseException as error:
             self._file.close()
             if isinstance(error, BlockingIOError):
-                raise BadInput(f"{path}: another process is writing it") from None
+                raise BadInput(
+                    f"{path}: another process is writing it; end that one, or take another folder"
+                ) from None
             raise
 
     def __enter__(self) -> "AuditLog":

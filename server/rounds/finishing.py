@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
-from common.errors import FedCXRError
+from common.errors import BadInput
 from common.protocol import PrivacySpent
 from common.provenance import Provenance
 from common.readings import Pooled
@@ -74,7 +74,7 @@ class Finishing:
             start: Of the attempt, in seconds by :func:`time.monotonic`.
 
         Raises:
-            FedCXRError: The average cannot be used.
+            BadInput: The strategy made a model that cannot be used.
             OSError: A file cannot be written.
         """
         replied = monotonic()
@@ -151,7 +151,7 @@ class Finishing:
         """Average the updates; return each hospital's cosine.
 
         Raises:
-            FedCXRError: The average cannot be used.
+            BadInput: The strategy made a model that cannot be used.
         """
         self.folder.live.enter("average")
         taking_part = self.progress.known | attempt.collected.there
@@ -160,10 +160,11 @@ class Finishing:
         about = RoundInfo(number, out.instruction.training, hospitals)
         after = self.strategy.combine(out.trained, updates, about)
         if (flaw := flaw_of(after)) is not None:
-            raise FedCXRError(
+            raise BadInput(
                 f"round {number}: --strategy {self.plan.strategy.strategy} made a model that "
-                f"cannot be used: {flaw}; nothing was sent, the run is as it was after round "
-                f"{number - 1}"
+                f"cannot be used: {flaw}; the run is as it was after round {number - 1}: start "
+                "another from its last model with other settings of the strategy; once one of "
+                "your own is mended, --resume goes on"
             )
         drift = cosines(out.trained, after, updates)
         self.model.follow(out, after)

@@ -130,6 +130,8 @@ class RunFolder:
             old = dict(json.loads((path / "config.json").read_bytes()))
             if missing := {"run_id"} & config.keys() - old.keys():
                 raise KeyError(missing)
+        except PermissionError as error:
+            raise BadInput(f"{path / 'config.json'}: {error.strerror}; {remedy(error)}") from None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise BadInput(
                 f"{path / 'config.json'}: {type(error).__name__}; --resume needs the folder of a "

@@ -224,7 +224,7 @@ def test_two_writers_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     with AuditLog(path) as log:
         log.write("round")
-        with pytest.raises(BadInput, match="another process is writing it"):
+        with pytest.raises(BadInput, match="is writing it; end that one, or take another folder"):
             AuditLog(path)
         log.write("round")
     write(path, 1)
@@ -232,7 +232,7 @@ def test_two_writers_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=f"{tmp_path}: cannot be opened"):
+    with pytest.raises(BadInput, match=f"{tmp_path}: cannot be opened: Is a directory; see that"):
         AuditLog(tmp_path)
     with pytest.raises(BadInput, match="no/log: cannot be opened"):
         AuditLog(tmp_path / "no" / "log")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.checkpoint import read_checkpoint
-from common.errors import FedCXRError, NoQuorum
+from common.errors import BadInput, NoQuorum
 from common.findings import FINDINGS
 from common.model import build_model, state_of
 from common.protocol import Instruction, Reply
@@ -270,7 +270,7 @@ def test_a_strategy_that_breaks_the_model_ends_the_run_before_it_is_sent(
 
     rounds = rounds_of(plan_of(), shards, tmp_path / "run")
     monkeypatch.setattr(FedAvg, "combine", broken)
-    with pytest.raises(FedCXRError, match=r"--strategy fedavg made a model .* is negative"):
+    with pytest.raises(BadInput, match=r"--strategy fedavg made a model .* is negative"):
         rounds.run()
     assert not (tmp_path / "run" / "rounds.jsonl").exists()
     assert not list((tmp_path / "run" / "checkpoints").iterdir())

@@ -36,6 +36,15 @@ def test_only_the_last_checkpoints_are_kept_and_copies_are_whole(tmp_path: Path)
     assert provenance.round == 5
 
 
+@needs_root
+def test_a_run_of_another_user_is_not_told_as_none(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", {"run_id": "x"}).log.close()
+    said = as_nobody(lambda: RunFolder.reopen(tmp_path / "run", {"run_id": "x"}).log.close())
+    assert said.endswith(
+        "config.json: Permission denied; the user 65534 has to be allowed to: chown it"
+    )
+
+
 def test_a_folder_with_a_run_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rounds.jsonl").write_text("{}\n")
     with pytest.raises(BadInput, match="not empty"):
