@@ -45,6 +45,10 @@ def split_address(address: str) -> tuple[str, int]:
     plain = name != host or not set(host) & set(":/[]")
     if not colon or not name or not plain or not port.isascii() or not port.isdigit():
         raise ValueError("not HOST:PORT")
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        raise ValueError("not a host's name") from None
     if not 0 < int(port) < 2**16:
         raise ValueError("the port is not between 1 and 65535")
     return name, int(port)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
+from common.net import split_address
+
 VARIABLES = ("grpc_proxy", "https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY")
 """The first one that is set counts."""
 
@@ -49,9 +51,17 @@ def proxy_for(host: str, environment: Mapping[str, str]) -> Proxy | None:
     if variable is None or _is_excepted(host, excepted):
         return None
     found = _FORM.fullmatch(environment[variable].strip())
-    if found is None:
+    if found is None or not _is_address(found["place"]):
         return Proxy(variable, "", "")
     return Proxy(variable, found["place"], f"http://{found['login'] or ''}{found['place']}")
+
+
+def _is_address(place: str) -> bool:
+    try:
+        split_address(place)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_excepted(host: str, excepted: str) -> bool:

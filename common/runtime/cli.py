@@ -28,6 +28,7 @@ from pydantic_settings import (
 
 from common.errors import BadInput, FedCXRError
 from common.message import VERSION
+from common.runtime.files import remedy
 from common.runtime.logs import print_last_line
 
 
@@ -62,6 +63,7 @@ class Settings(BaseSettings):
 FILE_ERRORS = (
     *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
     *(errno.ELOOP, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
+    errno.EBUSY,
 )
 """File errors that the user can fix."""
 
@@ -217,7 +219,8 @@ def run_command(
     except Exception as error:  # noqa: BLE001 - the last place to turn an error into a line
         if isinstance(error, OSError) and error.errno in FILE_ERRORS:
             where = f"{error.filename}: " if error.filename else ""
-            return _fail(name, given, f"{where}{error.strerror}", BadInput.exit_code)
+            what = f"; {remedy(error, otherwise='')}".removesuffix("; ")
+            return _fail(name, given, f"{where}{error.strerror}{what}", BadInput.exit_code)
         return _fail(name, given, f"internal error, {type(error).__name__}", FedCXRError.exit_code)
     return 0
 

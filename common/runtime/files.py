@@ -56,7 +56,7 @@ def locked(folder: Path, result: Path) -> Iterator[None]:
         result: The file or folder that is being written, for the error message.
 
     Raises:
-        BadInput: Another process has locked the folder, or it cannot be opened.
+        BadInput: Another process has locked the folder, or it cannot be opened or locked.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -67,6 +67,10 @@ def locked(folder: Path, result: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BadInput(f"{result}: another process is writing it") from None
+        except OSError as error:
+            raise BadInput(
+                f"{result}: cannot be locked: {error.strerror}; write to a local disk"
+            ) from None
         yield
     finally:
         os.close(descriptor)
@@ -94,6 +98,9 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o6
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a user knows nothing of the temporary one
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)

@@ -16,12 +16,12 @@ def check_free(listen: str) -> None:
     """
     host, port = net.split_address(listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-        except OSError as error:
-            raise unusable("--listen", listen, error) from None
+    except OSError as error:
+        raise unusable("--listen", listen, error) from None
 
 
 def unusable(option: str, address: str, error: OSError) -> BadInput:

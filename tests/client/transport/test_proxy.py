@@ -31,6 +31,8 @@ SERVER = "server.invalid:8080"
         ({"https_proxy": "https://proxy.example:3128"}, ""),
         ({"https_proxy": "socks5://proxy.example:3128"}, ""),
         ({"https_proxy": "proxy.example"}, ""),
+        ({"https_proxy": "proxy.example:80800"}, ""),
+        ({"https_proxy": "proxy..example:3128"}, ""),
         ({"https_proxy": "a:1", "grpc_proxy": "b:2"}, "b:2"),
         ({"https_proxy": "a:1", "no_proxy": "server.example"}, None),
         ({"https_proxy": "a:1", "NO_PROXY": "other, .example"}, None),

@@ -103,6 +103,7 @@ def test_every_command_tells_its_version_and_that_of_the_protocol(command: str) 
         ("flower-server", ["--round-timeout", "1e10"], ["--round-timeout", "1e10"]),
         ("flower-client", ["--server", "here"], ["--server", "HOST:PORT", "here"]),
         ("flower-client", ["--server", "http://h:1"], ["--server", "HOST:PORT", "http://h:1"]),
+        ("flower-client", ["--server", "a..b:1"], ["--server", "not a host's name", "a..b:1"]),
         ("flower-client", ["--server", "h:1", "--data", "x", "--name", "a b"], ["--name"]),
         (
             "flower-client",

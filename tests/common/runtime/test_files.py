@@ -4,10 +4,11 @@ import os
 from itertools import count
 from pathlib import Path
 from threading import Thread
+from typing import BinaryIO
 
 import pytest
 
-from common.runtime.files import append_json, read_lines, remedy
+from common.runtime.files import append_json, read_lines, remedy, write_whole
 from tests.support.disks import needs_root, small_disk
 
 
@@ -28,6 +29,18 @@ def test_a_line_for_which_there_is_no_room_leaves_nothing(tmp_path: Path) -> Non
         (disk.path / "reserve").unlink()
         append_json(path, {"number": written})
         assert [line["number"] for line in read_lines(path)] == list(range(written + 1))
+
+
+def test_a_file_that_cannot_be_written_is_told_by_its_own_name(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    def full(_file: BinaryIO) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for place in (path, tmp_path / "no" / "file"):
+        with pytest.raises(OSError, match=r"No space|No such file") as caught:
+            write_whole(place, full)
+        assert caught.value.filename == str(place)
 
 
 def test_lines_of_several_threads_are_whole_though_some_cannot_be_written(
