@@ -241,6 +241,24 @@ def test_a_second_try_keeps_the_salt_and_another_shard_can_share_it(site: Path) 
     }
 
 
+def test_the_private_file_of_another_shard_is_not_replaced(site: Path) -> None:
+    shard, two = site.parent / "shard", site.parent / "two"
+    command(arguments(site))
+    command([*arguments(site)[:-1], str(two)])
+    before = private_path(shard).read_bytes()
+    shard.rename(site.parent / "moved")
+    with pytest.raises(BadInput, match=r"already and has another salt; move it to its shard, or"):
+        command(arguments(site, "--salt-from", private_path(two)))
+    (site / "a.png").unlink()
+    with pytest.raises(BadInput, match=r"lists other films; .* another --out with --salt-from"):
+        command(arguments(site))
+    assert private_path(shard).read_bytes() == before
+    assert not shard.exists()
+    (site.parent / "moved").rename(shard)
+    command([*arguments(site)[:-1], f"{shard}-2", "--salt-from", str(private_path(shard))])
+    assert len(open_shard(site.parent / "shard-2")) == 3
+
+
 def test_without_labels_the_shard_is_for_pretraining(site: Path) -> None:
     for name in ("a.png", "b.JPG", "broken.dcm"):
         (site / name).unlink()
