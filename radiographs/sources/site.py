@@ -130,7 +130,6 @@ def command(arguments: Sequence[str]) -> None:
     problems = _convert(settings, films, numbers, private)
     taken = {number: file for number, file in names.items() if file not in problems}
     write_private(own, _listing(private, taken))
-    tell_refused(problems)
     refused |= problems
     dull = tell_dull(settings.out, settings.images, taken)
     kept = [film for film in films if film.file not in problems]
@@ -195,8 +194,14 @@ def _convert(
         read=read_film,
         leave_out=not settings.strict,
         remedy="leave out --strict",
+        tell=lambda problems: tell_refused(_below(settings.images, problems)),
     )
+    return _below(settings.images, problems)
+
+
+def _below(folder: Path, problems: Mapping[Path, str]) -> Refused:
+    """Return what is said of each file, by its path below a folder."""
     return {
-        PurePosixPath(file.relative_to(settings.images).as_posix()): reason
+        PurePosixPath(file.relative_to(folder).as_posix()): reason
         for file, reason in problems.items()
     }

@@ -219,8 +219,21 @@ def test_strict_refuses_it_all_and_writes_nothing(site: Path) -> None:
     assert [path.name for path in site.parent.iterdir()] == ["films"]
     for name in ("ct.dcm", "side.dcm", "notes.txt"):
         (site / name).unlink()
-    assert_one_line(run("flower-data", "site", *arguments(site, "--strict")), 2, "broken.dcm")
+    result = run("flower-data", "site", *arguments(site, "--strict"))
+    assert_one_line(result, 2, "1 of 5 images cannot be read; replace them, or leave out --strict")
+    *told, error = result.stderr.splitlines()
+    assert "refused: broken.dcm: cannot be read as DICOM: damaged, or cut short" in told
+    assert "broken" not in error
     assert not (site.parent / "shard").exists()
+
+
+def test_an_error_names_no_file_if_no_film_can_be_decoded(site: Path) -> None:
+    for name in ("Doe_Jane.dcm", "2024/IM0001", "a.png", "b.JPG"):
+        (site / name).unlink()
+    result = run("flower-data", "site", *arguments(site))
+    assert_one_line(result, 2, "1 of 1 images cannot be read; give files that can be read")
+    assert "refused: broken.dcm: cannot be read as DICOM" in result.stderr
+    assert "broken" not in result.stderr.splitlines()[-1]
 
 
 def test_a_second_try_keeps_the_salt_and_another_shard_can_share_it(site: Path) -> None:
@@ -302,7 +315,7 @@ def test_what_is_decoded_stays_when_a_file_is_removed(
 ) -> None:
     for name in ("ct.dcm", "side.dcm", "notes.txt"):
         (site / name).unlink()
-    with pytest.raises(BadInput, match=r"broken\.dcm.*; replace them, or leave out --strict, and"):
+    with pytest.raises(BadInput, match=r"1 of 5 .*; replace them, or leave out --strict, and"):
         command(arguments(site, "--strict"))
     (site / "broken.dcm").unlink()
     (site / "a.png").unlink()
