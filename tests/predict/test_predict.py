@@ -215,6 +215,8 @@ def test_a_plain_state_dict_needs_a_word_on_its_findings(tmp_path: Path, films: 
         (["m.pt", "a.png", "--heatmap", "h", "--finding", "Cold"], 2, "Cold"),
         (["m.pt", "a.png", "--serve", "127.0.0.1:8000"], 2, "--serve takes no IMAGES"),
         (["m.pt", "--serve", "8000"], 2, "not HOST:PORT"),
+        (["m.pt", "a.png", "--out", "."], 2, "--out .: is a folder; name a file"),
+        (["m.pt", "a.png", "--out", ".", "--force"], 2, "--out .: is a folder; name a file"),
         (["m.pt", "a.png", "--size", "8"], 2, "--size (or FLOWER_PREDICT_SIZE)"),
     ],
 )
