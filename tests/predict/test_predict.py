@@ -147,6 +147,12 @@ def test_the_size_is_the_runs_or_is_said_to_be_taken(model: Path, films: Path) -
     )
     (model.parent / "config.json").write_text(json.dumps(config | {"run_id": "another"}))
     assert "256 is taken" in run("flower-predict", model, films / "more").stderr
+    # As transformers and others write it.
+    (model.parent / "config.json").write_text('{"architectures": ["DenseNet"], "image_size": 48}')
+    assert "256 is taken" in run("flower-predict", model, films / "more").stderr
+    (model.parent / "config.json").write_text('{"run_id": "abc"}')
+    damaged = run("flower-predict", model, films / "more")
+    assert_one_line(damaged, 2, "config.json: damaged (rounds: Field required); restore it")
 
 
 def test_a_checkpoint_alone_tells_the_size(model: Path, films: Path) -> None:
