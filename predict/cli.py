@@ -46,7 +46,7 @@ def _check_out(out: Path, *, force: bool) -> None:
         raise BadInput(f"--out {out}: is a folder; name a file")
     if out.exists() and not force:
         raise BadInput(f"{out}: is there already; choose another name or give --force")
-    if not os.access(out.parent, os.W_OK):
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise BadInput(
             f"{out.parent}: no folder, or one that may not be written; give another --out"
         )

@@ -223,6 +223,7 @@ def test_a_plain_state_dict_needs_a_word_on_its_findings(tmp_path: Path, films: 
         (["m.pt", "--serve", "8000"], 2, "not HOST:PORT"),
         (["m.pt", "a.png", "--out", "."], 2, "--out .: is a folder; name a file"),
         (["m.pt", "a.png", "--out", ".", "--force"], 2, "--out .: is a folder; name a file"),
+        (["m.pt", "a.png", "--out", f"{__file__}/a.csv"], 2, "test_predict.py: no folder, or one"),
         (["m.pt", "a.png", "--size", "8"], 2, "--size (or FLOWER_PREDICT_SIZE)"),
     ],
 )
