@@ -1,8 +1,11 @@
 """Names, addresses, and the options of gRPC that both sides share."""
 
+import errno
 from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
+
+from common.errors import BadInput
 
 SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 
@@ -52,6 +55,16 @@ def split_address(address: str) -> tuple[str, int]:
     if not 0 < int(port) < 2**16:
         raise ValueError("the port is not between 1 and 65535")
     return name, int(port)
+
+
+def unusable(option: str, address: str, error: OSError) -> BadInput:
+    """Return what is said of an address on which nothing can listen, with what to do."""
+    remedy = "give an address of this machine, or 0.0.0.0 for all of them"
+    if error.errno == errno.EADDRINUSE:
+        remedy = "choose another port or end what uses it"
+    elif error.errno == errno.EACCES:
+        remedy = "choose a port from 1024 on"
+    return BadInput(f"{option} {address}: {error.strerror}; {remedy}")
 
 
 def _check_address(address: str) -> str:

@@ -16,12 +16,10 @@ from predict.tables import as_csv, as_json
 
 def _predict(arguments: Sequence[str]) -> None:
     settings = parse(PredictSettings, arguments)
-    if settings.out is not None and settings.out.exists() and not settings.force:
-        raise BadInput(f"{settings.out}: is there already; choose another name or give --force")
-    if settings.out is not None and not os.access(settings.out.parent, os.W_OK):
-        raise BadInput(
-            f"{settings.out.parent}: no folder, or one that may not be written; give another --out"
-        )
+    if settings.out is not None:
+        _check_out(settings.out, force=settings.force)
+    if settings.heatmap is not None and settings.heatmap.exists() and not settings.heatmap.is_dir():
+        raise BadInput(f"--heatmap {settings.heatmap}: is a file; name a folder")
     # Importing torch takes seconds; --help and errors in arguments come first.
     from predict.job import Job
 
@@ -41,6 +39,17 @@ def _predict(arguments: Sequence[str]) -> None:
     else:
         text = as_json(rows, job.name, job.size, job.calibration)
     _write(text, settings.out)
+
+
+def _check_out(out: Path, *, force: bool) -> None:
+    if out.is_dir():
+        raise BadInput(f"--out {out}: is a folder; name a file")
+    if out.exists() and not force:
+        raise BadInput(f"{out}: is there already; choose another name or give --force")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise BadInput(
+            f"{out.parent}: no folder, or one that may not be written; give another --out"
+        )
 
 
 def _write(text: str, out: Path | None) -> None:

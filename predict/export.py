@@ -38,6 +38,8 @@ def export(
     suffix = suffix_of(out)
     beside, card = metadata_path(out), out.with_name(out.name + CARD)
     for path in (out, beside, card):
+        if path.is_dir():
+            raise BadInput(f"{path}: is a folder; choose another name")
         if path.exists() and not force:
             raise BadInput(f"{path}: is there already; choose another name or give --force")
     model = read_model(source, head)

@@ -12,6 +12,7 @@ from predict.overlay import draw
 from predict.probabilities import Prediction
 from predict.secondary_capture import secondary_capture
 from predict.settings import HeatmapFormat
+from radiographs.read.decode import Unreadable
 
 SUFFIX: dict[HeatmapFormat, str] = {"png": ".heatmap.png", "dicom": ".heatmap.dcm"}
 
@@ -73,6 +74,20 @@ class HeatmapWriter:
             Unreadable: The film can no longer be read.
             OSError: The file cannot be written.
         """
+        try:
+            content = self._content(prediction)
+        except OSError as error:
+            raise Unreadable(str(error.strerror)) from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda file: file.write(content.getbuffer()))
+
+    def _content(self, prediction: Prediction) -> io.BytesIO:
+        """Return the content of the file.
+
+        Raises:
+            Unreadable: The film can no longer be read.
+            OSError: Nor can its file.
+        """
         content = io.BytesIO()
         finding = self._finding or prediction.likeliest
         picture = draw(self._method, prediction, finding)
@@ -83,5 +98,4 @@ class HeatmapWriter:
             secondary_capture(picture, prediction.film.file, finding, now).save_as(
                 content, enforce_file_format=True
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda file: file.write(content.getbuffer()))
+        return content

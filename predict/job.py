@@ -12,6 +12,7 @@ from predict.model_file import read_model
 from predict.probabilities import Prediction, predict
 from predict.settings import PredictSettings
 from predict.tables import Row
+from radiographs.read.decode import Unreadable
 from radiographs.sources.site_films import Refused
 from radiographs.sources.site_report import tell_refused
 
@@ -84,7 +85,11 @@ class Job:
                 )
             path = paths.get(film.file)
             if writer is not None and path is not None:
-                writer.write(prediction, path)
+                try:
+                    writer.write(prediction, path)
+                except Unreadable as error:  # it was read for the prediction
+                    refused[PurePosixPath(film.file)] = str(error)
+                    continue
             rows.append(Row(film.file, tuple(map(str, probabilities)), called, path))
         tell_refused(refused)
         return rows, refused

@@ -23,9 +23,8 @@ from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from common.errors import BadInput
 from common.findings import FINDINGS
-from common.net import split_address
+from common.net import split_address, unusable
 from predict.calibration import Calibration
 from predict.films import dullness
 from predict.job import Job
@@ -79,7 +78,7 @@ def serve(job: Job, address: str, *, anyone: bool) -> None:
     try:
         server: PageServer = kind((host, port), job, names)
     except OSError as error:
-        raise BadInput(f"--serve {address}: {error.strerror}; give another port") from None
+        raise unusable("--serve", address, error) from None
     with server:
         log.info("http://%s shows the page; Ctrl-C ends it", address)
         server.serve_forever()

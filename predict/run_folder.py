@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from common.errors import BadInput, first_problem
 from common.options import Training
@@ -96,7 +97,18 @@ def run_at(folder: Path) -> Run | None:
         text = (folder / CONFIG).read_bytes()
     except OSError:
         return None
+    if _is_of_another_tool(text):
+        return None
     return Run(folder, _parse(Config, text, folder / CONFIG))
+
+
+def _is_of_another_tool(text: bytes) -> bool:
+    """Return whether a configuration is whole and of no run: many tools write a config.json."""
+    try:
+        content = from_json(text)
+    except ValueError:
+        return False
+    return not isinstance(content, dict) or "run_id" not in content
 
 
 def run_of(checkpoint: Path) -> Run | None:

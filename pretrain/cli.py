@@ -84,17 +84,8 @@ class PretrainSettings(Settings):
 
 
 CHANGES = (
-    "epochs",
-    "batch_size",
-    "accumulate",
-    "init",
-    "architecture",
-    "seed",
-    "lr",
-    "flip",
-    "temperature",
-    "queue",
-    "ema",
+    *("epochs", "batch_size", "accumulate", "init", "architecture", "seed"),
+    *("lr", "flip", "temperature", "queue", "ema"),
 )
 """Options that change one field of the recipe."""
 
@@ -212,7 +203,10 @@ def _check_free(settings: PretrainSettings) -> None:
     except OSError as error:
         raise BadInput(f"--out {out}: {error.strerror}; choose another") from None
     if there and not settings.resume:
-        raise BadInput(f"{there[0]}: is there already; choose another --out, or give --resume")
+        from pretrain.run_folder import can_resume
+
+        how = ", or give --resume" if can_resume(run_folder_of(out), out) else ""
+        raise BadInput(f"{there[0]}: is there already; choose another --out{how}")
 
 
 def _check_compiler(device: "torch.device") -> None:

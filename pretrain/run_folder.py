@@ -63,6 +63,11 @@ def precision_of(path: Path) -> Literal["fp32", "bf16"] | None:
     return "bf16" if found == "bf16" else "fp32"
 
 
+def can_resume(path: Path, out: Path) -> bool:
+    """Return whether a run can go on in a folder, or begin: a checkpoint is never written over."""
+    return (path / TRAINER).exists() or not out.exists()
+
+
 class RunFolder:
     """Reads and writes the files of a pretraining.
 
@@ -110,13 +115,15 @@ class RunFolder:
                 config, or its state is damaged.
         """
         file, before = self.path / CONFIG, dict[str, Any]()
+        if not can_resume(self.path, out):
+            raise BadInput(f"{out}: exists, but has no state to resume from; choose another --out")
         if file.exists():
             if not resume:
-                raise BadInput(f"{self.path}: a run exists; continue with --resume, or remove it")
+                raise BadInput(
+                    f"{self.path}: a run exists; continue with --resume, or choose another --out"
+                )
             before = _check_same(file, config, out)
         state = self.read_state()
-        if state is None and out.exists():
-            raise BadInput(f"{out}: exists, but has no state to resume from; choose another --out")
         identity = before.get(RUN_ID) or secrets.token_hex(6)
         write_json(file, {RUN_ID: identity, **config})
         for path in (out, *(self.path / name for name in (TRAINER, METRICS, CONFIG, STATUS))):
@@ -186,7 +193,8 @@ class RunFolder:
         try:
             kept = b"".join(line for line in whole if json.loads(line)["step"] <= step)
         except (ValueError, TypeError, KeyError):
-            raise _damaged(file) from None
+            # The weights are whole: only what is known of earlier steps is lost.
+            raise BadInput(f"{file}: damaged; move it away and go on with --resume") from None
         write_whole(file, lambda target: target.write(kept))
 
 

@@ -59,7 +59,7 @@ def resumable_folder(path: Path, plan: str) -> Iterator[Path]:
     """
     path = path.resolve()
     check_free(path)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = unfinished(path)
     _make(partial, path)
     with locked(partial, path):
         _claim(partial, plan)
@@ -68,6 +68,12 @@ def resumable_folder(path: Path, plan: str) -> Iterator[Path]:
         partial.rename(path)
         (path / PLAN).unlink()
     sync_folder(path.parent)
+
+
+def unfinished(path: Path) -> Path:
+    """Return the folder in which :func:`resumable_folder` makes a folder; it need not exist."""
+    path = path.resolve()
+    return path.with_name(f".{path.name}.partial")
 
 
 def check_free(path: Path) -> None:

@@ -246,12 +246,22 @@ def _patient_problems(shards: Sequence[Shard]) -> Iterator[Problem]:
             for other in paths[i + 1 :]:
                 pairs[one, other] += 1
     if pairs:
+        sources = {shard.path: shard.manifest.source for shard in shards}
         (one, other), most = max(pairs.items(), key=lambda item: item[1])
         text = (
             f"{sum(pairs.values())} patients are shared by {len(pairs)} pairs of shards, most by "
-            f"{one} and {other} ({most}); --group-by patient keeps them apart"
+            f"{one} and {other} ({most}){_apart({sources[one], sources[other]})}"
         )
         yield Problem(level="warning", kind="patients", text=text, count=sum(pairs.values()))
+
+
+def _apart(sources: set[str]) -> str:
+    """Return what ends it that two shards of these sources share patients."""
+    if sources == {"ChestX-ray14"}:
+        return "; flower-data chestxray14 --group-by patient keeps them apart"
+    if all(source.startswith("site ") for source in sources):  # of one hospital: of one salt
+        return "; flower-data join makes them one"
+    return ""
 
 
 def _needs(shards: Sequence[Shard]) -> Needs:

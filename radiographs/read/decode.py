@@ -92,7 +92,7 @@ def decode(path: Path, size: int) -> Bytes:
         raise Unreadable("too large for a radiograph") from None
     except UnidentifiedImageError:
         raise Unreadable("neither PNG nor JPEG") from None
-    except Unreadable:
+    except (Unreadable, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
         # Other texts of the library may quote the file.

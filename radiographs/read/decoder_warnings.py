@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryFile
+from typing import IO
 
+from common.errors import BadInput
 from radiographs.read.unreadable import Unreadable
 
 DAMAGE = (b"Corrupt JPEG data", b"Premature end of JPEG", b"Inconsistent progression")
@@ -23,8 +25,9 @@ def warnings_refused() -> Iterator[None]:
 
     Raises:
         Unreadable: A decoder warned of damage.
+        BadInput: There is no place for a temporary file.
     """
-    with TemporaryFile() as file:
+    with _temporary() as file:
         if sys.stderr is not None:
             sys.stderr.flush()
         before = os.dup(2)
@@ -40,3 +43,14 @@ def warnings_refused() -> Iterator[None]:
             os.write(2, b"".join(line for line in lines if line not in damaged))
     if damaged:
         raise Unreadable("the compressed pixels are damaged or cut short")
+
+
+def _temporary() -> IO[bytes]:
+    try:
+        return TemporaryFile()
+    except OSError as error:
+        # Not the film's fault: all compressed films would be refused.
+        raise BadInput(
+            f"no temporary file can be made: {error.strerror}; free a place for it, or name "
+            "another folder in TMPDIR"
+        ) from None

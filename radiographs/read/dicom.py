@@ -19,6 +19,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 
+from common.errors import FedCXRError
 from common.shard import Bytes
 from radiographs.read.chest import Header, Wanted, check_header
 from radiographs.read.decode import Unreadable, resized
@@ -59,6 +60,7 @@ def examine_dicom(file: BinaryIO, wanted: Wanted) -> Header:
 
     Raises:
         Unreadable: The file is damaged, or not a usable chest film.
+        OSError: The disk or the share fails.
     """
     with _errors_as_unreadable():
         header = _read(file, pixels=False)
@@ -81,6 +83,8 @@ def read_dicom(file: BinaryIO, size: int) -> Bytes:
 
     Raises:
         Unreadable: There are no pixels, or they cannot be decoded.
+        OSError: The disk or the share fails.
+        FedCXRError: A decoder cannot work on this machine.
     """
     with _errors_as_unreadable():
         data = _read(file, pixels=True)
@@ -96,6 +100,7 @@ def read_header(file: BinaryIO) -> Dataset:
 
     Raises:
         Unreadable: The file is damaged.
+        OSError: The disk or the share fails.
     """
     with _errors_as_unreadable():
         return _read(file, pixels=False)
@@ -154,6 +159,7 @@ def why_dull_dicom(file: BinaryIO) -> str:
 
     Raises:
         Unreadable: The header cannot be read.
+        OSError: The disk or the share fails.
     """
     with _errors_as_unreadable():
         return cause_of_dullness(_read(file, pixels=False))
@@ -163,7 +169,8 @@ def why_dull_dicom(file: BinaryIO) -> str:
 def _errors_as_unreadable() -> Iterator[None]:
     """Turn pydicom's errors and warnings into Unreadable without their text.
 
-    The texts quote values of the header, which may name a patient.
+    The texts quote values of the header, which may name a patient. What is no fault of the file
+    stays as it is: errors of the system, and of this project.
     """
     logger = logging.getLogger("pydicom")
     before, logger.disabled = logger.disabled, True
@@ -171,9 +178,12 @@ def _errors_as_unreadable() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except Unreadable:
+    except (Unreadable, FedCXRError, MemoryError):
         raise
-    except Exception:  # noqa: BLE001 - a damaged file can raise anything
+    except Exception as error:
+        # A damaged file can raise anything. An OSError that pydicom itself raises has no number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise Unreadable("cannot be read as DICOM: damaged, or cut short") from None
     finally:
         logger.disabled = before

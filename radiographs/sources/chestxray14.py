@@ -16,7 +16,7 @@ from radiographs.inspect.show import check_new, write_png
 from radiographs.inspect.summary import Summary, shares_figure, tables
 from radiographs.read.nih import Row
 from radiographs.read.nih_films import find_films
-from radiographs.write.assignment import TEST, read_assignment, write_assignment
+from radiographs.write.assignment import TEST, check_folder, read_assignment, write_assignment
 from radiographs.write.convert import Part, convert, tell_left_out
 from radiographs.write.partition import NoFinding, dirichlet, iid, noniid, spelled_out
 
@@ -114,6 +114,8 @@ def command(arguments: Sequence[str]) -> None:
         check_new(settings.figure)
     elif settings.out is not None:
         check_free(settings.out)
+    if settings.assignment is not None and not settings.reads_assignment:
+        check_folder(settings.assignment, None if settings.dry_run else settings.out)
     rows, tested, files = find_films(
         settings.images,
         settings.metadata,

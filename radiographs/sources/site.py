@@ -16,7 +16,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from common.errors import BadInput
 from common.runtime.cli import Settings, parse
-from common.runtime.folders import check_free
+from common.runtime.folders import check_free, unfinished
 from common.shard import SMALLEST, Entry
 from radiographs.read.chest import Wanted
 from radiographs.read.film_file import read_film
@@ -30,6 +30,7 @@ from radiographs.sources.word_options import ViewWords, Words, chest_words, view
 from radiographs.write.convert import Part, convert
 from radiographs.write.private import (
     Private,
+    check_kept,
     new_private,
     private_path,
     read_private,
@@ -94,7 +95,8 @@ def command(arguments: Sequence[str]) -> None:
 
     Raises:
         BadInput: An option or the labels cannot be used, --out is taken, or no file can be used;
-            with --strict also if any file is refused.
+            with --strict also if any file is refused. The private file of another shard would be
+            replaced.
         FedCXRError: A decoding process died.
     """
     settings = parse(SiteSettings, arguments)
@@ -119,12 +121,15 @@ def command(arguments: Sequence[str]) -> None:
     films.sort(key=lambda film: private.pseudonym(str(film.file)))
     numbers = [f"{number:06d}" for number in range(len(films))]
     names = dict(zip(numbers, (film.file for film in films), strict=True))
+    own = private_path(settings.out)
+    if not unfinished(settings.out).exists():
+        known = [_text(path) for path in (*names.values(), *refused)]
+        check_kept(own, private.salt, known, f" with --salt-from {own}")
     # First the list: a kill must not leave a shard without it.
-    _list_files(settings, private, names)
+    write_private(own, _listing(private, names))
     problems = _convert(settings, films, numbers, private)
     taken = {number: file for number, file in names.items() if file not in problems}
-    _list_files(settings, private, taken)
-    tell_refused(problems)
+    write_private(own, _listing(private, taken))
     refused |= problems
     dull = tell_dull(settings.out, settings.images, taken)
     kept = [film for film in films if film.file not in problems]
@@ -141,26 +146,29 @@ def command(arguments: Sequence[str]) -> None:
         print(f"{count:>7} dull, but in the shard: {cause}")
     for line in assumptions([film.known for film in kept], settings.views):
         print(line)
-    print(f"{private_path(settings.out)}: the file of each number; keep it here and secret")
+    print(f"{own}: the file of each number; keep it here and secret")
 
 
 def _private(settings: SiteSettings) -> Private:
     """Return the salt: that of --salt-from, of an earlier try, or a new one."""
     own = private_path(settings.out)
     if settings.salt_from is not None:
-        return Private(salt=read_private(settings.salt_from).salt)
+        given = Private(salt=read_private(settings.salt_from).salt)
+        check_kept(own, given.salt)
+        return given
     return Private(salt=read_private(own).salt) if own.exists() else new_private()
 
 
-def _list_files(
-    settings: SiteSettings, private: Private, names: Mapping[str, PurePosixPath]
-) -> None:
+def _listing(private: Private, names: Mapping[str, PurePosixPath]) -> Private:
+    """Return a private file of the same salt with the file of each number."""
+    return private.model_copy(
+        update={"files": {number: _text(file) for number, file in names.items()}}
+    )
+
+
+def _text(path: PurePosixPath) -> str:
     # Bytes of a name that are not UTF-8 are escaped.
-    files = {
-        number: os.fsencode(file).decode("utf-8", "backslashreplace")
-        for number, file in names.items()
-    }
-    write_private(private_path(settings.out), private.model_copy(update={"files": files}))
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _convert(
@@ -186,8 +194,14 @@ def _convert(
         read=read_film,
         leave_out=not settings.strict,
         remedy="leave out --strict",
+        tell=lambda problems: tell_refused(_below(settings.images, problems)),
     )
+    return _below(settings.images, problems)
+
+
+def _below(folder: Path, problems: Mapping[Path, str]) -> Refused:
+    """Return what is said of each file, by its path below a folder."""
     return {
-        PurePosixPath(file.relative_to(settings.images).as_posix()): reason
+        PurePosixPath(file.relative_to(folder).as_posix()): reason
         for file, reason in problems.items()
     }

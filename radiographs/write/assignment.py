@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -17,6 +18,24 @@ COLUMNS = ("image", "hospital")
 
 TEST = "test"
 """Name of the test shard; only lines of images on the test list may have it."""
+
+
+def check_folder(path: Path, out: Path | None) -> None:
+    """Check before the work that :func:`write_assignment` can write a file after it.
+
+    Args:
+        path: The file.
+        out: A folder that the work makes; None: it makes none.
+
+    Raises:
+        BadInput: The file's folder is not there, or may not be written.
+    """
+    folder = path.parent
+    made = out is not None and folder.resolve() == out.resolve()
+    if not made and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise BadInput(
+            f"{folder}: no folder, or one that may not be written; give another --assignment"
+        )
 
 
 def write_assignment(path: Path, images: Sequence[str], hospitals: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
@@ -89,6 +89,7 @@ def convert(
     read: Reader = decode,
     leave_out: bool = False,
     remedy: str = "",
+    tell: Callable[[Mapping[Path, str]], None] | None = None,
 ) -> dict[Path, str]:
     """Write shards from image files.
 
@@ -104,6 +105,7 @@ def convert(
         read: Decodes a file; must be picklable.
         leave_out: Leave unreadable files out of the shards instead of failing.
         remedy: How the user may leave them out, for the message.
+        tell: Names unreadable files to the user, since no error may; None: errors name the first.
 
     Returns:
         The reason for each file that was left out.
@@ -118,14 +120,17 @@ def convert(
         shards = [begin(folder / part.name, part.files, size) for part in parts]
         take_over(folder / EARLIER, shards)
         problems = _fill(shards, size, workers, read)
+        named = NAMED if tell is None else 0
+        if tell is not None:
+            tell(problems)
         if problems and not leave_out:
             alternative = f", or {remedy}," if remedy else ""
             raise BadInput(
-                f"{_unreadable(problems, parts)}; replace them{alternative} and run the same "
-                "command again: finished images are kept"
+                f"{_unreadable(problems, parts, named)}; replace them{alternative} and run the "
+                "same command again: finished images are kept"
             )
         for part, rows in zip(parts, shards, strict=True):
-            _seal(part, rows, size, source, problems)
+            _seal(part, rows, size, source, problems, named)
         for part in parts:
             (folder / part.name / DONE).unlink(missing_ok=True)
     return problems
@@ -134,13 +139,14 @@ def convert(
 def tell_left_out(problems: dict[Path, str], parts: Sequence[Part]) -> None:
     """Print the number of files that :func:`convert` has left out, and the first, on stderr."""
     if problems:
-        print(f"left out: {_unreadable(problems, parts)}", file=sys.stderr)
+        print(f"left out: {_unreadable(problems, parts, NAMED)}", file=sys.stderr)
 
 
-def _unreadable(problems: dict[Path, str], parts: Sequence[Part]) -> str:
+def _unreadable(problems: dict[Path, str], parts: Sequence[Part], named: int) -> str:
     total = sum(len(part.files) for part in parts)
-    named = "; ".join(f"{file}: {why}" for file, why in list(problems.items())[:NAMED])
-    return f"{len(problems)} of {total} images cannot be read, first {named}"
+    first = "; ".join(f"{file}: {why}" for file, why in list(problems.items())[:named])
+    count = f"{len(problems)} of {total} images cannot be read"
+    return f"{count}, first {first}" if first else count
 
 
 def _plan(size: int, source: str) -> str:
@@ -217,11 +223,13 @@ def _make_row(task: _Task, read: Reader, size: int) -> _Done:
     return _Done(stamp, None)
 
 
-def _seal(part: Part, rows: Rows, size: int, source: str, problems: dict[Path, str]) -> None:
+def _seal(
+    part: Part, rows: Rows, size: int, source: str, problems: dict[Path, str], named: int
+) -> None:
     """Finish a shard whose rows are done, leaving out unreadable files."""
     kept = [row for row, file in enumerate(part.files) if file not in problems]
     if not kept:
-        raise BadInput(f"{_unreadable(problems, [part])}; give files that can be read")
+        raise BadInput(f"{_unreadable(problems, [part], named)}; give files that can be read")
     if len(kept) < len(part.files):
         keep_rows(rows, kept, size)
     seal_shard(

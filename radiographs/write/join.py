@@ -15,7 +15,13 @@ from common.errors import BadInput
 from common.runtime.cli import Settings, parse
 from common.runtime.folders import check_free
 from common.shard import Shard, create_shard, open_shard
-from radiographs.write.private import Private, private_path, read_private, write_private
+from radiographs.write.private import (
+    Private,
+    check_kept,
+    private_path,
+    read_private,
+    write_private,
+)
 
 
 class JoinSettings(Settings):
@@ -34,22 +40,24 @@ def command(arguments: Sequence[str]) -> None:
     """Run the command.
 
     Raises:
-        BadInput: The shards do not fit together, or --out is taken.
+        BadInput: The shards do not fit together, --out is taken, or the private file of another
+            shard would be replaced.
     """
     settings = parse(JoinSettings, arguments)
     check_free(settings.out)
     shards = [open_shard(path) for path in settings.shards]
     _check_alike(shards)
-    private = _joined_private(shards)
-    _check_no_film_twice(shards)
+    private = _private_of_each(shards)
     entries = [entry for shard in shards for entry in shard.entries]
     if len({entry.image for entry in entries}) < len(entries):
         entries = [entry._replace(image=f"{row:06d}") for row, entry in enumerate(entries)]
-    if private is not None:
+    numbers = [entry.image for entry in entries]
+    joined = None if private is None else _joined(shards, private, numbers)
+    if joined is not None:
+        check_kept(private_path(settings.out), joined.salt, joined.files.values())
+    _check_no_film_twice(shards)
+    if joined is not None:
         # First the list: a kill must not leave a shard without it.
-        numbers = [entry.image for entry in entries]
-        files = _files(shards, private)
-        joined = Private(salt=private[0].salt, files=dict(zip(numbers, files, strict=True)))
         write_private(private_path(settings.out), joined)
     labels = [shard.labels for shard in shards if shard.labels is not None]
     with create_shard(
@@ -82,7 +90,7 @@ def _check_alike(shards: Sequence[Shard]) -> None:
             raise BadInput(f"{without.path}: has no labels, but another shard has; join like ones")
 
 
-def _joined_private(shards: Sequence[Shard]) -> list[Private] | None:
+def _private_of_each(shards: Sequence[Shard]) -> list[Private] | None:
     """Return the private file of each shard; None if no shard has one, as public data sets."""
     paths = [private_path(shard.path) for shard in shards]
     there = [path for path in paths if path.exists()]
@@ -95,18 +103,22 @@ def _joined_private(shards: Sequence[Shard]) -> list[Private] | None:
         if of_shard.salt != private[0].salt:
             raise BadInput(
                 f"{path}: another salt than in {paths[0]}: a patient of both would be two; make "
-                f"that shard again with --salt-from {paths[0]}"
+                f"that shard again beside it, with --salt-from {paths[0]}"
             )
+    for path, of_shard, shard in zip(paths, private, shards, strict=True):
+        if of_shard.files.keys() != {entry.image for entry in shard.entries}:
+            raise BadInput(f"{path}: is not that of this shard; put the right one back")
     return private
 
 
-def _files(shards: Sequence[Shard], private: Sequence[Private]) -> list[str]:
-    """Return the file of each image, below the name of the shard that it came with."""
-    return [
+def _joined(shards: Sequence[Shard], private: Sequence[Private], numbers: Sequence[str]) -> Private:
+    """Return a private file of all images, each below the name of the shard that it came with."""
+    files = [
         f"{shard.path.resolve().name}/{of_shard.files[entry.image]}"
         for shard, of_shard in zip(shards, private, strict=True)
         for entry in shard.entries
     ]
+    return Private(salt=private[0].salt, files=dict(zip(numbers, files, strict=True)))
 
 
 def _check_no_film_twice(shards: Sequence[Shard]) -> None:

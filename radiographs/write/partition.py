@@ -147,7 +147,7 @@ def dirichlet(
         queue = order[units.classes[order] == kind]
         bounds = np.rint(np.cumsum(shares) * units.sizes[queue].sum()).astype(np.int64)
         hospital_of_unit[queue] = _cut(units.sizes[queue], bounds)
-    return _of_images(units, hospital_of_unit, hospitals)
+    return _of_images(units, hospital_of_unit, hospitals, "fewer hospitals, a larger alpha")
 
 
 def random_sizes(images: int, hospitals: int, seed: int) -> Integers:
@@ -254,12 +254,14 @@ def _balanced(units: _Units, hospitals: int, seed: int) -> Integers:
     return hospital_of_unit
 
 
-def _of_images(units: _Units, hospital_of_unit: Integers, hospitals: int) -> Integers:
+def _of_images(
+    units: _Units, hospital_of_unit: Integers, hospitals: int, remedy: str = "fewer hospitals"
+) -> Integers:
     assignment = hospital_of_unit[units.of_image]
     empty = np.flatnonzero(np.bincount(assignment, minlength=hospitals) == 0)
     if len(empty):
         raise BadInput(
-            f"hospital {empty[0]} of {hospitals} would get no image; ask for fewer hospitals, "
-            "a larger alpha or another seed"
+            f"hospital {empty[0]} of {hospitals} would get no image; ask for {remedy} or "
+            "another seed"
         )
     return assignment

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Collection
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -62,6 +63,35 @@ def read_private(path: Path) -> Private:
         raise BadInput(
             f"{path}: damaged, or not the private file of a shard; restore it from a backup"
         ) from None
+
+
+def check_kept(path: Path, salt: str, files: Collection[str] | None = None, hint: str = "") -> None:
+    """Refuse to replace the private file of another shard: with another salt, or of other films.
+
+    A shard may be made again, since options or labels were wrong: of the same files, in which
+    others are refused.
+
+    Args:
+        path: The private file that will be written; it need not exist.
+        salt: The salt that it will have.
+        files: All files that were found for the shard, refused ones too; None: not yet known.
+        hint: What else may be done, for the error message.
+
+    Raises:
+        BadInput: The present file has another salt, has files that were not found now, or cannot
+            be read.
+    """
+    if not path.exists():
+        return
+    before = read_private(path)
+    other = "has another salt" if before.salt != salt else ""
+    if not other and files is not None and not set(before.files.values()) <= set(files):
+        other = "lists other films"
+    if other:
+        raise BadInput(
+            f"{path}: is there already and {other}; move it to its shard, or choose another "
+            f"--out{hint}"
+        )
 
 
 def write_private(path: Path, private: Private) -> None:

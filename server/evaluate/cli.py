@@ -1,6 +1,5 @@
 """``flower-evaluate``: scores given models at all hospitals, without training."""
 
-import json
 import logging
 import secrets
 import shutil
@@ -19,6 +18,7 @@ from common.runtime.files import remedy
 from common.runtime.guard import Guard
 from common.runtime.memory import keep_one_arena
 from server.options import ServingSettings
+from server.run.run_config import is_evaluation
 from server.strategies.settings import StrategySettings
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def open_folder(
     config |= {"models": [{"file": str(model.file), "sha256": model.sha256} for model in models]}
     if not settings.resume or RunFolder.is_new(settings.run):
         return RunFolder.create(settings.run, config), False
-    if not _is_evaluation(settings.run):
+    if not is_evaluation(settings.run):
         raise BadInput(f"{settings.run}: has no evaluation; give another --run")
     folder = RunFolder.reopen(settings.run, config)
     old, new = ([each["sha256"] for each in of["models"]] for of in (folder.config, config))
@@ -164,14 +164,6 @@ def open_folder(
             "order, or another --run"
         )
     return folder, True
-
-
-def _is_evaluation(run: Path) -> bool:
-    """Return whether a folder has the configuration of an evaluation."""
-    try:
-        return "models" in json.loads((run / "config.json").read_bytes())
-    except (OSError, ValueError):
-        return False
 
 
 def _show(settings: EvaluateSettings, plan: "Plan", folder: "RunFolder") -> None:

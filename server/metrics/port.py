@@ -21,8 +21,7 @@ from typing import Any
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from common.net import split_address
-from server.transport.port import unusable
+from common.net import split_address, unusable
 
 log = logging.getLogger(__name__)
 

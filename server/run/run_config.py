@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from common.errors import BadInput, first_problem
 from server.run.events import Changed
@@ -65,11 +66,16 @@ class RunConfig(RunOptions):
         return int(changed[-1]) if changed else self.local_epochs
 
 
+def is_evaluation(run: Path) -> bool:
+    """Return whether a folder has the configuration of an evaluation."""
+    return "models" in _names_in(run / "config.json")
+
+
 def read_config(run: Path) -> RunConfig:
     """Return what a run was started with.
 
     Raises:
-        BadInput: There is no such run, or the file is damaged.
+        BadInput: There is no such run, the folder is of something else, or the file is damaged.
     """
     path = run / "config.json"
     try:
@@ -79,4 +85,19 @@ def read_config(run: Path) -> RunConfig:
             f"{path}: {error.strerror}; name the folder of a run that was started"
         ) from None
     except ValidationError as error:
-        raise BadInput(f"{path}: {first_problem(error)}; restore it from a backup") from None
+        if is_evaluation(run):
+            problem = f"{run}: is the folder of an evaluation; its table is {run / 'table.json'}"
+        elif (names := _names_in(path)) and not {"run_id", "rounds"} <= names:
+            problem = f"{path}: is of no run; name the folder of a run, or restore it from a backup"
+        else:
+            problem = f"{path}: {first_problem(error)}; restore it from a backup"
+        raise BadInput(problem) from None
+
+
+def _names_in(path: Path) -> set[str]:
+    """Return the names of the fields in a file, empty if it cannot be read as JSON with fields."""
+    try:
+        content = from_json(path.read_bytes())
+    except (OSError, ValueError):
+        return set()
+    return set(content) if isinstance(content, dict) else set()

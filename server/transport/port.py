@@ -1,11 +1,9 @@
 """What the operating system says of the port and of how many connections there may be."""
 
-import errno
 import resource
 import socket
 
 from common import net
-from common.errors import BadInput
 
 
 def check_free(listen: str) -> None:
@@ -21,17 +19,7 @@ def check_free(listen: str) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        raise unusable("--listen", listen, error) from None
-
-
-def unusable(option: str, address: str, error: OSError) -> BadInput:
-    """Return what is said of an address on which nothing can listen, with what to do."""
-    remedy = "give an address of this machine, or 0.0.0.0 for all of them"
-    if error.errno == errno.EADDRINUSE:
-        remedy = "choose another port or end what uses it"
-    elif error.errno == errno.EACCES:
-        remedy = "choose a port from 1024 on"
-    return BadInput(f"{option} {address}: {error.strerror}; {remedy}")
+        raise net.unusable("--listen", listen, error) from None
 
 
 def most_files() -> int:

@@ -280,6 +280,10 @@ def test_nothing_is_replaced_without_a_word(folder: Path, tmp_path: Path) -> Non
     out.write_text("mine")
     assert run("flower-export", folder, "--out", out, "--force").returncode == 0
     assert same_bits(read_model(out).state, state_in(folder / "final.pt"))
+    (tmp_path / "taken.pt.md").mkdir()
+    refused = run("flower-export", folder, "--out", tmp_path / "taken.pt", "--force")
+    assert_one_line(refused, 2, "taken.pt.md: is a folder; choose another name")
+    assert not (tmp_path / "taken.pt").exists()
     itself = run("flower-export", folder, "--out", folder / "final.pt", "--force")
     assert_one_line(itself, 2, "is the model itself")
 

@@ -5,7 +5,7 @@ import io
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,10 @@ from common.findings import FINDINGS
 from common.images import centre_crops
 from common.model import build_model, to_input
 from predict.heatmap import GradCam
-from predict.overlay import SHOWN, STRIP, overlay
+from predict.job import Job
+from predict.overlay import SHOWN, STRIP, draw, overlay
+from predict.probabilities import Prediction
+from predict.settings import HeatmapFormat, PredictSettings
 from tests.support.commands import assert_one_line, run
 from tests.support.films import film
 from tests.support.predicting import write_model
@@ -126,6 +129,41 @@ def test_nothing_is_replaced_or_mixed_up(tmp_path: Path) -> None:
     within = heatmaps(tmp_path, films, "--heatmap", films / "maps")
     assert_one_line(within, 2, "the films'; give another folder")
     assert not (films / "maps").exists()
+
+
+def test_a_file_is_no_folder_for_heat_maps(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    film = save(tmp_path / "a.dcm")
+    result = heatmaps(tmp_path, film, "--heatmap", tmp_path / "notes.txt")
+    assert_one_line(result, 2, "notes.txt: is a file; name a folder")
+
+
+@pytest.mark.parametrize("form", ["png", "dicom"])
+def test_a_film_that_vanishes_before_its_heat_map_is_refused_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: HeatmapFormat
+) -> None:
+    def drawn(method: GradCam, prediction: Prediction, finding: str) -> Image.Image:
+        if form == "dicom":  # it is read once more, for its header
+            picture = draw(method, prediction, finding)
+            gone.unlink(missing_ok=True)
+            return picture
+        gone.unlink(missing_ok=True)
+        return draw(method, prediction, finding)
+
+    gone, left = save(tmp_path / "films" / "a.dcm"), save(tmp_path / "films" / "b.dcm")
+    monkeypatch.setattr("predict.heatmap_files.draw", drawn)
+    options = PredictSettings(
+        model=write_model(tmp_path / "final.pt"),
+        images=[tmp_path / "films"],
+        heatmap=tmp_path / "maps",
+        heatmap_format=form,
+        size=64,
+        device="cpu",
+    )
+    rows, refused = Job(options).run()
+    assert [row.image for row in rows] == [left]
+    assert refused == {PurePosixPath(gone): "No such file or directory"}
+    assert len(list((tmp_path / "maps").iterdir())) == 1
 
 
 def test_without_the_extra_package_the_remedy_is_named(tmp_path: Path) -> None:

@@ -253,4 +253,7 @@ def test_bad_addresses_are_one_line(page: Served) -> None:
         result = run("flower-predict", model, "--serve", address)
         assert_one_line(result, 2, f"--serve {address}: other machines", "--serve-anyone")
     taken = run("flower-predict", model, "--serve", f"127.0.0.1:{page.port}")
-    assert_one_line(taken, 2, f"--serve 127.0.0.1:{page.port}: Address already in use")
+    in_use = f"--serve 127.0.0.1:{page.port}: Address already in use; choose another port or end"
+    assert_one_line(taken, 2, in_use)
+    elsewhere = run("flower-predict", model, "--serve", "192.0.2.1:8000", "--serve-anyone")
+    assert_one_line(elsewhere, 2, "--serve 192.0.2.1:8000: ", "; give an address of this machine")

@@ -147,6 +147,12 @@ def test_the_size_is_the_runs_or_is_said_to_be_taken(model: Path, films: Path) -
     )
     (model.parent / "config.json").write_text(json.dumps(config | {"run_id": "another"}))
     assert "256 is taken" in run("flower-predict", model, films / "more").stderr
+    # As transformers and others write it.
+    (model.parent / "config.json").write_text('{"architectures": ["DenseNet"], "image_size": 48}')
+    assert "256 is taken" in run("flower-predict", model, films / "more").stderr
+    (model.parent / "config.json").write_text('{"run_id": "abc"}')
+    damaged = run("flower-predict", model, films / "more")
+    assert_one_line(damaged, 2, "config.json: damaged (rounds: Field required); restore it")
 
 
 def test_a_checkpoint_alone_tells_the_size(model: Path, films: Path) -> None:
@@ -215,6 +221,9 @@ def test_a_plain_state_dict_needs_a_word_on_its_findings(tmp_path: Path, films: 
         (["m.pt", "a.png", "--heatmap", "h", "--finding", "Cold"], 2, "Cold"),
         (["m.pt", "a.png", "--serve", "127.0.0.1:8000"], 2, "--serve takes no IMAGES"),
         (["m.pt", "--serve", "8000"], 2, "not HOST:PORT"),
+        (["m.pt", "a.png", "--out", "."], 2, "--out .: is a folder; name a file"),
+        (["m.pt", "a.png", "--out", ".", "--force"], 2, "--out .: is a folder; name a file"),
+        (["m.pt", "a.png", "--out", f"{__file__}/a.csv"], 2, "test_predict.py: no folder, or one"),
         (["m.pt", "a.png", "--size", "8"], 2, "--size (or FLOWER_PREDICT_SIZE)"),
     ],
 )

@@ -242,6 +242,9 @@ def test_a_run_is_never_written_over(tmp_path: Path) -> None:
     assert_one_line(pretrain(data, out, "--epochs", 1, "--resume"), 2, "trainer.pt", "damaged")
     (out.with_suffix(".run") / "trainer.pt").unlink()
     assert_one_line(pretrain(data, out, "--epochs", 1, "--resume"), 2, str(out), "no state")
+    refused = pretrain(data, out, "--epochs", 1)
+    assert_one_line(refused, 2, f"{out}: is there already; choose another --out")
+    assert "--resume" not in refused.stderr
     assert out.read_bytes() == before
 
 

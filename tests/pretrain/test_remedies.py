@@ -1,13 +1,12 @@
 """Each remedy that a pretraining's folder has is followed here, and helps."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pretrain.run_folder import RunFolder
-from tests.support.remedies import Place, Remedy, Step, each, instead, mended, nothing
+from pretrain.run_folder import METRICS, RunFolder
+from tests.support.remedies import Place, Remedy, Step, each, instead, mended
 
 CONFIG: dict[str, Any] = {"epochs": 3, "seed": 0}
 STATE: dict[str, Any] = {"step": 0, "parameters": {}, "buffers": {}, "optimizer": {}}
@@ -40,16 +39,21 @@ def spoils(name: str) -> Step:
     return lambda p: p.spoil(f"a.run/{name}")
 
 
+def moves(p: Place) -> None:
+    (p / "a.run" / METRICS).rename(p / METRICS)
+
+
 ANOTHER = "start again with another --out"
 
 
 @each(
     instead("continue with --resume", begins(), begins(resume=True)),
-    mended("or remove it", nothing, begins(), lambda p: shutil.rmtree(p / "a.run")),
+    instead("or choose another --out", begins(), begins("b")),
+    mended("move it away and go on with --resume", spoils(METRICS), begins(resume=True), moves),
     instead("choose another --out", begins("stray", resume=True), begins("b")),
     *(
         instead(ANOTHER, begins(resume=True), begins("b"), spoils(name))
-        for name in ("config.json", "trainer.pt", "metrics.jsonl")
+        for name in ("config.json", "trainer.pt")
     ),
     instead("give the same options", begins(resume=True, seed=1), begins(resume=True)),
     instead("or another --out", begins(resume=True, seed=1), begins("b", seed=1)),

@@ -108,6 +108,24 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_a_run_goes_on_without_the_metrics_that_were_damaged(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path / "a.run")
+    folder.begin(CONFIG, tmp_path / "a.pt", resume=True)
+    folder.write_state(STATE | {"step": 20})
+    metrics = folder.path / "metrics.jsonl"
+    metrics.write_text('{"step": 10}\n{cut\n{"step": 20}\n')
+    with pytest.raises(BadInput, match="move it away and go on with --resume"):
+        folder_in(tmp_path / "a.run").begin(CONFIG, tmp_path / "a.pt", resume=True)
+    metrics.rename(tmp_path / "metrics.jsonl")
+    again = folder_in(tmp_path / "a.run")
+    again.begin(CONFIG, tmp_path / "a.pt", resume=True)
+    state = again.read_state()
+    assert state is not None
+    assert state["step"] == 20
+    again.write_metrics({"step": 30, "loss": 1.0})
+    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [30]
+
+
 def test_nothing_is_written_over(tmp_path: Path) -> None:
     out = tmp_path / "a.pt"
     out.write_bytes(b"weeks of work")

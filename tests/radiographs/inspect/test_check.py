@@ -28,12 +28,17 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(
-    path: Path, films: Bytes, patients: Sequence[str], split: str = "train", mark: int = 0
+    path: Path,
+    films: Bytes,
+    patients: Sequence[str],
+    split: str = "train",
+    mark: int = 0,
+    source: str = "x",
 ) -> Path:
     """Write a shard; every finding is on every second film, from ``mark``."""
     labels = np.array([[(i + mark) % 2] * 14 for i in range(len(films))], np.uint8)
     entries = [Entry(f"secret-{i}", patient, split) for i, patient in enumerate(patients)]
-    with create_shard(path, entries=entries, labels=labels, size=64, source="x") as images:
+    with create_shard(path, entries=entries, labels=labels, size=64, source=source) as images:
         images[:] = films
     return path
 
@@ -168,6 +173,29 @@ def test_what_hospitals_share_is_a_warning(phantoms: Path, tmp_path: Path) -> No
     (tmp_path / "b").rename(tmp_path / "other" / "a")
     problems = check([tmp_path / "a", tmp_path / "other" / "a"]).problems
     assert [p.count for p in problems if p.kind == "patients"] == [3]
+
+
+@pytest.mark.parametrize(
+    ("sources", "end"),
+    [
+        (
+            ("ChestX-ray14", "ChestX-ray14"),
+            "(12); flower-data chestxray14 --group-by patient keeps them apart",
+        ),
+        (("site frontal", "site frontal, site both"), "(12); flower-data join makes them one"),
+        (("CheXpert", "site frontal"), "(12)"),
+    ],
+)
+def test_what_ends_that_patients_are_shared_fits_the_source(
+    tmp_path: Path, phantoms: Path, sources: Sequence[str], end: str
+) -> None:
+    films = films_of(phantoms)
+    shards = [
+        write(tmp_path / str(i), films[12 * i : 12 * i + 12], patients(12), source=source)
+        for i, source in enumerate(sources)
+    ]
+    (text,) = [problem.text for problem in check(shards).problems if problem.kind == "patients"]
+    assert text.endswith(end)
 
 
 def test_too_few_films_for_an_auc_are_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ import os
 import re
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +247,16 @@ def test_whatever_the_library_raises_is_a_refusal_in_fixed_words(
     with pytest.raises(Unreadable) as refused:
         decode(tmp_path / "a.png", 64)
     assert str(refused.value) == "cannot be decoded: damaged or cut short"
+
+
+def test_too_little_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(_image: object) -> None:
+        raise MemoryError
+
+    (tmp_path / "a.png").write_bytes(png())
+    monkeypatch.setattr(PngImageFile, "load", load)
+    with pytest.raises(FedCXRError, match="not enough memory for a film; give fewer --workers"):
+        list(in_order(partial(decode, size=64), [tmp_path / "a.png"], 1))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 import csv
+import errno
 import io
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 
+from common.errors import BadInput
 from common.shard import Bytes
+from predict.films import read_one
 from radiographs.read.chest import Wanted
 from radiographs.read.decode import Unreadable, decode
 from radiographs.read.decoder_warnings import warnings_refused
@@ -440,6 +444,41 @@ def test_what_the_library_says_of_a_damaged_file_is_not_repeated(
     monkeypatch.setattr(pydicom, "dcmread", fail)
     with pytest.raises(Unreadable, match=r"^cannot be read as DICOM: damaged, or cut short$"):
         examine(tmp_path / "a.dcm", "frontal")
+
+
+@pytest.mark.parametrize("what", ["header", "pixels"])
+def test_trouble_of_the_machine_is_no_damage_of_the_film(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise raised[0]
+
+    path = tmp_path / "a.dcm"
+    film().save_as(path, enforce_file_format=True)
+    if what == "header":
+        monkeypatch.setattr(pydicom, "dcmread", fail)
+    else:
+        monkeypatch.setattr(Dataset, "pixel_array", property(fail))
+    said = {
+        OSError(errno.EIO, "Input/output error"): "Input/output error",
+        OSError("cut short"): "cannot be read as DICOM: damaged, or cut short",
+        EOFError("cut short"): "cannot be read as DICOM: damaged, or cut short",
+    }
+    raised: list[Exception] = [MemoryError()]
+    with pytest.raises(MemoryError):
+        read_one(path, Wanted("frontal"), 40)
+    for error, reason in said.items():
+        raised[0] = error
+        assert read_one(path, Wanted("frontal"), 40) == reason
+
+
+def test_without_a_place_for_a_temporary_file_no_film_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film().save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(BadInput, match=r"No such file or directory; free a place .* TMPDIR"):
+        read(tmp_path / "a.dcm", 40)
 
 
 @pytest.mark.parametrize("syntax", [uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit])

@@ -342,6 +342,18 @@ def test_a_split_can_be_kept_and_used_again(files: dict[str, Path], tmp_path: Pa
         command([*given[:-1], str(tmp_path / "x"), *split, "--hospitals", "3", "--seed", "5"])
 
 
+def test_a_split_that_cannot_be_kept_is_refused_before_the_work(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in ("missing", "file"):
+        with pytest.raises(BadInput, match=f"{folder}: no folder, or .*; give another --assign"):
+            make(files, "--assignment", str(tmp_path / folder / "a.csv"))
+        assert not files["out"].exists()
+    make(files, "--assignment", str(files["out"] / "a.csv"))  # which the command makes
+    assert (files["out"] / "a.csv").is_file()
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

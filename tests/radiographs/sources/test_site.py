@@ -219,8 +219,21 @@ def test_strict_refuses_it_all_and_writes_nothing(site: Path) -> None:
     assert [path.name for path in site.parent.iterdir()] == ["films"]
     for name in ("ct.dcm", "side.dcm", "notes.txt"):
         (site / name).unlink()
-    assert_one_line(run("flower-data", "site", *arguments(site, "--strict")), 2, "broken.dcm")
+    result = run("flower-data", "site", *arguments(site, "--strict"))
+    assert_one_line(result, 2, "1 of 5 images cannot be read; replace them, or leave out --strict")
+    *told, error = result.stderr.splitlines()
+    assert "refused: broken.dcm: cannot be read as DICOM: damaged, or cut short" in told
+    assert "broken" not in error
     assert not (site.parent / "shard").exists()
+
+
+def test_an_error_names_no_file_if_no_film_can_be_decoded(site: Path) -> None:
+    for name in ("Doe_Jane.dcm", "2024/IM0001", "a.png", "b.JPG"):
+        (site / name).unlink()
+    result = run("flower-data", "site", *arguments(site))
+    assert_one_line(result, 2, "1 of 1 images cannot be read; give files that can be read")
+    assert "refused: broken.dcm: cannot be read as DICOM" in result.stderr
+    assert "broken" not in result.stderr.splitlines()[-1]
 
 
 def test_a_second_try_keeps_the_salt_and_another_shard_can_share_it(site: Path) -> None:
@@ -239,6 +252,24 @@ def test_a_second_try_keeps_the_salt_and_another_shard_can_share_it(site: Path) 
     assert not {e.patient for e in open_shard(site.parent / "three").entries} & {
         e.patient for e in first
     }
+
+
+def test_the_private_file_of_another_shard_is_not_replaced(site: Path) -> None:
+    shard, two = site.parent / "shard", site.parent / "two"
+    command(arguments(site))
+    command([*arguments(site)[:-1], str(two)])
+    before = private_path(shard).read_bytes()
+    shard.rename(site.parent / "moved")
+    with pytest.raises(BadInput, match=r"already and has another salt; move it to its shard, or"):
+        command(arguments(site, "--salt-from", private_path(two)))
+    (site / "a.png").unlink()
+    with pytest.raises(BadInput, match=r"lists other films; .* another --out with --salt-from"):
+        command(arguments(site))
+    assert private_path(shard).read_bytes() == before
+    assert not shard.exists()
+    (site.parent / "moved").rename(shard)
+    command([*arguments(site)[:-1], f"{shard}-2", "--salt-from", str(private_path(shard))])
+    assert len(open_shard(site.parent / "shard-2")) == 3
 
 
 def test_without_labels_the_shard_is_for_pretraining(site: Path) -> None:
@@ -284,7 +315,7 @@ def test_what_is_decoded_stays_when_a_file_is_removed(
 ) -> None:
     for name in ("ct.dcm", "side.dcm", "notes.txt"):
         (site / name).unlink()
-    with pytest.raises(BadInput, match=r"broken\.dcm.*; replace them, or leave out --strict, and"):
+    with pytest.raises(BadInput, match=r"1 of 5 .*; replace them, or leave out --strict, and"):
         command(arguments(site, "--strict"))
     (site / "broken.dcm").unlink()
     (site / "a.png").unlink()

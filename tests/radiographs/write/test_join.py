@@ -87,6 +87,45 @@ def test_shards_of_two_salts_are_refused(old: Path, tmp_path: Path) -> None:
     assert not private_path(tmp_path / "both").exists()
 
 
+def test_a_list_of_another_shard_is_refused_until_the_right_one_is_back(
+    old: Path, new: Path, tmp_path: Path
+) -> None:
+    both, later = tmp_path / "both", tmp_path / "later.shard"
+    command([str(old), str(new), "--out", str(both)])
+    salted = ("--salt-from", str(private_path(old)))
+    site([*export(tmp_path / "later", {"a.png": ("MRN-1", 99)}), *salted])
+    moved = both.rename(tmp_path / "moved")
+    private_path(moved).write_bytes(private_path(old).read_bytes())
+    with pytest.raises(BadInput, match=r"moved\.private\.json: is not that of this shard; put the"):
+        command([str(moved), str(later), "--out", str(both)])
+    private_path(moved).write_bytes(private_path(both).read_bytes())
+    with pytest.raises(BadInput, match=r"both\.private\.json: is there already and lists other f"):
+        command([str(moved), str(later), "--out", str(both)])
+    assert read_private(private_path(both)).files == read_private(private_path(moved)).files
+    private_path(both).unlink()
+    command([str(moved), str(later), "--out", str(both)])
+    assert len(open_shard(both)) == 16
+
+
+def test_a_private_file_of_another_salt_is_not_replaced(
+    old: Path, new: Path, tmp_path: Path
+) -> None:
+    site([*export(tmp_path / "both", {"a.png": ("MRN-1", 77)})[:-1], str(tmp_path / "both.shard")])
+    (tmp_path / "both.shard").rename(tmp_path / "elsewhere")
+    before = private_path(tmp_path / "both.shard").read_bytes()
+    with pytest.raises(BadInput, match="has another salt; move it to its shard, or choose another"):
+        command([str(old), str(new), "--out", str(tmp_path / "both.shard")])
+    assert private_path(tmp_path / "both.shard").read_bytes() == before
+
+
+def test_shards_that_were_joined_can_be_joined_again(old: Path, new: Path, tmp_path: Path) -> None:
+    given = [str(old), str(new), "--out", str(tmp_path / "both")]
+    command(given)
+    (tmp_path / "both").rename(tmp_path / "lost")
+    command(given)
+    assert open_shard(tmp_path / "both").entries == open_shard(tmp_path / "lost").entries
+
+
 def test_a_film_that_both_have_is_refused(old: Path, tmp_path: Path) -> None:
     films = {"a.png": ("MRN-0", 11), "b.png": ("MRN-4", 11), "c.png": ("MRN-0", 12)}
     site([*export(tmp_path / "new", films), "--salt-from", str(private_path(old))])

@@ -216,8 +216,12 @@ def test_each_image_goes_to_one_hospital_and_patients_stay_together(split: str) 
 def test_a_hospital_without_an_image_is_refused() -> None:
     with pytest.raises(BadInput, match="too few"):
         noniid(labels_of(3), 4, 0)
-    with pytest.raises(BadInput, match="would get no image"):
+    remedy = "would get no image; ask for fewer hospitals, a larger alpha or another seed"
+    with pytest.raises(BadInput, match=remedy):
         dirichlet(labels_of(30), 10, 0.001, 0)
+    several = ["most"] * 27 + ["a", "b", "c"]
+    with pytest.raises(BadInput, match="no image; ask for fewer hospitals or another seed"):
+        noniid(labels_of(30), 4, 0, several)
 
 
 @settings(deadline=None, max_examples=150)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,26 @@ def test_pooled_aucs_stand_beside_the_means(tmp_path: Path) -> None:
 def test_a_run_that_was_never_started_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="name the folder of a run that was started"):
         snapshot_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ({"run_id": "abc", "models": []}, r"run: is the folder of an evaluation; its table is .*"),
+        (
+            {"run_id": "abc", "method": "mocov2"},
+            r"config\.json: is of no run; name the folder of a",
+        ),
+        ({"run_id": "abc", "rounds": "two"}, r"config\.json: .*; restore it from a backup$"),
+    ],
+)
+def test_a_folder_of_something_else_is_told(
+    tmp_path: Path, content: dict[str, object], why: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps(content))
+    with pytest.raises(BadInput, match=why):
+        snapshot_of(tmp_path / "run")
 
 
 def test_epochs_that_were_changed_count_from_the_next_round_on() -> None:
