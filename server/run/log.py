@@ -87,7 +87,7 @@ def _say(event: Event | AuditEvent) -> None:
                 extra=told,
             )
         case StoppedEarly():
-            log.info("the run ends after round %d: %s", event.round, event.reason)
+            log.info("the run ends after round %d: %s", event.round, event.reason, extra=told)
         case Excluded():
             log.warning(
                 "%s is excluded after bad replies: %s; to let it in again, remove excluded/%s.json",
