@@ -16,7 +16,6 @@ from experiments.launch.local import LocalFederation, free_port
 from tests.support.commands import assert_one_line, run
 from tests.support.federations import options, status_of
 from tests.support.shards import make_shard, reseal
-from tests.support.waiting import wait_until
 
 NOWHERE = "127.0.0.1:9"
 
@@ -85,18 +84,6 @@ def test_images_of_another_size_than_the_runs(tmp_path: Path, federation: LocalF
     test = run("flower-server", *server(tmp_path / "other", test=shard.path))
     assert_one_line(test, 2, "48 pixels wide, but --image-size is 40")
     assert not (tmp_path / "other").exists()
-
-
-def test_a_name_that_is_taken(tmp_path: Path, federation: LocalFederation) -> None:
-    shard = make_shard(tmp_path / "site")
-    federation.start_server(options(tmp_path / "run", 2))
-    federation.start_client(shard.path)
-    events = tmp_path / "run" / "events.jsonl"
-    wait_until(lambda: events.exists() and "joined" in events.read_text())
-    result = run("flower-client", *client(shard.path, federation.address, "--patience", 60))
-    assert_one_line(result, 4, "named site is connected already", "--name")
-    refused = [json.loads(line) for line in events.read_text().splitlines()][-1]
-    assert (refused["event"], refused["site"]) == ("refused", "site")
 
 
 @pytest.mark.parametrize("option", ["listen", "metrics"])

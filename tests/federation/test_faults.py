@@ -71,7 +71,6 @@ def test_a_late_hospital_is_left_out(
 ) -> None:
     run = tmp_path / "run"
     federation.preludes["hospital-01"] = trains_slowly(6, "number == 1")
-    federation.preludes["hospital-00"] = trains_slowly(2)
     start(federation, run, shards, rounds=4, quorum=2, **{"round-timeout": 5})
     assert set(federation.wait(120).values()) == {0}
     lines = lines_of(run)

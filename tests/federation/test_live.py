@@ -2,19 +2,22 @@ import signal
 from pathlib import Path
 
 from server.run.live import Live
-from tests.support.faults import FaultyFederation, trains_slowly
+from tests.support.faults import FaultyFederation
 from tests.support.federations import options, start, status_of
 from tests.support.waiting import wait_until
 
-SLOW_AND_TALKATIVE = """
-import time
+
+def waits_for(file: Path) -> str:
+    """Return a prelude: training tells its progress and does not go on before there is a file."""
+    return f"""
+import os, time
 import client.progress
 client.progress.TELL_SECONDS = 0
 was = client.progress.Steps.check
 def check(self):
     was(self)
-    if self._phase == "training":
-        time.sleep(1)
+    while self._phase == "training" and not os.path.exists({str(file)!r}):
+        time.sleep(0.05)
 client.progress.Steps.check = check
 """
 
@@ -33,9 +36,8 @@ def shows(run: Path, name: str, doing: str) -> bool:
 def test_what_hospitals_do_is_seen_over_the_wire_and_after_a_kill(
     tmp_path: Path, federation: FaultyFederation, shards: list[Path]
 ) -> None:
-    run = tmp_path / "run"
-    federation.preludes["hospital-00"] = SLOW_AND_TALKATIVE
-    federation.preludes["hospital-01"] = trains_slowly(1)
+    run, go = tmp_path / "run", tmp_path / "go"
+    federation.preludes["hospital-00"] = waits_for(go)
     start(federation, run, shards, rounds=1, quorum=2)
     wait_until(lambda: shows(run, "hospital-00", "training"))
     wait_until(lambda: shows(run, "hospital-02", "done"))
@@ -47,6 +49,7 @@ def test_what_hospitals_do_is_seen_over_the_wire_and_after_a_kill(
     federation.server.kill()
     federation.server.wait(10)
     assert live_of(run).hospitals["hospital-02"].doing == "gone"
+    go.touch()
     federation.start_client(shards[2])
     federation.start_server([*options(run, 3, rounds=1, quorum=2), "--resume"])
     assert set(federation.wait(60).values()) == {0}

@@ -37,6 +37,7 @@ def test_machines_read_the_same_words_at_server_and_hospital(
     # The files have the same lines, from their beginning on.
     assert server.endswith((run / "server.log").read_text())
     assert hospital.endswith((state / "client.log").read_text())
+    assert "reply" in events_in((state / "client.log").read_text())
     here, there = events_in(server), events_in(hospital)
     assert here.keys() >= AT_BOTH_SIDES | {"round done", "left"}
     assert there.keys() == AT_BOTH_SIDES | {"scored"}

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.commands import assert_one_line, run
 from tests.support.faults import FaultyFederation, fails_to_train
-from tests.support.federations import log_of, options, status_of
+from tests.support.federations import events_of, last_noted, log_of, options, status_of
 from tests.support.provisioned import provision
 from tests.support.waiting import wait_until
 
@@ -83,11 +83,17 @@ def test_a_second_hospital_of_one_name_joins_under_another(
     wait_until(lambda: joined(federation, "hospital-00"))
     same = [*second(federation, shards[0]), "--insecure"]
     assert_one_line(run("flower-client", *same), 4, "is connected already; use --name")
+    refused = events_of(tmp_path / "run")[-1]
+    assert (refused["event"], refused["site"]) == ("refused", "hospital-00")
     other = run("flower-client", *same, "--name", "hospital-77")
     assert other.returncode == 0, other.stderr
     assert set(federation.wait(60).values()) == {0}
 
 
+@pytest.mark.fault(
+    "a second process with a site's certificate",
+    "refused with exit code 4 and an audit line; the first one stays",
+)
 def test_a_second_process_of_one_kit_joins_when_the_first_has_ended(
     tmp_path: Path, certified: FaultyFederation, shards: list[Path]
 ) -> None:
@@ -97,6 +103,7 @@ def test_a_second_process_of_one_kit_joins_when_the_first_has_ended(
     kit = tmp_path / "kits" / "sites" / "hospital-00"
     same = [*second(certified, shards[0]), "--tls", kit]
     assert_one_line(run("flower-client", *same), 4, "end it; no two may use one kit")
+    assert last_noted(tmp_path / "run") == "refused"
     certified.clients["hospital-00"].terminate()
     assert certified.clients["hospital-00"].wait(30) == 143
     certified.start_client(shards[0])

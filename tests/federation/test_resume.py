@@ -243,20 +243,6 @@ def test_a_run_must_be_whole_to_go_on_with(tmp_path: Path, content: str) -> None
     assert_one_line(result, 2, "config.json", "--resume needs the folder")
 
 
-def test_only_the_model_of_the_last_round_is_gone_on_with(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    with FaultyFederation(tmp_path / "logs") as federation:
-        federation.start_server(options(folder, 1, rounds=2))
-        federation.start_client(make_hospitals(tmp_path / "data", 1)[0])
-        assert set(federation.wait(60).values()) == {0}
-    first, last = (folder / "checkpoints" / f"round-000{number}.pt" for number in (1, 2))
-    again = ("flower-server", "--insecure", "--resume", *options(folder, 1, rounds=3))
-    last.write_bytes(first.read_bytes())
-    assert_one_line(run(*again), 2, f"{last}: not the model of the last round", "backup")
-    last.unlink()
-    assert_one_line(run(*again), 2, f"{last}: no such file; restore it from a backup")
-
-
 def test_where_there_is_no_run_resume_begins_one(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with FaultyFederation(tmp_path / "logs") as federation:

@@ -86,6 +86,10 @@ def test_each_hospital_has_the_final_and_the_best_model_and_a_page_of_its_own(
     status, rounds = status_of(run), lines_of(run)
     best = status["best_round"]
     assert best < 3
+    if mode == "linear":  # only the head travels after the first round
+        received = [{h["bytes"]["received"] for h in line["hospitals"].values()} for line in rounds]
+        assert min(received[0]) > 5 * max(received[1])
+        assert received[1] == received[2]
     audit = audit_of(run)
     for name in NAMES:
         folder = given(tmp_path, name)
@@ -143,18 +147,6 @@ def test_without_share_model_nothing_is_left_and_nothing_told(
         assert not (tmp_path / "state" / name / "models").exists()
     assert status_of(tmp_path / "run")["shared"] is None
     assert not any("keep" in line for line in audit_of(tmp_path / "run"))
-
-
-def test_a_client_without_a_place_for_the_model_says_where_it_would_go(
-    tmp_path: Path, federation: FaultyFederation, shards: list[Path]
-) -> None:
-    federation.start_server(options(tmp_path / "run", 3, rounds=1))
-    for shard in shards:
-        federation.start_client(shard)
-    assert set(federation.wait(120).values()) == {0}
-    told = "the server shares the final model of this run; give --state a folder, and it is kept"
-    for name in NAMES:
-        assert log_of(federation, name).count(told) == 1
 
 
 @pytest.mark.fault(

@@ -166,23 +166,6 @@ def test_a_renewed_certificate_ends_the_session_of_the_old_one(
     assert all(len(line["hospitals"]) == 2 for line in lines_of(folder))
 
 
-@pytest.mark.fault(
-    "a second process with a site's certificate",
-    "refused with exit code 4 and an audit line; the first one stays",
-)
-def test_a_second_process_of_the_same_site_is_refused(
-    tmp_path: Path, federation: LocalFederation, shards: list[Path]
-) -> None:
-    folder = tmp_path / "run"
-    federation.start_server(options(folder, 3))
-    federation.start_client(shards[0])
-    wait_until(lambda: "joined" in log_of(federation, "server"))
-    second = run("flower-client", *client(federation, kit_of(tmp_path), shards[0]))
-    assert_one_line(second, 4, "a hospital named hospital-00 is connected already")
-    assert audit_of(folder)[-1]["event"] == "refused"
-    assert federation.clients["hospital-00"].poll() is None
-
-
 def test_a_key_that_others_may_read_is_not_used(
     tmp_path: Path, federation: LocalFederation, shards: list[Path]
 ) -> None:

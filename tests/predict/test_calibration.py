@@ -102,6 +102,7 @@ def test_what_flower_predict_tells_is_calibrated(model: Path) -> None:
     first, second = (Histograms.from_text(each) for each in json.loads(text).values())
     together = first + second
     assert told["calibrated"] == list(FINDINGS)
+    assert len(told["films"]) == 3
     for own, before in zip(told["films"], plain["films"], strict=True):
         called = []
         for finding in FINDINGS:

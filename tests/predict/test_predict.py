@@ -122,6 +122,7 @@ def test_json_and_a_file_that_is_not_replaced(model: Path, films: Path, tmp_path
     told = json.loads(out.read_text())
     assert (told["model"], told["size"]) == (str(model), 48)
     rows = table(run("flower-predict", *given).stdout)
+    assert {entry["image"] for entry in told["films"]} == rows.keys()
     for entry in told["films"]:
         expected = dict(zip(FINDINGS, map(float, rows[entry["image"]]), strict=True))
         assert entry["probabilities"] == expected

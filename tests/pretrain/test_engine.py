@@ -312,6 +312,8 @@ def test_the_probe_sees_the_backbone_in_evaluation_mode_and_leaves_no_trace(
     probed = Run(tmp_path / "probed", recipe_of("simclr"), shard, probe=probe, probe_every=2)
     probed.engine.run()
     assert curve(probed) == curve(plain)
+    # Training mode would leave a trace in BatchNorm's statistics alone.
+    assert same_bits(*(read_checkpoint(of.out, "densenet-tiny", 0)[0] for of in (plain, probed)))
     at = [line["epoch"] for line in probed.metrics() if "knn_auc" in line]
     assert at == [2, 3]
     assert all(0 <= line["knn_auc"] <= 1 for line in probed.metrics() if "knn_auc" in line)

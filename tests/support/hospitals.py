@@ -1,7 +1,6 @@
 """Hospitals in this very process, behind the interface that the round loop uses."""
 
 import shutil
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -283,11 +282,6 @@ def far(instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, byt
     state["features.norm0.weight"] = state["features.norm0.weight"] + 1000
     blob = pack(state)
     return reply.model_copy(update={"weights": fingerprint(blob)}), blob
-
-
-def late(_instruction: Instruction, reply: Reply, blob: bytes) -> tuple[Reply, bytes]:
-    time.sleep(3)
-    return reply, blob
 
 
 def rounds_in(mode: Mode) -> list[tuple[Instruction, bytes]]:

@@ -29,7 +29,7 @@ def take_part_with(script: Script, patience: float, hospital: Any = SOMEBODY) ->
 
 
 def test_patience_begins_when_the_connection_is_lost() -> None:
-    patience = 1.0
+    patience = 2.0
 
     def script(number: int, answers: Iterator[Any]) -> Iterator[ServerMessage]:
         if number == 1:
@@ -37,7 +37,7 @@ def test_patience_begins_when_the_connection_is_lost() -> None:
         yield GREETING
         next(answers)
         if number == 0:
-            time.sleep(2 * patience)  # a healthy connection on which nothing is said
+            time.sleep(1.2 * patience)  # a healthy connection on which nothing is said
             return
         yield call(Farewell(outcome="finished"))
         next(answers)

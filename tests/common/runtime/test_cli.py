@@ -42,7 +42,6 @@ def test_the_exit_code_is_the_same_where_the_last_line_cannot_be_written() -> No
         ("radiographs.cli", ["--help"], 0, "chestxray14"),
         ("radiographs.cli", ["synthetic", "--help"], 0, "--hospitals"),
         ("radiographs.cli", ["chestxray14", "--help"], 0, "--allow-missing"),
-        ("radiographs.cli", ["--help"], 0, "mimic"),
         ("radiographs.cli", ["chexpert", "--help"], 0, "--uncertain"),
         ("radiographs.cli", ["mimic", "--help"], 0, "--labels"),
         ("radiographs.cli", ["join", "--help"], 0, "SHARDS"),

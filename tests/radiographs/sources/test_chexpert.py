@@ -18,6 +18,7 @@ FILMS = [
     ("patient00001/study1/view2_lateral.jpg", "Lateral"),
     ("patient00002/study3/view1_frontal.jpg", "Frontal"),
 ]
+SMALL = ("--size", "40", "--workers", "1")
 HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Pneumonia\n"
 
 
@@ -37,7 +38,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_frontals_and_laterals_become_a_shard_without_labels(root: Path, tmp_path: Path) -> None:
-    command(["--root", str(root), "--out", str(tmp_path / "out"), "--size", "40"])
+    command(["--root", str(root), "--out", str(tmp_path / "out"), *SMALL])
     shard = open_shard(tmp_path / "out")
     assert shard.labels is None
     assert shard.manifest.counts is None
@@ -58,7 +59,7 @@ def test_frontals_and_laterals_become_a_shard_without_labels(root: Path, tmp_pat
 def test_views_and_split_are_chosen(
     root: Path, tmp_path: Path, options: list[str], levels: list[int]
 ) -> None:
-    command(["--root", str(root), "--out", str(tmp_path / "out"), "--size", "40", *options])
+    command(["--root", str(root), "--out", str(tmp_path / "out"), *SMALL, *options])
     shard = open_shard(tmp_path / "out")
     assert [int(image.mean()) for image in shard.images] == levels
     assert [e.split for e in shard.entries] == [e.image.split("/")[0] for e in shard.entries]
@@ -68,7 +69,7 @@ def test_a_missing_film_is_an_error_unless_allowed(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (root / "train" / FILMS[1][0]).unlink()
-    given = ["--root", str(root), "--out", str(tmp_path / "out"), "--size", "40"]
+    given = ["--root", str(root), "--out", str(tmp_path / "out"), *SMALL]
     with pytest.raises(BadInput, match=r"1 of 3 .*view2_lateral.*--allow-missing"):
         command(given)
     command([*given, "--allow-missing"])

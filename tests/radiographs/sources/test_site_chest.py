@@ -60,7 +60,9 @@ def test_nothing_is_said_if_nothing_was_assumed(
     for i in range(3):
         save(tmp_path / "films" / f"{i}.dcm", PatientID=f"A-{i}")
     command(site(tmp_path / "films"))
-    assert not [word for word in ("give no", "placeholder") if word in capsys.readouterr().out]
+    told = capsys.readouterr().out
+    assert "3 images of 3 patients" in told
+    assert not [word for word in ("give no", "placeholder") if word in told]
 
 
 def test_a_view_in_the_table_is_told_and_can_contradict(

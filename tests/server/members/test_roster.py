@@ -83,14 +83,23 @@ def test_who_trains_keeps_its_place_unless_its_connection_is_found_dead(
     folder = RunFolder.create(tmp_path / "run", {})
     admission = Admission(Greeting(run="r", seed=0), HELLO.image_size, folder)
     roster = Roster(admission, folder)
-    old: Any = Name(1, busy=True)
+    asked = threading.Event()
+
+    class Silent(Name):
+        def answers(self, message: Message) -> bool:
+            asked.set()
+            return super().answers(message)
+
+    old: Any = Silent(1, busy=True)
     new: Any = Name(2)
     roster.enter(old)
     coming = threading.Thread(target=roster.enter, args=(new,))
     coming.start()
     if dead:
+        assert asked.wait(10)
         roster.leave(old)
-    coming.join(20)
+    coming.join(5)
+    assert not coming.is_alive()
     assert roster.present() == {HELLO.site: new if dead else old}
     assert new.parted.wait(0 if dead else 10) is not dead
 
@@ -132,6 +141,9 @@ def test_each_hospital_is_told_its_own_result_whenever_it_comes(tmp_path: Path) 
             told[self.hello.site] = message
             return True
 
+        def close(self) -> None:
+            roster.leave(self)  # type: ignore[arg-type]
+
     def result(name: str) -> RunResult:
         part = {"a": 1, "b": 2}[name]
         means = dict.fromkeys(FINDINGS)
@@ -150,6 +162,11 @@ def test_each_hospital_is_told_its_own_result_whenever_it_comes(tmp_path: Path) 
         name: Farewell(outcome="finished", reason="over", result=result(name))
         for name in ("a", "b")
     }
+    told.clear()
+    again: Any = Listening("a", 1)  # the same process waits for the next run
+    roster.enter(again)
+    assert roster.present() == {}
+    assert not told
 
 
 def test_who_is_let_go_is_gone_from_the_live_state_with_the_reason(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ REJECT = ("Rejected", "WireError", "Improper", "BadKeys")
 BARS = {
     "server/members/admission.py": ("standing", "stranger"),
     "server/members/sites.py": ("refusal",),
-    "server/run/folder.py": ("exclusion",),
+    "server/run/exclusions.py": ("refusal",),
 }
 
 
@@ -46,11 +46,17 @@ def texts_in(function: ast.FunctionDef) -> set[str]:
 
 
 def sentences_of_bars() -> set[str]:
-    found = set()
+    found = set[str]()
     for name, functions in BARS.items():
-        for node in ast.walk(ast.parse((ROOT / name).read_text())):
-            if isinstance(node, ast.FunctionDef) and node.name in functions:
-                found |= texts_in(node)
+        defined = {
+            node.name: node
+            for node in ast.walk(ast.parse((ROOT / name).read_text()))
+            if isinstance(node, ast.FunctionDef)
+        }
+        for function in functions:
+            texts = texts_in(defined[function])
+            assert texts, function
+            found |= texts
     return found
 
 

@@ -1,6 +1,7 @@
 """A round is saved and scored while the next one goes on, and never counts before it is safe."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -15,6 +16,7 @@ from common.provenance import Provenance
 from common.scores import Scores
 from common.state import State
 from common.wire import fingerprint, pack
+from server.rounds.attempt import Attempt
 from server.rounds.beside_next import BesideNext
 from server.rounds.loop import Rounds
 from server.run.events import InitialModel
@@ -98,14 +100,29 @@ def test_a_round_is_saved_beside_the_next_unless_hospitals_would_forget_the_one_
 def test_nothing_of_a_round_counts_before_the_one_before_it_is_safe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The save of a round is held back until the next one's replies are here, and then slow."""
     hospitals, folder, safe = Watched(tmp_path / "data"), tmp_path / "run", []
     rounds = rounds_with(plan_of(rounds=3), hospitals, folder)
-    strike = type(rounds)._strike
+    strike, collect, write = type(rounds)._strike, Attempt.collect, RunFolder.write_checkpoint
+    came = {number: Event() for number in range(1, 5)}
+
+    def comes(self: Attempt, *arguments: Any) -> Any:
+        found = collect(self, *arguments)
+        came[1 + sum(event.is_set() for event in came.values())].set()
+        return found
+
+    def held_back(self: RunFolder, number: int, *arguments: Any) -> None:
+        if number < 3:
+            assert came[number + 1].wait(SECONDS)
+            time.sleep(0.2)
+        write(self, number, *arguments)
 
     def noted(self: Any, found: Any) -> None:
         safe.append(len(lines_of(folder)) if (folder / "rounds.jsonl").exists() else 0)
         strike(self, found)
 
+    monkeypatch.setattr(Attempt, "collect", comes)
+    monkeypatch.setattr(RunFolder, "write_checkpoint", held_back)
     monkeypatch.setattr(type(rounds), "_strike", noted)
     rounds.run()
     assert safe == [0, 1, 2]
@@ -163,10 +180,11 @@ def test_a_round_that_cannot_be_saved_ends_the_run_while_hospitals_train(
     ended, hospitals = Event(), Training(tmp_path / "data")
     monkeypatch.setattr(RunFolder, "write_checkpoint", fails)
     rounds = rounds_with(plan_of(rounds=3), hospitals, tmp_path / "run")
+    begun = time.monotonic()
     with pytest.raises(OSError, match="full"):
         rounds.run()
-    assert not ended.is_set()
     ended.set()
+    assert time.monotonic() - begun < SECONDS / 2  # far from the deadline of the round
 
 
 def test_what_the_work_raises_is_raised_once_by_whoever_waits_for_it() -> None:

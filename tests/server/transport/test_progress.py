@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 
 import grpc
 import pytest
@@ -113,21 +113,20 @@ def test_a_flood_is_cut_off_before_it_keeps_the_server_busy(tmp_path: Path) -> N
 
 
 def test_progress_does_not_put_the_deadline_off(tmp_path: Path) -> None:
-    over: list[float] = []
+    over = Event()
 
     def trickles(say: Say) -> None:
         for _ in count():
             say(properties(HALF))
             time.sleep(0.15)
-            if over:
+            if over.is_set():
                 return
 
     with hospital_that(trickles, tmp_path) as connection:
-        start = time.monotonic()
+        # Not by the bound on progress, which would end it later, and in other words.
         with pytest.raises(HospitalLost, match="no answer in time"):
             connection.ask(INSTRUCTION, Weights(b""), 1, lambda _progress: None)
-        over.append(time.monotonic() - start)
-    assert over[0] < 1.5
+        over.set()
 
 
 @pytest.mark.parametrize(

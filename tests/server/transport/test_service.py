@@ -3,7 +3,6 @@
 import socket
 import sys
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -254,34 +253,6 @@ def test_who_comes_after_the_farewell_is_told(tmp_path: Path) -> None:
         assert ended.wait(10)
         late[0].join(10)
         assert not late[0].is_alive()
-
-    with listening(roster, address, None):
-        work()
-
-
-def test_who_waits_for_the_next_run_is_told_once(tmp_path: Path) -> None:
-    roster = roster_in(tmp_path)
-    address = f"127.0.0.1:{free_port()}"
-    joined: list[str] = []
-
-    class Stays(Newcomer):
-        def greet(self, greeting: Greeting) -> Hello:
-            joined.append(self.name)
-            return super().greet(greeting)
-
-    def work() -> None:
-        stays = Stays(0)
-        first = join_in_background(stays, address)
-        assert roster.wait_for(1, 10)
-        roster.say_farewell("enough")
-        first.join(10)
-        handler = MessageHandler(stays, ClientState(None))  # type: ignore[arg-type]
-        again = (handler, address, None, 1e9)
-        threading.Thread(target=take_part, args=again, daemon=True).start()
-        wait_until(lambda: len(joined) == 2, 10)
-        start = time.monotonic()
-        roster.say_farewell("enough", ["hospital-000"])
-        assert time.monotonic() - start < 5
 
     with listening(roster, address, None):
         work()

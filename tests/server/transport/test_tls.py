@@ -188,11 +188,13 @@ def test_the_same_refusal_is_written_once_and_counted(
     assert told == ["b refused", "b refused", "b refused 4 times", "b refused"]
 
 
-@pytest.mark.parametrize("days", [-91, 91])
+@pytest.mark.parametrize(
+    ("days", "told"), [(-91, r"expired on .*renew FOLDER --server"), (91, "set the clock")]
+)
 def test_a_server_certificate_that_is_not_valid_is_told_at_the_start(
-    tmp_path: Path, days: int
+    tmp_path: Path, days: int, told: str
 ) -> None:
     kits = provision(tmp_path / "kits", ["a"])
     renew_server(kits, datetime.now(UTC) + timedelta(days=days))
-    with pytest.raises(BadInput, match=r"expired on .*renew FOLDER --server|set the clock"):
+    with pytest.raises(BadInput, match=told):
         ServerTLS(kits / "server")
