@@ -153,10 +153,10 @@ class Hospital:
     ) -> tuple[Reply, bytes]:
         """Score the received weights, train them if asked, and return the reply and new weights.
 
-        Any other fault of its own raises nothing: a failed reply carries the exception's type
-        alone, since its text may hold patient data; this hospital's log has it. If the accelerator
-        fails, the CPU takes over: for this round, since memory may be free again in the next one,
-        or for good if the accelerator is of no more use to this process.
+        A fault of its own raises nothing, but for those below: a failed reply carries the
+        exception's type alone, since its text may hold patient data; this hospital's log has it. If
+        the accelerator fails, the CPU takes over: for this round, since memory may be free again in
+        the next one, or for good if the accelerator is of no more use to this process.
 
         Args:
             instruction: What to do.

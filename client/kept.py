@@ -28,7 +28,7 @@ from common.net import SITE_NAME
 from common.protocol import Instruction, Keep
 from common.provenance import Provenance
 from common.readings import FEW
-from common.runtime.files import drop_temporary, write_json
+from common.runtime.files import drop_temporary, sync_folder, write_json
 from common.scores import Auc
 from common.state import State, select
 from common.wire import fingerprint, pack
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 FILES = ("final.pt", "final.json", "best.pt", "best.json", "report.html")
 
 UNFINISHED = ("new-final.pt", "new-best.pt")
-"""A model whose scores are not written yet."""
+"""A model that has not taken the place of the last one."""
 
 
 class Interval(BaseModel):
@@ -159,13 +159,16 @@ class KeptModels:
             versions={"fedcxr": version("fedcxr")},
         )
         folder.mkdir(parents=True, exist_ok=True)
-        new = folder / f"new-{keep.model}.pt"
+        new, model = folder / f"new-{keep.model}.pt", folder / f"{keep.model}.pt"
         try:
             write_checkpoint(new, state, instruction.architecture, provenance)
-            # Before the model is in place: where a model is, its scores are.
-            scores = own_scores(keep, films, logits, instruction.seed)
-            write_json(folder / f"{keep.model}.json", scores.model_dump())
-            new.replace(folder / f"{keep.model}.pt")
+            # Never a model beside another's scores.
+            scores = folder / f"{keep.model}.json"
+            scores.unlink(missing_ok=True)
+            new.replace(model)
+            sync_folder(folder)
+            own = own_scores(keep, films, logits, instruction.seed)
+            write_json(scores, own.model_dump())
         finally:
             new.unlink(missing_ok=True)
         if keep.model == "final":  # a run that went on after its end may have another best model

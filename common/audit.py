@@ -84,9 +84,7 @@ class AuditLog:
         except BaseException as error:
             self._file.close()
             if isinstance(error, BlockingIOError):
-                raise BadInput(
-                    f"{path}: another process is writing it; end that one, or take another folder"
-                ) from None
+                raise BadInput(f"{path}: another process is writing it; end that one") from None
             raise
 
     def __enter__(self) -> "AuditLog":

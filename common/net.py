@@ -59,7 +59,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 def unusable(option: str, address: str, error: OSError) -> BadInput:
     """Return what is said of an address on which nothing can listen, with what to do."""
-    remedy = "give an address of this machine, or 0.0.0.0 for all of them"
+    remedy = "give an address of this machine"
     if error.errno == errno.EADDRINUSE:
         remedy = "choose another port or end what uses it"
     elif error.errno == errno.EACCES:

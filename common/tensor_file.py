@@ -36,6 +36,8 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
     except RuntimeError as error:
         # torch hides the reason, even a signal, behind an error of its archive writer.
         reason = error.__context__
+        if isinstance(reason, OSError):
+            reason.filename = str(path)
         if isinstance(reason, OSError) or (reason and not isinstance(reason, Exception)):
             raise reason from None
         raise

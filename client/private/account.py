@@ -138,7 +138,7 @@ class PrivacyAccount:
 
         Raises:
             NotAllowed: It costs more than is left, or there is no file.
-            OSError: The charge cannot be written.
+            Unwritable: The charge cannot be written.
         """
         training, identity = instruction.training, instruction.identity
         if training.dp != "sample" or instruction.task != "train":
@@ -219,5 +219,5 @@ def _read(file: Path) -> Spent | None:
     except (ValueError, RecursionError, ValidationError):
         raise BadInput(
             f"{file}: damaged, so that the privacy spent is not known; restore it from the newest "
-            "backup, and compare its epsilon with the last answered line of audit.jsonl"
+            "backup, whose last charge must be of the round that audit.jsonl has answered last"
         ) from None

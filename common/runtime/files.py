@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock, get_native_id
@@ -90,8 +90,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o6
         OSError: The disk is full or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{get_native_id()}.tmp")
-    temporary.unlink(missing_ok=True)
     try:
+        temporary.unlink(missing_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
             write(file)
@@ -102,7 +102,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o6
         error.filename = str(path)  # a user knows nothing of the temporary one
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 

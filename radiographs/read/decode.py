@@ -26,6 +26,7 @@ from common.shard import Bytes
 from radiographs.read.extent import FEWEST, extent_of
 from radiographs.read.jpeg import check_jpeg
 from radiographs.read.png import check_png
+from radiographs.read.unreadable import TOO_LITTLE_MEMORY
 from radiographs.read.unreadable import Unreadable as Unreadable
 
 FORMATS = ("PNG", "JPEG")
@@ -92,8 +93,10 @@ def decode(path: Path, size: int) -> Bytes:
         raise Unreadable("too large for a radiograph") from None
     except UnidentifiedImageError:
         raise Unreadable("neither PNG nor JPEG") from None
-    except (Unreadable, MemoryError):
+    except Unreadable:
         raise
+    except MemoryError:
+        raise Unreadable(TOO_LITTLE_MEMORY) from None
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
         # Other texts of the library may quote the file.
         reason = isinstance(error, OSError) and error.strerror

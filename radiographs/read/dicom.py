@@ -24,6 +24,7 @@ from common.shard import Bytes
 from radiographs.read.chest import Header, Wanted, check_header
 from radiographs.read.decode import Unreadable, resized
 from radiographs.read.shown import cause_of_dullness, shown_pixels
+from radiographs.read.unreadable import TOO_LITTLE_MEMORY
 from radiographs.read.words import quoted, text
 
 MOST_PIXELS = 100_000_000
@@ -178,8 +179,10 @@ def _errors_as_unreadable() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (Unreadable, FedCXRError, MemoryError):
+    except (Unreadable, FedCXRError):
         raise
+    except MemoryError:
+        raise Unreadable(TOO_LITTLE_MEMORY) from None
     except Exception as error:
         # A damaged file can raise anything. An OSError that pydicom itself raises has no number.
         if isinstance(error, OSError) and error.errno is not None:

@@ -154,7 +154,8 @@ def _private(settings: SiteSettings) -> Private:
     own = private_path(settings.out)
     if settings.salt_from is not None:
         given = Private(salt=read_private(settings.salt_from).salt)
-        check_kept(own, given.salt)
+        if not unfinished(settings.out).exists():
+            check_kept(own, given.salt)
         return given
     return Private(salt=read_private(own).salt) if own.exists() else new_private()
 

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from threading import Thread
 from typing import TypeVar
 
@@ -37,11 +36,11 @@ def in_order(
 
     Raises:
         Exception: The function's exception for the first item that failed.
-        FedCXRError: A process died, or has not enough memory.
+        FedCXRError: A process died.
     """
     workers = min(workers or cores(), len(items))
     if workers <= 1:
-        yield from map(partial(_call, function), items)
+        yield from map(function, items)
         return
     # Spawn: a forked child would inherit the command's signal handlers and threads.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _be_a_worker)
@@ -65,14 +64,7 @@ def cores() -> int:
 
 
 def _each(function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
-    return [_call(function, item) for item in items]
-
-
-def _call(function: Callable[[ItemT], ResultT], item: ItemT) -> ResultT:
-    try:
-        return function(item)
-    except MemoryError:
-        raise FedCXRError("not enough memory for a film; give fewer --workers") from None
+    return [function(item) for item in items]
 
 
 def _be_a_worker() -> None:

@@ -66,10 +66,10 @@ def read_private(path: Path) -> Private:
 
 
 def check_kept(path: Path, salt: str, files: Collection[str] | None = None, hint: str = "") -> None:
-    """Refuse to replace the private file of another shard: with another salt, or of other films.
+    """Refuse to replace the private file of another shard: of another salt, or of films not here.
 
-    A shard may be made again, since options or labels were wrong: of the same files, in which
-    others are refused.
+    A shard may be made again, since options or labels were wrong: of the same files, of which
+    others are refused, and of more.
 
     Args:
         path: The private file that will be written; it need not exist.

@@ -142,7 +142,7 @@ class Attempt:
 
     def _reject_barred(self) -> None:
         """Reject what came from hospitals that may not take part any more."""
-        for name in sorted(self.collected.hospitals.keys() | self.collected.validations.keys()):
+        for name in sorted(self.collected.answered - self._under_way.errands.keys()):
             barred = self._hospitals.standing(self._errands[name].connection)
             if barred is not None:
                 self._reject(name, barred)

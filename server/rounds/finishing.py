@@ -163,8 +163,8 @@ class Finishing:
             raise BadInput(
                 f"round {number}: --strategy {self.plan.strategy.strategy} made a model that "
                 f"cannot be used: {flaw}; the run is as it was after round {number - 1}: start "
-                "another from its last model with other settings of the strategy; once one of "
-                "your own is mended, --resume goes on"
+                "another with other settings of the strategy, or mend your own strategy and go on "
+                "with --resume"
             )
         drift = cosines(out.trained, after, updates)
         self.model.follow(out, after)

@@ -63,7 +63,7 @@ class UnderWay:
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
         self._errands: dict[str, tuple[Errand, float]] = {}  # with its deadline
-        self._outcomes: Queue[Outcome] = Queue()
+        self._outcomes: Queue[Outcome | Exception] = Queue()
         self._room = Semaphore(TRANSFERS)
 
     @property
@@ -93,6 +93,10 @@ class UnderWay:
         Args:
             enough: Is asked before each outcome, and each second; if so, the others remain under
                 way. What it raises ends this.
+
+        Raises:
+            Exception: What an errand raised that is no finding on its hospital, such as a full disk
+                where hospitals are in this process.
         """
         while self._errands and not enough():
             left = min(deadline for _, deadline in self._errands.values()) - monotonic()
@@ -101,6 +105,8 @@ class UnderWay:
             except Empty:
                 yield from self._expired()
                 continue
+            if isinstance(outcome, Exception):
+                raise outcome
             expected, _ = self._errands.get(outcome.name, (None, 0.0))
             if outcome.errand is expected:
                 del self._errands[outcome.name]
@@ -136,6 +142,9 @@ class UnderWay:
             answer = lost
         except ProtocolError as error:
             answer = Rejected(f"answered {error}")
+        except Exception as error:  # noqa: BLE001 - raised where the outcomes are taken
+            self._outcomes.put(error)
+            return
         self._outcomes.put(Outcome(name, errand, answer, asked - start, fetched - asked))
 
     def _fetch(self, errand: Errand, reply: Reply, deadline: float) -> Blob:

@@ -35,7 +35,10 @@ class Exclusions:
         names = sorted(file.stem for file in self._path.glob("*.json"))
         if not names:
             return ""
-        return f"excluded: {', '.join(names)}; once mended, remove their files from {self._path}; "
+        return (
+            f"excluded: {', '.join(names)}; once mended, remove their files from {self._path} and "
+            "start their clients again; "
+        )
 
     def _file(self, name: str) -> Path:
         return self._path / f"{name}.json"

@@ -90,7 +90,8 @@ def _say(event: Event | AuditEvent) -> None:
             log.info("the run ends after round %d: %s", event.round, event.reason, extra=told)
         case Excluded():
             log.warning(
-                "%s is excluded after bad replies: %s; to let it in again, remove excluded/%s.json",
+                "%s is excluded after bad replies: %s; to let it in again, remove "
+                "excluded/%s.json and start its client",
                 event.site,
                 event.reason,
                 event.site,

@@ -224,7 +224,7 @@ def test_two_writers_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     with AuditLog(path) as log:
         log.write("round")
-        with pytest.raises(BadInput, match="is writing it; end that one, or take another folder"):
+        with pytest.raises(BadInput, match="is writing it; end that one"):
             AuditLog(path)
         log.write("round")
     write(path, 1)

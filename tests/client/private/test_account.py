@@ -131,7 +131,7 @@ def test_a_budget_needs_a_place_to_be_kept() -> None:
 def test_a_damaged_file_is_not_begun_anew(tmp_path: Path, content: str) -> None:
     file = tmp_path / "privacy.json"
     file.write_text(content)
-    with pytest.raises(BadInput, match="restore it from the newest backup, and compare"):
+    with pytest.raises(BadInput, match="restore it from the newest backup, whose last charge"):
         PrivacyAccount(file)
     assert file.read_text() == content
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ def test_a_grid_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     trials = tmp_path / "results" / "trials.jsonl"
     first = start(tmp_path, "table2")
     wait_until(lambda: trials.exists() and len(trials.read_text().splitlines()) >= 2, 120)
+    os.kill(first.pid, signal.SIGSTOP)  # so that it starts no further worker
     processes = descendants(first.pid)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
@@ -102,8 +104,10 @@ def test_fewer_labels_and_bounds_from_trials_to_the_report(tmp_path: Path) -> No
 
 def descendants(pid: int) -> list[int]:
     """Return the processes that a process started, and those that they started."""
-    files = Path(f"/proc/{pid}/task").glob("*/children")
-    children = [int(child) for file in files for child in file.read_text().split()]
+    children: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        for file in Path(f"/proc/{pid}/task").glob("*/children"):
+            children += map(int, file.read_text().split())
     return children + [found for child in children for found in descendants(child)]
 
 

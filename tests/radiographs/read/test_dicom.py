@@ -463,10 +463,9 @@ def test_trouble_of_the_machine_is_no_damage_of_the_film(
         OSError(errno.EIO, "Input/output error"): "Input/output error",
         OSError("cut short"): "cannot be read as DICOM: damaged, or cut short",
         EOFError("cut short"): "cannot be read as DICOM: damaged, or cut short",
+        MemoryError(): "needs more memory than there is, or is damaged; try fewer --workers",
     }
     raised: list[Exception] = [MemoryError()]
-    with pytest.raises(MemoryError):
-        read_one(path, Wanted("frontal"), 40)
     for error, reason in said.items():
         raised[0] = error
         assert read_one(path, Wanted("frontal"), 40) == reason

@@ -70,7 +70,7 @@ def test_what_fails_is_answered_without_its_text(caplog: pytest.LogCaptureFixtur
 def test_many_connections_that_say_nothing_take_few_threads_and_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("server.metrics.port._Handler.timeout", 2)
+    monkeypatch.setattr("server.metrics.port._Handler.timeout", 5)
     before = set(threading.enumerate())
 
     def begun() -> int:

@@ -154,8 +154,9 @@ def test_a_run_that_excluded_those_it_needs_says_so_and_goes_on_once_they_are_le
     folder = tmp_path / "run"
     faults: dict[str, Fault] = {"hospital-01": poisoned, "hospital-02": poisoned}
     rounds = rounds_of(plan_of(rounds=1), shards, folder, faults)
-    remedy = f"excluded: hospital-01, hospital-02; once mended, remove their files from {folder}"
-    with pytest.raises(NoQuorum, match=f"{remedy}/excluded; --resume goes on"):
+    files = f"once mended, remove their files from {folder / 'excluded'}"
+    remedy = f"excluded: hospital-01, hospital-02; {files} and start their clients again"
+    with pytest.raises(NoQuorum, match=f"{remedy}; --resume goes on"):
         rounds.run()
     rounds.folder.log.close()
 
@@ -166,7 +167,7 @@ def test_a_run_that_excluded_those_it_needs_says_so_and_goes_on_once_they_are_le
         with closing(again.log):
             Rounds(plan, hospitals, again, state, Provenance(method="fedavg"), None).run()
 
-    with pytest.raises(NoQuorum, match=f"{remedy}/excluded; start more clients"):
+    with pytest.raises(NoQuorum, match=f"{remedy}; start more clients"):
         resume(shards[:1], 0.1)
     for file in (folder / "excluded").iterdir():
         file.unlink()

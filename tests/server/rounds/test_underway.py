@@ -81,6 +81,15 @@ def test_a_hospital_that_is_lost_leaves_its_room(monkeypatch: pytest.MonkeyPatch
     assert ANSWER in answers
 
 
+def test_what_is_no_finding_on_a_hospital_is_raised_where_outcomes_are_taken() -> None:
+    class Full(Replying):
+        def ask(self, *_: object) -> Reply:
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        list(outcomes([Full()], 30))
+
+
 class Waiting(Replying):
     """Replies once it may."""
 
