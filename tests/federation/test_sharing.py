@@ -208,11 +208,11 @@ def test_a_client_that_is_killed_while_it_writes_leaves_nothing_half_written(
     wait_until(lambda: federation.clients["hospital-00"].poll() is not None)
     folder = given(tmp_path, "hospital-00")
     assert not (folder / "final.pt").exists()
-    assert list(folder.glob(".final.pt.*"))
+    assert list(folder.glob(".new-final.pt.*"))
     del federation.preludes["hospital-00"]
     federation.start_client(shards[0], ["--state", str(tmp_path / "state" / "hospital-00")])
     assert set(federation.wait(120).values()) == {0}
-    assert {file.name for file in folder.iterdir()} == {"final.json", "report.html"}
+    assert {file.name for file in folder.iterdir()} == {"report.html"}
     assert (given(tmp_path, "hospital-01") / "final.pt").exists()
 
 
