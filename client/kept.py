@@ -28,7 +28,7 @@ from common.net import SITE_NAME
 from common.protocol import Instruction, Keep
 from common.provenance import Provenance
 from common.readings import FEW
-from common.runtime.files import drop_temporary, sync_folder, write_json
+from common.runtime.files import drop_temporary, write_json
 from common.scores import Auc
 from common.state import State, select
 from common.wire import fingerprint, pack
@@ -160,17 +160,19 @@ class KeptModels:
         )
         folder.mkdir(parents=True, exist_ok=True)
         new, model = folder / f"new-{keep.model}.pt", folder / f"{keep.model}.pt"
+        scores = folder / f"{keep.model}.json"
+        own = own_scores(keep, films, logits, instruction.seed)
         try:
             write_checkpoint(new, state, instruction.architecture, provenance)
-            # Never a model beside another's scores.
-            scores = folder / f"{keep.model}.json"
-            scores.unlink(missing_ok=True)
+            scores.unlink(missing_ok=True)  # never a model beside another's scores
             new.replace(model)
-            sync_folder(folder)
-            own = own_scores(keep, films, logits, instruction.seed)
-            write_json(scores, own.model_dump())
         finally:
             new.unlink(missing_ok=True)
+        try:
+            write_json(scores, own.model_dump())
+        except BaseException:
+            model.unlink()
+            raise
         if keep.model == "final":  # a run that went on after its end may have another best model
             for stale in folder.glob("best.*"):
                 stale.unlink()

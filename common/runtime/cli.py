@@ -219,8 +219,8 @@ def run_command(
     except Exception as error:  # noqa: BLE001 - the last place to turn an error into a line
         if isinstance(error, OSError) and error.errno in FILE_ERRORS:
             where = f"{error.filename}: " if error.filename else ""
-            what = f"; {remedy(error, otherwise='')}".removesuffix("; ")
-            return _fail(name, given, f"{where}{error.strerror}{what}", BadInput.exit_code)
+            told = "; ".join(filter(None, (error.strerror, remedy(error, otherwise=""))))
+            return _fail(name, given, f"{where}{told}", BadInput.exit_code)
         return _fail(name, given, f"internal error, {type(error).__name__}", FedCXRError.exit_code)
     return 0
 

@@ -99,7 +99,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o6
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        error.filename = str(path)  # a user knows nothing of the temporary one
+        if error.filename in (None, str(temporary)):  # of which a user knows nothing
+            error.filename = str(path)
         raise
     finally:
         with suppress(OSError):

@@ -6,6 +6,7 @@ from threading import Semaphore, Thread
 from time import monotonic
 from typing import NamedTuple
 
+from common.errors import FedCXRError
 from common.message import ProtocolError
 from common.protocol import Reply
 from common.wire import Blob, fingerprint
@@ -63,7 +64,7 @@ class UnderWay:
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
         self._errands: dict[str, tuple[Errand, float]] = {}  # with its deadline
-        self._outcomes: Queue[Outcome | Exception] = Queue()
+        self._outcomes: Queue[Outcome | FedCXRError] = Queue()
         self._room = Semaphore(TRANSFERS)
 
     @property
@@ -95,8 +96,8 @@ class UnderWay:
                 way. What it raises ends this.
 
         Raises:
-            Exception: What an errand raised that is no finding on its hospital, such as a full disk
-                where hospitals are in this process.
+            FedCXRError: An errand raised it. It is no finding on a hospital but ends the run, such
+                as a full disk where hospitals are in this process.
         """
         while self._errands and not enough():
             left = min(deadline for _, deadline in self._errands.values()) - monotonic()
@@ -105,7 +106,7 @@ class UnderWay:
             except Empty:
                 yield from self._expired()
                 continue
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, FedCXRError):
                 raise outcome
             expected, _ = self._errands.get(outcome.name, (None, 0.0))
             if outcome.errand is expected:
@@ -142,7 +143,7 @@ class UnderWay:
             answer = lost
         except ProtocolError as error:
             answer = Rejected(f"answered {error}")
-        except Exception as error:  # noqa: BLE001 - raised where the outcomes are taken
+        except FedCXRError as error:
             self._outcomes.put(error)
             return
         self._outcomes.put(Outcome(name, errand, answer, asked - start, fetched - asked))

@@ -104,17 +104,19 @@ def test_a_run_whose_name_leads_elsewhere_is_not_kept(tmp_path: Path, run: str) 
     assert not (tmp_path / "state" / "models").exists()
 
 
+@pytest.mark.parametrize("step", ["write_checkpoint", "write_json"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("film 7")])
 def test_what_cannot_be_written_costs_no_reply_and_leaves_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     error: Exception,
+    step: str,
 ) -> None:
     def failing(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(kept_module, "write_checkpoint", failing)
+    monkeypatch.setattr(kept_module, step, failing)
     reply, _ = hospital_with(tmp_path).answer(offer(), BLOB)
     assert (reply.status, reply.kept) == ("ok", False)
     assert reply.validation is not None

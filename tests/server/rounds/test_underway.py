@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from common.errors import BadInput
 from common.message import Identity
 from common.protocol import Instruction, Reply
 from server.rounds import underway
@@ -84,9 +85,9 @@ def test_a_hospital_that_is_lost_leaves_its_room(monkeypatch: pytest.MonkeyPatch
 def test_what_is_no_finding_on_a_hospital_is_raised_where_outcomes_are_taken() -> None:
     class Full(Replying):
         def ask(self, *_: object) -> Reply:
-            raise OSError("the disk is full")
+            raise BadInput("the disk is full")
 
-    with pytest.raises(OSError, match="the disk is full"):
+    with pytest.raises(BadInput, match="the disk is full"):
         list(outcomes([Full()], 30))
 
 
