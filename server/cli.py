@@ -236,14 +236,14 @@ def _serve(arguments: Sequence[str]) -> None:
         done = len(folder.rounds())
         why = f": {status.reason}; --early-stop 0 and other --rounds go on" if status.reason else ""
         log.info("all %d rounds of this run are done already%s", done, why)
+        over, results = f"{done} rounds are done", _results(plan, folder, status)
+        roster.say_farewell(over, results=results)  # before it listens, or one could still join
         with (
             tracking(settings.track, plan, folder) as told,
             listening(roster, settings.listen, tls),
             _telling(port, folder),
         ):
             told.finish(status)
-            results = _results(plan, folder, status)
-            over = f"{done} rounds are done"
             roster.say_farewell(over, folder.hospitals(), RESTART_SECONDS, results)
         return
     rounds = start.rounds(roster, tester)

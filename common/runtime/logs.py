@@ -13,6 +13,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,7 +97,12 @@ def print_last_line(name: str, message: str) -> None:
     line = f"{name}: {message}"
     if _is_for_machines():
         line = JsonLines().format(logging.LogRecord(name, logging.ERROR, "", 0, message, (), None))
-    logging.getLogger().handlers[:] = [logging.NullHandler()]  # or a thread's line would follow
+    handlers = logging.getLogger().handlers
+    earlier, handlers[:] = handlers[:], [logging.NullHandler()]  # or a thread's line would follow
+    for handler in earlier:
+        if type(handler) is logging.StreamHandler:  # for whose lock a thread may wait
+            with suppress(OSError):
+                handler.setStream(StringIO())
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 

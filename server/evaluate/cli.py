@@ -115,6 +115,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
     if folder.is_finished(plan.rounds):
         log.info("all %d models are scored already", plan.rounds)
         _show(settings, plan, folder)
+        roster.say_farewell(over)  # before it listens, or one could still join
         with listening(roster, settings.listen, tls):
             roster.say_farewell(over, scoring.asked, RESTART_SECONDS)
         return

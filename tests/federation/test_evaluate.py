@@ -201,7 +201,7 @@ def test_an_evaluation_goes_on_after_a_kill_and_names_a_hospital_that_went_away(
     federation.preludes.clear()
 
     federation.start_server([*given, "--resume"], code=EVALUATE)
-    wait_until(lambda: len(read_scored(run)) == 2, 120)
+    wait_until(lambda: (run / "models.jsonl").read_bytes().count(b"\n") == 2, 120)
     federation.start_client(shards[1])
     assert set(federation.wait(60).values()) == {0}
     first, second = read_scored(run)

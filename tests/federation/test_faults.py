@@ -10,12 +10,14 @@ from tests.support.faults import (
     IMPATIENT,
     FaultyFederation,
     fails_to_train,
+    trains_after,
     trains_slowly,
 )
 from tests.support.federations import events_of, in_round, last_noted, lines_of, log_of, start
 from tests.support.waiting import wait_until
 
-SLOW_SECOND_ROUND = trains_slowly(3, "number == 2")
+AT_ONCE = ["--slots", "3"]
+"""No hospital waits for another that has yet to train."""
 
 
 @pytest.mark.fault(
@@ -26,13 +28,13 @@ def test_a_client_that_is_killed_comes_back(
     tmp_path: Path, federation: FaultyFederation, shards: list[Path]
 ) -> None:
     run = tmp_path / "run"
-    for shard in shards:
-        federation.preludes[shard.name] = SLOW_SECOND_ROUND
     federation.preludes["hospital-00"] = trains_slowly(1)
+    federation.preludes["hospital-01"] = trains_slowly(600, "number == 2")
     start(federation, run, shards, rounds=12, quorum=2)
     wait_until(lambda: in_round(federation, "hospital-01", 2))
     federation.clients["hospital-01"].kill()
     federation.clients["hospital-01"].wait()
+    del federation.preludes["hospital-01"]
     federation.start_client(shards[1])
     assert set(federation.wait(120).values()) == {0}
     lines = lines_of(run)
@@ -70,12 +72,17 @@ def test_a_late_hospital_is_left_out(
     tmp_path: Path, federation: FaultyFederation, shards: list[Path]
 ) -> None:
     run = tmp_path / "run"
-    federation.preludes["hospital-01"] = trains_slowly(6, "number == 1")
-    start(federation, run, shards, rounds=4, quorum=2, **{"round-timeout": 5})
+    events = str(run / "events.jsonl")
+    federation.preludes["hospital-01"] = trains_after(
+        f"'\"lost\"' in open({events!r}).read()", "number == 1"
+    )
+    start(federation, run, [], rounds=4, quorum=2, min_clients=3, **{"round-timeout": 8})
+    for shard in shards:
+        federation.start_client(shard, AT_ONCE)
     assert set(federation.wait(120).values()) == {0}
     lines = lines_of(run)
     assert lines[0]["missing"] == ["hospital-01"]
-    assert 4 < lines[0]["seconds"]["total"] < 8
+    assert 7 < lines[0]["seconds"]["total"] < 14
     assert [len(line["hospitals"]) for line in lines] == [2, 3, 3, 3]
     lost = [event for event in events_of(run) if event["event"] == "lost"]
     assert lost[0]["site"] == "hospital-01"
@@ -94,10 +101,10 @@ def test_a_client_that_is_stuck_ends(
     soon = "import client.stuck\nclient.stuck.GRACE_SECONDS = 1.0\n"
     federation.preludes["hospital-00"] = trains_slowly(1)
     federation.preludes["hospital-01"] = soon + trains_slowly(600, "number == 1")
-    start(federation, run, [], rounds=20, quorum=2, min_clients=3, **{"round-timeout": 5})
+    start(federation, run, [], rounds=20, quorum=2, min_clients=3, **{"round-timeout": 8})
     for shard in shards:
         own = ["--state", str(state)] if shard.name == "hospital-01" else []
-        federation.start_client(shard, own)
+        federation.start_client(shard, [*AT_ONCE, *own])
     assert federation.clients["hospital-01"].wait(60) == 1
     assert "round 1: stuck; the process ends" in log_of(federation, "hospital-01")
     status = json.loads((state / "status.json").read_text())

@@ -47,6 +47,7 @@ def test_a_run_with_too_few_good_replies_goes_on_where_the_fault_is_mended(
     federation.preludes["hospital-00"] = fails_to_train()
     again = options(tmp_path / "run", 1, rounds=1, quorum=1, attempts=1)
     federation.start_server(again)
+    wait_until(lambda: "listening" in log_of(federation, "server"))
     federation.start_client(shards[0], ["--patience", "1"])
     code, said = ended(federation)
     assert code == 3

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from common.checkpoint import read_checkpoint
 from common.track.base import TrackedRun
-from common.track.trackers import Trackers
+from common.track.trackers import CLOSE_SECONDS, Trackers
 from experiments.launch.local import free_port
 from server.run.folder import RunFolder
 from server.run.records import read_run_status
@@ -192,6 +192,7 @@ def test_what_a_tracker_has_missed_is_sent_later_and_nothing_twice(
     again = Trackers(["mlflow"], run._replace(config={"lr": 0.01}), "rounds.jsonl")
     for number in range(1, 6):
         again.points("round", number, {"loss": float(number)})
+    monkeypatch.setitem(CLOSE_SECONDS, "stopped", 60.0)
     again.close("stopped")
     assert sent(client) == [(number, float(number)) for number in range(1, 6)]
     (found,) = runs_of(client, "cut")

@@ -51,7 +51,8 @@ def options(run: Path, clients: int, **changes: object) -> list[str]:
 
 
 def lines_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    whole = (run / "rounds.jsonl").read_text().rpartition("\n")[0]  # a server may be writing
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def status_of(run: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@ import logging
 import subprocess
 import sys
 import threading
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,35 @@ def test_a_line_for_machines_is_an_object_whatever_it_says(
     log_to_stderr(False)
     print_last_line("flower-server", "error: no room")
     assert capsys.readouterr().err == "flower-server: error: no room\n"
+
+
+def test_no_line_of_a_thread_follows_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    writing, waits, free = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(StringIO):
+        def write(self, text: str) -> int:
+            if text.endswith("first\n"):
+                writing.set()
+                assert free.wait(30)
+            return super().write(text)
+
+    class Waiting(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            if record.msg == "second":
+                waits.set()  # past the list of handlers, before this one's lock
+            return True
+
+    stderr, log = Slow(), logging.getLogger("server")
+    monkeypatch.setattr(sys, "stderr", stderr)
+    log_to_stderr(False)
+    logging.getLogger().handlers[0].addFilter(Waiting())
+    threads = [threading.Thread(target=log.info, args=(word,)) for word in ("first", "second")]
+    threads[0].start()
+    assert writing.wait(30)
+    threads[1].start()
+    assert waits.wait(30)
+    threading.Timer(0.2, free.set).start()
+    print_last_line("flower-server", "error: no room")
+    for thread in threads:
+        thread.join(30)
+    assert stderr.getvalue().endswith("flower-server: error: no room\n")
