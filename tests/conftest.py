@@ -1,5 +1,6 @@
 import logging
 import os
+import threading
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in every child
 
@@ -10,6 +11,7 @@ import hypothesis
 import pytest
 import torch
 
+from common.runtime.logs import PACKAGES
 from tests.support.fault_table import fault_row
 
 torch.set_num_threads(1)
@@ -20,11 +22,15 @@ hypothesis.settings.load_profile("untimed")
 
 @pytest.fixture(autouse=True)
 def own_handlers() -> Iterator[None]:
-    """Let no test log into the files of another one."""
-    root = logging.getLogger()
-    before = root.handlers[:]
+    """Let no test log into the files of another one, or catch the errors of its threads."""
+    loggers = [logging.getLogger(name) for name in ("", *PACKAGES)]
+    levels = [logger.level for logger in loggers]
+    before, hook = loggers[0].handlers[:], threading.excepthook
     yield
-    root.handlers[:] = before
+    loggers[0].handlers[:] = before
+    threading.excepthook = hook
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 FAULTS = pytest.StashKey[dict[str, str]]()

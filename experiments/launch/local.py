@@ -1,9 +1,12 @@
 """A federation on this machine: a server and clients as separate processes."""
 
+import os
 import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Self
 
@@ -14,11 +17,21 @@ EVALUATE = "from server.evaluate.cli import main; main()"
 CLIENT = "from client.cli import main; main()"
 
 
+_drawn = count()
+
+
 def free_port() -> int:
-    """Return a free port of the loopback interface."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a free port of the loopback interface.
+
+    Each process draws from a hundred of its own, below those that the kernel gives out; so nobody
+    else takes it before it is used.
+    """
+    first = 10_000 + os.getpid() % 200 * 100
+    while True:
+        port = first + next(_drawn) % 100
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class LocalFederation:

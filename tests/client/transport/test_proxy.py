@@ -144,7 +144,7 @@ def test_a_proxy_that_cannot_be_used_is_named_as_ignored(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("https_proxy", "https://me:secret@proxy.example:3128")
-    with pytest.raises(BadInput, match="UNAVAILABLE, Domain name not found"):
+    with pytest.raises(BadInput, match="UNAVAILABLE, "):
         connect(0.1)
     assert "https_proxy is ignored: it names no proxy as http://HOST:PORT" in caplog.text
     assert "secret" not in caplog.text

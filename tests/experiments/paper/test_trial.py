@@ -49,8 +49,10 @@ def cell(**changes: object) -> Cell:
 
 
 def without_seconds(line: TrialLine) -> TrialLine:
+    """And without the commit, which may be another one meanwhile."""
     rounds = [entry.model_copy(update={"seconds": 0.0}) for entry in line.rounds]
-    return line.model_copy(update={"rounds": rounds, "seconds": 0.0})
+    here = line.environment.model_copy(update={"commit": ""})
+    return line.model_copy(update={"rounds": rounds, "seconds": 0.0, "environment": here})
 
 
 @pytest.mark.parametrize("mode", ["finetune", "linear"])
