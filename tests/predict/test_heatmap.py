@@ -59,7 +59,9 @@ def test_a_heat_map_is_the_classifiers_weighted_sum(seed: int, size: int, findin
     expected[edge : edge + side, edge : edge + side] = fine / max(fine.max(), 1e-30)
     heat = GradCam(network, CPU).heat(pixels, finding)
     assert heat.dtype == np.float32
-    np.testing.assert_allclose(heat, expected, atol=1e-4)
+    # The highest value may be the small difference of large terms; these bound the rounding.
+    terms = float((weights.abs()[:, None, None] * features).sum(0).max())
+    np.testing.assert_allclose(heat * fine.max(), expected * fine.max(), atol=1e-5 * terms)
     assert heat.max() in (0, 1)
 
 
