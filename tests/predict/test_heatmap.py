@@ -52,6 +52,8 @@ def test_a_heat_map_is_the_classifiers_weighted_sum(seed: int, size: int, findin
         coarse = torch.zeros(features.shape[1:])
         for channel, weight in zip(features, weights, strict=True):
             coarse += weight * channel
+        # The highest value may be the small difference of large terms; these bound the rounding.
+        terms = float((weights.abs()[:, None, None] * features).sum(0).max())
         side = crops.shape[-1]
         fine = interpolate(coarse.relu()[None, None], (side, side), mode="bilinear")[0, 0].numpy()
     expected = np.zeros((size, size), np.float32)
@@ -59,8 +61,6 @@ def test_a_heat_map_is_the_classifiers_weighted_sum(seed: int, size: int, findin
     expected[edge : edge + side, edge : edge + side] = fine / max(fine.max(), 1e-30)
     heat = GradCam(network, CPU).heat(pixels, finding)
     assert heat.dtype == np.float32
-    # The highest value may be the small difference of large terms; these bound the rounding.
-    terms = float((weights.abs()[:, None, None] * features).sum(0).max())
     np.testing.assert_allclose(heat * fine.max(), expected * fine.max(), atol=1e-5 * terms)
     assert heat.max() in (0, 1)
 
