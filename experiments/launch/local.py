@@ -16,15 +16,14 @@ SERVER = "from server.cli import main; main()"
 EVALUATE = "from server.evaluate.cli import main; main()"
 CLIENT = "from client.cli import main; main()"
 
-
 _drawn = count()
 
 
 def free_port() -> int:
     """Return a free port of the loopback interface.
 
-    Each process draws from a hundred of its own, below those that the kernel gives out; so nobody
-    else takes it before it is used.
+    Each process draws from a hundred that its number tells, below those that the kernel gives out:
+    whoever else draws a port takes another one before this one is used.
     """
     first = 10_000 + os.getpid() % 200 * 100
     while True:

@@ -49,7 +49,7 @@ def cell(**changes: object) -> Cell:
 
 
 def without_seconds(line: TrialLine) -> TrialLine:
-    """And without the commit, which may be another one meanwhile."""
+    """Return a line without what two runs of a trial may differ in: seconds, and the commit."""
     rounds = [entry.model_copy(update={"seconds": 0.0}) for entry in line.rounds]
     here = line.environment.model_copy(update={"commit": ""})
     return line.model_copy(update={"rounds": rounds, "seconds": 0.0, "environment": here})
